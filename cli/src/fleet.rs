@@ -1,0 +1,127 @@
+//! What should run: the desired state, made from manifests, contracts and built artifacts. Plain values; the same for every platform.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Everything that an environment should hold.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Fleet {
+    /// Name of the environment, for example `local`.
+    pub environment: String,
+    /// NATS servers by name.
+    pub nodes: BTreeMap<String, Node>,
+    /// JetStream streams by name.
+    pub streams: BTreeMap<String, Stream>,
+    /// JetStream key-value buckets by name.
+    pub buckets: BTreeMap<String, Bucket>,
+    /// Services by name, the gateway among them.
+    pub services: BTreeMap<String, Service>,
+}
+
+/// One NATS server, as far as a change of it matters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Version of the server binary, for example `2.15.1`.
+    pub version: String,
+    /// SHA-256 of the configuration file.
+    pub config: String,
+}
+
+/// A stream that keeps events.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stream {
+    /// Sorted.
+    pub subjects: Vec<String>,
+    /// Copies of each message.
+    pub replicas: usize,
+    /// How long a message is kept, in seconds.
+    pub max_age_seconds: u64,
+    /// How long a message id is remembered, in seconds.
+    pub duplicate_window_seconds: u64,
+}
+
+/// A key-value bucket. The stream behind it is `KV_<name>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bucket {
+    /// Copies of each value.
+    pub replicas: usize,
+    /// Revisions kept of each key, 1 to 64.
+    pub history: i64,
+    /// How long a value is kept, in seconds; 0 for ever.
+    pub ttl_seconds: u64,
+}
+
+/// One service and how many tasks of it should run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// What a revision is made of.
+    pub definition: Definition,
+    /// How many tasks the manifest asks for.
+    pub tasks: u32,
+    /// Fewest and most tasks that `scale` and autoscaling may set.
+    pub scaling: Scaling,
+    /// Services that must be up first.
+    pub calls: BTreeSet<String>,
+}
+
+/// Bounds of the number of tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scaling {
+    /// Fewest tasks.
+    pub min: u32,
+    /// Most tasks.
+    pub max: u32,
+}
+
+/// What a revision of a service is made of: a difference in any field is a new revision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Definition {
+    /// What runs: `sha256:…` of the binary or the image.
+    pub artifact: String,
+    /// Version that the service reports on the bus, for example `0.1.0+1f2e3d4c5b6a`.
+    pub version: String,
+    /// Whether it takes HTTP requests from clients on the environment's gateway port.
+    pub role: Role,
+    /// Digest of the permissions that its NATS user has.
+    pub permissions: String,
+    /// Environment variables from the manifest.
+    pub environment: BTreeMap<String, String>,
+    /// CPU units; 1024 are one core.
+    pub cpu: u32,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// Worker threads per task.
+    pub workers: u32,
+    /// Requests that one worker handles at the same time.
+    pub concurrency: u32,
+    /// How a task is told from a healthy one.
+    pub health: Health,
+    /// How long a task may take to finish what it has begun.
+    pub stop_timeout: Duration,
+}
+
+/// What a service does for the outside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Answers on NATS.
+    #[default]
+    Worker,
+    /// Takes HTTP requests and calls every service.
+    Gateway,
+}
+
+/// When a task counts as failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// Between two checks.
+    pub interval: Duration,
+    /// How long one check may take.
+    pub timeout: Duration,
+    /// This many failed checks in a row make a task unhealthy.
+    pub retries: u32,
+    /// A new task must be ready within this time.
+    pub start_period: Duration,
+}

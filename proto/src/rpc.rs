@@ -1,0 +1,338 @@
+//! What generated code and its transports have in common: the description of services, the error, the traits between them.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use prost::Message;
+
+use crate::common::v1 as common;
+pub use crate::common::v1::Code;
+
+/// A service as its `.proto` file describes it.
+#[derive(Debug)]
+pub struct Service {
+    /// Full protobuf name, for example `quest.v1.Quest`.
+    pub name: &'static str,
+    /// Package, for example `quest.v1`.
+    pub package: &'static str,
+    /// What all its subjects start with, for example `svc.quest.v1`.
+    pub subject: &'static str,
+    /// In the order of the `.proto` file.
+    pub methods: &'static [Method],
+}
+
+/// One rpc.
+#[derive(Debug)]
+pub struct Method {
+    /// Last token of the subject, for example `infer_stream`.
+    pub name: &'static str,
+    /// For example `svc.ai.llm.v1.infer_stream`.
+    pub subject: &'static str,
+    /// For example `ai.llm.v1`.
+    pub package: &'static str,
+    /// Whether a request may be sent again when it is not known what became of it.
+    pub idempotent: bool,
+    /// Whether the answer is a stream.
+    pub streaming: bool,
+    /// Full name of the request message.
+    pub input: &'static str,
+    /// Full name of the response message.
+    pub output: &'static str,
+}
+
+/// An event as its `.proto` file describes it.
+#[derive(Debug)]
+pub struct EventInfo {
+    /// Full protobuf name, for example `ai.model.v1.Selected`.
+    pub message: &'static str,
+    /// For example `ai.model.v1`.
+    pub package: &'static str,
+    /// For example `evt.ai.model.selected.v1`.
+    pub subject: &'static str,
+}
+
+/// A message that is published on its own subject.
+pub trait Event: Message + 'static {
+    /// For example `evt.ai.model.selected.v1`.
+    const SUBJECT: &'static str;
+    /// Names the request that caused the event.
+    fn set_meta(&mut self, meta: common::Meta);
+}
+
+/// The answer to a request: the result or the error that it carries as field 1.
+pub trait Response: Message + Default + 'static {
+    /// Takes the error out, if there is one.
+    fn take_error(&mut self) -> Option<common::Error>;
+    /// The answer that carries nothing but an error.
+    fn failed(error: common::Error) -> Self;
+}
+
+/// The answers of a streaming method. It ends with the first error.
+pub type Stream<T> = BoxStream<'static, Result<T, Error>>;
+
+/// Why a request failed, as it goes over the wire: a code for programs to react to, a sentence for people, details.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    code: Code,
+    message: Cow<'static, str>,
+    details: BTreeMap<String, String>,
+}
+
+impl Error {
+    /// An error with this code; `message` is one sentence, lower case, without a full stop.
+    pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            details: BTreeMap::new(),
+        }
+    }
+
+    /// INVALID_ARGUMENT: the request can never succeed as it is.
+    pub fn invalid(reason: impl fmt::Display) -> Self {
+        Self::new(Code::InvalidArgument, reason.to_string())
+    }
+
+    /// NOT_FOUND, for `what` there is not, for example ``quest `q1` ``.
+    pub fn not_found(what: impl fmt::Display) -> Self {
+        Self::new(Code::NotFound, format!("{what} does not exist"))
+    }
+
+    /// FAILED_PRECONDITION: the system is not in the state that the request needs.
+    pub fn failed_precondition(reason: impl fmt::Display) -> Self {
+        Self::new(Code::FailedPrecondition, reason.to_string())
+    }
+
+    /// INTERNAL: the service is at fault.
+    pub fn internal(reason: impl fmt::Display) -> Self {
+        Self::new(Code::Internal, reason.to_string())
+    }
+
+    /// UNAVAILABLE: try again later.
+    pub fn unavailable(reason: impl fmt::Display) -> Self {
+        Self::new(Code::Unavailable, reason.to_string())
+    }
+
+    /// UNIMPLEMENTED, for a method that `service` does not have.
+    pub fn unimplemented(service: &Service, method: impl fmt::Display) -> Self {
+        Self::new(
+            Code::Unimplemented,
+            format!("`{}` has no method `{method}`", service.name),
+        )
+    }
+
+    /// Adds a fact for programs.
+    #[must_use]
+    pub fn with_detail(mut self, key: &str, value: impl fmt::Display) -> Self {
+        self.details.insert(key.to_owned(), value.to_string());
+        self
+    }
+
+    /// What kind of failure it is.
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    /// One sentence for people.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Facts for programs.
+    pub fn details(&self) -> &BTreeMap<String, String> {
+        &self.details
+    }
+
+    /// One fact for programs.
+    pub fn detail(&self, key: &str) -> Option<&str> {
+        self.details.get(key).map(String::as_str)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.message, self.code.as_str_name())
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<Error> for common::Error {
+    fn from(error: Error) -> Self {
+        Self {
+            code: error.code.into(),
+            message: error.message.into_owned(),
+            details: error.details,
+        }
+    }
+}
+
+impl From<common::Error> for Error {
+    fn from(error: common::Error) -> Self {
+        Self {
+            code: error.code(),
+            message: error.message.into(),
+            details: error.details,
+        }
+    }
+}
+
+/// Decodes a request, a response or an event.
+///
+/// # Errors
+/// INVALID_ARGUMENT if the bytes are not this message.
+pub fn decode<M: Message + Default>(bytes: Bytes) -> Result<M, Error> {
+    M::decode(bytes).map_err(|error| Error::invalid(format_args!("payload is not the expected message: {error}")))
+}
+
+/// What a server answers: one encoded message or a stream of them.
+pub enum Reply {
+    /// The answer to a plain method.
+    Message(Bytes),
+    /// The answers of a streaming method.
+    Stream(BoxStream<'static, Result<Bytes, Error>>),
+}
+
+impl Reply {
+    /// Encodes the answer of a plain method.
+    pub fn message<M: Response>(message: M) -> Self {
+        Self::Message(message.encode_to_vec().into())
+    }
+
+    /// Encodes the answers of a streaming method as they come.
+    pub fn stream<M: Response>(stream: Stream<M>) -> Self {
+        Self::Stream(
+            stream
+                .map(|item| item.map(|message| message.encode_to_vec().into()))
+                .boxed(),
+        )
+    }
+}
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Message(bytes) => write!(f, "Message({} bytes)", bytes.len()),
+            Self::Stream(_) => f.write_str("Stream"),
+        }
+    }
+}
+
+/// Something that answers the methods of one service. Generated around each implementation of a service's trait.
+pub trait Server: Send + Sync + 'static {
+    /// What it serves.
+    const SERVICE: &'static Service;
+    /// Answers one request; `method` is an index into the methods of [`Self::SERVICE`].
+    fn call(&self, method: usize, request: Bytes) -> impl Future<Output = Result<Reply, Error>> + Send;
+}
+
+/// Carries encoded requests to a server and its encoded answers back. An error that a response carries may stay in it.
+pub trait Transport: Send + Sync + 'static {
+    /// Calls a plain method.
+    fn unary<'a>(&'a self, method: &'static Method, request: Bytes) -> BoxFuture<'a, Result<Bytes, Error>>;
+    /// Calls a streaming method.
+    fn streaming<'a>(&'a self, method: &'static Method, request: Bytes) -> BoxFuture<'a, Result<Stream<Bytes>, Error>>;
+}
+
+/// Where a generated client sends its requests.
+#[derive(Clone)]
+pub struct Channel(Arc<dyn Transport>);
+
+impl Channel {
+    /// Sends over `transport`.
+    pub fn new(transport: impl Transport) -> Self {
+        Self(Arc::new(transport))
+    }
+
+    /// Sends to a server in this process. For tests.
+    pub fn to(server: impl Server) -> Self {
+        Self::new(InProcess(Arc::new(server)))
+    }
+
+    /// Calls a plain method.
+    ///
+    /// # Errors
+    /// What the transport met, or the error that the response carries.
+    pub async fn unary<M: Response>(&self, method: &'static Method, request: &impl Message) -> Result<M, Error> {
+        let bytes = self.0.unary(method, request.encode_to_vec().into()).await?;
+        checked(bytes)
+    }
+
+    /// Calls a streaming method.
+    ///
+    /// # Errors
+    /// What the transport met before the first message; later errors are in the stream.
+    pub async fn streaming<M: Response>(
+        &self,
+        method: &'static Method,
+        request: &impl Message,
+    ) -> Result<Stream<M>, Error> {
+        let stream = self.0.streaming(method, request.encode_to_vec().into()).await?;
+        Ok(stream.map(|item| item.and_then(checked)).boxed())
+    }
+}
+
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Channel")
+    }
+}
+
+/// Decodes a response and takes the error out of it.
+fn checked<M: Response>(bytes: Bytes) -> Result<M, Error> {
+    let mut message: M = decode(bytes).map_err(|error| Error::new(Code::DataLoss, error.message().to_owned()))?;
+    match message.take_error() {
+        Some(error) => Err(error.into()),
+        None => Ok(message),
+    }
+}
+
+struct InProcess<S>(Arc<S>);
+
+impl<S: Server> InProcess<S> {
+    fn call(
+        &self,
+        method: &'static Method,
+        request: Bytes,
+    ) -> Pin<Box<dyn Future<Output = Result<Reply, Error>> + Send>> {
+        let server = Arc::clone(&self.0);
+        Box::pin(async move {
+            let index = S::SERVICE
+                .methods
+                .iter()
+                .position(|known| known.subject == method.subject);
+            let index = index.ok_or_else(|| Error::unimplemented(S::SERVICE, method.name))?;
+            server.call(index, request).await
+        })
+    }
+}
+
+impl<S: Server> Transport for InProcess<S> {
+    fn unary<'a>(&'a self, method: &'static Method, request: Bytes) -> BoxFuture<'a, Result<Bytes, Error>> {
+        Box::pin(async move {
+            match self.call(method, request).await? {
+                Reply::Message(bytes) => Ok(bytes),
+                Reply::Stream(_) => Err(Error::internal(format_args!(
+                    "`{}` answers with a stream",
+                    method.subject
+                ))),
+            }
+        })
+    }
+
+    fn streaming<'a>(&'a self, method: &'static Method, request: Bytes) -> BoxFuture<'a, Result<Stream<Bytes>, Error>> {
+        Box::pin(async move {
+            match self.call(method, request).await? {
+                Reply::Stream(stream) => Ok(stream),
+                Reply::Message(_) => Err(Error::internal(format_args!("`{}` does not stream", method.subject))),
+            }
+        })
+    }
+}
