@@ -1,0 +1,222 @@
+//! The circuit breaker: after failures in a row, a destination is left alone for a while, then tried carefully.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use proto::rpc::{Code, Error};
+use tokio::time::Instant;
+
+use crate::reason;
+
+/// Failures in a row that open the circuit.
+const OPENS_AFTER: u32 = 5;
+/// How long it stays open before one call is let through.
+const HALF_OPEN_AFTER: Duration = Duration::from_secs(60);
+/// Successes in a row that close it again.
+const CLOSES_AFTER: u32 = 2;
+
+/// The breakers of one connection, one for each destination package.
+#[derive(Debug, Default)]
+pub(crate) struct Breakers(Mutex<HashMap<&'static str, Arc<Breaker>>>);
+
+impl Breakers {
+    pub(crate) fn of(&self, destination: &'static str) -> Arc<Breaker> {
+        Arc::clone(lock(&self.0).entry(destination).or_default())
+    }
+}
+
+/// The breaker of one destination.
+#[derive(Debug, Default)]
+pub(crate) struct Breaker(Mutex<State>);
+
+#[derive(Debug)]
+enum State {
+    Closed { failures: u32 },
+    Open { until: Instant },
+    HalfOpen { successes: u32, probing: bool },
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::Closed { failures: 0 }
+    }
+}
+
+impl Breaker {
+    /// Asks whether a call may be made. Every pass must be given back with its outcome.
+    ///
+    /// # Errors
+    /// UNAVAILABLE with reason `circuit_open` and `retry_after_ms`.
+    pub(crate) fn enter(self: &Arc<Self>, destination: &str) -> Result<Pass, Error> {
+        let mut state = lock(&self.0);
+        let wait = match &mut *state {
+            State::Closed { .. } => None,
+            State::Open { until } => {
+                let wait = until.saturating_duration_since(Instant::now());
+                if wait.is_zero() {
+                    *state = State::HalfOpen {
+                        successes: 0,
+                        probing: true,
+                    };
+                    None
+                } else {
+                    Some(wait)
+                }
+            }
+            State::HalfOpen { probing: true, .. } => Some(Duration::from_millis(100)),
+            State::HalfOpen { probing, .. } => {
+                *probing = true;
+                None
+            }
+        };
+        match wait {
+            None => Ok(Pass {
+                breaker: Arc::clone(self),
+                settled: false,
+            }),
+            Some(wait) => Err(Error::unavailable(format_args!(
+                "circuit to `{destination}` is open after {OPENS_AFTER} failures in a row"
+            ))
+            .with_detail(reason::KEY, reason::CIRCUIT_OPEN)
+            .with_detail(reason::RETRY_AFTER_MS, wait.as_millis())),
+        }
+    }
+
+    fn settle(&self, outcome: Outcome) {
+        let mut state = lock(&self.0);
+        *state = match (&*state, outcome) {
+            (State::Closed { .. }, Outcome::Success) => State::Closed { failures: 0 },
+            (State::Closed { failures }, Outcome::Failure) if failures + 1 >= OPENS_AFTER => open(),
+            (State::Closed { failures }, Outcome::Failure) => State::Closed { failures: failures + 1 },
+            (State::HalfOpen { successes, .. }, Outcome::Success) if successes + 1 >= CLOSES_AFTER => State::default(),
+            (State::HalfOpen { successes, .. }, Outcome::Success) => State::HalfOpen {
+                successes: successes + 1,
+                probing: false,
+            },
+            (State::HalfOpen { .. }, Outcome::Failure) => open(),
+            (State::HalfOpen { successes, .. }, Outcome::Unknown) => State::HalfOpen {
+                successes: *successes,
+                probing: false,
+            },
+            // A call that was let through before the circuit opened says nothing new.
+            (State::Open { .. }, _) | (State::Closed { .. }, Outcome::Unknown) => return,
+        };
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Outcome {
+    Success,
+    Failure,
+    /// The call was given up before it told anything of the destination.
+    Unknown,
+}
+
+/// Leave to make one call.
+#[derive(Debug)]
+pub(crate) struct Pass {
+    breaker: Arc<Breaker>,
+    settled: bool,
+}
+
+impl Pass {
+    /// Tells the breaker how the call went. Only a destination that cannot answer counts as failed: an answer that says no is one.
+    pub(crate) fn settle<T>(mut self, result: &Result<T, Error>) {
+        let outcome = match result {
+            Err(error) if error.detail(reason::KEY) == Some(reason::DISCONNECTED) => Outcome::Unknown,
+            Err(error) if error.code() == Code::Unavailable => Outcome::Failure,
+            _ => Outcome::Success,
+        };
+        self.settled = true;
+        self.breaker.settle(outcome);
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.breaker.settle(Outcome::Unknown);
+        }
+    }
+}
+
+fn open() -> State {
+    State::Open {
+        until: Instant::now() + HALF_OPEN_AFTER,
+    }
+}
+
+/// A panic elsewhere does not make these states wrong.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(breaker: &Arc<Breaker>, result: Result<(), Error>) -> Result<(), Error> {
+        breaker.enter("x.v1")?.settle(&result);
+        result
+    }
+
+    fn down() -> Result<(), Error> {
+        Err(Error::unavailable("down"))
+    }
+
+    fn is_open(breaker: &Arc<Breaker>) -> bool {
+        call(breaker, Ok(())).is_err_and(|error| error.detail(reason::KEY) == Some(reason::CIRCUIT_OPEN))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn five_failures_in_a_row_open_it_and_two_successes_after_a_minute_close_it() {
+        let breaker = Arc::new(Breaker::default());
+        for _ in 0..4 {
+            let _ = call(&breaker, down());
+        }
+        call(&breaker, Ok(())).unwrap();
+        for _ in 0..5 {
+            let _ = call(&breaker, down());
+        }
+        assert!(is_open(&breaker));
+        tokio::time::advance(Duration::from_secs(59)).await;
+        assert!(is_open(&breaker));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        call(&breaker, Ok(())).unwrap();
+        call(&breaker, Ok(())).unwrap();
+        for _ in 0..4 {
+            let _ = call(&breaker, down());
+        }
+        assert!(!is_open(&breaker));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_probe_opens_it_again_and_only_one_probe_runs_at_a_time() {
+        let breaker = Arc::new(Breaker::default());
+        for _ in 0..5 {
+            let _ = call(&breaker, down());
+        }
+        tokio::time::advance(HALF_OPEN_AFTER).await;
+        let probe = breaker.enter("x.v1").unwrap();
+        assert!(breaker.enter("x.v1").is_err());
+        probe.settle(&down());
+        assert!(is_open(&breaker));
+        tokio::time::advance(HALF_OPEN_AFTER).await;
+        drop(breaker.enter("x.v1").unwrap());
+        assert!(breaker.enter("x.v1").is_ok());
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_says_no_and_a_lost_connection_do_not_count() {
+        let breaker = Arc::new(Breaker::default());
+        for _ in 0..20 {
+            let _ = call(&breaker, Err(Error::invalid("no")));
+            let _ = call(
+                &breaker,
+                Err(Error::unavailable("gone").with_detail(reason::KEY, reason::DISCONNECTED)),
+            );
+        }
+        assert!(!is_open(&breaker));
+    }
+}

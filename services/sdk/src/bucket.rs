@@ -1,0 +1,214 @@
+//! State: key-value buckets with compare-and-set. Reads go to the leader, so that a task reads what another has just written.
+
+use async_nats::jetstream::kv::{CreateErrorKind, UpdateErrorKind};
+use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
+use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _};
+use proto::rpc::{Code, Error};
+
+use crate::fleet::Fleet;
+
+/// Reads of one listing that are on their way at the same time.
+const READS_AT_ONCE: usize = 32;
+
+/// A key-value bucket that the manifest declares. Keys consist of letters, digits, `-`, `_`, `=`, `/` and `.`.
+#[derive(Clone, Debug)]
+pub struct Bucket {
+    fleet: Fleet,
+    name: String,
+}
+
+/// A value and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its key.
+    pub key: String,
+    /// Its value.
+    pub value: Bytes,
+    /// Grows with every write to the bucket; names this write.
+    pub revision: u64,
+}
+
+/// Why a write was not done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// Somebody else wrote in between: read again.
+    #[error("somebody else wrote in between")]
+    Conflict,
+    /// The write failed, or it is not known whether it was done.
+    #[error("{0}")]
+    Failed(Error),
+}
+
+impl From<WriteError> for Error {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Conflict => Self::new(Code::Aborted, error.to_string()),
+            WriteError::Failed(error) => error,
+        }
+    }
+}
+
+impl Bucket {
+    pub(crate) fn new(fleet: Fleet, name: &str) -> Self {
+        Self {
+            fleet,
+            name: name.to_owned(),
+        }
+    }
+
+    /// The newest value; `None` if there is none or it was deleted.
+    ///
+    /// # Errors
+    /// UNAVAILABLE if the bucket does not answer.
+    pub async fn get(&self, key: &str) -> Result<Option<Entry>, Error> {
+        let stream = self.stream().await?;
+        match stream.get_last_raw_message_by_subject(&self.subject(key)).await {
+            Ok(message) => Ok(self.entry(message)),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(self.failed("read", key, &error)),
+        }
+    }
+
+    /// Writes a value that must not be there yet, and returns its revision.
+    ///
+    /// # Errors
+    /// Conflict if it is there.
+    pub async fn create(&self, key: &str, value: Bytes) -> Result<u64, WriteError> {
+        let store = self.fleet.link().store(&self.name).await.map_err(WriteError::Failed)?;
+        store.create(key, value).await.map_err(|error| match error.kind() {
+            CreateErrorKind::AlreadyExists => WriteError::Conflict,
+            CreateErrorKind::InvalidKey => WriteError::Failed(self.invalid(key)),
+            _ => WriteError::Failed(self.failed("write", key, &error)),
+        })
+    }
+
+    /// Writes a value if the newest revision is still `expected`, and returns the new revision.
+    ///
+    /// # Errors
+    /// Conflict if it is not.
+    pub async fn update(&self, key: &str, value: Bytes, expected: u64) -> Result<u64, WriteError> {
+        let store = self.fleet.link().store(&self.name).await.map_err(WriteError::Failed)?;
+        store
+            .update(key, value, expected)
+            .await
+            .map_err(|error| match error.kind() {
+                UpdateErrorKind::WrongLastRevision => WriteError::Conflict,
+                UpdateErrorKind::InvalidKey => WriteError::Failed(self.invalid(key)),
+                _ => WriteError::Failed(self.failed("write", key, &error)),
+            })
+    }
+
+    /// Writes a value, whatever is there, and returns its revision.
+    ///
+    /// # Errors
+    /// UNAVAILABLE if the write was not confirmed.
+    pub async fn put(&self, key: &str, value: Bytes) -> Result<u64, Error> {
+        let store = self.fleet.link().store(&self.name).await?;
+        store
+            .put(key, value)
+            .await
+            .map_err(|error| self.failed("write", key, &error))
+    }
+
+    /// Deletes a value; its history stays.
+    ///
+    /// # Errors
+    /// UNAVAILABLE if the deletion was not confirmed.
+    pub async fn delete(&self, key: &str) -> Result<(), Error> {
+        let store = self.fleet.link().store(&self.name).await?;
+        store
+            .delete(key)
+            .await
+            .map_err(|error| self.failed("delete", key, &error))
+    }
+
+    /// The newest value of every key that matches `filter` (`player1.*`, `>`), ordered by key.
+    ///
+    /// # Errors
+    /// UNAVAILABLE if the bucket does not answer.
+    pub async fn entries(&self, filter: &str) -> Result<Vec<Entry>, Error> {
+        let stream = self.stream().await?;
+        let listing = stream
+            .info_with_subjects(self.subject(filter))
+            .await
+            .map_err(|error| self.failed("list", filter, &error))?;
+        let mut subjects: Vec<String> = listing
+            .map_ok(|(subject, _)| subject)
+            .try_collect()
+            .await
+            .map_err(|error| self.failed("list", filter, &error))?;
+        subjects.sort_unstable();
+        let prefix = self.subject("");
+        let keys = subjects
+            .iter()
+            .map(|subject| subject.strip_prefix(&prefix).unwrap_or(subject));
+        let entries: Vec<Option<Entry>> = futures::stream::iter(keys)
+            .map(|key| self.get(key))
+            .buffered(READS_AT_ONCE)
+            .try_collect()
+            .await?;
+        Ok(entries.into_iter().flatten().collect())
+    }
+
+    /// The revisions of one key that are kept, the newest first. Deletions are left out.
+    ///
+    /// # Errors
+    /// UNAVAILABLE if the bucket does not answer.
+    pub async fn history(&self, key: &str) -> Result<Vec<Entry>, Error> {
+        let stream = self.stream().await?;
+        let subject = self.subject(key);
+        let mut entries = Vec::new();
+        let mut from = 1;
+        loop {
+            match stream.get_first_raw_message_by_subject(&subject, from).await {
+                Ok(message) => {
+                    from = message.sequence + 1;
+                    entries.extend(self.entry(message));
+                }
+                Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => break,
+                Err(error) => return Err(self.failed("read", key, &error)),
+            }
+        }
+        entries.reverse();
+        Ok(entries)
+    }
+
+    async fn stream(&self) -> Result<Stream<()>, Error> {
+        let stream = self
+            .fleet
+            .link()
+            .jetstream
+            .get_stream_no_info(format!("KV_{}", self.name))
+            .await;
+        stream.map_err(|error| Error::internal(format_args!("bucket `{}`: {error}", self.name)))
+    }
+
+    fn subject(&self, key: &str) -> String {
+        format!("$KV.{}.{key}", self.name)
+    }
+
+    fn entry(&self, message: StreamMessage) -> Option<Entry> {
+        if message.headers.get("KV-Operation").is_some() {
+            return None;
+        }
+        let key = message.subject.strip_prefix(&self.subject(""))?.to_owned();
+        Some(Entry {
+            key,
+            value: message.payload,
+            revision: message.sequence,
+        })
+    }
+
+    fn failed(&self, verb: &str, key: &str, error: &dyn std::fmt::Display) -> Error {
+        Error::unavailable(format_args!(
+            "failed to {verb} `{key}` in bucket `{}`: {error}",
+            self.name
+        ))
+    }
+
+    fn invalid(&self, key: &str) -> Error {
+        Error::invalid(format_args!("`{key}` is no key for bucket `{}`", self.name))
+    }
+}

@@ -1,0 +1,247 @@
+//! Who asked, in which trace, until when: carried from the request that is being handled to every call it makes.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use proto::common::v1::Meta;
+use proto::well_known::Timestamp;
+use tokio::time::Instant;
+
+tokio::task_local! {
+    static CURRENT: Context;
+}
+
+/// For requests whose sender did not say how long it waits.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What is known of the request that is being handled. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Context(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    request_id: String,
+    trace_id: u128,
+    span_id: u64,
+    sampled: bool,
+    idempotency_key: Option<String>,
+    deadline: Instant,
+}
+
+/// What a request from outside the fleet says of itself; what is absent or malformed is made up.
+#[derive(Clone, Copy, Debug)]
+pub struct Incoming<'a> {
+    /// W3C `traceparent`.
+    pub traceparent: Option<&'a str>,
+    /// Name of the request.
+    pub request_id: Option<&'a str>,
+    /// Two requests with the same key are one request.
+    pub idempotency_key: Option<&'a str>,
+    /// How long the sender waits.
+    pub timeout: Duration,
+}
+
+/// The context of the request that is being handled; outside of one, a new root with the default deadline.
+pub fn context() -> Context {
+    current().unwrap_or_else(|| Context::root(DEFAULT_TIMEOUT))
+}
+
+pub(crate) fn current() -> Option<Context> {
+    CURRENT.try_with(Context::clone).ok()
+}
+
+impl Context {
+    /// The context of a request that nothing caused.
+    pub(crate) fn root(timeout: Duration) -> Self {
+        Self::incoming(Incoming {
+            traceparent: None,
+            request_id: None,
+            idempotency_key: None,
+            timeout,
+        })
+    }
+
+    /// The context of a request from outside the fleet.
+    pub fn incoming(request: Incoming<'_>) -> Self {
+        let (trace_id, sampled) = request
+            .traceparent
+            .and_then(parse_traceparent)
+            .unwrap_or_else(|| (nonzero(), true));
+        Self(Arc::new(Inner {
+            request_id: request
+                .request_id
+                .map_or_else(|| hex(fastrand::u128(..)), str::to_owned),
+            trace_id,
+            span_id: fastrand::u64(1..),
+            sampled,
+            idempotency_key: request.idempotency_key.filter(|key| !key.is_empty()).map(str::to_owned),
+            deadline: Instant::now() + request.timeout,
+        }))
+    }
+
+    /// The context of a request that came over NATS.
+    pub(crate) fn received(meta: Meta, traceparent: Option<&str>, at: Instant) -> Self {
+        let timeout = match meta.timeout_ms {
+            0 => DEFAULT_TIMEOUT,
+            milliseconds => Duration::from_millis(milliseconds.into()),
+        };
+        let (trace_id, sampled) = traceparent
+            .and_then(parse_traceparent)
+            .or_else(|| {
+                Some((
+                    u128::from_str_radix(&meta.trace_id, 16).ok().filter(|id| *id != 0)?,
+                    true,
+                ))
+            })
+            .unwrap_or_else(|| (nonzero(), true));
+        let request_id = if meta.request_id.is_empty() {
+            hex(fastrand::u128(..))
+        } else {
+            meta.request_id
+        };
+        Self(Arc::new(Inner {
+            request_id,
+            trace_id,
+            span_id: fastrand::u64(1..),
+            sampled,
+            idempotency_key: Some(meta.idempotency_key).filter(|key| !key.is_empty()),
+            deadline: at + timeout,
+        }))
+    }
+
+    /// Runs `future` in this context: [`context`] answers it, and calls carry it on.
+    pub fn scope<F: Future>(self, future: F) -> impl Future<Output = F::Output> {
+        CURRENT.scope(self, future)
+    }
+
+    /// Names one logical request through all its attempts and everything that it causes.
+    pub fn request_id(&self) -> &str {
+        &self.0.request_id
+    }
+
+    /// W3C trace id, 32 lower-case hexadecimal digits.
+    pub fn trace_id(&self) -> String {
+        hex(self.0.trace_id)
+    }
+
+    /// What the sender named this operation, if it did.
+    pub fn idempotency_key(&self) -> Option<&str> {
+        self.0.idempotency_key.as_deref()
+    }
+
+    /// What makes a repeated request recognisable: the idempotency key or else the request id.
+    pub fn operation_id(&self) -> &str {
+        self.idempotency_key().unwrap_or(self.request_id())
+    }
+
+    /// When the sender stops waiting.
+    pub fn deadline(&self) -> Instant {
+        self.0.deadline
+    }
+
+    pub(crate) fn remaining(&self) -> Duration {
+        self.0.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// What goes with a call made in this context.
+    pub(crate) fn meta(&self, timeout: Duration) -> Meta {
+        Meta {
+            request_id: self.0.request_id.clone(),
+            trace_id: self.trace_id(),
+            timestamp: Some(now()),
+            idempotency_key: self.0.idempotency_key.clone().unwrap_or_default(),
+            timeout_ms: u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).max(1),
+        }
+    }
+
+    /// W3C `traceparent` of a call made in this context.
+    pub(crate) fn traceparent(&self) -> String {
+        let mut out = String::with_capacity(55);
+        let flags = u8::from(self.0.sampled);
+        // Writing to a string does not fail.
+        let _ = write!(out, "00-{:032x}-{:016x}-{flags:02x}", self.0.trace_id, self.0.span_id);
+        out
+    }
+}
+
+fn hex(value: u128) -> String {
+    format!("{value:032x}")
+}
+
+fn nonzero() -> u128 {
+    fastrand::u128(1..)
+}
+
+fn now() -> Timestamp {
+    SystemTime::now().into()
+}
+
+/// Trace id and sampling flag of a W3C `traceparent` (<https://www.w3.org/TR/trace-context/>).
+fn parse_traceparent(value: &str) -> Option<(u128, bool)> {
+    let mut parts = value.split('-');
+    let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let lower_hex =
+        |text: &str, length| text.len() == length && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let well_formed = lower_hex(version, 2) && lower_hex(trace, 32) && lower_hex(span, 16) && lower_hex(flags, 2);
+    // Version 00 has four fields; later ones may add some. Version ff is forbidden.
+    if !well_formed || version == "ff" || (version == "00" && parts.next().is_some()) {
+        return None;
+    }
+    let trace_id = u128::from_str_radix(trace, 16).ok().filter(|id| *id != 0)?;
+    u64::from_str_radix(span, 16).ok().filter(|id| *id != 0)?;
+    Some((trace_id, u8::from_str_radix(flags, 16).ok()? & 1 == 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_traceparent_is_read_as_the_standard_says() {
+        fn check(value: &str, expected: Option<(u128, bool)>) {
+            assert_eq!(parse_traceparent(value), expected, "{value}");
+        }
+        let id = 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736;
+        check(
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            Some((id, true)),
+        );
+        check(
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00",
+            Some((id, false)),
+        );
+        check(
+            "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more",
+            Some((id, true)),
+        );
+        check("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more", None);
+        check("ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", None);
+        check("00-00000000000000000000000000000000-00f067aa0ba902b7-01", None);
+        check("00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01", None);
+        check("00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01", None);
+        check("", None);
+    }
+
+    #[test]
+    fn what_a_call_carries_is_what_the_callee_reads() {
+        let caller = Context::incoming(Incoming {
+            traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"),
+            request_id: Some("r1"),
+            idempotency_key: Some("k1"),
+            timeout: Duration::from_secs(3),
+        });
+        let callee = Context::received(
+            caller.meta(caller.remaining()),
+            Some(&caller.traceparent()),
+            Instant::now(),
+        );
+        assert_eq!(callee.request_id(), "r1");
+        assert_eq!(callee.idempotency_key(), Some("k1"));
+        assert_eq!(callee.operation_id(), "k1");
+        assert_eq!(callee.trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert!(!callee.0.sampled);
+        assert!(callee.remaining() <= Duration::from_secs(3));
+        assert!(callee.remaining() > Duration::from_secs(2));
+    }
+}

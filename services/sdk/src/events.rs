@@ -1,0 +1,59 @@
+//! Events: published to JetStream, recognisable when they come twice.
+
+use async_nats::HeaderMap;
+use async_nats::header::NATS_MESSAGE_ID;
+use proto::rpc::{Error, Event};
+
+use crate::context::context;
+use crate::fleet::Fleet;
+use crate::wire;
+
+/// How often an event is sent before the publisher is told that it failed. Its id makes repetition harmless.
+const ATTEMPTS: u32 = 3;
+
+impl Fleet {
+    /// Publishes what the current request caused: at most one event of each kind per operation. Waits until it is stored.
+    ///
+    /// # Errors
+    /// UNAVAILABLE if JetStream did not confirm it; the event may still be stored.
+    pub async fn publish<E: Event>(&self, event: E) -> Result<(), Error> {
+        let id = format!("{}/{}", context().operation_id(), E::SUBJECT);
+        self.publish_as(&id, event).await
+    }
+
+    /// Publishes an event under `id` (its `Nats-Msg-Id`): within the stream's duplicate window, one event per id is kept.
+    ///
+    /// # Errors
+    /// UNAVAILABLE if JetStream did not confirm it; the event may still be stored.
+    pub async fn publish_as<E: Event>(&self, id: &str, mut event: E) -> Result<(), Error> {
+        let context = context();
+        event.set_meta(context.meta(context.remaining()));
+        let payload = bytes::Bytes::from(event.encode_to_vec());
+        let mut headers = HeaderMap::new();
+        headers.insert(NATS_MESSAGE_ID, id);
+        headers.insert(wire::TRACEPARENT, context.traceparent());
+        let mut attempt = 1;
+        loop {
+            match self.store_event(E::SUBJECT, headers.clone(), payload.clone()).await {
+                Err(error) if attempt < ATTEMPTS && !context.remaining().is_zero() => {
+                    tracing::debug!(subject = E::SUBJECT, %error, attempt, "publishing again");
+                    attempt += 1;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn store_event(&self, subject: &'static str, headers: HeaderMap, payload: bytes::Bytes) -> Result<(), Error> {
+        let failed = |error: &dyn std::fmt::Display| {
+            Error::unavailable(format_args!("event `{subject}` was not stored: {error}"))
+        };
+        let acknowledged = self
+            .link()
+            .jetstream
+            .publish_with_headers(subject, headers, payload)
+            .await
+            .map_err(|error| failed(&error))?;
+        acknowledged.await.map(drop).map_err(|error| failed(&error))
+    }
+}

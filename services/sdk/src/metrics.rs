@@ -1,0 +1,191 @@
+//! Prometheus metrics of the task. What is counted per request is looked up once, not per request.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabel as _, EncodeLabelSet, LabelSetEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use proto::rpc::{Code, Error, Method, Service};
+
+/// From a tenth of a millisecond to the longest deadline, in seconds.
+const BUCKETS: [f64; 14] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0,
+];
+
+/// The task's metrics in the Prometheus text format.
+pub fn metrics_text() -> String {
+    let mut out = String::new();
+    let registry = all().registry.lock().unwrap_or_else(PoisonError::into_inner);
+    // Writing to a string does not fail.
+    let _ = encode(&mut out, &registry);
+    out
+}
+
+/// Adds metrics of the service's own.
+pub fn register_metrics(register: impl FnOnce(&mut Registry)) {
+    register(&mut all().registry.lock().unwrap_or_else(PoisonError::into_inner));
+}
+
+struct All {
+    registry: Mutex<Registry>,
+    requests: Family<Labels, Counter>,
+    durations: Family<Labels, Histogram>,
+    calls: Family<Labels, Counter>,
+    in_flight: Gauge,
+}
+
+/// `method` and, where an outcome is counted, `code`: `OK` or the name of the error's code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Labels {
+    method: &'static str,
+    code: Option<&'static str>,
+}
+
+impl EncodeLabelSet for Labels {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), fmt::Error> {
+        ("method", self.method).encode(encoder.encode_label())?;
+        self.code
+            .map_or(Ok(()), |code| ("code", code).encode(encoder.encode_label()))
+    }
+}
+
+fn all() -> &'static All {
+    static ALL: OnceLock<All> = OnceLock::new();
+    ALL.get_or_init(|| {
+        let mut registry = Registry::default();
+        let requests = Family::default();
+        registry.register("requests", "Requests answered, by method and outcome", requests.clone());
+        let durations = Family::new_with_constructor((|| Histogram::new(BUCKETS)) as fn() -> Histogram);
+        registry.register(
+            "request_duration_seconds",
+            "From taking a request to its answer",
+            durations.clone(),
+        );
+        let calls = Family::default();
+        registry.register(
+            "calls",
+            "Calls to other services, every attempt, by method and outcome",
+            calls.clone(),
+        );
+        let in_flight = Gauge::default();
+        registry.register("requests_in_flight", "Requests being handled", in_flight.clone());
+        All {
+            registry: Mutex::new(registry),
+            requests,
+            durations,
+            calls,
+            in_flight,
+        }
+    })
+}
+
+fn outcome(error: Option<&Error>) -> &'static str {
+    error.map_or("OK", |error| error.code().as_str_name())
+}
+
+/// What a server counts for each of its methods.
+pub(crate) struct ServerMetrics {
+    methods: Vec<MethodMetrics>,
+    pub(crate) in_flight: Gauge,
+}
+
+struct MethodMetrics {
+    method: &'static Method,
+    ok: Counter,
+    duration: Histogram,
+    stats: MethodStats,
+}
+
+/// What `$SRV.STATS` tells of a method.
+#[derive(Debug, Default)]
+pub(crate) struct MethodStats {
+    pub(crate) requests: AtomicU64,
+    pub(crate) errors: AtomicU64,
+    pub(crate) nanoseconds: AtomicU64,
+}
+
+impl ServerMetrics {
+    pub(crate) fn new(service: &'static Service) -> Self {
+        let all = all();
+        let methods = service.methods.iter().map(|method| {
+            let labels = Labels {
+                method: method.subject,
+                code: None,
+            };
+            let ok = all
+                .requests
+                .get_or_create(&Labels {
+                    code: Some("OK"),
+                    ..labels
+                })
+                .clone();
+            let duration = all.durations.get_or_create(&labels).clone();
+            MethodMetrics {
+                method,
+                ok,
+                duration,
+                stats: MethodStats::default(),
+            }
+        });
+        Self {
+            methods: methods.collect(),
+            in_flight: all.in_flight.clone(),
+        }
+    }
+
+    pub(crate) fn answered(&self, method: usize, error: Option<&Error>, took: Duration) {
+        let Some(metrics) = self.methods.get(method) else {
+            return;
+        };
+        metrics.duration.observe(took.as_secs_f64());
+        metrics.stats.requests.fetch_add(1, Ordering::Relaxed);
+        metrics
+            .stats
+            .nanoseconds
+            .fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        match error {
+            None => {
+                metrics.ok.inc();
+            }
+            Some(error) => {
+                metrics.stats.errors.fetch_add(1, Ordering::Relaxed);
+                let labels = Labels {
+                    method: metrics.method.subject,
+                    code: Some(outcome(Some(error))),
+                };
+                all().requests.get_or_create(&labels).inc();
+            }
+        }
+    }
+
+    pub(crate) fn stats(&self) -> impl Iterator<Item = (&'static Method, &MethodStats)> {
+        self.methods.iter().map(|metrics| (metrics.method, &metrics.stats))
+    }
+}
+
+/// What a client counts.
+pub(crate) struct Calls;
+
+impl Calls {
+    pub(crate) fn count(method: &'static str, error: Option<&Error>) {
+        all()
+            .calls
+            .get_or_create(&Labels {
+                method,
+                code: Some(outcome(error)),
+            })
+            .inc();
+    }
+}
+
+/// Whether an error means that the service is at fault.
+pub(crate) fn is_fault(error: &Error) -> bool {
+    matches!(error.code(), Code::Internal | Code::Unknown | Code::DataLoss)
+}

@@ -1,0 +1,679 @@
+//! The SDK against a real nats-server: every promise that needs one.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use proto::ai::llm::v1::{
+    FinishReason, InferRequest, InferResponse, InferStreamRequest, InferStreamResponse, Llm, LlmClient, LlmServer,
+};
+use proto::ai::model::v1::{
+    GetRequest, GetResponse, ListRequest, ListResponse, ModelManagement, ModelManagementClient, ModelManagementServer,
+    RegisterRequest, RegisterResponse, RetireRequest, RetireResponse, SelectRequest, SelectResponse, Selected,
+};
+use sdk::testing::{NatsServer, User};
+use sdk::{Code, Context, Error, Fleet, Incoming, LinkSettings, Server, Settings, Stop, Stream, WriteError, reason};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// Answers in the ways that the tests need; the prompt says which.
+#[derive(Clone, Default)]
+struct Fake {
+    calls: Arc<AtomicUsize>,
+    release: Arc<Notify>,
+    dropped: Arc<AtomicUsize>,
+}
+
+impl Llm for Fake {
+    async fn infer(&self, request: InferRequest) -> Result<InferResponse, Error> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        match request.prompt.as_str() {
+            "panic" => panic!("as asked"),
+            "never" => pending().await,
+            "wait" => self.release.notified().await,
+            "large" => {
+                return Ok(InferResponse {
+                    text: "x".repeat(2 << 20),
+                    ..InferResponse::default()
+                });
+            }
+            "refuse" => return Err(Error::new(Code::Aborted, "no").with_detail("current_revision", 7)),
+            _ => {}
+        }
+        let context = sdk::context();
+        let text = format!(
+            "{} {} {:?}",
+            context.request_id(),
+            context.trace_id(),
+            context.idempotency_key()
+        );
+        Ok(InferResponse {
+            text,
+            ..InferResponse::default()
+        })
+    }
+
+    async fn infer_stream(&self, request: InferStreamRequest) -> Result<Stream<InferStreamResponse>, Error> {
+        struct Guard(Arc<AtomicUsize>);
+        impl Drop for Guard {
+            fn drop(&mut self) {
+                self.0.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        let guard = Guard(Arc::clone(&self.dropped));
+        let produced = Arc::clone(&self.calls);
+        let prompt = request.prompt;
+        let count = if prompt == "endless" { usize::MAX } else { 200 };
+        let stream = futures::stream::iter(0..count).then(move |number| {
+            let _held = &guard;
+            produced.fetch_add(1, Ordering::SeqCst);
+            let fails = prompt == "fails" && number == 100;
+            async move {
+                match fails {
+                    true => Err(Error::internal("in the middle")),
+                    false => Ok(InferStreamResponse {
+                        text: number.to_string(),
+                        finish_reason: FinishReason::End.into(),
+                        ..Default::default()
+                    }),
+                }
+            }
+        });
+        Ok(stream.boxed())
+    }
+}
+
+/// `list` is idempotent: it fails as often as it is told to, and then succeeds.
+#[derive(Clone, Default)]
+struct Flaky {
+    failures: Arc<AtomicUsize>,
+    calls: Arc<AtomicUsize>,
+}
+
+impl ModelManagement for Flaky {
+    async fn list(&self, _: ListRequest) -> Result<ListResponse, Error> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        let fails = self
+            .failures
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
+            .is_ok();
+        if fails {
+            Err(Error::unavailable("not yet"))
+        } else {
+            Ok(ListResponse::default())
+        }
+    }
+    async fn get(&self, request: GetRequest) -> Result<GetResponse, Error> {
+        Err(Error::not_found(format_args!("model `{}`", request.id)))
+    }
+    async fn select(&self, _: SelectRequest) -> Result<SelectResponse, Error> {
+        Err(Error::invalid("unused"))
+    }
+    async fn register(&self, _: RegisterRequest) -> Result<RegisterResponse, Error> {
+        Err(Error::invalid("unused"))
+    }
+    async fn retire(&self, _: RetireRequest) -> Result<RetireResponse, Error> {
+        Err(Error::invalid("unused"))
+    }
+}
+
+struct Serving {
+    order: watch::Sender<bool>,
+    task: JoinHandle<Result<(), Error>>,
+}
+
+async fn serve<S: Server>(settings: Settings, server: S) -> Serving {
+    let (order, stop) = Stop::new();
+    let fleet = Fleet::connect(settings.clone()).await.unwrap();
+    let task = tokio::spawn(async move { sdk::serve(&fleet, server, stop).await });
+    // It serves when discovery answers.
+    let observer = plain(&settings.link).await;
+    let ping = format!("$SRV.PING.{}", settings.service);
+    timeout(SOON, async {
+        while observer.request(ping.clone(), Bytes::new()).await.is_err() {}
+    })
+    .await
+    .unwrap();
+    Serving { order, task }
+}
+
+async fn plain(link: &LinkSettings) -> async_nats::Client {
+    async_nats::connect(link.urls.as_slice()).await.unwrap()
+}
+
+async fn caller(server: &NatsServer) -> Fleet {
+    Fleet::connect(Settings::for_service("caller", server.link()))
+        .await
+        .unwrap()
+}
+
+async fn llm(server: &NatsServer, fake: &Fake) -> (Serving, LlmClient) {
+    let serving = serve(Settings::for_service("llm", server.link()), LlmServer(fake.clone())).await;
+    (serving, caller(server).await.client())
+}
+
+fn prompt(text: &str) -> InferRequest {
+    InferRequest {
+        prompt: text.into(),
+        ..InferRequest::default()
+    }
+}
+
+fn within(milliseconds: u64) -> Context {
+    Context::incoming(Incoming {
+        traceparent: None,
+        request_id: None,
+        idempotency_key: None,
+        timeout: Duration::from_millis(milliseconds),
+    })
+}
+
+fn reason_of(error: &Error) -> &str {
+    error.detail(reason::KEY).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn request_metadata_flows_from_caller_to_callee() {
+    let server = NatsServer::start();
+    let (_serving, client) = llm(&server, &Fake::default()).await;
+    let context = Context::incoming(Incoming {
+        traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+        request_id: Some("r1"),
+        idempotency_key: Some("k1"),
+        timeout: SOON,
+    });
+    let response = context.scope(client.infer(prompt(""))).await.unwrap();
+    assert_eq!(response.text, "r1 4bf92f3577b34da6a3ce929d0e0e4736 Some(\"k1\")");
+}
+
+#[tokio::test]
+async fn errors_carry_code_and_details_in_the_response_and_in_the_headers() {
+    let server = NatsServer::start();
+    let (_serving, client) = llm(&server, &Fake::default()).await;
+    let error = client.infer(prompt("refuse")).await.unwrap_err();
+    assert_eq!(
+        (error.code(), error.detail("current_revision")),
+        (Code::Aborted, Some("7"))
+    );
+
+    let other = plain(&server.link()).await;
+    let answer = other.request("svc.ai.llm.v1.bogus", Bytes::new()).await.unwrap();
+    assert_eq!(
+        answer.headers.unwrap().get("Nats-Service-Error-Code").unwrap().as_str(),
+        "501"
+    );
+}
+
+#[tokio::test]
+async fn a_payload_that_is_no_message_is_refused() {
+    let server = NatsServer::start();
+    let (_serving, _client) = llm(&server, &Fake::default()).await;
+    let answer = plain(&server.link())
+        .await
+        .request("svc.ai.llm.v1.infer", Bytes::from_static(b"\xff\xff\xff"))
+        .await
+        .unwrap();
+    let response: InferResponse = sdk_decode(answer.payload);
+    assert_eq!(response.error.unwrap().code(), Code::InvalidArgument);
+}
+
+fn sdk_decode<M: prost::Message + Default>(payload: Bytes) -> M {
+    M::decode(payload).unwrap()
+}
+
+#[tokio::test]
+async fn a_panic_is_one_failed_request() {
+    let server = NatsServer::start();
+    let (_serving, client) = llm(&server, &Fake::default()).await;
+    let error = client.infer(prompt("panic")).await.unwrap_err();
+    assert_eq!(error.code(), Code::Internal);
+    assert!(error.message().contains("as asked"), "{error}");
+    client.infer(prompt("")).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_too_large_for_nats_is_an_error_and_not_a_lost_connection() {
+    let server = NatsServer::start();
+    let (_serving, client) = llm(&server, &Fake::default()).await;
+    assert_eq!(client.infer(prompt("large")).await.unwrap_err().code(), Code::Internal);
+    assert_eq!(
+        client.infer(prompt(&"x".repeat(2 << 20))).await.unwrap_err().code(),
+        Code::InvalidArgument
+    );
+    client.infer(prompt("")).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_deadline_ends_the_call_on_both_sides() {
+    let server = NatsServer::start();
+    let fake = Fake::default();
+    let (_serving, client) = llm(&server, &fake).await;
+    let error = within(100).scope(client.infer(prompt("never"))).await.unwrap_err();
+    assert_eq!((error.code(), reason_of(&error)), (Code::Unavailable, reason::TIMEOUT));
+    // A request that waited past its deadline is not begun.
+    client.infer(prompt("")).await.unwrap();
+    assert_eq!(fake.calls.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn nobody_there_is_known_at_once() {
+    let server = NatsServer::start();
+    let client: LlmClient = caller(&server).await.client();
+    let error = timeout(Duration::from_secs(3), client.infer(prompt("")))
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert_eq!(
+        (error.code(), reason_of(&error)),
+        (Code::Unavailable, reason::NO_RESPONDERS)
+    );
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_and_the_rest_is_answered() {
+    let server = NatsServer::start();
+    let fake = Fake::default();
+    let settings = Settings {
+        concurrency: 2,
+        queue: 3,
+        ..Settings::for_service("llm", server.link())
+    };
+    let _serving = serve(settings, LlmServer(fake.clone())).await;
+    let client: LlmClient = caller(&server).await.client();
+    let mut calls: futures::stream::FuturesUnordered<_> = (0..8).map(|_| client.infer(prompt("wait"))).collect();
+    for _ in 0..3 {
+        let error = calls.next().await.unwrap().unwrap_err();
+        assert_eq!(
+            (error.code(), reason_of(&error)),
+            (Code::ResourceExhausted, reason::OVERLOADED)
+        );
+    }
+    let mut answered = 0;
+    while answered < 5 {
+        fake.release.notify_one();
+        if let Ok(Some(answer)) = timeout(Duration::from_millis(20), calls.next()).await {
+            answer.unwrap();
+            answered += 1;
+        }
+    }
+}
+
+#[tokio::test]
+async fn only_idempotent_calls_are_repeated_and_only_when_it_may_help() {
+    let server = NatsServer::start();
+    let flaky = Flaky::default();
+    let _serving = serve(
+        Settings::for_service("models", server.link()),
+        ModelManagementServer(flaky.clone()),
+    )
+    .await;
+    let client: ModelManagementClient = caller(&server).await.client();
+
+    flaky.failures.store(2, Ordering::SeqCst);
+    client.list(ListRequest::default()).await.unwrap();
+    assert_eq!(flaky.calls.load(Ordering::SeqCst), 3);
+
+    flaky.failures.store(3, Ordering::SeqCst);
+    client.list(ListRequest::default()).await.unwrap_err();
+    assert_eq!(flaky.calls.load(Ordering::SeqCst), 6);
+
+    assert_eq!(
+        client
+            .get(GetRequest {
+                id: "m".into(),
+                ..Default::default()
+            })
+            .await
+            .unwrap_err()
+            .code(),
+        Code::NotFound
+    );
+}
+
+#[tokio::test]
+async fn the_circuit_opens_after_five_failures_in_a_row() {
+    let server = NatsServer::start();
+    let client: LlmClient = caller(&server).await.client();
+    for _ in 0..5 {
+        assert_eq!(
+            reason_of(&client.infer(prompt("")).await.unwrap_err()),
+            reason::NO_RESPONDERS
+        );
+    }
+    let error = client.infer(prompt("")).await.unwrap_err();
+    assert_eq!(reason_of(&error), reason::CIRCUIT_OPEN);
+    let wait: u64 = error.detail(reason::RETRY_AFTER_MS).unwrap().parse().unwrap();
+    assert!((50_000..=60_000).contains(&wait), "{wait}");
+}
+
+#[tokio::test]
+async fn a_stop_finishes_what_was_taken_and_loses_nothing() {
+    let server = NatsServer::start();
+    let (first, client) = llm(&server, &Fake::default()).await;
+    let (stopped, mut until) = watch::channel(false);
+    let load = tokio::spawn(async move {
+        let mut answered = 0;
+        while !*until.borrow_and_update() {
+            let calls = (0..16).map(|_| client.infer(prompt("")));
+            for answer in futures::future::join_all(calls).await {
+                answer.unwrap();
+                answered += 1;
+            }
+        }
+        answered
+    });
+    // Task after task is replaced under load, as in a rolling deployment.
+    let mut current = first;
+    for task in 2..12 {
+        let settings = Settings {
+            task: task.to_string(),
+            ..Settings::for_service("llm", server.link())
+        };
+        let next = serve(settings, LlmServer(Fake::default())).await;
+        current.order.send_replace(true);
+        timeout(SOON, current.task).await.unwrap().unwrap().unwrap();
+        current = next;
+    }
+    stopped.send_replace(true);
+    assert!(load.await.unwrap() > 0);
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_a_request_that_is_running() {
+    let server = NatsServer::start();
+    let fake = Fake::default();
+    let (serving, client) = llm(&server, &fake).await;
+    let call = tokio::spawn(async move { client.infer(prompt("wait")).await });
+    timeout(SOON, async {
+        while fake.calls.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await
+        }
+    })
+    .await
+    .unwrap();
+    serving.order.send_replace(true);
+    fake.release.notify_one();
+    call.await.unwrap().unwrap();
+    timeout(SOON, serving.task).await.unwrap().unwrap().unwrap();
+}
+
+async fn collect(client: &LlmClient, text: &str) -> Vec<Result<String, Error>> {
+    let request = InferStreamRequest {
+        prompt: text.into(),
+        ..Default::default()
+    };
+    let stream = client.infer_stream(request).await.unwrap();
+    stream.map(|item| item.map(|message| message.text)).collect().await
+}
+
+#[tokio::test]
+async fn a_stream_arrives_whole_and_in_order() {
+    let server = NatsServer::start();
+    let (_serving, client) = llm(&server, &Fake::default()).await;
+    let texts: Vec<String> = collect(&client, "").await.into_iter().map(Result::unwrap).collect();
+    assert_eq!(texts, (0..200).map(|number| number.to_string()).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_stream_that_fails_ends_with_its_error() {
+    let server = NatsServer::start();
+    let (_serving, client) = llm(&server, &Fake::default()).await;
+    let items = collect(&client, "fails").await;
+    assert_eq!(items.len(), 101);
+    assert_eq!(items[100].as_ref().unwrap_err().code(), Code::Internal);
+}
+
+#[tokio::test]
+async fn a_slow_reader_holds_the_worker_back_and_a_reader_that_leaves_stops_it() {
+    let server = NatsServer::start();
+    let fake = Fake::default();
+    let (_serving, client) = llm(&server, &fake).await;
+    let request = InferStreamRequest {
+        prompt: "endless".into(),
+        ..Default::default()
+    };
+    let mut stream = client.infer_stream(request).await.unwrap();
+    // Whatever is produced beyond the credit would have come before this answer.
+    stream.next().await.unwrap().unwrap();
+    client.infer(prompt("")).await.unwrap();
+    assert!(fake.calls.load(Ordering::SeqCst) <= 64 + 2);
+    drop(stream);
+    timeout(SOON, async {
+        while fake.dropped.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await
+        }
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_whose_worker_dies_does_not_read_as_a_success() {
+    let server = NatsServer::start();
+    let fake = Fake::default();
+    // The worker's own runtime, so that it can be killed in the middle.
+    let worker = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let (settings, served) = (Settings::for_service("llm", server.link()), fake.clone());
+    worker.spawn(async move { serve(settings, LlmServer(served)).await.task.await });
+    let fleet = caller(&server).await;
+    let client: LlmClient = fleet.client();
+    let request = InferStreamRequest {
+        prompt: "endless".into(),
+        ..Default::default()
+    };
+    let mut stream = loop {
+        if let Ok(stream) = client.infer_stream(request.clone()).await {
+            break stream;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    stream.next().await.unwrap().unwrap();
+    worker.shutdown_background();
+    let last = timeout(SOON, async {
+        let mut last = None;
+        while let Some(item) = stream.next().await {
+            last = Some(item);
+        }
+        last
+    });
+    assert_eq!(last.await.unwrap().unwrap().unwrap_err().code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn a_client_without_credit_gets_the_whole_stream_with_its_end_mark() {
+    let server = NatsServer::start();
+    let (_serving, _client) = llm(&server, &Fake::default()).await;
+    let other = plain(&server.link()).await;
+    let inbox = other.new_inbox();
+    let mut messages = other.subscribe(inbox.clone()).await.unwrap();
+    other
+        .publish_with_reply("svc.ai.llm.v1.infer_stream", inbox, Bytes::new())
+        .await
+        .unwrap();
+    let mut count = 0;
+    loop {
+        let message = timeout(SOON, messages.next()).await.unwrap().unwrap();
+        let headers = message.headers.unwrap();
+        assert_eq!(headers.get("Stream-Seq").unwrap().as_str(), count.to_string());
+        if let Some(end) = headers.get("Stream-End") {
+            assert_eq!((end.as_str(), count), ("ok", 200));
+            break;
+        }
+        count += 1;
+    }
+}
+
+#[tokio::test]
+async fn an_event_with_the_same_id_is_stored_once() {
+    let server = NatsServer::start();
+    let jetstream = async_nats::jetstream::new(plain(&server.link()).await);
+    let config = async_nats::jetstream::stream::Config {
+        name: "EVENTS".into(),
+        subjects: vec!["evt.>".into()],
+        ..Default::default()
+    };
+    let mut stream = jetstream.create_stream(config).await.unwrap();
+    let fleet = caller(&server).await;
+    let event = || Selected {
+        model_id: "m".into(),
+        ..Selected::default()
+    };
+    within(5_000)
+        .scope(async {
+            fleet.publish(event()).await.unwrap();
+            fleet.publish(event()).await.unwrap();
+        })
+        .await;
+    fleet.publish_as("another", event()).await.unwrap();
+    assert_eq!(stream.info().await.unwrap().state.messages, 2);
+    let message = stream.get_raw_message(1).await.unwrap();
+    assert_eq!(message.subject.as_str(), "evt.ai.model.selected.v1");
+    let stored: Selected = sdk_decode(message.payload);
+    assert!(!stored.meta.unwrap().request_id.is_empty());
+}
+
+#[tokio::test]
+async fn an_event_that_no_stream_takes_is_an_error() {
+    let server = NatsServer::start();
+    let error = caller(&server).await.publish(Selected::default()).await.unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable);
+    assert!(error.message().contains("evt.ai.model.selected.v1"), "{error}");
+}
+
+#[tokio::test]
+async fn state_is_written_by_compare_and_set() {
+    let server = NatsServer::start();
+    let jetstream = async_nats::jetstream::new(plain(&server.link()).await);
+    let config = async_nats::jetstream::kv::Config {
+        bucket: "things".into(),
+        history: 5,
+        ..Default::default()
+    };
+    jetstream.create_key_value(config).await.unwrap();
+    let bucket = caller(&server).await.bucket("things").await.unwrap();
+
+    assert_eq!(bucket.get("a.1").await.unwrap(), None);
+    let first = bucket.create("a.1", "one".into()).await.unwrap();
+    assert_eq!(bucket.create("a.1", "x".into()).await, Err(WriteError::Conflict));
+    let second = bucket.update("a.1", "two".into(), first).await.unwrap();
+    assert_eq!(bucket.update("a.1", "x".into(), first).await, Err(WriteError::Conflict));
+    let entry = bucket.get("a.1").await.unwrap().unwrap();
+    assert_eq!(
+        (entry.key.as_str(), &entry.value[..], entry.revision),
+        ("a.1", &b"two"[..], second)
+    );
+
+    bucket.put("a.2", "three".into()).await.unwrap();
+    bucket.put("b.1", "four".into()).await.unwrap();
+    let keys = |entries: Vec<sdk::Entry>| entries.into_iter().map(|entry| entry.key).collect::<Vec<_>>();
+    assert_eq!(keys(bucket.entries("a.*").await.unwrap()), ["a.1", "a.2"]);
+    let revisions: Vec<u64> = bucket
+        .history("a.1")
+        .await
+        .unwrap()
+        .iter()
+        .map(|entry| entry.revision)
+        .collect();
+    assert_eq!(revisions, [second, first]);
+
+    bucket.delete("a.1").await.unwrap();
+    assert_eq!(bucket.get("a.1").await.unwrap(), None);
+    assert_eq!(keys(bucket.entries("a.*").await.unwrap()), ["a.2"]);
+    bucket.create("a.1", "again".into()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_missing_bucket_is_named() {
+    let server = NatsServer::start();
+    let error = caller(&server).await.bucket("nowhere").await.unwrap_err();
+    assert!(error.message().contains("`nowhere`"), "{error}");
+}
+
+#[tokio::test]
+async fn mutual_tls_and_permissions_are_enough_for_calls_and_streams() {
+    let server = NatsServer::secured(&[
+        User {
+            name: "llm",
+            publish: &["_INBOX_caller.>", "_INBOX.>"],
+            subscribe: &["svc.ai.llm.v1.* svc-llm-workers", "_INBOX_llm.>", "$SRV.>"],
+        },
+        User {
+            name: "caller",
+            publish: &["svc.ai.llm.v1.*", "$SRV.>", "_INBOX_llm.>"],
+            subscribe: &["_INBOX_caller.>"],
+        },
+    ]);
+    let (order, stop) = Stop::new();
+    let worker = Fleet::connect(Settings::for_service("llm", server.link_as("llm")))
+        .await
+        .unwrap();
+    let serving = tokio::spawn(async move { sdk::serve(&worker, LlmServer(Fake::default()), stop).await });
+    let client: LlmClient = Fleet::connect(Settings::for_service("caller", server.link_as("caller")))
+        .await
+        .unwrap()
+        .client();
+    timeout(SOON, async { while client.infer(prompt("")).await.is_err() {} })
+        .await
+        .unwrap();
+    assert_eq!(collect(&client, "").await.len(), 200);
+    order.send_replace(true);
+    serving.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_service_that_nats_refuses_says_so_at_once() {
+    let server = NatsServer::secured(&[User {
+        name: "llm",
+        publish: &[">"],
+        subscribe: &[">"],
+    }]);
+    let error = timeout(
+        SOON,
+        Fleet::connect(Settings::for_service("x", server.link_as("stranger"))),
+    )
+    .await
+    .unwrap()
+    .unwrap_err();
+    assert_eq!(error.code(), Code::FailedPrecondition);
+}
+
+#[tokio::test]
+async fn discovery_tells_what_runs() {
+    let server = NatsServer::start();
+    let settings = Settings {
+        version: "1.2.3".into(),
+        revision: "7".into(),
+        task: "t1".into(),
+        ..Settings::for_service("llm", server.link())
+    };
+    let _serving = serve(settings, LlmServer(Fake::default())).await;
+    let other = plain(&server.link()).await;
+    let ask = async |subject: &'static str| -> serde_json::Value {
+        serde_json::from_slice(&other.request(subject, Bytes::new()).await.unwrap().payload).unwrap()
+    };
+    let ping = ask("$SRV.PING").await;
+    assert_eq!(ping["type"], "io.nats.micro.v1.ping_response");
+    assert_eq!(
+        (
+            &ping["version"],
+            &ping["metadata"]["revision"],
+            &ping["metadata"]["task"]
+        ),
+        (&"1.2.3".into(), &"7".into(), &"t1".into())
+    );
+    other.request("svc.ai.llm.v1.infer", Bytes::new()).await.unwrap();
+    let info = ask("$SRV.INFO.llm").await;
+    assert_eq!(info["endpoints"][0]["subject"], "svc.ai.llm.v1.infer");
+    assert_eq!(info["endpoints"][0]["queue_group"], "svc-llm-workers");
+    assert_eq!(ask("$SRV.STATS.llm").await["endpoints"][0]["num_requests"], 1);
+}
