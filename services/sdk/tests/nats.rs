@@ -355,22 +355,33 @@ async fn the_circuit_opens_after_five_failures_in_a_row() {
 #[tokio::test]
 async fn a_stop_finishes_what_was_taken_and_loses_nothing() {
     let server = NatsServer::start();
-    let (first, client) = llm(&server, &Fake::default()).await;
+    let mut current = serve(Settings::for_service("llm", server.link()), LlmServer(Fake::default())).await;
     let (stopped, mut until) = watch::channel(false);
-    let load = tokio::spawn(async move {
-        let mut answered = 0;
-        while !*until.borrow_and_update() {
-            let calls = (0..16).map(|_| client.infer(prompt("")));
-            for answer in futures::future::join_all(calls).await {
-                answer.unwrap();
-                answered += 1;
+    let link = server.link();
+    // On a thread of its own: the load must go on while the worker's thread stands still.
+    let load = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let client: LlmClient = Fleet::connect(Settings::for_service("caller", link))
+                .await
+                .unwrap()
+                .client();
+            let mut answered = 0;
+            while !*until.borrow_and_update() {
+                let calls = (0..16).map(|_| client.infer(prompt("")));
+                for answer in futures::future::join_all(calls).await {
+                    answer.unwrap();
+                    answered += 1;
+                }
             }
-        }
-        answered
+            answered
+        })
     });
     // Task after task is replaced under load, as in a rolling deployment.
-    let mut current = first;
-    for task in 2..12 {
+    for task in 2..22 {
         let settings = Settings {
             task: task.to_string(),
             ..Settings::for_service("llm", server.link())
@@ -381,7 +392,7 @@ async fn a_stop_finishes_what_was_taken_and_loses_nothing() {
         current = next;
     }
     stopped.send_replace(true);
-    assert!(load.await.unwrap() > 0);
+    assert!(load.join().unwrap() > 0);
 }
 
 #[tokio::test]

@@ -1,0 +1,1 @@
+//! The whole fleet, run by the real binary on this machine.

@@ -1,0 +1,454 @@
+//! Request/reply over NATS: the SDK with everything on against stock async-nats, and what nats-server itself allows.
+//!
+//! `cargo bench -p sdk --bench request_reply [-- SECONDS ROUNDS]`. Every worker and every caller is a process of its own, as it
+//! is in the fleet; variants take turns, and ratios are taken within a round. Payload: 256 bytes each way.
+#![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
+
+use std::env;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use proto::ai::llm::v1::{
+    InferRequest, InferResponse, InferStreamRequest, InferStreamResponse, Llm, LlmClient, LlmServer,
+};
+use sdk::testing::{NatsServer, User};
+use sdk::{Error, Fleet, LinkSettings, Settings, Stop, Stream};
+
+const PAYLOAD: usize = 256;
+const CONCURRENCIES: [usize; 3] = [1, 64, 256];
+
+fn main() {
+    let arguments: Vec<String> = env::args()
+        .skip(1)
+        .filter(|argument| !argument.starts_with("--"))
+        .collect();
+    match arguments.first().map(String::as_str) {
+        Some("worker") => worker(&arguments[1], link(&arguments[2..])),
+        Some("caller") => caller(
+            &arguments[1],
+            number(&arguments[2]),
+            number(&arguments[3]),
+            link(&arguments[4..]),
+        ),
+        _ => compare(
+            arguments.first().map_or(3, |text| number(text)),
+            arguments.get(1).map_or(5, |text| number(text)),
+        ),
+    }
+}
+
+fn number(text: &str) -> usize {
+    text.parse().expect("a whole number")
+}
+
+/// The link as arguments of a child process: URL, and for TLS the folder of the certificates, user and password.
+fn link(arguments: &[String]) -> LinkSettings {
+    let mut link = LinkSettings {
+        urls: vec![arguments[0].clone()],
+        ..LinkSettings::default()
+    };
+    if let [_, authority, certificate, key, user, password] = arguments {
+        link.ca_file = Some(authority.into());
+        link.client_certificate = Some((certificate.into(), key.into()));
+        link.user = Some((user.clone(), password.clone()));
+    }
+    link
+}
+
+fn arguments(link: &LinkSettings) -> Vec<String> {
+    let mut arguments = link.urls.clone();
+    if let (Some(authority), Some((certificate, key)), Some((user, password))) =
+        (&link.ca_file, &link.client_certificate, &link.user)
+    {
+        arguments.extend([authority, certificate, key].map(|path| path.display().to_string()));
+        arguments.extend([user.clone(), password.clone()]);
+    }
+    arguments
+}
+
+// ---------------------------------------------------------------------------------------------- variants
+
+struct Echo;
+
+impl Llm for Echo {
+    async fn infer(&self, request: InferRequest) -> Result<InferResponse, Error> {
+        Ok(InferResponse {
+            text: request.prompt,
+            ..InferResponse::default()
+        })
+    }
+    async fn infer_stream(&self, _: InferStreamRequest) -> Result<Stream<InferStreamResponse>, Error> {
+        Err(Error::invalid("unused"))
+    }
+}
+
+fn worker(variant: &str, link: LinkSettings) {
+    match variant {
+        "sdk" => current_thread().block_on(async {
+            let fleet = Fleet::connect(Settings {
+                concurrency: 1000,
+                ..Settings::for_service("worker", link)
+            })
+            .await
+            .expect("NATS");
+            let (_order, stop) = Stop::new();
+            sdk::serve(&fleet, LlmServer(Echo), stop).await.expect("serving");
+        }),
+        "stock" => multi_thread().block_on(async {
+            let client = stock(&link).await;
+            let mut requests = client
+                .queue_subscribe("svc.ai.llm.v1.infer", "workers".into())
+                .await
+                .expect("NATS");
+            while let Some(request) = requests.next().await {
+                if let Some(reply) = request.reply {
+                    client.publish(reply, request.payload).await.expect("NATS");
+                }
+            }
+        }),
+        _ => raw_worker(&link),
+    }
+}
+
+/// Prints requests per second, median and 99th percentile in microseconds.
+fn caller(variant: &str, concurrency: usize, seconds: usize, link: LinkSettings) {
+    let time = Duration::from_secs(seconds as u64);
+    let mut latencies = match variant {
+        "sdk" => current_thread().block_on(async {
+            let fleet = Fleet::connect(Settings::for_service("caller", link))
+                .await
+                .expect("NATS");
+            let client: LlmClient = fleet.client();
+            let request = InferRequest {
+                prompt: "x".repeat(PAYLOAD),
+                ..InferRequest::default()
+            };
+            drive(concurrency, time, move || {
+                let (client, request) = (client.clone(), request.clone());
+                async move { client.infer(request).await.is_ok() }
+            })
+            .await
+        }),
+        "stock" => multi_thread().block_on(async {
+            let client = stock(&link).await;
+            let payload = Bytes::from(vec![b'x'; PAYLOAD]);
+            drive(concurrency, time, move || {
+                let (client, payload) = (client.clone(), payload.clone());
+                async move { client.request("svc.ai.llm.v1.infer", payload).await.is_ok() }
+            })
+            .await
+        }),
+        _ => raw_caller(&link, concurrency, time),
+    };
+    latencies.sort_unstable();
+    let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize];
+    println!(
+        "{} {} {}",
+        latencies.len() as f64 / time.as_secs_f64(),
+        at(0.5),
+        at(0.99)
+    );
+}
+
+async fn stock(link: &LinkSettings) -> async_nats::Client {
+    let mut options = async_nats::ConnectOptions::new();
+    if let (Some(authority), Some((certificate, key)), Some((user, password))) =
+        (&link.ca_file, &link.client_certificate, &link.user)
+    {
+        // Like the SDK: the process has one TLS provider.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        options = options
+            .add_root_certificates(authority.clone())
+            .add_client_certificate(certificate.clone(), key.clone())
+            .require_tls(true);
+        options = options
+            .user_and_password(user.clone(), password.clone())
+            .custom_inbox_prefix(format!("_INBOX_{user}"));
+    }
+    options.connect(link.urls.as_slice()).await.expect("NATS")
+}
+
+/// Keeps `concurrency` requests running, and returns the latencies in microseconds of those that ended after a short warm-up.
+async fn drive<F: Future<Output = bool> + Send + 'static>(
+    concurrency: usize,
+    time: Duration,
+    call: impl Fn() -> F + Clone + Send + 'static,
+) -> Vec<u32> {
+    while !call().await {}
+    let warm = Instant::now() + Duration::from_millis(300);
+    let end = warm + time;
+    let loops: Vec<_> = (0..concurrency)
+        .map(|_| {
+            let call = call.clone();
+            tokio::spawn(async move {
+                let mut latencies = Vec::new();
+                loop {
+                    let begin = Instant::now();
+                    if begin >= end {
+                        return latencies;
+                    }
+                    assert!(call().await, "a request failed");
+                    if begin >= warm {
+                        latencies.push(u32::try_from(begin.elapsed().as_micros()).unwrap_or(u32::MAX));
+                    }
+                }
+            })
+        })
+        .collect();
+    let mut all = Vec::new();
+    for one in loops {
+        all.extend(one.await.expect("a caller"));
+    }
+    all
+}
+
+fn current_thread() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
+}
+
+fn multi_thread() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
+}
+
+// ---------------------------------------------------------------------------------------------- the ceiling
+
+/// Speaks just enough of the NATS protocol to show what the server allows: requests are written and answers counted in batches.
+struct Raw {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Raw {
+    fn connect(link: &LinkSettings, subject: &str) -> Self {
+        let address = link.urls[0].trim_start_matches("nats://");
+        let stream = TcpStream::connect(address).expect("NATS");
+        stream.set_nodelay(true).expect("a TCP socket");
+        let mut raw = Self {
+            stream,
+            buffer: Vec::new(),
+        };
+        raw.stream
+            .write_all(format!("CONNECT {{\"verbose\":false,\"headers\":true}}\r\nSUB {subject} 1\r\n").as_bytes())
+            .expect("NATS");
+        raw
+    }
+
+    /// Reads what has come; calls `each` with the reply subject of every message, and returns how many there were.
+    fn read(&mut self, mut each: impl FnMut(&[u8])) -> usize {
+        let mut chunk = [0; 65_536];
+        let length = self.stream.read(&mut chunk).expect("NATS");
+        self.buffer.extend_from_slice(&chunk[..length]);
+        let (mut at, mut count) = (0, 0);
+        while let Some(end) = self.buffer[at..].windows(2).position(|pair| pair == b"\r\n") {
+            let line = &self.buffer[at..at + end];
+            let mut next = at + end + 2;
+            if line.starts_with(b"MSG ") {
+                let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+                let size: usize = std::str::from_utf8(words[words.len() - 1])
+                    .expect("a size")
+                    .parse()
+                    .expect("a size");
+                next += size + 2;
+                if self.buffer.len() < next {
+                    break;
+                }
+                each(if words.len() == 5 { words[3] } else { &[] });
+                count += 1;
+            } else if line.starts_with(b"PING") {
+                self.stream.write_all(b"PONG\r\n").expect("NATS");
+            }
+            at = next;
+        }
+        self.buffer.drain(..at);
+        count
+    }
+}
+
+fn raw_worker(link: &LinkSettings) {
+    let mut raw = Raw::connect(link, "svc.ai.llm.v1.infer");
+    let body = "x".repeat(PAYLOAD);
+    loop {
+        let mut out = Vec::new();
+        raw.read(|reply| {
+            out.extend_from_slice(b"PUB ");
+            out.extend_from_slice(reply);
+            out.extend_from_slice(format!(" {PAYLOAD}\r\n{body}\r\n").as_bytes());
+        });
+        raw.stream.write_all(&out).expect("NATS");
+    }
+}
+
+fn raw_caller(link: &LinkSettings, concurrency: usize, time: Duration) -> Vec<u32> {
+    let mut raw = Raw::connect(link, "_INBOX.raw");
+    let request = format!(
+        "PUB svc.ai.llm.v1.infer _INBOX.raw {PAYLOAD}\r\n{}\r\n",
+        "x".repeat(PAYLOAD)
+    );
+    let mut sent = std::collections::VecDeque::new();
+    let mut latencies = Vec::new();
+    let warm = Instant::now() + Duration::from_millis(300);
+    let end = warm + time;
+    let mut answered = concurrency;
+    while Instant::now() < end {
+        let now = Instant::now();
+        sent.extend(std::iter::repeat_n(now, answered));
+        raw.stream.write_all(request.repeat(answered).as_bytes()).expect("NATS");
+        answered = 0;
+        while answered == 0 {
+            answered = raw.read(|_| {});
+        }
+        for begin in sent.drain(..answered) {
+            if begin >= warm {
+                latencies.push(u32::try_from(begin.elapsed().as_micros()).unwrap_or(u32::MAX));
+            }
+        }
+    }
+    latencies
+}
+
+// ---------------------------------------------------------------------------------------------- the comparison
+
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn spawn(arguments: &[String]) -> Process {
+    let program = env::current_exe().expect("this program");
+    Process(
+        Command::new(program)
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a process"),
+    )
+}
+
+/// Requests per second, median and 99th percentile in microseconds.
+fn measure(
+    variant: &str,
+    concurrency: usize,
+    seconds: usize,
+    worker: &LinkSettings,
+    caller: &LinkSettings,
+) -> [f64; 3] {
+    let words = |role: &[String], link: &LinkSettings| [role, &arguments(link)].concat();
+    let _worker = spawn(&words(&["worker".into(), variant.into()], worker));
+    if variant == "raw" {
+        // It has no way to see that nobody serves yet.
+        std::thread::park_timeout(Duration::from_millis(300));
+    }
+    let mut caller = spawn(&words(
+        &[
+            "caller".into(),
+            variant.into(),
+            concurrency.to_string(),
+            seconds.to_string(),
+        ],
+        caller,
+    ));
+    let mut line = String::new();
+    BufReader::new(caller.0.stdout.take().expect("a pipe"))
+        .read_line(&mut line)
+        .expect("a line");
+    let figures: Vec<f64> = line
+        .split_whitespace()
+        .map(|word| word.parse().expect("a figure"))
+        .collect();
+    figures.try_into().expect("three figures")
+}
+
+fn compare(seconds: usize, rounds: usize) {
+    println!("medians of {rounds} rounds of {seconds} s; ratios are medians of ratios within a round");
+    let plain = NatsServer::start();
+    table(
+        "plain",
+        &["stock", "sdk", "raw"],
+        seconds,
+        rounds,
+        &plain.link(),
+        &plain.link(),
+    );
+    drop(plain);
+    let secured = NatsServer::secured(&[
+        User {
+            name: "worker",
+            publish: &["_INBOX_caller.>"],
+            subscribe: &[
+                "svc.ai.llm.v1.*",
+                "svc.ai.llm.v1.* svc-worker-workers",
+                "svc.ai.llm.v1.infer workers",
+                "_INBOX_worker.>",
+                "$SRV.>",
+            ],
+        },
+        User {
+            name: "caller",
+            publish: &["svc.ai.llm.v1.*", "_INBOX_worker.>"],
+            subscribe: &["_INBOX_caller.>"],
+        },
+    ]);
+    table(
+        "mutual TLS and permissions",
+        &["stock", "sdk"],
+        seconds,
+        rounds,
+        &secured.link_as("worker"),
+        &secured.link_as("caller"),
+    );
+}
+
+fn table(title: &str, variants: &[&str], seconds: usize, rounds: usize, worker: &LinkSettings, caller: &LinkSettings) {
+    println!(
+        "\n{title}\n{:>11} {:>6} {:>12} {:>8} {:>8} {:>10} {:>10}",
+        "concurrency", "", "requests/s", "p50 µs", "p99 µs", "× requests", "× p99"
+    );
+    for concurrency in CONCURRENCIES {
+        let mut figures = vec![Vec::new(); variants.len()];
+        for _ in 0..rounds {
+            for (variant, figures) in variants.iter().zip(&mut figures) {
+                figures.push(measure(variant, concurrency, seconds, worker, caller));
+            }
+        }
+        for (index, variant) in variants.iter().enumerate() {
+            let column = |column: usize| median(figures[index].iter().map(|round| round[column]).collect());
+            let ratio = |column: usize| {
+                median(
+                    figures[index]
+                        .iter()
+                        .zip(&figures[0])
+                        .map(|(own, stock)| own[column] / stock[column])
+                        .collect(),
+                )
+            };
+            println!(
+                "{concurrency:>11} {variant:>6} {:>12.0} {:>8.0} {:>8.0} {:>10.2} {:>10.2}",
+                column(0),
+                column(1),
+                column(2),
+                ratio(0),
+                ratio(2)
+            );
+        }
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    values[values.len() / 2]
+}
