@@ -1,0 +1,82 @@
+//! A connection as one user: TLS in both directions, the user's credentials, and an end to waiting.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, ServerAddr};
+use serde::{Deserialize, Serialize};
+
+use super::Advised;
+
+/// Everything that a client needs in order to connect as one user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Access {
+    /// Servers, any of which will do, for example `tls://127.0.0.1:4222`.
+    pub urls: Vec<String>,
+    /// Certificate of the authority that signed the servers' certificates.
+    pub ca_file: PathBuf,
+    /// The user's JWT and seed.
+    pub credentials_file: PathBuf,
+    /// The user's certificate.
+    pub client_cert_file: PathBuf,
+    /// Its private key.
+    pub client_key_file: PathBuf,
+}
+
+impl Access {
+    /// Connects to the first server that accepts; `name` is shown by the server's own tools.
+    pub async fn connect(&self, name: &str, within: Duration) -> anyhow::Result<Client> {
+        self.connect_with(self.options(name).await?, name, within).await
+    }
+
+    pub(super) async fn options(&self, name: &str) -> anyhow::Result<ConnectOptions> {
+        // Fails if it was done before, which is as good.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let credentials = ConnectOptions::with_credentials_file(&self.credentials_file).await;
+        let options = credentials.with_context(|| format!("failed to read `{}`", self.credentials_file.display()))?;
+        Ok(options
+            .name(name)
+            .require_tls(true)
+            .add_root_certificates(self.ca_file.clone())
+            .add_client_certificate(self.client_cert_file.clone(), self.client_key_file.clone())
+            .ignore_discovered_servers())
+    }
+
+    pub(super) async fn connect_with(
+        &self,
+        options: ConnectOptions,
+        name: &str,
+        within: Duration,
+    ) -> anyhow::Result<Client> {
+        let parse = |url: &String| {
+            url.parse()
+                .with_context(|| format!("`{url}` is not the address of a server"))
+        };
+        let servers: Vec<ServerAddr> = self.urls.iter().map(parse).collect::<Result<_, _>>()?;
+        let connecting = options.connection_timeout(within).connect(servers);
+        let (reason, hint) = match tokio::time::timeout(within, connecting).await {
+            Ok(Ok(client)) => return Ok(client),
+            Ok(Err(error)) => (error.to_string(), advice(error.kind())),
+            Err(_) => (format!("no answer within {} s", within.as_secs_f32()), NOT_RUNNING),
+        };
+        let servers = self.urls.join("`, `");
+        Err(Advised::new(
+            format!("failed to connect to NATS at `{servers}` as `{name}`: {reason}"),
+            hint,
+        )
+        .into())
+    }
+}
+
+const NOT_RUNNING: &str = "see whether the servers run: `natsctl status`; `natsctl deploy --all` starts them";
+
+fn advice(kind: ConnectErrorKind) -> &'static str {
+    match kind {
+        ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
+            "the servers do not know this user; `natsctl deploy --all` makes users and servers agree"
+        }
+        ConnectErrorKind::Tls => "one side does not trust the other's certificate; `natsctl deploy --all` renews them",
+        _ => NOT_RUNNING,
+    }
+}

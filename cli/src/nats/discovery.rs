@@ -1,0 +1,63 @@
+//! Which instances of services answer on the bus, by the protocol that the standard tools use (`$SRV`, ADR-32).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::Context;
+use async_nats::Client;
+use futures::StreamExt;
+use serde::Deserialize;
+use tokio::time::Instant;
+
+/// One worker of one task.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Instance {
+    /// Name of the service.
+    #[serde(rename = "name")]
+    pub service: String,
+    /// Different for each instance.
+    pub id: String,
+    /// What it runs.
+    pub version: String,
+    /// What else it says of itself: its task, its revision, its worker.
+    #[serde(default)]
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Between two rounds of asking.
+const ROUND: Duration = Duration::from_millis(100);
+
+/// The instances of one service, or of all, ordered by id. Asks again and again, and returns as soon as there are
+/// `enough`, or with those that there are when the time is over.
+pub async fn instances(
+    client: &Client,
+    service: Option<&str>,
+    within: Duration,
+    enough: impl Fn(&[Instance]) -> bool,
+) -> anyhow::Result<Vec<Instance>> {
+    let deadline = Instant::now() + within;
+    let subject = service.map_or_else(|| "$SRV.PING".to_owned(), |name| format!("$SRV.PING.{name}"));
+    let failed = || format!("failed to ask `{subject}`");
+    let inbox = client.new_inbox();
+    let mut replies = client.subscribe(inbox.clone()).await.with_context(failed)?;
+    let mut found: Vec<Instance> = Vec::new();
+    while !enough(&found) && Instant::now() < deadline {
+        client
+            .publish_with_reply(subject.clone(), inbox.clone(), "".into())
+            .await
+            .with_context(failed)?;
+        let round = deadline.min(Instant::now() + ROUND);
+        while !enough(&found)
+            && let Ok(Some(reply)) = tokio::time::timeout_at(round, replies.next()).await
+        {
+            // Also "no responders", which has no payload: whoever starts within the time is found by the next round.
+            let Ok(instance) = serde_json::from_slice::<Instance>(&reply.payload) else {
+                continue;
+            };
+            if let Err(place) = found.binary_search_by(|known| known.id.cmp(&instance.id)) {
+                found.insert(place, instance);
+            }
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,354 @@
+//! Whether the cluster is well, in the words of its servers, asked over the system account.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::Context;
+use async_nats::Client;
+use futures::StreamExt;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::Advised;
+use super::connect::Access;
+
+/// How the cluster is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Health {
+    /// The expected nodes, by name.
+    pub nodes: Vec<NodeHealth>,
+    /// Whether a majority follows one meta leader that answers: streams can be made and changed.
+    pub quorum: bool,
+    /// Whether all nodes are healthy, follow one meta leader, and have everything that it has.
+    #[serde(skip)]
+    pub settled: bool,
+}
+
+/// How one server is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NodeHealth {
+    /// Its name.
+    pub name: String,
+    /// Where clients reach it.
+    pub url: String,
+    /// Whether it says that it is.
+    pub healthy: bool,
+    /// Whether it leads JetStream.
+    pub meta_leader: bool,
+    /// What it runs.
+    pub version: Option<String>,
+    /// Why it is not healthy.
+    pub reason: Option<String>,
+}
+
+/// Asks all servers; `nodes` are the URLs of those expected, by name. Returns as soon as all have answered.
+/// The client must be of the system account.
+pub async fn ask(client: &Client, nodes: &BTreeMap<String, String>, within: Duration) -> anyhow::Result<Health> {
+    let deadline = Instant::now() + within;
+    let inbox = client.new_inbox();
+    let mut replies = client
+        .subscribe(format!("{inbox}.*"))
+        .await
+        .context("failed to ask the servers for their health")?;
+    for question in ["HEALTHZ", "JSZ"] {
+        let asked = client.publish_with_reply(
+            format!("$SYS.REQ.SERVER.PING.{question}"),
+            format!("{inbox}.{question}"),
+            "".into(),
+        );
+        asked.await.context("failed to ask the servers for their health")?;
+    }
+    let mut answers: BTreeMap<String, Answers> = BTreeMap::new();
+    let complete = |answers: &BTreeMap<String, Answers>| {
+        nodes.keys().all(|name| {
+            answers
+                .get(name)
+                .is_some_and(|said| said.health.is_some() && said.jetstream.is_some())
+        })
+    };
+    while !complete(&answers) {
+        let Ok(Some(reply)) = tokio::time::timeout_at(deadline, replies.next()).await else {
+            break;
+        };
+        if reply.subject.ends_with(".HEALTHZ") {
+            if let Ok(Answer { server, data }) = serde_json::from_slice(&reply.payload) {
+                let said = answers.entry(server.name).or_default();
+                said.version = Some(server.ver);
+                said.health = Some(data);
+            }
+        } else if let Ok(Answer { server, data }) = serde_json::from_slice(&reply.payload) {
+            answers.entry(server.name).or_default().jetstream = Some(data);
+        }
+    }
+    Ok(judge(nodes, &answers))
+}
+
+/// Waits until the cluster has settled: all nodes are healthy, follow one meta leader, and have what it has.
+pub async fn wait_until_settled(
+    access: &Access,
+    nodes: &BTreeMap<String, String>,
+    within: Duration,
+) -> anyhow::Result<Health> {
+    let deadline = Instant::now() + within;
+    let mut client = None;
+    loop {
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        let attempt = attempt(&mut client, access, nodes, remaining).await;
+        if let Ok(health) = &attempt
+            && health.settled
+        {
+            return attempt;
+        }
+        if Instant::now() + POLL >= deadline {
+            return Err(unsettled(attempt, within));
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+const POLL: Duration = Duration::from_millis(50);
+
+async fn attempt(
+    client: &mut Option<Client>,
+    access: &Access,
+    nodes: &BTreeMap<String, String>,
+    within: Duration,
+) -> anyhow::Result<Health> {
+    let client = match client {
+        Some(client) => client,
+        None => client.insert(access.connect("natsctl", within).await?),
+    };
+    // A node that is still starting is asked again soon rather than waited for.
+    ask(client, nodes, within.min(Duration::from_millis(250))).await
+}
+
+fn unsettled(last: anyhow::Result<Health>, within: Duration) -> anyhow::Error {
+    let health = match last {
+        Ok(health) => health,
+        Err(error) => return error,
+    };
+    let nodes = health.nodes.iter();
+    let mut reasons: Vec<String> = nodes
+        .filter_map(|node| node.reason.as_ref().map(|reason| format!("`{}`: {reason}", node.name)))
+        .collect();
+    if !health.quorum {
+        reasons.push("there is no meta leader".to_owned());
+    }
+    if reasons.is_empty() {
+        reasons.push("some node is behind the meta leader".to_owned());
+    }
+    Advised::new(
+        format!(
+            "the NATS cluster has not settled within {} s: {}",
+            within.as_secs(),
+            reasons.join("; ")
+        ),
+        "the servers' logs say more; run the command again to go on from here",
+    )
+    .into()
+}
+
+/// What one server said.
+#[derive(Default)]
+struct Answers {
+    version: Option<String>,
+    health: Option<Healthz>,
+    jetstream: Option<Jsz>,
+}
+
+#[derive(Deserialize)]
+struct Answer<T> {
+    server: Server,
+    data: T,
+}
+
+#[derive(Deserialize)]
+struct Server {
+    name: String,
+    ver: String,
+}
+
+#[derive(Deserialize)]
+struct Healthz {
+    status: String,
+    #[serde(default)]
+    error: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Jsz {
+    /// Missing in a server without a cluster.
+    #[serde(default)]
+    meta_cluster: Option<MetaCluster>,
+}
+
+#[derive(Deserialize)]
+struct MetaCluster {
+    #[serde(default)]
+    leader: Option<String>,
+    /// Only the leader knows them.
+    #[serde(default)]
+    replicas: Option<Vec<Peer>>,
+}
+
+#[derive(Deserialize)]
+struct Peer {
+    name: String,
+    current: bool,
+    #[serde(default)]
+    offline: bool,
+}
+
+fn judge(nodes: &BTreeMap<String, String>, answers: &BTreeMap<String, Answers>) -> Health {
+    let alone = nodes.len() == 1;
+    let follows = |name: &str| {
+        let said = answers.get(name)?.jetstream.as_ref()?;
+        match &said.meta_cluster {
+            Some(meta) => meta.leader.clone().filter(|leader| !leader.is_empty()),
+            None => alone.then(|| name.to_owned()),
+        }
+    };
+    let mut followers: BTreeMap<String, usize> = BTreeMap::new();
+    for leader in nodes.keys().filter_map(|name| follows(name)) {
+        *followers.entry(leader).or_default() += 1;
+    }
+    // A leader that does not answer is one that the others have not missed yet.
+    let elected =
+        |(leader, followers): &(&String, &usize)| **followers * 2 > nodes.len() && answers.contains_key(*leader);
+    let leader = followers.iter().find(elected).map(|(leader, _)| leader.as_str());
+
+    let node = |(name, url): (&String, &String)| {
+        let said = answers.get(name);
+        let health = said.and_then(|said| said.health.as_ref());
+        let healthy = health.is_some_and(|health| health.status == "ok");
+        let reason = match health {
+            None => Some("does not answer".to_owned()),
+            Some(health) if !healthy => Some(health.error.clone().unwrap_or_else(|| health.status.clone())),
+            Some(_) => None,
+        };
+        NodeHealth {
+            name: name.clone(),
+            url: url.clone(),
+            healthy,
+            meta_leader: leader == Some(name),
+            version: said.and_then(|said| said.version.clone()),
+            reason,
+        }
+    };
+    let checked: Vec<NodeHealth> = nodes.iter().map(node).collect();
+    let united = leader.is_some_and(|leader| followers[leader] == nodes.len());
+    let settled = united && checked.iter().all(|node| node.healthy) && (alone || current(nodes, answers, leader));
+    Health {
+        nodes: checked,
+        quorum: leader.is_some(),
+        settled,
+    }
+}
+
+/// Whether the leader says that every other node has what it has.
+fn current(nodes: &BTreeMap<String, String>, answers: &BTreeMap<String, Answers>, leader: Option<&str>) -> bool {
+    let said = leader.and_then(|leader| answers.get(leader)?.jetstream.as_ref()?.meta_cluster.as_ref());
+    let Some(peers) = said.and_then(|meta| meta.replicas.as_ref()) else {
+        return false;
+    };
+    let has = |name: &String| {
+        peers
+            .iter()
+            .any(|peer| peer.name == *name && peer.current && !peer.offline)
+    };
+    nodes.keys().filter(|name| leader != Some(name.as_str())).all(has)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a server says: its name, its health, whom it follows, and of which peers it thinks well.
+    fn said(name: &str, status: &str, leader: &str, peers: &[&str]) -> (String, Answers) {
+        let peer = |name: &&str| Peer {
+            name: name.to_string(),
+            current: true,
+            offline: false,
+        };
+        let meta_cluster = MetaCluster {
+            leader: Some(leader.to_owned()),
+            replicas: Some(peers.iter().map(peer).collect()),
+        };
+        let answers = Answers {
+            version: Some("2.15.1".to_owned()),
+            health: Some(Healthz {
+                status: status.to_owned(),
+                error: None,
+            }),
+            jetstream: Some(Jsz {
+                meta_cluster: Some(meta_cluster),
+            }),
+        };
+        (name.to_owned(), answers)
+    }
+
+    fn check(answers: impl IntoIterator<Item = (String, Answers)>, healthy: &[bool], quorum: bool, settled: bool) {
+        let nodes = ["a", "b", "c"].map(|name| (name.to_owned(), format!("tls://{name}")));
+        let health = judge(&nodes.into(), &answers.into_iter().collect());
+        assert_eq!(
+            health.nodes.iter().map(|node| node.healthy).collect::<Vec<_>>(),
+            healthy
+        );
+        assert_eq!((health.quorum, health.settled), (quorum, settled), "{health:?}");
+    }
+
+    #[test]
+    fn all_well_is_settled() {
+        let answers = [
+            said("a", "ok", "b", &[]),
+            said("b", "ok", "b", &["a", "c"]),
+            said("c", "ok", "b", &[]),
+        ];
+        check(answers, &[true, true, true], true, true);
+    }
+
+    #[test]
+    fn a_peer_that_is_behind_is_not_settled() {
+        let answers = [
+            said("a", "ok", "b", &[]),
+            said("b", "ok", "b", &["a"]),
+            said("c", "ok", "b", &[]),
+        ];
+        check(answers, &[true, true, true], true, false);
+    }
+
+    #[test]
+    fn one_of_three_may_be_down() {
+        check(
+            [said("a", "ok", "b", &[]), said("b", "unavailable", "b", &["a"])],
+            &[true, false, false],
+            true,
+            false,
+        );
+    }
+
+    #[test]
+    fn a_leader_that_does_not_answer_leads_nobody() {
+        check(
+            [said("a", "ok", "b", &[]), said("c", "ok", "b", &[])],
+            &[true, false, true],
+            false,
+            false,
+        );
+    }
+
+    #[test]
+    fn two_leaders_are_none() {
+        check(
+            [said("a", "ok", "a", &[]), said("b", "ok", "b", &[])],
+            &[true, true, false],
+            false,
+            false,
+        );
+    }
+
+    #[test]
+    fn nobody_answers() {
+        check([], &[false, false, false], false, false);
+    }
+}

@@ -1,0 +1,408 @@
+//! Who may connect: an operator, the accounts `SYS` and `FLEET`, and one user per service, as NKeys and JWTs under one directory.
+//!
+//! ```text
+//! keys/operator.nk, keys/account-SYS.nk, keys/account-FLEET.nk    seeds: whoever has one can make users
+//! operator.jwt, account-SYS.jwt, account-FLEET.jwt                what servers are told
+//! users/<user>.creds                                              what a client connects with
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use nkeys::{KeyPair, KeyPairType};
+use serde_json::{Value, json};
+
+use super::jwt::Claims;
+use super::permissions::Permissions;
+use super::{Advised, private};
+
+/// The user of the system account, which asks servers about themselves.
+pub const SYSTEM_USER: &str = "sys";
+
+/// The identities of a fleet, as they are on disk.
+#[derive(Clone, Debug)]
+pub struct Identities {
+    /// JWT of the operator.
+    pub operator: String,
+    /// The account in which servers answer questions about themselves.
+    pub system: Account,
+    /// The account of services and operators.
+    pub fleet: Account,
+    directory: PathBuf,
+}
+
+/// An account, as servers know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Public key.
+    pub id: String,
+    /// JWT, signed by the operator.
+    pub jwt: String,
+}
+
+impl Identities {
+    /// Makes what is missing in the directory, changes the users that differ, and removes the users that are gone.
+    pub fn ensure(directory: &Path, users: &BTreeMap<String, Permissions>) -> anyhow::Result<Self> {
+        for part in ["", "keys", "users"] {
+            private::directory(&directory.join(part))?;
+        }
+        let [operator_key, system_key, fleet_key] = keys(directory)?;
+        let system = Account {
+            id: system_key.public_key(),
+            jwt: signed(
+                directory,
+                "account-SYS",
+                "SYS",
+                &system_key,
+                &operator_key,
+                system_account(),
+            )?,
+        };
+        let fleet = Account {
+            id: fleet_key.public_key(),
+            jwt: signed(
+                directory,
+                "account-FLEET",
+                "FLEET",
+                &fleet_key,
+                &operator_key,
+                fleet_account(),
+            )?,
+        };
+        // Last, because it marks the seeds as complete.
+        let operator = signed(
+            directory,
+            "operator",
+            "natsctl",
+            &operator_key,
+            &operator_key,
+            operator_claims(&system.id),
+        )?;
+
+        let identities = Self {
+            operator,
+            system,
+            fleet,
+            directory: directory.to_owned(),
+        };
+        identities.ensure_user(SYSTEM_USER, &system_key, &system_permissions())?;
+        for (name, permissions) in users {
+            identities.ensure_user(name, &fleet_key, permissions)?;
+        }
+        identities.remove_others(users.keys().map(String::as_str).chain([SYSTEM_USER]).collect())?;
+        Ok(identities)
+    }
+
+    /// The file with which the user connects.
+    pub fn credentials(&self, user: &str) -> PathBuf {
+        self.directory.join("users").join(format!("{user}.creds"))
+    }
+
+    /// Signs the user's JWT if it is not what it should be. The user keeps its key.
+    fn ensure_user(&self, name: &str, account: &KeyPair, permissions: &Permissions) -> anyhow::Result<()> {
+        let path = self.credentials(name);
+        let existing = private::read(&path)?
+            .map(|text| Credentials::parse(&path, &text))
+            .transpose()?;
+        let (jwt, key) = match existing {
+            Some(Credentials { jwt, key }) => (Some(jwt), key),
+            None => (None, KeyPair::new_user()),
+        };
+        let claims = Claims::new(name, &key, account, user_claims(permissions));
+        if jwt.is_some_and(|jwt| claims.are_those_of(&jwt)) {
+            return Ok(());
+        }
+        let credentials = Credentials {
+            jwt: claims.sign(account)?,
+            key,
+        };
+        private::write(&path, &credentials.render()?)
+    }
+
+    fn remove_others(&self, users: BTreeSet<&str>) -> anyhow::Result<()> {
+        let directory = self.directory.join("users");
+        let entries = fs::read_dir(&directory).with_context(|| format!("failed to read `{}`", directory.display()))?;
+        for entry in entries {
+            let path = entry?.path();
+            let user = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+            if path.extension().is_some_and(|extension| extension == "creds") && !users.contains(user) {
+                fs::remove_file(&path).with_context(|| format!("failed to remove `{}`", path.display()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The seeds of operator, system account and fleet account. One is made only if nothing is there that came after it:
+/// a new one beside old JWTs would lock every running client out.
+fn keys(directory: &Path) -> anyhow::Result<[KeyPair; 3]> {
+    let path = |name: &str| directory.join("keys").join(format!("{name}.nk"));
+    let [operator, system, fleet] = ["operator", "account-SYS", "account-FLEET"].map(path);
+    let complete = directory.join("operator.jwt");
+    Ok([
+        key(&operator, KeyPairType::Operator, &[&system, &fleet, &complete])?,
+        key(&system, KeyPairType::Account, &[&fleet, &complete])?,
+        key(&fleet, KeyPairType::Account, &[&complete])?,
+    ])
+}
+
+fn key(path: &Path, kind: KeyPairType, later: &[&Path]) -> anyhow::Result<KeyPair> {
+    if let Some(seed) = private::read(path)? {
+        return KeyPair::from_seed(seed.trim())
+            .ok()
+            .filter(|key| key.key_pair_type() == kind)
+            .ok_or_else(|| Advised::new(format!("`{}` is damaged", path.display()), START_OVER).into());
+    }
+    if later.iter().any(|path| path.exists()) {
+        return Err(Advised::new(format!("`{}` is missing", path.display()), START_OVER).into());
+    }
+    let key = KeyPair::new(kind);
+    private::write(path, &format!("{}\n", key.seed()?))?;
+    Ok(key)
+}
+
+pub(super) const START_OVER: &str =
+    "restore it from a backup, or remove the environment with its data (`natsctl down --data`) and deploy again";
+
+/// The JWT of the operator or of an account: the one on disk if it says what it should, a new one otherwise.
+fn signed(
+    directory: &Path,
+    file: &str,
+    name: &str,
+    subject: &KeyPair,
+    issuer: &KeyPair,
+    nats: Value,
+) -> anyhow::Result<String> {
+    let path = directory.join(format!("{file}.jwt"));
+    let claims = Claims::new(name, subject, issuer, nats);
+    if let Some(jwt) = private::read(&path)?.filter(|jwt| claims.are_those_of(jwt.trim())) {
+        return Ok(jwt.trim().to_owned());
+    }
+    let jwt = claims.sign(issuer)?;
+    private::write(&path, &format!("{jwt}\n"))?;
+    Ok(jwt)
+}
+
+fn operator_claims(system_account: &str) -> Value {
+    json!({ "system_account": system_account, "type": "operator", "version": 2 })
+}
+
+/// The system account may not have JetStream.
+fn system_account() -> Value {
+    account_claims(0)
+}
+
+fn fleet_account() -> Value {
+    account_claims(-1)
+}
+
+fn account_claims(jetstream: i64) -> Value {
+    json!({
+        "limits": {
+            "subs": -1, "data": -1, "payload": -1, "conn": -1, "leaf": -1,
+            "imports": -1, "exports": -1, "wildcards": true,
+            "mem_storage": jetstream, "disk_storage": jetstream, "streams": jetstream, "consumer": jetstream,
+        },
+        "default_permissions": { "pub": {}, "sub": {} },
+        "type": "account",
+        "version": 2,
+    })
+}
+
+fn user_claims(permissions: &Permissions) -> Value {
+    json!({
+        "pub": allow(&permissions.publish),
+        "sub": allow(&permissions.subscribe),
+        "subs": -1, "data": -1, "payload": -1,
+        "allowed_connection_types": ["STANDARD"],
+        "type": "user",
+        "version": 2,
+    })
+}
+
+/// An empty list of allowed subjects means "everything" to a server, so nothing is said as a denial.
+fn allow(subjects: &BTreeSet<String>) -> Value {
+    if subjects.is_empty() {
+        json!({ "deny": [">"] })
+    } else {
+        json!({ "allow": subjects })
+    }
+}
+
+fn system_permissions() -> Permissions {
+    Permissions {
+        publish: BTreeSet::from(["$SYS.REQ.>".to_owned()]),
+        subscribe: BTreeSet::from(["$SYS.>".to_owned(), "_INBOX.>".to_owned()]),
+    }
+}
+
+/// A user's JWT and the seed with which it proves that the JWT is its own.
+struct Credentials {
+    jwt: String,
+    key: KeyPair,
+}
+
+impl Credentials {
+    fn parse(path: &Path, text: &str) -> anyhow::Result<Self> {
+        let between = |begin: &str| {
+            let mut lines = text.lines().skip_while(|line| !line.contains(begin)).skip(1);
+            lines.next().map(str::trim)
+        };
+        let key = between("BEGIN USER NKEY SEED").and_then(|seed| KeyPair::from_seed(seed).ok());
+        match (between("BEGIN NATS USER JWT"), key) {
+            (Some(jwt), Some(key)) if key.key_pair_type() == KeyPairType::User => Ok(Self {
+                jwt: jwt.to_owned(),
+                key,
+            }),
+            _ => Err(Advised::new(
+                format!("`{}` is damaged", path.display()),
+                "remove it and deploy again: the user gets a new key",
+            )
+            .into()),
+        }
+    }
+
+    fn render(&self) -> anyhow::Result<String> {
+        let (jwt, seed) = (&self.jwt, self.key.seed()?);
+        Ok(format!(
+            "-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n\
+             ************************* IMPORTANT *************************\n\
+             NKEY Seed printed below can be used to sign and prove identity.\n\
+             NKEYs are sensitive and should be treated as secrets.\n\n\
+             -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n\n\
+             *************************************************************\n"
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn users(publish: &[&str]) -> BTreeMap<String, Permissions> {
+        let publish = publish.iter().map(ToString::to_string).collect();
+        let permissions = Permissions {
+            publish,
+            subscribe: BTreeSet::from(["_INBOX_quest.>".to_owned()]),
+        };
+        BTreeMap::from([("quest".to_owned(), permissions)])
+    }
+
+    fn read(identities: &Identities, user: &str) -> Credentials {
+        let path = identities.credentials(user);
+        Credentials::parse(&path, &fs::read_to_string(&path).unwrap()).unwrap()
+    }
+
+    /// Every file below the directory with its contents.
+    fn files(directory: &Path) -> BTreeMap<PathBuf, String> {
+        let mut found = BTreeMap::new();
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                found.extend(files(&path));
+            } else {
+                found.insert(path.clone(), fs::read_to_string(&path).unwrap());
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn a_second_run_changes_nothing() {
+        let home = tempfile::tempdir().unwrap();
+        Identities::ensure(home.path(), &users(&["svc.a"])).unwrap();
+        let before = files(home.path());
+        Identities::ensure(home.path(), &users(&["svc.a"])).unwrap();
+        assert_eq!(files(home.path()), before);
+        assert_eq!(before.len(), 8);
+    }
+
+    #[test]
+    fn only_the_owner_may_read() {
+        use std::os::unix::fs::PermissionsExt;
+        let home = tempfile::tempdir().unwrap();
+        Identities::ensure(home.path(), &users(&[])).unwrap();
+        for path in files(home.path()).keys() {
+            assert_eq!(
+                fs::metadata(path).unwrap().permissions().mode() & 0o777,
+                0o600,
+                "{}",
+                path.display()
+            );
+            let parent = path.parent().unwrap();
+            assert_eq!(
+                fs::metadata(parent).unwrap().permissions().mode() & 0o777,
+                0o700,
+                "{}",
+                parent.display()
+            );
+        }
+    }
+
+    #[test]
+    fn changed_permissions_change_the_jwt_and_keep_the_key() {
+        let home = tempfile::tempdir().unwrap();
+        let before = read(&Identities::ensure(home.path(), &users(&["svc.a"])).unwrap(), "quest");
+        let after = read(&Identities::ensure(home.path(), &users(&["svc.b"])).unwrap(), "quest");
+        assert_eq!(before.key.public_key(), after.key.public_key());
+        assert_ne!(before.jwt, after.jwt);
+    }
+
+    #[test]
+    fn users_that_are_gone_lose_their_credentials() {
+        let home = tempfile::tempdir().unwrap();
+        let identities = Identities::ensure(home.path(), &users(&[])).unwrap();
+        assert!(identities.credentials("quest").exists());
+        let identities = Identities::ensure(home.path(), &BTreeMap::new()).unwrap();
+        assert!(!identities.credentials("quest").exists());
+        assert!(identities.credentials(SYSTEM_USER).exists());
+    }
+
+    #[test]
+    fn no_permission_is_said_as_a_denial() {
+        assert_eq!(allow(&BTreeSet::new()), json!({ "deny": [">"] }));
+    }
+
+    fn check_refused(spoil: impl Fn(&Path), file: &str, message: &str, hint: &str) {
+        let home = tempfile::tempdir().unwrap();
+        Identities::ensure(home.path(), &users(&[])).unwrap();
+        spoil(&home.path().join(file));
+        let error = Identities::ensure(home.path(), &users(&[])).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("`{}` {message}", home.path().join(file).display())
+        );
+        assert!(super::super::hint(&error).unwrap().contains(hint), "{error:?}");
+    }
+
+    #[test]
+    fn a_lost_or_damaged_file_is_named_and_never_made_again() {
+        let remove = |path: &Path| fs::remove_file(path).unwrap();
+        let damage = |path: &Path| fs::write(path, "SOAAAA").unwrap();
+        for seed in ["keys/operator.nk", "keys/account-SYS.nk", "keys/account-FLEET.nk"] {
+            check_refused(remove, seed, "is missing", "backup");
+            check_refused(damage, seed, "is damaged", "backup");
+        }
+        check_refused(damage, "users/quest.creds", "is damaged", "new key");
+    }
+
+    #[test]
+    fn an_interrupted_first_run_is_finished() {
+        let home = tempfile::tempdir().unwrap();
+        Identities::ensure(home.path(), &users(&[])).unwrap();
+        let operator = fs::read_to_string(home.path().join("keys/operator.nk")).unwrap();
+        for path in files(home.path())
+            .into_keys()
+            .filter(|path| !path.ends_with("operator.nk"))
+        {
+            fs::remove_file(path).unwrap();
+        }
+        Identities::ensure(home.path(), &users(&[])).unwrap();
+        assert_eq!(
+            fs::read_to_string(home.path().join("keys/operator.nk")).unwrap(),
+            operator
+        );
+    }
+}

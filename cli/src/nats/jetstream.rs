@@ -1,0 +1,259 @@
+//! Streams and buckets: what is there, and how to make it what it should be.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use async_nats::jetstream::response::Response;
+use async_nats::jetstream::stream::{self, DiscardPolicy, RetentionPolicy, StorageType};
+use async_nats::jetstream::{Context, ErrorCode};
+use async_nats::{Client, jetstream};
+use futures::TryStreamExt;
+use serde_json::json;
+use tokio::time::{Instant, timeout_at};
+
+use super::Advised;
+use crate::fleet::{Bucket, Stream};
+
+/// JetStream of the account that the client belongs to.
+#[derive(Clone)]
+pub struct JetStream {
+    context: Context,
+}
+
+/// What JetStream holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Assets {
+    /// Streams by name, buckets not among them.
+    pub streams: BTreeMap<String, Stream>,
+    /// Key-value buckets by name.
+    pub buckets: BTreeMap<String, Bucket>,
+}
+
+/// One request waits this long: without a meta leader nobody answers, and asking again finds the new one.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Longest time for which a bucket remembers a message id.
+const BUCKET_WINDOW: Duration = Duration::from_secs(120);
+
+impl JetStream {
+    /// Uses the client's account.
+    pub fn new(client: Client) -> Self {
+        let mut context = jetstream::new(client);
+        context.set_timeout(PATIENCE);
+        Self { context }
+    }
+
+    /// Everything that is there, also what natsctl did not make.
+    pub async fn observe(&self, within: Duration) -> anyhow::Result<Assets> {
+        let mut listed = Vec::new();
+        let listing = async || {
+            listed = self.context.streams().try_collect().await.map_err(unavailable)?;
+            Ok(())
+        };
+        patiently(listing, within).await.context("failed to list the streams")?;
+        Ok(listed.into_iter().map(|info: stream::Info| info.config).collect())
+    }
+
+    /// Makes the stream, or changes what differs. Messages that it holds stay.
+    pub async fn put_stream(&self, name: &str, wanted: &Stream, within: Duration) -> anyhow::Result<()> {
+        let put = async || self.put(name, |config| stream_config(config, wanted)).await;
+        patiently(put, within)
+            .await
+            .with_context(|| format!("failed to put stream `{name}`"))
+    }
+
+    /// Makes the bucket, or changes what differs. Values that it holds stay.
+    pub async fn put_bucket(&self, name: &str, wanted: &Bucket, within: Duration) -> anyhow::Result<()> {
+        let stream = format!("KV_{name}");
+        let put = async || self.put(&stream, |config| bucket_config(config, name, wanted)).await;
+        patiently(put, within)
+            .await
+            .with_context(|| format!("failed to put bucket `{name}`"))
+    }
+
+    async fn put(&self, name: &str, configure: impl Fn(stream::Config) -> stream::Config) -> Result<(), Failure> {
+        let existing: Response<stream::Info> = self.request(&format!("STREAM.INFO.{name}"), &json!({})).await?;
+        let (verb, wanted) = match existing {
+            Response::Ok(info) => {
+                let wanted = configure(info.config.clone());
+                if wanted == info.config {
+                    return Ok(());
+                }
+                ("UPDATE", wanted)
+            }
+            Response::Err { error } if error.error_code() == ErrorCode::STREAM_NOT_FOUND => (
+                "CREATE",
+                configure(stream::Config {
+                    name: name.to_owned(),
+                    ..stream::Config::default()
+                }),
+            ),
+            Response::Err { error } => return Err(refusal(&error)),
+        };
+        match self.request(&format!("STREAM.{verb}.{name}"), &wanted).await? {
+            Response::Ok(stream::Info { .. }) => Ok(()),
+            Response::Err { error } => Err(refusal(&error)),
+        }
+    }
+
+    async fn request<T: serde::de::DeserializeOwned>(
+        &self,
+        subject: &str,
+        payload: &impl serde::Serialize,
+    ) -> Result<Response<T>, Failure> {
+        let answer = self.context.request(subject.to_owned(), payload).await;
+        answer.map_err(unavailable)
+    }
+}
+
+/// Tries until somebody answers, while the meta leader moves, or until the time is over.
+async fn patiently(mut attempt: impl AsyncFnMut() -> Result<(), Failure>, within: Duration) -> anyhow::Result<()> {
+    let deadline = Instant::now() + within;
+    let mut reason = "nobody answered".to_owned();
+    loop {
+        match timeout_at(deadline, attempt()).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(Failure::Refused(error))) => return Err(error.into()),
+            Ok(Err(Failure::Unavailable(last))) if Instant::now() + PAUSE < deadline => reason = last,
+            Ok(Err(Failure::Unavailable(last))) => return Err(without_quorum(&last).into()),
+            Err(_) => return Err(without_quorum(&reason).into()),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+fn without_quorum(reason: &str) -> Advised {
+    let hint = "a majority of the servers must run: see `natsctl nats status`";
+    Advised::new(format!("JetStream is not available: {reason}"), hint)
+}
+
+impl FromIterator<stream::Config> for Assets {
+    fn from_iter<I: IntoIterator<Item = stream::Config>>(configs: I) -> Self {
+        let mut assets = Self::default();
+        for config in configs {
+            match config.name.strip_prefix("KV_") {
+                Some(name) => assets.buckets.insert(name.to_owned(), bucket(&config)).is_some(),
+                None => assets.streams.insert(config.name.clone(), stream(&config)).is_some(),
+            };
+        }
+        assets
+    }
+}
+
+/// Why an attempt failed, as far as it matters to whoever tries again.
+enum Failure {
+    /// Nobody could answer, which passes.
+    Unavailable(String),
+    /// Somebody answered no, and will again.
+    Refused(Advised),
+}
+
+fn refusal(error: &jetstream::Error) -> Failure {
+    let passing = [
+        ErrorCode::CLUSTER_NOT_AVAILABLE,
+        ErrorCode::CLUSTER_NOT_LEADER,
+        ErrorCode::CLUSTER_NOT_ACTIVE,
+        ErrorCode::CLUSTER_NO_PEERS,
+        ErrorCode::CLUSTER_INCOMPLETE,
+        ErrorCode::INSUFFICIENT_RESOURCES,
+        ErrorCode::STREAM_OFFLINE,
+        ErrorCode::STREAM_TOO_MANY_REQUESTS,
+    ];
+    if passing.contains(&error.error_code()) {
+        return unavailable(error);
+    }
+    let hint = match error.error_code() {
+        ErrorCode::STREAM_SUBJECT_OVERLAP => "another stream has one of its subjects: see `nats stream ls --subject`",
+        ErrorCode::STREAM_REPLICAS_NOT_SUPPORTED => "one server cannot keep several replicas; it needs a cluster",
+        ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => {
+            "the servers run without JetStream; `natsctl deploy --all` configures them"
+        }
+        _ => "what the server keeps cannot be changed into this; see its log",
+    };
+    Failure::Refused(Advised::new(error.to_string(), hint))
+}
+
+fn unavailable(error: impl std::fmt::Display) -> Failure {
+    Failure::Unavailable(error.to_string())
+}
+
+/// The configuration with what is ours in it; the rest stays as it is.
+fn stream_config(existing: stream::Config, wanted: &Stream) -> stream::Config {
+    stream::Config {
+        subjects: wanted.subjects.clone(),
+        num_replicas: wanted.replicas,
+        max_age: Duration::from_secs(wanted.max_age_seconds),
+        duplicate_window: Duration::from_secs(wanted.duplicate_window_seconds),
+        retention: RetentionPolicy::Limits,
+        discard: DiscardPolicy::Old,
+        storage: StorageType::File,
+        allow_direct: true,
+        ..unlimited(existing)
+    }
+}
+
+/// As every client of key-value buckets expects the stream behind one to be.
+fn bucket_config(existing: stream::Config, name: &str, wanted: &Bucket) -> stream::Config {
+    let ttl = Duration::from_secs(wanted.ttl_seconds);
+    stream::Config {
+        subjects: vec![format!("$KV.{name}.>")],
+        num_replicas: wanted.replicas,
+        max_messages_per_subject: wanted.history,
+        max_age: ttl,
+        // Must not be longer than a value lives.
+        duplicate_window: if ttl.is_zero() {
+            BUCKET_WINDOW
+        } else {
+            ttl.min(BUCKET_WINDOW)
+        },
+        retention: RetentionPolicy::Limits,
+        discard: DiscardPolicy::New,
+        storage: StorageType::File,
+        allow_rollup: true,
+        deny_delete: true,
+        allow_direct: true,
+        ..unlimited(existing)
+    }
+}
+
+/// What servers make of limits that are not set.
+fn unlimited(config: stream::Config) -> stream::Config {
+    let or_none = |limit: i64| if limit == 0 { -1 } else { limit };
+    stream::Config {
+        max_bytes: or_none(config.max_bytes),
+        max_messages: or_none(config.max_messages),
+        max_messages_per_subject: or_none(config.max_messages_per_subject),
+        max_message_size: if config.max_message_size == 0 {
+            -1
+        } else {
+            config.max_message_size
+        },
+        max_consumers: if config.max_consumers == 0 {
+            -1
+        } else {
+            config.max_consumers
+        },
+        ..config
+    }
+}
+
+fn stream(config: &stream::Config) -> Stream {
+    let mut subjects = config.subjects.clone();
+    subjects.sort();
+    Stream {
+        subjects,
+        replicas: config.num_replicas,
+        max_age_seconds: config.max_age.as_secs(),
+        duplicate_window_seconds: config.duplicate_window.as_secs(),
+    }
+}
+
+fn bucket(config: &stream::Config) -> Bucket {
+    Bucket {
+        replicas: config.num_replicas,
+        history: config.max_messages_per_subject,
+        ttl_seconds: config.max_age.as_secs(),
+    }
+}

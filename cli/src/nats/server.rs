@@ -1,0 +1,334 @@
+//! The configuration file of one nats-server. The text is the same whenever the values are, because its digest tells a node that must be restarted.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use super::identity::{Account, Identities};
+use super::pki::Tls;
+
+/// Everything that a server is told.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// Name of the server; it must never change for a store directory.
+    pub name: String,
+    /// Where clients connect.
+    pub client: SocketAddr,
+    /// Where its health and metrics are served, without TLS.
+    pub monitor: SocketAddr,
+    /// What it shows to clients, and how it judges them.
+    pub tls: Tls,
+    /// Digest of its certificates, so that a renewed one is a change: a server reads them when it starts.
+    pub certificates: String,
+    /// Its peers; a single server has none.
+    pub cluster: Option<Cluster>,
+    /// What it stores.
+    pub store: Store,
+    /// Largest message in bytes.
+    pub max_payload: u64,
+    /// Whom it lets in.
+    pub trust: Trust,
+    /// How long clients are given to move elsewhere before it stops; at least 30 s.
+    pub lame_duck: Duration,
+}
+
+/// A server's place in its cluster.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// Name of the cluster.
+    pub name: String,
+    /// Where other servers connect.
+    pub listen: SocketAddr,
+    /// `host:port` of the other servers.
+    pub peers: Vec<String>,
+    /// What it shows to other servers, and how it judges them.
+    pub tls: Tls,
+}
+
+/// JetStream's share of the machine.
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// Where streams are kept.
+    pub directory: PathBuf,
+    /// Most bytes on disk.
+    pub max_file: u64,
+    /// Most bytes in memory.
+    pub max_memory: u64,
+}
+
+/// The operator and the accounts whose users may connect.
+#[derive(Clone, Debug)]
+pub struct Trust {
+    /// JWT of the operator.
+    pub operator: String,
+    /// The account in which servers answer questions about themselves.
+    pub system: Account,
+    /// The other accounts.
+    pub accounts: Vec<Account>,
+}
+
+impl From<&Identities> for Trust {
+    fn from(identities: &Identities) -> Self {
+        Self {
+            operator: identities.operator.clone(),
+            system: identities.system.clone(),
+            accounts: vec![identities.fleet.clone()],
+        }
+    }
+}
+
+impl ServerConfig {
+    /// The text of the file.
+    pub fn render(&self) -> String {
+        let mut text = Text::default();
+        text.comment("Written by natsctl; changes are overwritten.");
+        text.comment(&format!("certificates: {}", self.certificates));
+        text.string("server_name", &self.name);
+        text.string("listen", &self.client.to_string());
+        text.string("http", &self.monitor.to_string());
+        text.value("max_payload", self.max_payload);
+        // A user's JWT is one line of the protocol, and that of the gateway names every subject of the fleet.
+        text.value("max_control_line", 64 * 1024);
+        text.string("ping_interval", "20s");
+        text.value("ping_max", 3);
+        text.string("write_deadline", "10s");
+        text.string("lame_duck_duration", &format!("{}s", self.lame_duck.as_secs()));
+        text.string("lame_duck_grace_period", "5s");
+        text.tls(&self.tls);
+        text.block("jetstream", |text| {
+            text.path("store_dir", &self.store.directory);
+            text.value("max_file_store", self.store.max_file);
+            text.value("max_memory_store", self.store.max_memory);
+        });
+        if let Some(cluster) = &self.cluster {
+            text.cluster(cluster);
+        }
+        text.trust(&self.trust);
+        text.done
+    }
+}
+
+/// SHA-256 of a configuration file, in hexadecimal.
+pub fn digest(config: &str) -> String {
+    data_encoding::HEXLOWER.encode(&Sha256::digest(config))
+}
+
+/// The file so far, in the format of nats-server.
+#[derive(Default)]
+struct Text {
+    done: String,
+    depth: usize,
+}
+
+impl Text {
+    fn cluster(&mut self, cluster: &Cluster) {
+        self.block("cluster", |text| {
+            text.string("name", &cluster.name);
+            text.string("listen", &cluster.listen.to_string());
+            // Clients use the addresses that they were given, not those that servers tell each other.
+            text.value("no_advertise", true);
+            text.tls(&cluster.tls);
+            text.list("routes", cluster.peers.iter().map(|peer| format!("tls://{peer}")));
+        });
+    }
+
+    fn trust(&mut self, trust: &Trust) {
+        self.string("operator", &trust.operator);
+        self.string("system_account", &trust.system.id);
+        self.value("resolver", "MEMORY");
+        let accounts = trust.accounts.iter().chain([&trust.system]);
+        let accounts: BTreeMap<&str, &str> = accounts.map(|account| (&*account.id, &*account.jwt)).collect();
+        self.block("resolver_preload", |text| {
+            for (id, jwt) in accounts {
+                text.string(id, jwt);
+            }
+        });
+    }
+
+    fn tls(&mut self, tls: &Tls) {
+        self.block("tls", |text| {
+            text.path("ca_file", &tls.authority);
+            text.path("cert_file", &tls.certificate);
+            text.path("key_file", &tls.key);
+            text.value("verify", true);
+            text.value("timeout", 5);
+        });
+    }
+
+    fn block(&mut self, name: &str, contents: impl FnOnce(&mut Self)) {
+        self.line(format_args!("{name} {{"));
+        self.depth += 1;
+        contents(self);
+        self.depth -= 1;
+        self.line(format_args!("}}"));
+    }
+
+    fn list(&mut self, name: &str, values: impl Iterator<Item = String>) {
+        self.line(format_args!("{name}: ["));
+        self.depth += 1;
+        for value in values {
+            self.line(format_args!("{}", quoted(&value)));
+        }
+        self.depth -= 1;
+        self.line(format_args!("]"));
+    }
+
+    fn path(&mut self, name: &str, path: &Path) {
+        self.string(name, &path.to_string_lossy());
+    }
+
+    fn string(&mut self, name: &str, value: &str) {
+        self.value(name, quoted(value));
+    }
+
+    fn value(&mut self, name: &str, value: impl std::fmt::Display) {
+        self.line(format_args!("{name}: {value}"));
+    }
+
+    fn comment(&mut self, text: &str) {
+        self.line(format_args!("# {text}"));
+    }
+
+    fn line(&mut self, line: std::fmt::Arguments<'_>) {
+        let indent = 2 * self.depth;
+        // Writing to a `String` cannot fail.
+        let _ = writeln!(self.done, "{:indent$}{line}", "");
+    }
+}
+
+fn quoted(value: &str) -> String {
+    let mut quoted = String::from('"');
+    for character in value.chars() {
+        match character {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            '\n' => quoted.push_str("\\n"),
+            other => quoted.push(other),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(cluster: bool) -> ServerConfig {
+        let tls = |folder: &str| Tls {
+            authority: format!("{folder}/ca.crt").into(),
+            certificate: format!("{folder}/nats-1.crt").into(),
+            key: format!("{folder}/nats-1.key").into(),
+        };
+        let account = |id: &str| Account {
+            id: id.to_owned(),
+            jwt: format!("jwt-{id}"),
+        };
+        ServerConfig {
+            name: "nats-1".to_owned(),
+            client: ([127, 0, 0, 1], 4222).into(),
+            monitor: ([127, 0, 0, 1], 8222).into(),
+            tls: tls("servers"),
+            certificates: "0123".to_owned(),
+            cluster: cluster.then(|| Cluster {
+                name: "local".to_owned(),
+                listen: ([127, 0, 0, 1], 6222).into(),
+                peers: vec!["127.0.0.1:6223".to_owned(), "127.0.0.1:6224".to_owned()],
+                tls: tls("routes"),
+            }),
+            store: Store {
+                directory: "jetstream/nats-1".into(),
+                max_file: 1 << 30,
+                max_memory: 1 << 28,
+            },
+            max_payload: 1 << 20,
+            trust: Trust {
+                operator: "jwt-O".to_owned(),
+                system: account("AS"),
+                accounts: vec![account("AF")],
+            },
+            lame_duck: Duration::from_secs(30),
+        }
+    }
+
+    #[test]
+    fn a_server_of_a_cluster_is_told_everything() {
+        snapbox::assert_data_eq!(
+            config(true).render(),
+            snapbox::str![[r##"
+# Written by natsctl; changes are overwritten.
+# certificates: 0123
+server_name: "nats-1"
+listen: "127.0.0.1:4222"
+http: "127.0.0.1:8222"
+max_payload: 1048576
+max_control_line: 65536
+ping_interval: "20s"
+ping_max: 3
+write_deadline: "10s"
+lame_duck_duration: "30s"
+lame_duck_grace_period: "5s"
+tls {
+  ca_file: "servers/ca.crt"
+  cert_file: "servers/nats-1.crt"
+  key_file: "servers/nats-1.key"
+  verify: true
+  timeout: 5
+}
+jetstream {
+  store_dir: "jetstream/nats-1"
+  max_file_store: 1073741824
+  max_memory_store: 268435456
+}
+cluster {
+  name: "local"
+  listen: "127.0.0.1:6222"
+  no_advertise: true
+  tls {
+    ca_file: "routes/ca.crt"
+    cert_file: "routes/nats-1.crt"
+    key_file: "routes/nats-1.key"
+    verify: true
+    timeout: 5
+  }
+  routes: [
+    "tls://127.0.0.1:6223"
+    "tls://127.0.0.1:6224"
+  ]
+}
+operator: "jwt-O"
+system_account: "AS"
+resolver: MEMORY
+resolver_preload {
+  AF: "jwt-AF"
+  AS: "jwt-AS"
+}
+
+"##]]
+        );
+    }
+
+    #[test]
+    fn any_path_can_be_said() {
+        assert_eq!(quoted(r#"C:\a "b""#), r#""C:\\a \"b\"""#);
+    }
+
+    #[test]
+    fn a_single_server_has_no_routes() {
+        assert!(!config(false).render().contains("cluster"));
+    }
+
+    #[test]
+    fn a_renewed_certificate_is_a_change() {
+        let renewed = ServerConfig {
+            certificates: "4567".to_owned(),
+            ..config(true)
+        };
+        assert_ne!(digest(&renewed.render()), digest(&config(true).render()));
+        assert_eq!(digest(&config(true).render()), digest(&config(true).render()));
+    }
+}

@@ -1,0 +1,199 @@
+//! Real clusters for tests: on ports that the system picks, in a directory of their own, killed when dropped.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+use super::connect::Access;
+use super::health::{self, Health};
+use super::identity::{Identities, SYSTEM_USER};
+use super::locate::{NatsServer, locate};
+use super::permissions::Permissions;
+use super::pki::{Pki, ServerName};
+use super::server::{self, ServerConfig, Store};
+
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(super) struct Cluster {
+    pub(super) identities: Identities,
+    pub(super) pki: Pki,
+    nodes: BTreeMap<String, Node>,
+    _home: TempDir,
+}
+
+pub(super) struct Node {
+    pub(super) client: SocketAddr,
+    pub(super) route: SocketAddr,
+    process: Child,
+}
+
+/// The name of a node and the ports on which it listens.
+struct Plan {
+    name: String,
+    client: SocketAddr,
+    route: SocketAddr,
+    monitor: SocketAddr,
+}
+
+pub(super) fn permissions(publish: &[&str], subscribe: &[&str]) -> Permissions {
+    let set = |subjects: &[&str]| subjects.iter().map(ToString::to_string).collect();
+    Permissions {
+        publish: set(publish),
+        subscribe: set(subscribe),
+    }
+}
+
+impl Cluster {
+    /// A cluster that has settled.
+    pub(super) async fn start(size: usize, users: &BTreeMap<String, Permissions>) -> Self {
+        let server = locate(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..")).unwrap();
+        for _ in 0..5 {
+            let mut cluster = Self::spawn(&server, size, users);
+            let (access, urls) = (cluster.access(SYSTEM_USER), cluster.urls());
+            tokio::select! {
+                health = health::wait_until_settled(&access, &urls, PATIENCE) => {
+                    health.unwrap();
+                    return cluster;
+                }
+                // Somebody else took one of the ports in the meantime.
+                () = cluster.any_exit() => (),
+            }
+        }
+        panic!("no cluster after five attempts");
+    }
+
+    fn spawn(server: &NatsServer, size: usize, users: &BTreeMap<String, Permissions>) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let plans = plans(size);
+        let name = |plan: &Plan| ServerName {
+            name: plan.name.clone(),
+            addresses: vec![Ipv4Addr::LOCALHOST.into()],
+            dns: vec!["localhost".to_owned()],
+        };
+        let servers: Vec<ServerName> = plans.iter().map(name).collect();
+        let clients: Vec<String> = users.keys().cloned().chain([SYSTEM_USER.to_owned()]).collect();
+        let pki = Pki::ensure(&home.path().join("pki"), &servers, &clients).unwrap();
+        let identities = Identities::ensure(&home.path().join("identities"), users).unwrap();
+        let nodes = plans.iter().map(|plan| {
+            let config = config(home.path(), plan, &plans, &pki, &identities);
+            let path = home.path().join(format!("{}.conf", plan.name));
+            fs::write(&path, config.render()).unwrap();
+            server.check(&path).unwrap();
+            let log = File::create(home.path().join(format!("{}.log", plan.name))).unwrap();
+            let mut command = Command::new(&server.path);
+            let command = command
+                .arg("-c")
+                .arg(&path)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(log);
+            let process = command.kill_on_drop(true).spawn().unwrap();
+            (
+                plan.name.clone(),
+                Node {
+                    client: plan.client,
+                    route: plan.route,
+                    process,
+                },
+            )
+        });
+        Self {
+            nodes: nodes.collect(),
+            identities,
+            pki,
+            _home: home,
+        }
+    }
+
+    async fn any_exit(&mut self) {
+        let exits = self.nodes.values_mut().map(|node| Box::pin(node.process.wait()));
+        futures::future::select_all(exits).await.0.unwrap();
+    }
+
+    pub(super) fn node(&self, name: &str) -> &Node {
+        &self.nodes[name]
+    }
+
+    pub(super) async fn kill(&mut self, name: &str) {
+        self.nodes.get_mut(name).unwrap().process.kill().await.unwrap();
+    }
+
+    /// URLs of the nodes by name, those that were killed among them.
+    pub(super) fn urls(&self) -> BTreeMap<String, String> {
+        self.nodes
+            .iter()
+            .map(|(name, node)| (name.clone(), format!("tls://{}", node.client)))
+            .collect()
+    }
+
+    pub(super) fn access(&self, user: &str) -> Access {
+        let tls = self.pki.client(user);
+        Access {
+            urls: self.urls().into_values().collect(),
+            ca_file: tls.authority,
+            credentials_file: self.identities.credentials(user),
+            client_cert_file: tls.certificate,
+            client_key_file: tls.key,
+        }
+    }
+
+    pub(super) async fn connect(&self, user: &str) -> async_nats::Client {
+        self.access(user).connect(user, PATIENCE).await.unwrap()
+    }
+
+    pub(super) async fn health(&self) -> Health {
+        let client = self.connect(SYSTEM_USER).await;
+        health::ask(&client, &self.urls(), Duration::from_secs(1))
+            .await
+            .unwrap()
+    }
+}
+
+/// All ports are held until all are known, so that they are different.
+fn plans(size: usize) -> Vec<Plan> {
+    let bind = |_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let held: Vec<TcpListener> = (0..3 * size).map(bind).collect();
+    let ports: Vec<SocketAddr> = held.iter().map(|listener| listener.local_addr().unwrap()).collect();
+    let plan = |(i, ports): (usize, &[SocketAddr])| Plan {
+        name: format!("nats-{}", i + 1),
+        client: ports[0],
+        route: ports[1],
+        monitor: ports[2],
+    };
+    ports.chunks(3).enumerate().map(plan).collect()
+}
+
+fn config(home: &Path, plan: &Plan, plans: &[Plan], pki: &Pki, identities: &Identities) -> ServerConfig {
+    let peers = plans
+        .iter()
+        .filter(|peer| peer.name != plan.name)
+        .map(|peer| peer.route.to_string());
+    let cluster = server::Cluster {
+        name: "test".to_owned(),
+        listen: plan.route,
+        peers: peers.collect(),
+        tls: pki.route(&plan.name),
+    };
+    ServerConfig {
+        name: plan.name.clone(),
+        client: plan.client,
+        monitor: plan.monitor,
+        certificates: pki.fingerprint(&plan.name).unwrap(),
+        tls: pki.server(&plan.name),
+        cluster: (plans.len() > 1).then_some(cluster),
+        store: Store {
+            directory: home.join(&plan.name),
+            max_file: 1 << 28,
+            max_memory: 1 << 26,
+        },
+        max_payload: 1 << 20,
+        trust: identities.into(),
+        lame_duck: Duration::from_secs(30),
+    }
+}

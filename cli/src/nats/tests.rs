@@ -1,0 +1,300 @@
+//! The operations side of NATS against real servers.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use async_nats::{Client, Event, ServerError};
+use futures::StreamExt;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::connect::Access;
+use super::discovery;
+use super::health::{self, Health, NodeHealth};
+use super::identity::SYSTEM_USER;
+use super::jetstream::{Assets, JetStream};
+use super::permissions::Permissions;
+use super::pki::Tls;
+use super::testing::{Cluster, PATIENCE, permissions};
+use crate::fleet::{Bucket, Stream};
+
+fn users() -> BTreeMap<String, Permissions> {
+    let many: Vec<String> = (0..600).map(|i| format!("svc.service{i}.v1.operation")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let users = [
+        ("natsctl", permissions(&[">"], &[">"])),
+        (
+            "quest",
+            permissions(
+                &["svc.ai.model.v1.select"],
+                &["svc.quest.v1.* svc-quest-workers", "_INBOX_quest.>"],
+            ),
+        ),
+        ("mute", permissions(&[], &["_INBOX_mute.>"])),
+        ("gateway", permissions(&many, &["_INBOX_gateway.>"])),
+    ];
+    users.map(|(name, permissions)| (name.to_owned(), permissions)).into()
+}
+
+/// A client, and what its server complains about.
+async fn listening(access: &Access) -> (Client, mpsc::UnboundedReceiver<String>) {
+    let (complain, complaints) = mpsc::unbounded_channel();
+    let options = access.options("test").await.unwrap().event_callback(move |event| {
+        if let Event::ServerError(ServerError::Other(reason)) = event {
+            // Nobody listens once the test is over.
+            let _ = complain.send(reason);
+        }
+        std::future::ready(())
+    });
+    (
+        access.connect_with(options, "test", PATIENCE).await.unwrap(),
+        complaints,
+    )
+}
+
+#[tokio::test]
+async fn users_may_do_what_is_permitted_and_nothing_else() {
+    let cluster = Cluster::start(1, &users()).await;
+    let natsctl = cluster.connect("natsctl").await;
+    let mut heard = natsctl.subscribe("svc.>").await.unwrap();
+    natsctl.flush().await.unwrap();
+
+    let (quest, mut complaints) = listening(&cluster.access("quest")).await;
+    let mut complaint = async || {
+        timeout(PATIENCE, complaints.recv())
+            .await
+            .unwrap()
+            .unwrap()
+            .to_lowercase()
+    };
+    quest
+        .publish("svc.quest.v1.generate", "forbidden".into())
+        .await
+        .unwrap();
+    assert!(
+        complaint()
+            .await
+            .contains("permissions violation for publish to \"svc.quest.v1.generate\"")
+    );
+    quest
+        .publish("svc.ai.model.v1.select", "permitted".into())
+        .await
+        .unwrap();
+    assert_eq!(
+        timeout(PATIENCE, heard.next()).await.unwrap().unwrap().payload,
+        "permitted"
+    );
+
+    let mut own = quest
+        .queue_subscribe("svc.quest.v1.generate", "svc-quest-workers".to_owned())
+        .await
+        .unwrap();
+    let _other = quest.subscribe("svc.ai.model.v1.select").await.unwrap();
+    assert!(
+        complaint()
+            .await
+            .contains("permissions violation for subscription to \"svc.ai.model.v1.select\"")
+    );
+    natsctl.publish("svc.quest.v1.generate", "served".into()).await.unwrap();
+    assert_eq!(timeout(PATIENCE, own.next()).await.unwrap().unwrap().payload, "served");
+
+    let (mute, mut complaints) = listening(&cluster.access("mute")).await;
+    mute.publish("svc.quest.v1.generate", "".into()).await.unwrap();
+    assert!(
+        timeout(PATIENCE, complaints.recv())
+            .await
+            .unwrap()
+            .unwrap()
+            .to_lowercase()
+            .contains("publish")
+    );
+
+    // Six hundred subjects in its JWT.
+    cluster.connect("gateway").await.flush().await.unwrap();
+
+    refuses_clients_without_certificate(&cluster).await;
+    finds_instances(&natsctl).await;
+    let health = cluster.health().await;
+    assert!(health.quorum && health.settled, "{health:?}");
+}
+
+async fn refuses_clients_without_certificate(cluster: &Cluster) {
+    let access = cluster.access("quest");
+    let credentials = async_nats::ConnectOptions::with_credentials_file(&access.credentials_file)
+        .await
+        .unwrap();
+    let options = credentials
+        .require_tls(true)
+        .add_root_certificates(access.ca_file.clone());
+    let error = access
+        .connect_with(options, "quest", Duration::from_secs(5))
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("as `quest`"), "{error:#}");
+}
+
+async fn finds_instances(client: &Client) {
+    let mut pings = client.subscribe("$SRV.PING.quest").await.unwrap();
+    let service = client.clone();
+    tokio::spawn(async move {
+        while let Some(ping) = pings.next().await {
+            for id in ["a", "b"] {
+                let reply = format!(
+                    r#"{{"type":"io.nats.micro.v1.ping_response","name":"quest","id":"{id}","version":"0.1.0+1","metadata":{{"task":"t{id}"}}}}"#
+                );
+                service
+                    .publish(ping.reply.clone().unwrap(), reply.into())
+                    .await
+                    .unwrap();
+            }
+        }
+    });
+    let both = |found: &[discovery::Instance]| found.len() == 2;
+    let found = discovery::instances(client, Some("quest"), PATIENCE, both)
+        .await
+        .unwrap();
+    let tasks: Vec<(&str, &str)> = found
+        .iter()
+        .map(|found| (&*found.service, &*found.metadata["task"]))
+        .collect();
+    assert_eq!(tasks, [("quest", "ta"), ("quest", "tb")]);
+    let absent = discovery::instances(client, Some("weather"), Duration::from_millis(150), both)
+        .await
+        .unwrap();
+    assert_eq!(absent, []);
+}
+
+#[tokio::test]
+async fn a_cluster_outlives_one_node_and_says_how_it_is() {
+    let mut cluster = Cluster::start(3, &users()).await;
+    let health = cluster.health().await;
+    assert!(health.quorum && health.settled);
+    assert_eq!(health.nodes.iter().filter(|node| node.healthy).count(), 3);
+    assert_eq!(health.nodes[0].url, cluster.urls()["nats-1"]);
+    let leader = leader(&health.nodes);
+
+    routes_refuse_certificates_of_clients(&cluster);
+    let jetstream = JetStream::new(cluster.connect("natsctl").await);
+    let stream = Stream {
+        subjects: vec!["evt.a.v1".to_owned(), "evt.b.v1".to_owned()],
+        replicas: 3,
+        max_age_seconds: 3600,
+        duplicate_window_seconds: 120,
+    };
+    keeps_streams_and_buckets(&jetstream, &stream).await;
+
+    cluster.kill(&leader).await;
+    // Nobody answers until there is a new leader, so this proves that the request is made again.
+    let longer = Stream {
+        max_age_seconds: 7200,
+        ..stream
+    };
+    jetstream.put_stream("EVT_TEST", &longer, PATIENCE).await.unwrap();
+    let health = well_but_for(&cluster, &leader).await;
+    assert!(!health.settled, "{health:?}");
+
+    let second = self::leader(&health.nodes);
+    cluster.kill(&second).await;
+    let health = cluster.health().await;
+    assert!(!health.quorum, "{health:?}");
+    let (access, urls) = (cluster.access(SYSTEM_USER), cluster.urls());
+    let error = health::wait_until_settled(&access, &urls, Duration::from_millis(400))
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("does not answer"), "{error:#}");
+    let error = jetstream
+        .put_stream("EVT_OTHER", &longer, Duration::from_millis(100))
+        .await
+        .unwrap_err();
+    assert!(format!("{error:#}").starts_with("failed to put stream `EVT_OTHER`: JetStream is not available"));
+}
+
+/// How the cluster is once it does well without that node.
+async fn well_but_for(cluster: &Cluster, lost: &str) -> Health {
+    let down = |node: &NodeHealth| node.name == lost && node.reason.as_deref() == Some("does not answer");
+    let waiting = async {
+        loop {
+            let health = cluster.health().await;
+            if health.quorum && health.nodes.iter().all(|node| node.healthy != down(node)) {
+                return health;
+            }
+        }
+    };
+    timeout(PATIENCE, waiting).await.unwrap()
+}
+
+fn leader(nodes: &[NodeHealth]) -> String {
+    let mut leaders = nodes.iter().filter(|node| node.meta_leader);
+    let leader = leaders.next().unwrap().name.clone();
+    assert_eq!(leaders.next(), None);
+    leader
+}
+
+async fn keeps_streams_and_buckets(jetstream: &JetStream, stream: &Stream) {
+    let bucket = Bucket {
+        replicas: 3,
+        history: 10,
+        ttl_seconds: 60,
+    };
+    let expected = Assets {
+        streams: BTreeMap::from([("EVT_TEST".to_owned(), stream.clone())]),
+        buckets: BTreeMap::from([("quests".to_owned(), bucket.clone())]),
+    };
+    for _ in 0..2 {
+        jetstream.put_stream("EVT_TEST", stream, PATIENCE).await.unwrap();
+        jetstream.put_bucket("quests", &bucket, PATIENCE).await.unwrap();
+        assert_eq!(jetstream.observe(PATIENCE).await.unwrap(), expected);
+    }
+    let changed = Bucket {
+        history: 20,
+        ttl_seconds: 0,
+        ..bucket
+    };
+    jetstream.put_bucket("quests", &changed, PATIENCE).await.unwrap();
+    assert_eq!(jetstream.observe(PATIENCE).await.unwrap().buckets["quests"], changed);
+
+    let error = jetstream.put_stream("EVT_THIEF", stream, PATIENCE).await.unwrap_err();
+    assert!(
+        error.to_string().contains("failed to put stream `EVT_THIEF`"),
+        "{error:#}"
+    );
+    assert!(super::hint(&error).unwrap().contains("another stream"), "{error:#}");
+}
+
+/// Whoever is let in as a route may do everything, so a service's own certificate must not be enough.
+fn routes_refuse_certificates_of_clients(cluster: &Cluster) {
+    let route = cluster.node("nats-1").route;
+    let server = cluster.pki.route("nats-2");
+    let service = Tls {
+        authority: server.authority.clone(),
+        ..cluster.pki.client("quest")
+    };
+    assert!(is_let_in(route, &server));
+    assert!(!is_let_in(route, &service));
+}
+
+fn is_let_in(route: SocketAddr, tls: &Tls) -> bool {
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_file(&tls.authority).unwrap())
+        .unwrap();
+    let chain = vec![CertificateDer::from_pem_file(&tls.certificate).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(&tls.key).unwrap();
+    let config = ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)
+        .unwrap();
+
+    let mut socket = TcpStream::connect(route).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut connection = ClientConnection::new(config.into(), route.ip().into()).unwrap();
+    let mut stream = rustls::Stream::new(&mut connection, &mut socket);
+    // The server introduces itself to whom it lets in.
+    let mut first = [0; 5];
+    stream.read_exact(&mut first).is_ok_and(|()| first == *b"INFO ")
+}
