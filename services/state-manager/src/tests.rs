@@ -1,0 +1,282 @@
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use futures::future::join_all;
+use proto::state::manager::v1::{FieldPatch, FieldPatches, Key, Kind as WireKind, update_request};
+use sdk::testing::NatsServer;
+use sdk::{Code, Context, Incoming, Settings};
+use serde_json::json;
+
+use super::*;
+use crate::testing::{object, value};
+
+/// Asks JetStream itself for what no service may: streams and buckets are natsctl's.
+fn jetstream(server: &NatsServer, what: &str, request: &serde_json::Value) -> serde_json::Value {
+    let mut socket = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let request = request.to_string();
+    let length = request.len();
+    write!(
+        socket,
+        "CONNECT {{\"verbose\":false}}\r\nSUB answer 1\r\nPUB $JS.API.STREAM.{what} answer {length}\r\n{request}\r\n"
+    )
+    .unwrap();
+    let mut lines = BufReader::new(socket);
+    loop {
+        let mut line = String::new();
+        assert!(lines.read_line(&mut line).unwrap() > 0, "the server hung up");
+        if line.starts_with("MSG ") {
+            let length = line.split_whitespace().last().unwrap().parse().unwrap();
+            let mut answer = vec![0; length];
+            lines.read_exact(&mut answer).unwrap();
+            let answer: serde_json::Value = serde_json::from_slice(&answer).unwrap();
+            assert!(answer.get("error").is_none(), "{what}: {answer}");
+            return answer;
+        }
+    }
+}
+
+fn create_events(server: &NatsServer) {
+    let subjects = ["evt.state.entity.updated.v1", "evt.state.player.updated.v1"];
+    let stream =
+        json!({"name": "EVENTS", "subjects": subjects, "storage": "memory", "duplicate_window": 120_000_000_000_u64});
+    jetstream(server, "CREATE.EVENTS", &stream);
+}
+
+fn events(server: &NatsServer) -> u64 {
+    let info = jetstream(server, "INFO.EVENTS", &json!({}));
+    info["state"]["messages"].as_u64().unwrap()
+}
+
+fn server() -> NatsServer {
+    let server = NatsServer::start();
+    for bucket in ["entities", "players"] {
+        let stream = json!({
+            "name": format!("KV_{bucket}"), "subjects": [format!("$KV.{bucket}.>")], "storage": "memory",
+            "max_msgs_per_subject": 64, "discard": "new", "allow_rollup_hdrs": true, "deny_delete": true, "allow_direct": true
+        });
+        jetstream(&server, &format!("CREATE.KV_{bucket}"), &stream);
+    }
+    create_events(&server);
+    server
+}
+
+async fn service(server: &NatsServer) -> Service {
+    let settings = Settings::for_service("state-manager", server.link());
+    let fleet = Fleet::connect(settings).await.unwrap();
+    Service::new(fleet).await.unwrap().0
+}
+
+fn key(id: &str) -> Option<Key> {
+    Some(Key {
+        kind: WireKind::Player.into(),
+        id: id.to_owned(),
+    })
+}
+
+fn merge(id: &str, expected_revision: Option<u64>, patch: serde_json::Value) -> UpdateRequest {
+    UpdateRequest {
+        key: key(id),
+        expected_revision,
+        change: Some(update_request::Change::Merge(object(patch))),
+        ..UpdateRequest::default()
+    }
+}
+
+/// Runs it as a request with this idempotency key, or as a new request.
+async fn as_request<T>(idempotency_key: Option<&str>, handling: impl Future<Output = T>) -> T {
+    let request = Incoming {
+        traceparent: None,
+        request_id: None,
+        idempotency_key,
+        timeout: Duration::from_secs(10),
+    };
+    Context::incoming(request).scope(handling).await
+}
+
+impl Service {
+    async fn updated(&self, idempotency_key: Option<&str>, request: UpdateRequest) -> Result<Record, Error> {
+        let answer = as_request(idempotency_key, self.update(request)).await?;
+        Ok(answer.record.unwrap())
+    }
+
+    async fn got(&self, id: &str) -> Result<Record, Error> {
+        let request = GetRequest {
+            key: key(id),
+            ..GetRequest::default()
+        };
+        Ok(self.get(request).await?.record.unwrap())
+    }
+}
+
+#[tokio::test]
+async fn updates_are_read_back_with_their_history() {
+    let server = server();
+    let service = service(&server).await;
+    assert_eq!(service.got("p1").await.unwrap_err().code(), Code::NotFound);
+
+    let first = service
+        .updated(None, merge("p1", Some(0), json!({"hp": 1, "bag": {"gold": 2}})))
+        .await
+        .unwrap();
+    assert_eq!(service.got("p1").await.unwrap(), first);
+    let patches = vec![FieldPatch {
+        path: "bag.gold".to_owned(),
+        value: Some(value(json!(3))),
+    }];
+    let fields = UpdateRequest {
+        change: Some(update_request::Change::Fields(FieldPatches { patches })),
+        ..merge("p1", Some(first.revision), json!({}))
+    };
+    let second = service.updated(None, fields).await.unwrap();
+    assert!(second.revision > first.revision);
+    assert_eq!(second.data, Some(object(json!({"hp": 1, "bag": {"gold": 3}}))));
+    assert_eq!(service.got("p1").await.unwrap(), second);
+
+    let history = |limit| {
+        service.history(HistoryRequest {
+            key: key("p1"),
+            limit,
+            ..HistoryRequest::default()
+        })
+    };
+    assert_eq!(history(0).await.unwrap().records, [second.clone(), first.clone()]);
+    assert_eq!(history(1).await.unwrap().records, [second.clone()]);
+    assert_eq!(history(65).await.unwrap_err().code(), Code::InvalidArgument);
+    assert_eq!(events(&server), 2);
+}
+
+#[tokio::test]
+async fn a_batch_keeps_its_order_and_names_what_is_missing() {
+    let server = server();
+    let service = service(&server).await;
+    for id in ["b", "a"] {
+        service
+            .updated(None, merge(id, None, json!({ "id": id })))
+            .await
+            .unwrap();
+    }
+    let batch = |ids: Vec<String>| {
+        service.batch_get(BatchGetRequest {
+            keys: ids.iter().filter_map(|id| key(id)).collect(),
+            ..BatchGetRequest::default()
+        })
+    };
+    let answer = batch(["b", "x", "a", "y"].map(str::to_owned).into()).await.unwrap();
+    let ids = |keys: Vec<Key>| keys.into_iter().map(|key| key.id).collect::<Vec<_>>();
+    assert_eq!(
+        ids(answer.records.into_iter().filter_map(|record| record.key).collect()),
+        ["b", "a"]
+    );
+    assert_eq!(ids(answer.missing), ["x", "y"]);
+
+    let many = |count: usize| (0..count).map(|number| format!("n{number}")).collect();
+    assert_eq!(batch(many(100)).await.unwrap().missing.len(), 100);
+    assert_eq!(batch(many(101)).await.unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn an_unexpected_revision_is_refused_with_the_current_one() {
+    let server = server();
+    let service = service(&server).await;
+    let current = service
+        .updated(None, merge("p1", None, json!({"hp": 1})))
+        .await
+        .unwrap()
+        .revision;
+    for expected in [0, current - 1, current + 1] {
+        let error = service
+            .updated(None, merge("p1", Some(expected), json!({"hp": 2})))
+            .await
+            .unwrap_err();
+        assert_eq!(error.code(), Code::Aborted, "{expected}");
+        assert_eq!(error.detail("current_revision"), Some(current.to_string().as_str()));
+    }
+    let error = service
+        .updated(None, merge("p2", Some(9), json!({})))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.code(), error.detail("current_revision")),
+        (Code::Aborted, Some("0"))
+    );
+    assert_eq!(service.got("p1").await.unwrap().revision, current);
+    assert_eq!(events(&server), 1);
+}
+
+#[tokio::test]
+async fn a_repeated_update_changes_the_record_once() {
+    let server = server();
+    let service = service(&server).await;
+    let request = || merge("p1", Some(0), json!({"hp": 1}));
+    let first = service.updated(Some("k1"), request()).await.unwrap();
+    assert_eq!(service.updated(Some("k1"), request()).await.unwrap(), first);
+
+    // Somebody else has come in between.
+    let other = service
+        .updated(None, merge("p1", None, json!({"hp": 5})))
+        .await
+        .unwrap();
+    assert_eq!(service.updated(Some("k1"), request()).await.unwrap(), first);
+    assert_eq!(service.got("p1").await.unwrap(), other);
+
+    // The same without an expectation.
+    let request = || merge("p1", None, json!({"mp": 1}));
+    let third = service.updated(Some("k2"), request()).await.unwrap();
+    let fourth = service
+        .updated(None, merge("p1", None, json!({"mp": 2})))
+        .await
+        .unwrap();
+    assert_eq!(service.updated(Some("k2"), request()).await.unwrap(), third);
+    assert_eq!(service.got("p1").await.unwrap(), fourth);
+    assert_eq!(events(&server), 4);
+}
+
+#[tokio::test]
+async fn an_event_that_was_not_published_is_published_by_the_repetition() {
+    let server = server();
+    let service = service(&server).await;
+    jetstream(&server, "DELETE.EVENTS", &json!({}));
+    let request = || merge("p1", Some(0), json!({"hp": 1}));
+    let error = service.updated(Some("k"), request()).await.unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable);
+
+    create_events(&server);
+    let written = service.got("p1").await.unwrap();
+    assert_eq!(service.updated(Some("k"), request()).await.unwrap(), written);
+    assert_eq!(events(&server), 1);
+}
+
+#[tokio::test]
+async fn concurrent_updates_are_all_made_and_announced_once() {
+    let server = server();
+    let services = [service(&server).await, service(&server).await];
+    let updates = (0..24).map(|number| {
+        let request = merge("p1", None, json!({ format!("field{number}"): number }));
+        services[number % 2].updated(None, request)
+    });
+    let mut revisions: Vec<_> = join_all(updates)
+        .await
+        .into_iter()
+        .map(|record| record.unwrap().revision)
+        .collect();
+    revisions.sort_unstable();
+    revisions.dedup();
+    assert_eq!(revisions.len(), 24);
+    assert_eq!(services[0].got("p1").await.unwrap().data.unwrap().fields.len(), 24);
+    assert_eq!(events(&server), 24);
+}
+
+#[tokio::test]
+async fn of_concurrent_claims_one_wins() {
+    let server = server();
+    let service = service(&server).await;
+    let claims = (0..8).map(|number| service.updated(None, merge("p1", Some(0), json!({ "owner": number }))));
+    let results = join_all(claims).await;
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
+    for error in results.into_iter().filter_map(Result::err) {
+        assert_eq!(error.code(), Code::Aborted);
+    }
+    assert_eq!(events(&server), 1);
+}

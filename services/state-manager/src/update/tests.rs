@@ -1,0 +1,226 @@
+use proptest::prelude::*;
+use proto::state::manager::v1::{FieldPatch, FieldPatches, Key, Kind};
+use proto::well_known::Struct;
+use serde_json::json;
+
+use super::*;
+use crate::patch::MAX_SIZE;
+use crate::testing::{object, value};
+
+const NOW: Timestamp = Timestamp {
+    seconds: 1_800_000_000,
+    nanos: 7,
+};
+
+fn request(expected_revision: Option<u64>, merge: serde_json::Value) -> UpdateRequest {
+    UpdateRequest {
+        key: Some(Key {
+            kind: Kind::Entity.into(),
+            id: "orc".to_owned(),
+        }),
+        expected_revision,
+        change: Some(update_request::Change::Merge(object(merge))),
+        ..UpdateRequest::default()
+    }
+}
+
+fn update(operation: &str, expected: Option<u64>, merge: serde_json::Value) -> Update {
+    Update::new(request(expected, merge), operation).unwrap()
+}
+
+/// Revision 5, written long ago by another operation.
+fn old() -> Revision {
+    Revision {
+        name: update("x", None, json!({})).name,
+        data: object(json!({"hp": 10})),
+        updated_at: Timestamp {
+            seconds: NOW.seconds - 3600,
+            nanos: 0,
+        },
+        operations: vec!["newer".to_owned(), "older".to_owned()],
+        replaced: 4,
+        number: 5,
+    }
+}
+
+#[test]
+fn unusable_requests_are_refused() {
+    let check = |change, reason: &str| {
+        let request = UpdateRequest {
+            change,
+            ..request(None, json!({}))
+        };
+        let error = Update::new(request, "op").unwrap_err();
+        assert_eq!(error.code(), Code::InvalidArgument);
+        assert!(error.message().contains(reason), "{error}");
+    };
+    let fields = |count| {
+        Some(update_request::Change::Fields(FieldPatches {
+            patches: vec![FieldPatch::default(); count],
+        }))
+    };
+    check(None, "change is missing");
+    check(fields(0), "0 field patches");
+    check(fields(MAX_PATCHES + 1), "1001 field patches");
+
+    let nameless = UpdateRequest {
+        key: None,
+        ..request(None, json!({}))
+    };
+    assert!(Update::new(nameless, "op").is_err());
+}
+
+#[test]
+fn a_write_replaces_what_was_read() {
+    let check = |expected, current: Option<Revision>, data: serde_json::Value, replaced| {
+        let update = update("op", expected, json!({"mp": 1}));
+        let Decision::Write(next) = update.decide(current, NOW).unwrap() else {
+            panic!("expected {expected:?}: no write");
+        };
+        assert_eq!(next.data, object(data));
+        assert_eq!((next.replaced, next.number, next.updated_at), (replaced, 0, NOW));
+        assert!(update.wrote(&next));
+    };
+    check(None, None, json!({"mp": 1}), 0);
+    check(Some(0), None, json!({"mp": 1}), 0);
+    check(None, Some(old()), json!({"hp": 10, "mp": 1}), 5);
+    check(Some(5), Some(old()), json!({"hp": 10, "mp": 1}), 5);
+}
+
+#[test]
+fn an_unexpected_revision_is_a_conflict() {
+    let check = |expected, current: Option<Revision>, decision| {
+        let update = update("op", Some(expected), json!({}));
+        assert_eq!(update.decide(current, NOW), Ok(decision), "expected {expected}");
+    };
+    check(0, Some(old()), Decision::Conflict { current: 5 });
+    check(4, Some(old()), Decision::Conflict { current: 5 });
+    check(6, Some(old()), Decision::Conflict { current: 5 });
+    check(6, None, Decision::Conflict { current: 0 });
+}
+
+#[test]
+fn conflicts_name_the_current_revision() {
+    let check = |expected, current: u64, message: &str| {
+        let error = update("op", expected, json!({})).conflict(current);
+        assert_eq!(error.code(), Code::Aborted);
+        assert_eq!(error.message(), message);
+        assert_eq!(error.detail("current_revision"), Some(current.to_string().as_str()));
+    };
+    check(Some(0), 5, "entity `orc` exists already, at revision 5");
+    check(Some(4), 5, "entity `orc` is at revision 5, not 4");
+    check(Some(4), 0, "entity `orc` does not exist, so it is not at revision 4");
+    check(None, 5, "entity `orc` is being changed by too many others");
+}
+
+#[test]
+fn a_repetition_is_done_whatever_it_expects() {
+    for expected in [None, Some(0), Some(4), Some(5), Some(9)] {
+        let update = update("op", expected, json!({"hp": 1}));
+        let check = |operations: [&str; 2], decision: fn(Revision) -> Decision| {
+            let written = Revision {
+                operations: operations.map(str::to_owned).into(),
+                ..old()
+            };
+            assert_eq!(update.decide(Some(written.clone()), NOW), Ok(decision(written)));
+        };
+        check([&update.operation, "another"], Decision::Done);
+        check(["another", &update.operation], Decision::DoneBefore);
+    }
+}
+
+#[test]
+fn an_operation_is_named_by_request_record_and_change() {
+    let named = |id: &str, expected, merge| update(id, expected, merge).operation;
+    let first = named("op", Some(3), json!({"hp": 1}));
+    assert_eq!(first, "3d2da154f7a6684f8a0a5527");
+    assert_eq!(first, named("op", None, json!({"hp": 1})));
+    assert_ne!(first, named("other", Some(3), json!({"hp": 1})));
+    assert_ne!(first, named("op", Some(3), json!({"hp": 2})));
+}
+
+#[test]
+fn a_record_remembers_its_newest_operations() {
+    let mut current = None;
+    let updates: Vec<_> = (0..20)
+        .map(|number| update(&format!("op{number}"), None, json!({ "n": number })))
+        .collect();
+    for update in &updates {
+        let Decision::Write(next) = update.decide(current, NOW).unwrap() else {
+            panic!("no write");
+        };
+        current = Some(next);
+    }
+    let newest: Vec<_> = updates
+        .iter()
+        .rev()
+        .take(REMEMBERED)
+        .map(|update| update.operation.clone())
+        .collect();
+    assert_eq!(current.unwrap().operations, newest);
+}
+
+#[test]
+fn a_record_that_would_grow_too_large_is_not_written() {
+    let current = Revision {
+        data: object(json!({ "t": "x".repeat(MAX_SIZE - 100) })),
+        ..old()
+    };
+    let error = update("op", None, json!({ "u": "x".repeat(200) }))
+        .decide(Some(current), NOW)
+        .unwrap_err();
+    assert_eq!(error.code(), Code::ResourceExhausted);
+}
+
+/// A bucket with one record, as compare-and-set sees it.
+#[derive(Default)]
+struct Shelf(Vec<Revision>);
+
+impl Shelf {
+    fn replace(&mut self, next: &Revision) -> bool {
+        let accepted = self.0.last().map_or(0, |last| last.number) == next.replaced;
+        if accepted {
+            let number = 10 + 3 * self.0.len() as u64;
+            self.0.push(Revision { number, ..next.clone() });
+        }
+        accepted
+    }
+
+    fn run(&mut self, update: &Update, read: Option<Revision>) -> bool {
+        match update.decide(read, NOW).unwrap() {
+            Decision::Done(_) => true,
+            Decision::DoneBefore(_) => self.0.iter().any(|earlier| update.wrote(earlier)),
+            Decision::Write(next) => self.replace(&next),
+            Decision::Conflict { .. } => false,
+        }
+    }
+}
+
+proptest! {
+    /// Writers that read at one time and write at another, and that repeat themselves, each change the record once.
+    #[test]
+    fn no_accepted_update_is_lost_or_applied_twice(
+        steps in prop::collection::vec((0_usize..4, any::<bool>()), 1..60)
+    ) {
+        let updates: Vec<_> = (0..4)
+            .map(|writer| update(&format!("op{writer}"), None, json!({ format!("w{writer}"): true })))
+            .collect();
+        let mut shelf = Shelf::default();
+        let mut reads: [Option<Option<Revision>>; 4] = [None, None, None, None];
+        let mut accepted = [false; 4];
+        for (writer, reading) in steps {
+            if reading {
+                reads[writer] = Some(shelf.0.last().cloned());
+            } else if let Some(read) = reads[writer].take() {
+                accepted[writer] |= shelf.run(&updates[writer], read);
+            }
+        }
+        for writer in 0..4 {
+            let times = shelf.0.iter().filter(|revision| updates[writer].wrote(revision)).count();
+            prop_assert_eq!(times, usize::from(accepted[writer]));
+        }
+        let kept = shelf.0.last().map(|last| last.data.clone()).unwrap_or_default();
+        let all = (0..4).filter(|writer| accepted[*writer]).map(|writer| (format!("w{writer}"), value(json!(true))));
+        prop_assert_eq!(kept, Struct { fields: all.collect() });
+    }
+}
