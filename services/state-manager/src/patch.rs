@@ -6,8 +6,8 @@ use proto::state::manager::v1::FieldPatch;
 use proto::well_known::value::Kind;
 use proto::well_known::{Struct, Value};
 
-/// Objects and lists within each other, the outermost object counted. Deeper ones could be encoded, but no
-/// implementation of Protocol Buffers would decode them again: it stops at a depth of 100 messages, and a level takes three.
+/// Objects and lists within each other, the outermost object counted. Deeper ones could be encoded, but not decoded
+/// again: implementations of Protocol Buffers stop at 100 messages within each other, and a level takes three.
 pub(crate) const MAX_DEPTH: usize = 32;
 
 /// Bytes of an encoded object.

@@ -96,7 +96,8 @@ pub(crate) struct Revision {
 }
 
 impl Revision {
-    /// What is kept. It cannot hold its own number, which the bucket assigns: in its place stands the number that it replaced.
+    /// What is kept. It cannot hold its own number, which the bucket assigns: in its place stands the number that it
+    /// replaced. The operations' names share a field, separated by spaces.
     pub(crate) fn encode(&self) -> Vec<u8> {
         wire::StoredRecord {
             record: Some(wire::Record {

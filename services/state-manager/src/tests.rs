@@ -54,7 +54,8 @@ fn server() -> NatsServer {
     for bucket in ["entities", "players"] {
         let stream = json!({
             "name": format!("KV_{bucket}"), "subjects": [format!("$KV.{bucket}.>")], "storage": "memory",
-            "max_msgs_per_subject": 64, "discard": "new", "allow_rollup_hdrs": true, "deny_delete": true, "allow_direct": true
+            "max_msgs_per_subject": 64, "discard": "new", "allow_rollup_hdrs": true, "deny_delete": true,
+            "allow_direct": true
         });
         jetstream(&server, &format!("CREATE.KV_{bucket}"), &stream);
     }
@@ -142,7 +143,7 @@ async fn updates_are_read_back_with_their_history() {
         })
     };
     assert_eq!(history(0).await.unwrap().records, [second.clone(), first.clone()]);
-    assert_eq!(history(1).await.unwrap().records, [second.clone()]);
+    assert_eq!(history(1).await.unwrap().records, [second]);
     assert_eq!(history(65).await.unwrap_err().code(), Code::InvalidArgument);
     assert_eq!(events(&server), 2);
 }

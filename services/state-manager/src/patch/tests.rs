@@ -306,7 +306,7 @@ proptest! {
     }
 
     #[test]
-    fn a_field_that_was_set_is_there_and_one_that_was_removed_is_not(new in json_values(), path in "[a-c](\\.[d-f]){0,4}") {
+    fn what_was_set_is_there_and_what_was_removed_is_not(new in json_values(), path in "[a-c](\\.[d-f]){0,4}") {
         let set = fields(&[(&path, Some(new.clone()))]).apply(Struct::default()).unwrap();
         let mut found = value(json!(null));
         found.kind = Some(Kind::StructValue(set.clone()));

@@ -1,0 +1,332 @@
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use futures::future::join_all;
+use sdk::testing::NatsServer;
+use sdk::{Context, Incoming, Settings};
+use serde_json::json;
+
+use super::*;
+
+/// Asks JetStream itself for what no service may: streams and buckets are natsctl's.
+fn jetstream(server: &NatsServer, what: &str, request: &serde_json::Value) -> serde_json::Value {
+    let mut socket = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let request = request.to_string();
+    let length = request.len();
+    write!(
+        socket,
+        "CONNECT {{\"verbose\":false}}\r\nSUB answer 1\r\nPUB $JS.API.STREAM.{what} answer {length}\r\n{request}\r\n"
+    )
+    .unwrap();
+    let mut lines = BufReader::new(socket);
+    loop {
+        let mut line = String::new();
+        assert!(lines.read_line(&mut line).unwrap() > 0, "the server hung up");
+        if line.starts_with("MSG ") {
+            let length = line.split_whitespace().last().unwrap().parse().unwrap();
+            let mut answer = vec![0; length];
+            lines.read_exact(&mut answer).unwrap();
+            let answer: serde_json::Value = serde_json::from_slice(&answer).unwrap();
+            assert!(answer.get("error").is_none(), "{what}: {answer}");
+            return answer;
+        }
+    }
+}
+
+fn create_events(server: &NatsServer) {
+    let stream = json!({
+        "name": "EVENTS", "subjects": ["evt.quest.generated.v1"], "storage": "memory",
+        "duplicate_window": 120_000_000_000_u64
+    });
+    jetstream(server, "CREATE.EVENTS", &stream);
+}
+
+fn events(server: &NatsServer) -> u64 {
+    let info = jetstream(server, "INFO.EVENTS", &json!({}));
+    info["state"]["messages"].as_u64().unwrap()
+}
+
+fn server() -> NatsServer {
+    let server = NatsServer::start();
+    let bucket = json!({
+        "name": "KV_quests", "subjects": ["$KV.quests.>"], "storage": "memory", "max_msgs_per_subject": 1,
+        "discard": "new", "allow_rollup_hdrs": true, "deny_delete": true, "allow_direct": true
+    });
+    jetstream(&server, "CREATE.KV_quests", &bucket);
+    create_events(&server);
+    server
+}
+
+async fn service(server: &NatsServer) -> Service {
+    let settings = Settings::for_service("quest-system", server.link());
+    let fleet = Fleet::connect(settings).await.unwrap();
+    Service::new(fleet).await.unwrap().0
+}
+
+/// Runs it as a request with this idempotency key, or as a new request.
+async fn as_request<T>(idempotency_key: Option<&str>, handling: impl Future<Output = T>) -> T {
+    let request = Incoming {
+        traceparent: None,
+        request_id: None,
+        idempotency_key,
+        timeout: Duration::from_secs(10),
+    };
+    Context::incoming(request).scope(handling).await
+}
+
+/// The service as player `p1` sees it.
+impl Service {
+    async fn generated(&self, idempotency_key: Option<&str>, seed: u64) -> Result<QuestInfo, Error> {
+        let request = GenerateRequest {
+            player_id: "p1".to_owned(),
+            level: 40,
+            location: "forest".to_owned(),
+            seed: Some(seed),
+            ..GenerateRequest::default()
+        };
+        let answer = as_request(idempotency_key, Quest::generate(self, request)).await?;
+        Ok(answer.quest.unwrap())
+    }
+
+    async fn got(&self, quest_id: &str) -> Result<QuestInfo, Error> {
+        let request = GetRequest {
+            player_id: "p1".to_owned(),
+            quest_id: quest_id.to_owned(),
+            ..GetRequest::default()
+        };
+        Ok(self.get(request).await?.quest.unwrap())
+    }
+
+    async fn ids(&self, state: QuestState) -> Vec<String> {
+        let request = ListRequest {
+            player_id: "p1".to_owned(),
+            state: state.into(),
+            ..ListRequest::default()
+        };
+        let quests = self.list(request).await.unwrap().quests;
+        quests.into_iter().map(|quest| quest.id).collect()
+    }
+
+    async fn made(&self, idempotency_key: Option<&str>, quest_id: &str, attempted: Move) -> Result<QuestInfo, Error> {
+        let (player_id, quest_id) = ("p1".to_owned(), quest_id.to_owned());
+        let handling = async {
+            match attempted {
+                Move::Accept => {
+                    let request = AcceptRequest {
+                        player_id,
+                        quest_id,
+                        ..AcceptRequest::default()
+                    };
+                    self.accept(request).await.map(|answer| answer.quest)
+                }
+                Move::Progress { objective, amount } => {
+                    let request = ProgressRequest {
+                        player_id,
+                        quest_id,
+                        objective_id: objective,
+                        amount,
+                        ..ProgressRequest::default()
+                    };
+                    self.progress(request).await.map(|answer| answer.quest)
+                }
+                Move::Complete => {
+                    let request = CompleteRequest {
+                        player_id,
+                        quest_id,
+                        ..CompleteRequest::default()
+                    };
+                    self.complete(request).await.map(|answer| answer.quest)
+                }
+                Move::Abandon => {
+                    let request = AbandonRequest {
+                        player_id,
+                        quest_id,
+                        ..AbandonRequest::default()
+                    };
+                    self.abandon(request).await.map(|answer| answer.quest)
+                }
+            }
+        };
+        Ok(as_request(idempotency_key, handling).await?.unwrap())
+    }
+}
+
+fn progress(quest: &QuestInfo, objective: usize, amount: u32) -> Move {
+    Move::Progress {
+        objective: quest.objectives[objective].id.clone(),
+        amount,
+    }
+}
+
+#[tokio::test]
+async fn a_quest_is_made_accepted_advanced_and_completed() {
+    let server = server();
+    let service = service(&server).await;
+    let offered = service.generated(None, 1).await.unwrap();
+    let id = offered.id.as_str();
+    assert_eq!(offered.state(), QuestState::Offered);
+    assert_eq!(service.got(id).await.unwrap(), offered);
+
+    let accepted = service.made(None, id, Move::Accept).await.unwrap();
+    assert_eq!(accepted.state(), QuestState::Active);
+    assert!(accepted.revision > offered.revision);
+
+    let early = service.made(None, id, Move::Complete).await.unwrap_err();
+    assert_eq!(early.code(), Code::FailedPrecondition);
+    // No amount counts as one.
+    let advanced = service.made(None, id, progress(&offered, 0, 0)).await.unwrap();
+    assert_eq!(advanced.objectives[0].done, 1);
+    for objective in 0..offered.objectives.len() {
+        service.made(None, id, progress(&offered, objective, 99)).await.unwrap();
+    }
+    let completed = service.made(None, id, Move::Complete).await.unwrap();
+    assert_eq!(completed.state(), QuestState::Completed);
+    assert_eq!(service.got(id).await.unwrap(), completed);
+
+    let error = service.made(None, id, Move::Abandon).await.unwrap_err();
+    assert_eq!(error.code(), Code::FailedPrecondition);
+    assert_eq!(events(&server), 1);
+}
+
+#[tokio::test]
+async fn a_repeated_generation_gives_the_same_quest_and_one_event() {
+    let server = server();
+    let service = service(&server).await;
+    let first = service.generated(Some("k"), 1).await.unwrap();
+    assert_eq!(service.generated(Some("k"), 1).await.unwrap(), first);
+    let accepted = service.made(None, &first.id, Move::Accept).await.unwrap();
+    assert_eq!(service.generated(Some("k"), 1).await.unwrap(), accepted);
+
+    let other = service.generated(None, 1).await.unwrap();
+    assert_ne!(other.id, first.id);
+    assert_eq!(events(&server), 2);
+}
+
+#[tokio::test]
+async fn concurrent_repetitions_make_one_quest() {
+    let server = server();
+    let services = [service(&server).await, service(&server).await];
+    let quests = join_all((0..10).map(|number| services[number % 2].generated(Some("k"), 1))).await;
+    let first = quests[0].clone().unwrap();
+    for quest in quests {
+        assert_eq!(quest.unwrap(), first);
+    }
+    assert_eq!(services[0].ids(QuestState::Unspecified).await, [first.id]);
+    assert_eq!(events(&server), 1);
+}
+
+#[tokio::test]
+async fn an_event_that_was_not_published_is_published_by_the_repetition() {
+    let server = server();
+    let service = service(&server).await;
+    jetstream(&server, "DELETE.EVENTS", &json!({}));
+    let error = service.generated(Some("k"), 1).await.unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable);
+
+    create_events(&server);
+    let quest = service.generated(Some("k"), 1).await.unwrap();
+    assert_eq!(service.ids(QuestState::Offered).await, [quest.id]);
+    assert_eq!(events(&server), 1);
+}
+
+#[tokio::test]
+async fn a_repeated_move_counts_once() {
+    let server = server();
+    let service = service(&server).await;
+    let quest = service.generated(None, 1).await.unwrap();
+    for _ in 0..2 {
+        let accepted = service.made(Some("k"), &quest.id, Move::Accept).await.unwrap();
+        assert_eq!(accepted.state(), QuestState::Active);
+    }
+    for _ in 0..2 {
+        let advanced = service
+            .made(Some("k"), &quest.id, progress(&quest, 0, 1))
+            .await
+            .unwrap();
+        assert_eq!(advanced.objectives[0].done, 1);
+    }
+}
+
+#[tokio::test]
+async fn concurrent_progress_is_all_counted() {
+    let server = server();
+    let services = [service(&server).await, service(&server).await];
+    let mut quest = services[0].generated(None, 0).await.unwrap();
+    for seed in 1..20 {
+        if quest.objectives[0].required >= 6 {
+            break;
+        }
+        quest = services[0].generated(None, seed).await.unwrap();
+    }
+    assert!(quest.objectives[0].required >= 6, "{quest:?}");
+    services[0].made(None, &quest.id, Move::Accept).await.unwrap();
+    let moves = (0..6).map(|number| services[number % 2].made(None, &quest.id, progress(&quest, 0, 1)));
+    for result in join_all(moves).await {
+        result.unwrap();
+    }
+    assert_eq!(services[0].got(&quest.id).await.unwrap().objectives[0].done, 6);
+}
+
+#[tokio::test]
+async fn a_player_has_twenty_open_quests_at_most() {
+    let server = server();
+    let service = service(&server).await;
+    let mut pairs = std::collections::BTreeSet::new();
+    for seed in 0..20 {
+        let quest = service.generated(Some(&format!("k{seed}")), seed).await.unwrap();
+        assert!(pairs.insert((quest.template, quest.objectives[0].id.clone())));
+    }
+    let error = service.generated(None, 20).await.unwrap_err();
+    assert_eq!(error.code(), Code::ResourceExhausted);
+    // A repetition is no further quest.
+    let first = service.generated(Some("k0"), 0).await.unwrap();
+
+    service.made(None, &first.id, Move::Abandon).await.unwrap();
+    let newest = service.generated(None, 20).await.unwrap();
+    let all = service.ids(QuestState::Unspecified).await;
+    assert_eq!((all.len(), &all[0]), (21, &newest.id));
+    assert_eq!(service.ids(QuestState::Offered).await.len(), 20);
+    assert_eq!(service.ids(QuestState::Abandoned).await, [first.id]);
+    assert_eq!(events(&server), 21);
+}
+
+#[tokio::test]
+async fn a_quest_expires_while_nobody_looks() {
+    let server = server();
+    let service = service(&server).await;
+    let quest = service.generated(None, 1).await.unwrap();
+    let late = Kept::new(QuestInfo {
+        expires_at: Some(Timestamp {
+            seconds: now().seconds - 1,
+            nanos: 0,
+        }),
+        ..quest.clone()
+    });
+    let key = format!("p1.{}", quest.id);
+    service.quests.put(&key, late.encode().into()).await.unwrap();
+
+    assert_eq!(service.got(&quest.id).await.unwrap().state(), QuestState::Expired);
+    assert_eq!(service.ids(QuestState::Expired).await, [quest.id.as_str()]);
+    let error = service.made(None, &quest.id, Move::Accept).await.unwrap_err();
+    assert_eq!(error.code(), Code::FailedPrecondition);
+    assert_eq!(error.detail("state"), Some("expired"));
+}
+
+#[tokio::test]
+async fn what_does_not_exist_is_not_found() {
+    let server = server();
+    let service = service(&server).await;
+    assert_eq!(service.got("q1").await.unwrap_err().code(), Code::NotFound);
+    let error = service.made(None, "q1", Move::Accept).await.unwrap_err();
+    assert_eq!(error.message(), "quest `q1` of player `p1` does not exist");
+    assert!(service.ids(QuestState::Unspecified).await.is_empty());
+
+    let unknown = ListRequest {
+        player_id: "p1".to_owned(),
+        state: 9,
+        ..ListRequest::default()
+    };
+    assert_eq!(service.list(unknown).await.unwrap_err().code(), Code::InvalidArgument);
+}
