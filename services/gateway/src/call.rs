@@ -1,0 +1,238 @@
+//! One call of a method: checks, translation, the call itself, translation back.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::StreamExt as _;
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use hyper::body::Incoming;
+use proto::rpc::{Code, Error, Transport};
+use sdk::{Context, reason};
+use tokio::time::Instant;
+
+use crate::body::{self, Body};
+use crate::caller;
+use crate::connection::Busy;
+use crate::events::{Events, Occupied};
+use crate::gateway::{Gateway, Phase};
+use crate::metrics::Open;
+use crate::problem::Problem;
+use crate::routes::{Permit, Route};
+use crate::transcode;
+
+/// Tells proxies like nginx to pass events on as they come.
+const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+impl<T: Transport> Gateway<T> {
+    pub(crate) async fn call(
+        self: &Arc<Self>,
+        route: &Arc<Route>,
+        head: &Parts,
+        body: &mut Incoming,
+        busy: Busy,
+    ) -> Response<Body> {
+        let limit = if route.method.streaming { self.limits.stream } else { self.limits.request };
+        let (context, headers_are_fine) = caller::context(&head.headers, limit);
+        let path = head.uri.path();
+        let result = match headers_are_fine {
+            Ok(()) => self.try_call(route, head, body, &context, busy).await,
+            Err(problem) => Err(problem),
+        };
+        let mut response = result.unwrap_or_else(|problem| {
+            if problem.status() == StatusCode::INTERNAL_SERVER_ERROR {
+                tracing::warn!(method = route.method.subject, ?problem, request_id = context.request_id(), "failed");
+            }
+            problem.response(path, &context)
+        });
+        if let Some(id) = caller::request_id(&context) {
+            response.headers_mut().insert(caller::REQUEST_ID, id);
+        }
+        response
+    }
+
+    async fn try_call(
+        self: &Arc<Self>,
+        route: &Arc<Route>,
+        head: &Parts,
+        body: &mut Incoming,
+        context: &Context,
+        busy: Busy,
+    ) -> Result<Response<Body>, Problem> {
+        if head.method != Method::POST {
+            return Err(Problem::wrong_method(&head.method, "POST"));
+        }
+        check_content(&head.headers)?;
+        let permit = route.enter(self.limits.route_concurrency).ok_or_else(Problem::overloaded)?;
+        let deadline = Instant::now() + self.limits.request;
+        let text = body::read(body, &self.limits, deadline).await?;
+        let payload =
+            transcode::to_protobuf(&self.schema, route.input, &text).map_err(|bad| Problem::bad_body(&bad, &text))?;
+        if route.method.streaming {
+            let occupied = (permit, busy, Open::new(&self.metrics.streams));
+            self.stream(route, head, payload, context, occupied, deadline).await
+        } else {
+            self.unary(route, payload, context, permit, deadline).await
+        }
+    }
+
+    async fn unary(
+        &self,
+        route: &Route,
+        payload: Bytes,
+        context: &Context,
+        _permit: Permit,
+        deadline: Instant,
+    ) -> Result<Response<Body>, Problem> {
+        let call = async { self.transport.unary(route.method, payload).await };
+        let bytes = self.within(deadline, route, context.clone().scope(call)).await??;
+        if let Some(error) = transcode::error_in(&bytes).map_err(unreadable)? {
+            return Err(Error::from(error).into());
+        }
+        let json = transcode::to_json(&self.schema, route.output, &bytes).map_err(unreadable)?;
+        let mut response = Response::new(Body::full(json));
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Ok(response)
+    }
+
+    async fn stream(
+        self: &Arc<Self>,
+        route: &Arc<Route>,
+        head: &Parts,
+        payload: Bytes,
+        context: &Context,
+        occupied: Occupied,
+        deadline: Instant,
+    ) -> Result<Response<Body>, Problem> {
+        // A failure before the first message still has a status; one after it is an event.
+        let start = async {
+            let mut messages = self.transport.streaming(route.method, payload).await?;
+            match messages.next().await {
+                None => Ok(messages),
+                Some(Err(error)) => Err(error),
+                Some(Ok(first)) => match transcode::error_in(&first) {
+                    Ok(Some(error)) => Err(error.into()),
+                    Ok(None) => Ok(futures::stream::iter([Ok(first)]).chain(messages).boxed()),
+                    Err(bad) => Err(Error::new(Code::DataLoss, bad.to_string())),
+                },
+            }
+        };
+        let messages = self.within(deadline, route, context.clone().scope(start)).await??;
+        let ending = ending(Arc::clone(self), route, self.limits.stream);
+        let events = Events::new(
+            messages,
+            occupied,
+            ending.boxed(),
+            (Arc::clone(&self.schema), Arc::clone(route)),
+            (head.uri.path().to_owned(), context.clone()),
+            &self.limits,
+        );
+        let mut response = Response::new(Body::Events(Box::new(events)));
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        headers.insert(BUFFERING, HeaderValue::from_static("no"));
+        Ok(response)
+    }
+
+    /// What `work` gives, unless time is up or the gateway is at its end before.
+    async fn within<R>(&self, deadline: Instant, route: &Route, work: impl Future<Output = R>) -> Result<R, Error> {
+        let mut phase = self.phase.subscribe();
+        tokio::select! {
+            biased;
+            result = work => Ok(result),
+            () = tokio::time::sleep_until(deadline) => Err(late(route)),
+            _ = phase.wait_for(|phase| *phase == Phase::Over) => Err(stopping()),
+        }
+    }
+}
+
+/// Resolves when a stream must end, and says why.
+fn ending<T: Transport>(
+    gateway: Arc<Gateway<T>>,
+    route: &Route,
+    longest: Duration,
+) -> impl Future<Output = Error> + Send + 'static {
+    let late = late(route);
+    let mut phase = gateway.phase.subscribe();
+    let deadline = Instant::now() + longest;
+    async move {
+        tokio::select! {
+            () = tokio::time::sleep_until(deadline) => late,
+            _ = phase.wait_for(|phase| *phase == Phase::Over) => stopping(),
+        }
+    }
+}
+
+fn late(route: &Route) -> Error {
+    Error::unavailable(format_args!("`{}` did not answer in time", route.method.subject))
+        .with_detail(reason::KEY, reason::TIMEOUT)
+}
+
+fn stopping() -> Error {
+    Error::unavailable("the gateway is stopping").with_detail(reason::KEY, "stopping")
+}
+
+fn unreadable(bad: transcode::BadMessage) -> Problem {
+    Error::new(Code::DataLoss, format!("answer cannot be read: {bad}")).into()
+}
+
+fn check_content(headers: &HeaderMap) -> Result<(), Problem> {
+    let unsupported = |detail: String| {
+        Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::InvalidArgument, detail)
+            .hinting("send JSON with the header `Content-Type: application/json`")
+    };
+    if let Some(encoding) = headers.get(CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
+        let encoding = String::from_utf8_lossy(encoding.as_bytes()).into_owned();
+        return Err(unsupported(format!("bodies encoded as `{encoding}` are not understood")));
+    }
+    match headers.get(CONTENT_TYPE) {
+        Some(kind) if is_json(kind) => Ok(()),
+        Some(kind) => {
+            let kind = String::from_utf8_lossy(kind.as_bytes()).into_owned();
+            Err(unsupported(format!("bodies of the type `{kind}` are not understood")))
+        }
+        None => Err(unsupported("the body has no content type".to_owned())),
+    }
+}
+
+fn is_json(kind: &HeaderValue) -> bool {
+    if kind == "application/json" {
+        return true;
+    }
+    let Ok(kind) = kind.to_str() else { return false };
+    let mut parts = kind.split(';').map(str::trim);
+    let essence = parts.next().unwrap_or_default();
+    // JSON is always UTF-8; whoever says otherwise sends something else.
+    let is_utf8 = |parameter: &str| match parameter.split_once('=') {
+        Some((name, value)) if name.trim().eq_ignore_ascii_case("charset") => {
+            value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
+        }
+        _ => true,
+    };
+    essence.eq_ignore_ascii_case("application/json") && parts.all(is_utf8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_recognised_with_its_parameters() {
+        let check = |kind: &'static str, expected: bool| {
+            assert_eq!(is_json(&HeaderValue::from_static(kind)), expected, "{kind}");
+        };
+        check("application/json", true);
+        check("Application/JSON; charset=UTF-8", true);
+        check("application/json;charset=\"utf-8\"; v=1", true);
+        check("application/json; charset=latin1", false);
+        check("application/jsonp", false);
+        check("text/plain", false);
+        check("", false);
+    }
+}

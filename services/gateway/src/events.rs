@@ -1,0 +1,127 @@
+//! A stream of responses as server-sent events: numbered messages, heartbeats, and always an end that says `done` or `error`.
+
+use std::io::Write as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as Waker, Poll};
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use proto::rpc::{Code, Error, Stream};
+use sdk::Context;
+use tokio::time::{Instant, Sleep, sleep};
+
+use crate::connection::Busy;
+use crate::limits::Limits;
+use crate::metrics::Open;
+use crate::problem::Problem;
+use crate::routes::{Permit, Route};
+use crate::transcode::{self, Schema};
+
+/// Messages that are there already go together, up to this size.
+const ENOUGH: usize = 16 * 1024;
+
+/// What an open stream occupies until its end.
+pub(crate) type Occupied = (Permit, Busy, Open);
+
+/// The body of a streaming response.
+pub(crate) struct Events {
+    /// Taken away at the end; dropping it tells the worker to stop.
+    messages: Option<(Stream<Bytes>, Occupied)>,
+    next: u64,
+    heartbeat: Pin<Box<Sleep>>,
+    heartbeat_every: std::time::Duration,
+    /// Resolves when the stream must end, and says why.
+    ending: BoxFuture<'static, Error>,
+    schema: Arc<Schema>,
+    route: Arc<Route>,
+    path: String,
+    context: Context,
+}
+
+impl Events {
+    pub(crate) fn new(
+        messages: Stream<Bytes>,
+        occupied: Occupied,
+        ending: BoxFuture<'static, Error>,
+        (schema, route): (Arc<Schema>, Arc<Route>),
+        (path, context): (String, Context),
+        limits: &Limits,
+    ) -> Self {
+        Self {
+            messages: Some((messages, occupied)),
+            next: 1,
+            heartbeat: Box::pin(sleep(limits.heartbeat)),
+            heartbeat_every: limits.heartbeat,
+            ending,
+            schema,
+            route,
+            path,
+            context,
+        }
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.messages.is_none()
+    }
+
+    pub(crate) fn poll(&mut self, waker: &mut Waker<'_>) -> Poll<Option<Bytes>> {
+        let mut out = Vec::new();
+        while let Some((messages, _)) = &mut self.messages {
+            if let Poll::Ready(error) = self.ending.as_mut().poll(waker) {
+                self.fail(error, &mut out);
+                break;
+            }
+            match messages.poll_next_unpin(waker) {
+                Poll::Ready(Some(Ok(bytes))) => match self.message(&bytes, &mut out) {
+                    Ok(()) if out.len() < ENOUGH => {}
+                    Ok(()) => break,
+                    Err(error) => self.fail(error, &mut out),
+                },
+                Poll::Ready(Some(Err(error))) => self.fail(error, &mut out),
+                Poll::Ready(None) => {
+                    out.extend_from_slice(b"event: done\ndata: {}\n\n");
+                    self.messages = None;
+                }
+                Poll::Pending => break,
+            }
+        }
+        if out.is_empty() {
+            if self.messages.is_none() {
+                return Poll::Ready(None);
+            }
+            if self.heartbeat.as_mut().poll(waker).is_pending() {
+                return Poll::Pending;
+            }
+            out.extend_from_slice(b": heartbeat\n\n");
+        }
+        self.heartbeat.as_mut().reset(Instant::now() + self.heartbeat_every);
+        // The timer must be polled again, or nobody is woken by it.
+        if self.messages.is_some() {
+            let _ = self.heartbeat.as_mut().poll(waker);
+        }
+        Poll::Ready(Some(out.into()))
+    }
+
+    fn message(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
+        let broken = |bad: transcode::BadMessage| Error::new(Code::DataLoss, format!("message cannot be read: {bad}"));
+        if let Some(error) = transcode::error_in(bytes).map_err(broken)? {
+            return Err(error.into());
+        }
+        let json = transcode::to_json(&self.schema, self.route.output, bytes).map_err(broken)?;
+        write!(out, "id: {}\ndata: ", self.next).expect("writing to a vector does not fail");
+        out.extend_from_slice(&json);
+        out.extend_from_slice(b"\n\n");
+        self.next += 1;
+        Ok(())
+    }
+
+    fn fail(&mut self, error: Error, out: &mut Vec<u8>) {
+        let problem = Problem::from(error).json(&self.path, &self.context);
+        out.extend_from_slice(b"event: error\ndata: ");
+        out.extend_from_slice(&problem);
+        out.extend_from_slice(b"\n\n");
+        self.messages = None;
+    }
+}

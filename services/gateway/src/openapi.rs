@@ -1,0 +1,300 @@
+//! `/openapi.json`: every route with its messages, made from the descriptors.
+
+use std::collections::BTreeSet;
+
+use proto::rpc::{Method, Service};
+use serde_json::{Map, Value, json};
+
+use crate::limits::Limits;
+use crate::routes;
+use crate::transcode::{Enum, Field, Form, Kind, Message, MessageId, Schema, Shape};
+
+const DESCRIPTION: &str = "Every method of every service as JSON over HTTP. Keys in requests may be written in lower camel case or as in \
+    the .proto files; answers use lower camel case and leave defaults out. 64-bit integers are strings in answers; \
+    requests may use numbers. Unknown fields are refused.";
+const STREAM: &str = "Server-sent events. Each message has an `id` (1, 2, …) and the response in JSON as its `data`; while there is none, comments \
+    are sent as heartbeats. The last event is `done`, or `error` with a problem as its data: a stream without either was \
+    cut off.";
+/// Code, status and meaning, for the reader of the document.
+const STATUSES: &str = "`INVALID_ARGUMENT`, `OUT_OF_RANGE` 400; `PERMISSION_DENIED` 403; `NOT_FOUND` 404; `ALREADY_EXISTS`, `ABORTED` 409; \
+    `FAILED_PRECONDITION` 422; `RESOURCE_EXHAUSTED` 429; `UNKNOWN`, `INTERNAL`, `DATA_LOSS` 500; `UNIMPLEMENTED` 501; `UNAVAILABLE` 503, or 504 \
+    if the time was up. Answers with 429 and 503 say in `Retry-After` when to try again.";
+
+/// The description of all routes, in OpenAPI 3.1.
+pub fn document(services: &[&Service], schema: &Schema, limits: &Limits) -> Value {
+    let mut schemas = Schemas { schema, done: Map::new(), named: BTreeSet::new() };
+    let mut paths = Map::new();
+    for method in services.iter().flat_map(|service| service.methods) {
+        paths.insert(routes::path(method), schemas.path(method, limits));
+    }
+    schemas.done.insert("Problem".to_owned(), problem());
+    let tags: Vec<Value> = services
+        .iter()
+        .map(|service| json!({"name": service.package, "description": format!("`{}`", service.name)}))
+        .collect();
+    json!({
+        "openapi": "3.1.0",
+        "info": {"title": "http-nats-gateway", "version": env!("CARGO_PKG_VERSION"), "description": DESCRIPTION},
+        "servers": [{"url": "/"}],
+        "tags": tags,
+        "paths": paths,
+        "components": {
+            "schemas": schemas.done,
+            "parameters": {
+                "IdempotencyKey": header("Idempotency-Key", "Two requests with the same key are one request.", &json!({
+                    "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"
+                })),
+                "RequestId": header("X-Request-Id", "Names the request in logs and answers; made up if absent.", &json!({
+                    "type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[A-Za-z0-9._:/+=-]+$"
+                })),
+                "Traceparent": header("traceparent", "W3C trace context.", &json!({"type": "string"})),
+            },
+            "responses": {
+                "Problem": {
+                    "description": format!("The request failed. {STATUSES}"),
+                    "headers": {
+                        "X-Request-Id": {"schema": {"type": "string"}},
+                        "Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}},
+                    },
+                    "content": {"application/problem+json": {"schema": reference("Problem")}},
+                },
+            },
+        },
+    })
+}
+
+struct Schemas<'a> {
+    schema: &'a Schema,
+    done: Map<String, Value>,
+    named: BTreeSet<String>,
+}
+
+impl Schemas<'_> {
+    fn path(&mut self, method: &Method, limits: &Limits) -> Value {
+        let id = |name: &str| self.schema.id(name).expect("every method has its messages");
+        let (input, output) = (id(method.input), id(method.output));
+        let (request, response) = (self.message(input), self.message(output));
+        // Both are objects in components, and may be changed there: the gateway fills in the one and takes out the other.
+        self.without(method.input, "meta")["additionalProperties"] = false.into();
+        self.without(method.output, "error");
+        let answer = if method.streaming {
+            json!({
+                "description": STREAM,
+                "headers": {"X-Request-Id": {"schema": {"type": "string"}}},
+                "content": {"text/event-stream": {"schema": {"type": "string"}, "x-event-data": response}},
+            })
+        } else {
+            json!({
+                "description": "The response.",
+                "headers": {"X-Request-Id": {"schema": {"type": "string"}}},
+                "content": {"application/json": {"schema": response}},
+            })
+        };
+        let parameter = |name: &str| json!({"$ref": format!("#/components/parameters/{name}")});
+        json!({
+            "post": {
+                "operationId": format!("{}.{}", method.package, method.name),
+                "tags": [method.package],
+                "description": format!("Calls `{}`. The body has at most {} bytes.", method.subject, limits.body),
+                "parameters": [parameter("IdempotencyKey"), parameter("RequestId"), parameter("Traceparent")],
+                "requestBody": {"required": true, "content": {"application/json": {"schema": request}}},
+                "responses": {
+                    "200": answer,
+                    "4XX": {"$ref": "#/components/responses/Problem"},
+                    "5XX": {"$ref": "#/components/responses/Problem"},
+                },
+            }
+        })
+    }
+
+    /// Takes the fleet's own field out of a request or a response.
+    fn without(&mut self, message: &str, field: &str) -> &mut Value {
+        let described = self.done.entry(message).or_insert(Value::Null);
+        if let Some(properties) = described["properties"].as_object_mut() {
+            properties.remove(field);
+        }
+        described
+    }
+
+    /// The schema of a message: its own form, or a reference to its entry, which is made on first use.
+    fn message(&mut self, id: MessageId) -> Value {
+        let schema = self.schema;
+        let message = schema.message(id);
+        match message.form {
+            Form::Object => {
+                if self.named.insert(message.name.clone()) {
+                    let described = self.object(message);
+                    self.done.insert(message.name.clone(), described);
+                }
+                reference(&message.name)
+            }
+            Form::Timestamp => json!({"type": "string", "format": "date-time"}),
+            Form::Duration => json!({"type": "string", "pattern": "^-?[0-9]+(\\.[0-9]{1,9})?s$", "examples": ["1.5s"]}),
+            Form::FieldMask => json!({"type": "string", "examples": ["title,reward.gold"]}),
+            Form::Struct => json!({"type": "object", "additionalProperties": true}),
+            Form::Value => json!({"description": "Any JSON value."}),
+            Form::ListValue => json!({"type": "array", "items": true}),
+            Form::Wrapper => self.kind(message.fields[0].kind),
+        }
+    }
+
+    fn object(&mut self, message: &Message) -> Value {
+        let mut properties = Map::new();
+        for field in &message.fields {
+            let mut described = self.field(field);
+            if let Some(oneof) = field.oneof {
+                let (name, members) = &message.oneofs[oneof];
+                let others = message.fields.iter().enumerate();
+                let others = others.filter(|(index, other)| members.contains(*index) && other.number != field.number);
+                let others: Vec<String> = others.map(|(_, other)| format!("`{}`", other.json_name)).collect();
+                let note = format!("One of `{name}`: not together with {}.", others.join(", "));
+                // Beside a reference a description would be ignored by some tools.
+                described = match described.get("$ref") {
+                    Some(_) => json!({"allOf": [described], "description": note}),
+                    None => {
+                        described["description"] = note.into();
+                        described
+                    }
+                };
+            }
+            properties.insert(field.json_name.clone(), described);
+        }
+        json!({"type": "object", "properties": properties})
+    }
+
+    fn field(&mut self, field: &Field) -> Value {
+        let value = self.kind(field.kind);
+        match field.shape {
+            Shape::One => value,
+            Shape::Packed | Shape::List => json!({"type": "array", "items": value}),
+            Shape::Map(_) => json!({"type": "object", "additionalProperties": value}),
+        }
+    }
+
+    fn kind(&mut self, kind: Kind) -> Value {
+        match kind {
+            Kind::Double => json!({"type": "number", "format": "double"}),
+            Kind::Float => json!({"type": "number", "format": "float"}),
+            Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => json!({"type": "integer", "format": "int32"}),
+            Kind::Uint32 | Kind::Fixed32 => {
+                json!({"type": "integer", "format": "int64", "minimum": 0, "maximum": u32::MAX})
+            }
+            Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => {
+                json!({"type": ["string", "integer"], "format": "int64", "pattern": "^-?[0-9]+$"})
+            }
+            Kind::Uint64 | Kind::Fixed64 => {
+                json!({"type": ["string", "integer"], "format": "uint64", "pattern": "^[0-9]+$"})
+            }
+            Kind::Bool => json!({"type": "boolean"}),
+            Kind::String => json!({"type": "string"}),
+            Kind::Bytes => json!({"type": "string", "contentEncoding": "base64"}),
+            Kind::Enum(id) => {
+                let schema = self.schema;
+                self.enumeration(schema.enumeration(id))
+            }
+            Kind::Message(id) => self.message(id),
+        }
+    }
+
+    fn enumeration(&mut self, of: &Enum) -> Value {
+        if of.name == "google.protobuf.NullValue" {
+            return json!({"type": "null"});
+        }
+        if self.named.insert(of.name.clone()) {
+            let names: Vec<&str> = of.values.iter().map(|(name, _)| name.as_str()).collect();
+            self.done.insert(of.name.clone(), json!({"type": "string", "enum": names}));
+        }
+        reference(&of.name)
+    }
+}
+
+fn reference(name: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{name}")})
+}
+
+fn header(name: &str, description: &str, schema: &Value) -> Value {
+    json!({"name": name, "in": "header", "description": description, "schema": schema})
+}
+
+fn problem() -> Value {
+    json!({
+        "type": "object",
+        "description": "RFC 9457.",
+        "required": ["type", "title", "status", "detail", "instance", "code", "request_id", "trace_id"],
+        "properties": {
+            "type": {"type": "string"},
+            "title": {"type": "string", "description": "What the status means."},
+            "status": {"type": "integer"},
+            "detail": {"type": "string", "description": "One sentence for people."},
+            "instance": {"type": "string", "description": "The path that was asked."},
+            "code": {"type": "string", "enum": codes()},
+            "details": {
+                "type": "object",
+                "description": "Facts for programs, for example `field`, `current_revision` or `reason`.",
+                "additionalProperties": {"type": "string"},
+            },
+            "hint": {"type": "string", "description": "What to do about it."},
+            "request_id": {"type": "string"},
+            "trace_id": {"type": "string"},
+        },
+    })
+}
+
+fn codes() -> Vec<&'static str> {
+    (0..).map_while(|number| proto::rpc::Code::try_from(number).ok()).map(|code| code.as_str_name()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fleet() -> Value {
+        document(proto::SERVICES, &Schema::of_the_fleet().unwrap(), &Limits::default())
+    }
+
+    #[test]
+    fn every_method_is_described() {
+        let document = fleet();
+        for method in proto::SERVICES.iter().flat_map(|service| service.methods) {
+            let post = &document["paths"][routes::path(method)]["post"];
+            assert!(post["requestBody"]["content"]["application/json"]["schema"]["$ref"].is_string());
+            let kind = if method.streaming { "text/event-stream" } else { "application/json" };
+            assert!(post["responses"]["200"]["content"][kind]["schema"].is_object(), "{}", method.subject);
+        }
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        fn walk(value: &Value, document: &Value) {
+            match value {
+                Value::Object(members) => {
+                    if let Some(Value::String(target)) = members.get("$ref") {
+                        assert!(document.pointer(&target[1..]).is_some(), "{target}");
+                    }
+                    members.values().for_each(|member| walk(member, document));
+                }
+                Value::Array(items) => items.iter().for_each(|item| walk(item, document)),
+                _ => {}
+            }
+        }
+        let document = fleet();
+        walk(&document, &document);
+    }
+
+    #[test]
+    fn requests_and_responses_are_without_what_the_gateway_handles() {
+        let document = fleet();
+        let schemas = &document["components"]["schemas"];
+        let request = &schemas["quest.v1.GenerateRequest"];
+        assert!(request["properties"].get("meta").is_none());
+        assert_eq!(request["additionalProperties"], false);
+        assert_eq!(request["properties"]["playerId"], json!({"type": "string"}));
+        assert!(schemas["quest.v1.GenerateResponse"]["properties"].get("error").is_none());
+        assert_eq!(schemas["quest.v1.QuestState"]["enum"][1], "QUEST_STATE_OFFERED");
+        assert_eq!(
+            schemas["quest.v1.QuestInfo"]["properties"]["offeredAt"],
+            json!({"type": "string", "format": "date-time"})
+        );
+        assert!(schemas["state.manager.v1.UpdateRequest"]["properties"]["merge"]["description"].is_string());
+    }
+}

@@ -1,0 +1,189 @@
+//! What clients get wrong: each is told what, where, and what would be right.
+
+use gateway::Limits;
+use serde_json::Value;
+
+use crate::client::{Answer, Client, GENERATE};
+use crate::fleet::{Fleet, Running};
+
+fn gateway() -> Running {
+    Fleet::silent().behind_a_gateway()
+}
+
+#[track_caller]
+fn problem(answer: &Answer, status: u16, detail: &str) -> Value {
+    assert_eq!(answer.header("content-type"), "application/problem+json");
+    let problem = answer.json();
+    assert_eq!((answer.status, &problem["detail"]), (status, &Value::from(detail)), "{problem}");
+    assert_eq!(problem["status"], status);
+    assert_eq!(problem["type"], "about:blank");
+    assert_eq!(problem["request_id"], answer.header("x-request-id"));
+    assert_eq!(problem["trace_id"].as_str().unwrap().len(), 32);
+    problem
+}
+
+async fn post(body: &str) -> Answer {
+    let gateway = gateway();
+    gateway.client().await.post(GENERATE, body).await
+}
+
+#[tokio::test]
+async fn invalid_json_is_400_with_line_and_column() {
+    let answer = post("{\n  \"level\": 3,\n  oops\n}").await;
+    let problem = problem(&answer, 400, "line 3, column 3: expected a key in double quotes, but found `o`");
+    assert_eq!(problem["code"], "INVALID_ARGUMENT");
+    assert_eq!(problem["instance"], GENERATE);
+    assert_eq!(problem["details"]["line"], "3");
+    assert_eq!(problem["details"]["column"], "3");
+}
+
+#[tokio::test]
+async fn no_body_is_400() {
+    let problem = problem(&post("").await, 400, "line 1, column 1: expected an object, but the text ends");
+    assert_eq!(problem["hint"], "send at least `{}`");
+}
+
+#[tokio::test]
+async fn text_that_is_not_utf_8_is_400() {
+    let gateway = gateway();
+    let mut client = gateway.client().await;
+    let answer = client.post_with(GENERATE, "content-type: application/json\r\n", b"{\"location\": \"\xff\"}").await;
+    problem(&answer, 400, "line 1, column 15: text is not UTF-8");
+}
+
+#[tokio::test]
+async fn an_unknown_field_is_400_with_the_nearest_one() {
+    let answer = post(r#"{"plyer_id": "p1"}"#).await;
+    let problem = problem(&answer, 400, "line 1, column 2: `plyer_id`: unknown field");
+    assert_eq!(problem["details"]["field"], "plyer_id");
+    assert_eq!(problem["hint"], "did you mean `player_id`?");
+}
+
+#[tokio::test]
+async fn the_wrong_type_is_400_with_its_field() {
+    let answer = post(r#"{"player_id": "p1", "level": "high"}"#).await;
+    let detail = "line 1, column 30: `level`: expected a whole number from 0 to 4294967295, found `high`";
+    assert_eq!(problem(&answer, 400, detail)["details"]["field"], "level");
+}
+
+#[tokio::test]
+async fn meta_in_the_body_is_400_with_the_headers_to_use() {
+    let answer = post(r#"{"meta": {"idempotency_key": "k"}}"#).await;
+    let problem = problem(&answer, 400, "line 1, column 2: `meta`: set by the gateway, not by the caller");
+    assert_eq!(problem["hint"], "use the headers `Idempotency-Key`, `X-Request-Id` and `traceparent`");
+}
+
+#[tokio::test]
+async fn absurd_depth_is_400() {
+    let gateway = gateway();
+    let mut client = gateway.client().await;
+    let deep = format!(r#"{{"merge": {}"#, r#"{"a":"#.repeat(150_000));
+    let answer = client.post("/api/state/manager/v1/update", &deep).await;
+    let detail = "objects and arrays are nested deeper than 64";
+    assert!(problem_detail(&answer).ends_with(detail), "{answer:?}");
+    assert_eq!(answer.status, 400);
+}
+
+fn problem_detail(answer: &Answer) -> String {
+    answer.json()["detail"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn an_unknown_route_is_404_with_the_nearest_ones() {
+    let gateway = gateway();
+    let mut client = gateway.client().await;
+    let answer = client.post("/api/quest/v1/genarate", "{}").await;
+    let near = problem(&answer, 404, "there is nothing at this path");
+    assert_eq!(near["hint"], "did you mean `/api/quest/v1/generate`?");
+    assert_eq!(near["code"], "NOT_FOUND");
+    let answer = client.request("GET", "/").await;
+    assert_eq!(problem(&answer, 404, "there is nothing at this path")["hint"], "`/openapi.json` lists what there is");
+}
+
+#[tokio::test]
+async fn the_wrong_method_is_405_with_the_right_one() {
+    let gateway = gateway();
+    let mut client = gateway.client().await;
+    let answer = client.request("GET", GENERATE).await;
+    problem(&answer, 405, "`GET` is not possible here");
+    assert_eq!(answer.header("allow"), "POST");
+    let answer = client.request("DELETE", "/openapi.json").await;
+    problem(&answer, 405, "`DELETE` is not possible here");
+    assert_eq!(answer.header("allow"), "GET, HEAD");
+}
+
+#[tokio::test]
+async fn another_content_type_is_415() {
+    let gateway = gateway();
+    let mut client = gateway.client().await;
+    let answer = client.post_with(GENERATE, "content-type: text/xml\r\n", "<a/>").await;
+    let refused = problem(&answer, 415, "bodies of the type `text/xml` are not understood");
+    assert_eq!(refused["hint"], "send JSON with the header `Content-Type: application/json`");
+    let answer = client.post_with(GENERATE, "", "{}").await;
+    problem(&answer, 415, "the body has no content type");
+    let headers = "content-type: application/json\r\ncontent-encoding: gzip\r\n";
+    let answer = client.post_with(GENERATE, headers, "{}").await;
+    problem(&answer, 415, "bodies encoded as `gzip` are not understood");
+}
+
+#[tokio::test]
+async fn an_oversized_body_is_413_even_for_a_client_that_sends_all_of_it_first() {
+    let gateway = gateway();
+    let mut client = gateway.client().await;
+    let answer = client.post(GENERATE, &"x".repeat(8 * 1024 * 1024)).await;
+    problem(&answer, 413, "body is longer than 1048576 bytes");
+    assert_eq!(client.request("GET", "/livez").await.status, 200);
+}
+
+#[tokio::test]
+async fn an_oversized_body_in_chunks_is_413() {
+    let limits = Limits { body: 1000, ..Limits::default() };
+    let gateway = Fleet::silent().behind(limits);
+    let mut client = gateway.client().await;
+    let head = format!(
+        "POST {GENERATE} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+    );
+    client.send(head).await.unwrap();
+    for _ in 0..30 {
+        client.send(format!("64\r\n{}\r\n", "x".repeat(100))).await.unwrap();
+    }
+    client.send("0\r\n\r\n").await.unwrap();
+    problem(&client.answer().await, 413, "body is longer than 1000 bytes");
+}
+
+#[tokio::test]
+async fn a_client_that_waits_to_be_told_is_not_told_to_send_too_much() {
+    let gateway = gateway();
+    let mut client = gateway.client().await;
+    let head = format!(
+        "POST {GENERATE} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\nexpect: 100-continue\r\ncontent-length: 9999999\r\n\r\n"
+    );
+    client.send(head).await.unwrap();
+    let answer = client.answer().await;
+    problem(&answer, 413, "body is longer than 1048576 bytes");
+    assert!(answer.closes());
+}
+
+#[tokio::test]
+async fn a_wrong_idempotency_key_is_400() {
+    let too_long = "k".repeat(256);
+    for key in ["", "two words", "ü", &too_long] {
+        let gateway = gateway();
+        let mut client = gateway.client().await;
+        let headers = format!("content-type: application/json\r\nidempotency-key: {key}\r\n");
+        let answer = client.post_with(GENERATE, &headers, "{}").await;
+        problem(&answer, 400, "header `Idempotency-Key` must be 1 to 255 visible ASCII characters");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_http_is_refused_and_the_gateway_lives_on() {
+    let gateway = gateway();
+    for nonsense in ["\x16\x03\x01\x02\n\n", "GET\r\n\r\n", "POST / HTTP/9.9\r\n\r\n"] {
+        let mut client = Client::connect(gateway.address).await;
+        client.send(nonsense).await.unwrap();
+        let rest = client.rest().await;
+        assert!(rest.is_empty() || rest.starts_with("HTTP/1.1 400"), "{rest}");
+    }
+    assert_eq!(gateway.client().await.request("GET", "/livez").await.status, 200);
+}

@@ -1,0 +1,147 @@
+//! A fleet made of closures, and a gateway in front of it.
+
+use std::future::pending;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use gateway::{Gateway, Limits, Metrics};
+use prost::Message as _;
+use proto::quest::v1::{GenerateRequest, GenerateResponse, QuestInfo};
+use proto::rpc::{Error, Method, Stream, Transport};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::client::Client;
+
+/// No test waits longer than that for what must happen.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+type Unary = dyn Fn(&'static Method, Bytes) -> BoxFuture<'static, Result<Bytes, Error>> + Send + Sync;
+type Streaming = dyn Fn(&'static Method, Bytes) -> BoxFuture<'static, Result<Stream<Bytes>, Error>> + Send + Sync;
+
+/// Answers in the place of the fleet. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Fleet {
+    unary: Arc<Unary>,
+    streaming: Arc<Streaming>,
+}
+
+impl Transport for Fleet {
+    fn unary<'a>(&'a self, method: &'static Method, request: Bytes) -> BoxFuture<'a, Result<Bytes, Error>> {
+        (self.unary)(method, request)
+    }
+
+    fn streaming<'a>(&'a self, method: &'static Method, request: Bytes) -> BoxFuture<'a, Result<Stream<Bytes>, Error>> {
+        (self.streaming)(method, request)
+    }
+}
+
+impl Fleet {
+    /// Nobody answers anything.
+    pub(crate) fn silent() -> Self {
+        Self { unary: Arc::new(|_, _| Box::pin(pending())), streaming: Arc::new(|_, _| Box::pin(pending())) }
+    }
+
+    /// Answers plain methods with what `answer` makes of the request.
+    pub(crate) fn answering<F>(answer: impl Fn(Bytes) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<Bytes, Error>> + Send + 'static,
+    {
+        let unary = Arc::new(move |_: &'static Method, request| -> BoxFuture<'static, _> { Box::pin(answer(request)) });
+        Self { unary, ..Self::silent() }
+    }
+
+    /// Makes a quest that says what was asked.
+    pub(crate) fn quests() -> Self {
+        Self::answering(|request| async move {
+            let request: GenerateRequest = proto::rpc::decode(request)?;
+            Ok(quest(&request).encode_to_vec().into())
+        })
+    }
+
+    /// Answers streaming methods with `stream`.
+    pub(crate) fn streaming(stream: impl Fn() -> Result<Stream<Bytes>, Error> + Send + Sync + 'static) -> Self {
+        let streaming = Arc::new(move |_: &'static Method, _| -> BoxFuture<'static, _> {
+            let stream = stream();
+            Box::pin(async move { stream })
+        });
+        Self { streaming, ..Self::silent() }
+    }
+
+    pub(crate) fn behind_a_gateway(self) -> Running {
+        self.behind(Limits::default())
+    }
+
+    pub(crate) fn behind(self, limits: Limits) -> Running {
+        Running::on(TcpListener::bind("127.0.0.1:0").unwrap(), self, limits)
+    }
+}
+
+pub(crate) fn quest(request: &GenerateRequest) -> GenerateResponse {
+    GenerateResponse {
+        error: None,
+        quest: Some(QuestInfo {
+            player_id: request.player_id.clone(),
+            level: request.level,
+            title: "The \"lost\" cat".to_owned(),
+            revision: 7,
+            ..QuestInfo::default()
+        }),
+    }
+}
+
+/// A gateway that serves until it is stopped or dropped.
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    serving: JoinHandle<()>,
+}
+
+impl Running {
+    pub(crate) fn on(listener: TcpListener, fleet: Fleet, limits: Limits) -> Self {
+        let address = listener.local_addr().unwrap();
+        let gateway = Arc::new(Gateway::new(fleet, limits, Metrics::default()).unwrap());
+        let (stop, stopped) = oneshot::channel();
+        let serving = tokio::spawn(async move {
+            let stopped = async {
+                // A dropped sender is no order.
+                if stopped.await.is_err() {
+                    pending::<()>().await;
+                }
+            };
+            gateway::serve(listener, gateway, stopped).await.unwrap();
+        });
+        Self { address, stop: Some(stop), serving }
+    }
+
+    pub(crate) async fn client(&self) -> Client {
+        Client::connect(self.address).await
+    }
+
+    /// Gives the order to stop.
+    pub(crate) fn stop(&mut self) {
+        self.stop.take().expect("stopped once").send(()).unwrap();
+    }
+
+    /// Waits until the gateway has heard the order: from then on it takes no connections.
+    pub(crate) async fn refuses(&self) {
+        let refused = async { while TcpStream::connect(self.address).await.is_ok() {} };
+        timeout(DEADLINE, refused).await.expect("stops in time");
+    }
+
+    /// Waits until the gateway has ended.
+    pub(crate) async fn ended(&mut self) {
+        timeout(DEADLINE, &mut self.serving).await.expect("ends in time").unwrap();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
