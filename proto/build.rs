@@ -29,11 +29,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .file_descriptor_set();
     fs::write(out.join("descriptors.binpb"), without_source_info(&set).encode_to_vec())?;
 
-    let ours: Vec<&FileDescriptorProto> = set
-        .file
-        .iter()
-        .filter(|file| !file.package().starts_with("google."))
-        .collect();
+    let ours: Vec<&FileDescriptorProto> =
+        set.file.iter().filter(|file| !file.package().starts_with("google.")).collect();
     fs::write(out.join("contract.rs"), contract(&ours)?)?;
 
     let mut config = prost_build::Config::new();
@@ -73,9 +70,7 @@ struct Contracts;
 
 impl prost_build::ServiceGenerator for Contracts {
     fn generate(&mut self, service: prost_build::Service, out: &mut String) {
-        Contract(&service)
-            .write(out)
-            .expect("writing to a string does not fail");
+        Contract(&service).write(out).expect("writing to a string does not fail");
     }
 }
 
@@ -83,14 +78,7 @@ struct Contract<'a>(&'a prost_build::Service);
 
 impl Contract<'_> {
     fn write(&self, out: &mut String) -> std::fmt::Result {
-        let prost_build::Service {
-            name,
-            package,
-            proto_name,
-            comments,
-            methods,
-            ..
-        } = self.0;
+        let prost_build::Service { name, package, proto_name, comments, methods, .. } = self.0;
         let table = screaming(proto_name);
 
         writeln!(out, "/// The methods of `{package}.{proto_name}`.")?;
@@ -158,10 +146,7 @@ impl Contract<'_> {
             "/// Calls a remote [`{name}`].\n#[derive(Clone, Debug)]\npub struct {name}Client(crate::rpc::Channel);\n"
         )?;
         writeln!(out, "impl From<crate::rpc::Channel> for {name}Client {{")?;
-        writeln!(
-            out,
-            "    fn from(channel: crate::rpc::Channel) -> Self {{\n        Self(channel)\n    }}\n}}\n"
-        )?;
+        writeln!(out, "    fn from(channel: crate::rpc::Channel) -> Self {{\n        Self(channel)\n    }}\n}}\n")?;
         writeln!(out, "impl {name} for {name}Client {{")?;
         for (index, method) in methods.iter().enumerate() {
             let verb = if method.server_streaming { "streaming" } else { "unary" };
@@ -178,12 +163,7 @@ impl Contract<'_> {
 }
 
 fn signature(method: &prost_build::Method) -> String {
-    format!(
-        "fn {}(&self, request: {}) -> impl Future<Output = {}>",
-        method.name,
-        method.input_type,
-        output(method)
-    )
+    format!("fn {}(&self, request: {}) -> impl Future<Output = {}>", method.name, method.input_type, output(method))
 }
 
 fn output(method: &prost_build::Method) -> String {
@@ -204,11 +184,7 @@ fn contract(files: &[&FileDescriptorProto]) -> Result<String, Box<dyn std::error
 
     for file in files {
         let package = file.package();
-        let folder = Path::new(file.name())
-            .parent()
-            .unwrap_or(Path::new(""))
-            .display()
-            .to_string();
+        let folder = Path::new(file.name()).parent().unwrap_or(Path::new("")).display().to_string();
         if folder != package.replace('.', "/") {
             return Err(format!(
                 "{}: package `{package}` belongs into the folder `{}`",
@@ -225,11 +201,9 @@ fn contract(files: &[&FileDescriptorProto]) -> Result<String, Box<dyn std::error
             let path = format!("crate::{}::{}", rust_path(package), message.name());
             let is_request = requests.contains(full.as_str());
             if is_request && !first_field_is(message, META) {
-                return Err(format!(
-                    "{}: request `{full}` must start with `common.v1.Meta meta = 1`",
-                    file.name()
-                )
-                .into());
+                return Err(
+                    format!("{}: request `{full}` must start with `common.v1.Meta meta = 1`", file.name()).into()
+                );
             }
             if responses.contains(full.as_str()) {
                 if !first_field_is(message, ERROR) {
@@ -285,17 +259,12 @@ fn contract(files: &[&FileDescriptorProto]) -> Result<String, Box<dyn std::error
 
 fn methods<'a>(files: &'a [&FileDescriptorProto]) -> impl Iterator<Item = (&'a str, &'a MethodDescriptorProto)> {
     files.iter().flat_map(|file| {
-        file.service
-            .iter()
-            .flat_map(|service| service.method.iter().map(|method| (file.package(), method)))
+        file.service.iter().flat_map(|service| service.method.iter().map(|method| (file.package(), method)))
     })
 }
 
 fn first_field_is(message: &DescriptorProto, type_name: &str) -> bool {
-    message
-        .field
-        .iter()
-        .any(|field| field.number() == 1 && field.type_name() == type_name)
+    message.field.iter().any(|field| field.number() == 1 && field.type_name() == type_name)
 }
 
 /// `ai.model.v1` and `Selected` give `evt.ai.model.selected.v1`.

@@ -1,5 +1,90 @@
 //! natsctl: the operator's tool over a fleet of services on NATS. A library, so that the thin binary has nothing to test.
 
+mod apply;
+mod artifacts;
+mod cli;
+mod commands;
+pub mod contract;
 pub mod fleet;
+mod invocation;
+mod journal;
+pub mod local;
+mod lock;
+pub mod manifest;
 pub mod nats;
 pub mod plan;
+pub mod problem;
+mod report;
+mod status;
+pub mod units;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{CommandFactory as _, Parser as _};
+use cli::{Cli, Command};
+use invocation::Invocation;
+use report::Report;
+
+/// Does what was typed, prints the outcome, and says how the process ends.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let cli = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => return report::usage(&error),
+    };
+    if !matches!(cli.command, Command::Supervise) {
+        report::log(cli.global.verbose);
+    }
+    let typed: Vec<String> = arguments.iter().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
+    let format = cli.global.output;
+    match execute(cli, format!("natsctl {}", typed.join(" "))) {
+        Ok(code) => code,
+        Err(error) => report::failure(&error, format),
+    }
+}
+
+/// The runtime is of one thread: the supervisor's children die with the thread that started them, so that must be the main one.
+fn execute(cli: Cli, command_line: String) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Command::Completions { shell } => {
+            return Ok(report::completions(shell, &mut Cli::command()));
+        }
+        Command::Shim { arguments } => return local::shim::main(arguments),
+        Command::Supervise => {
+            let dir = cli.global.state_dir.context("`supervise` needs `--state-dir`")?;
+            return local::supervisor::main(&dir);
+        }
+        _ => {}
+    }
+    let format = cli.global.output;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let invocation = Invocation::new(cli.global, command_line)?;
+        tokio::select! {
+            report = dispatch(cli.command, &invocation) => Ok(report?.print(format)),
+            _ = tokio::signal::ctrl_c() => Ok(report::interrupted()),
+        }
+    })
+}
+
+async fn dispatch(command: Command, invocation: &Invocation) -> anyhow::Result<Report> {
+    match command {
+        Command::Validate(command) => command.run(invocation),
+        Command::Plan(command) => command.run(invocation).await,
+        Command::Deploy(command) => command.run(invocation).await,
+        Command::Status(command) => command.run(invocation).await,
+        Command::Logs(command) => command.run(invocation).await,
+        Command::Restart(command) => command.run(invocation).await,
+        Command::Scale(command) => command.run(invocation).await,
+        Command::Rollback(command) => command.run(invocation).await,
+        Command::Down(command) => command.run(invocation).await,
+        Command::Env(command) => command.run(invocation).await,
+        Command::Nats(command) => command.run(invocation).await,
+        Command::Proto(command) => command.run(invocation),
+        Command::Schema(command) => command.run(invocation),
+        Command::Doctor(command) => command.run(invocation),
+        Command::Completions { .. } | Command::Supervise | Command::Shim { .. } => Ok(Report::silent()),
+    }
+}

@@ -1,1 +1,7 @@
-fn main() {}
+//! natsctl.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    natsctl::run(std::env::args_os())
+}

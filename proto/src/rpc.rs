@@ -88,11 +88,7 @@ pub struct Error {
 impl Error {
     /// An error with this code; `message` is one sentence, lower case, without a full stop.
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-            details: BTreeMap::new(),
-        }
+        Self { code, message: message.into(), details: BTreeMap::new() }
     }
 
     /// INVALID_ARGUMENT: the request can never succeed as it is.
@@ -122,10 +118,7 @@ impl Error {
 
     /// UNIMPLEMENTED, for a method that `service` does not have.
     pub fn unimplemented(service: &Service, method: impl fmt::Display) -> Self {
-        Self::new(
-            Code::Unimplemented,
-            format!("`{}` has no method `{method}`", service.name),
-        )
+        Self::new(Code::Unimplemented, format!("`{}` has no method `{method}`", service.name))
     }
 
     /// Adds a fact for programs.
@@ -166,21 +159,13 @@ impl std::error::Error for Error {}
 
 impl From<Error> for common::Error {
     fn from(error: Error) -> Self {
-        Self {
-            code: error.code.into(),
-            message: error.message.into_owned(),
-            details: error.details,
-        }
+        Self { code: error.code.into(), message: error.message.into_owned(), details: error.details }
     }
 }
 
 impl From<common::Error> for Error {
     fn from(error: common::Error) -> Self {
-        Self {
-            code: error.code(),
-            message: error.message.into(),
-            details: error.details,
-        }
+        Self { code: error.code(), message: error.message.into(), details: error.details }
     }
 }
 
@@ -208,11 +193,7 @@ impl Reply {
 
     /// Encodes the answers of a streaming method as they come.
     pub fn stream<M: Response>(stream: Stream<M>) -> Self {
-        Self::Stream(
-            stream
-                .map(|item| item.map(|message| message.encode_to_vec().into()))
-                .boxed(),
-        )
+        Self::Stream(stream.map(|item| item.map(|message| message.encode_to_vec().into())).boxed())
     }
 }
 
@@ -304,10 +285,7 @@ impl<S: Server> InProcess<S> {
     ) -> Pin<Box<dyn Future<Output = Result<Reply, Error>> + Send>> {
         let server = Arc::clone(&self.0);
         Box::pin(async move {
-            let index = S::SERVICE
-                .methods
-                .iter()
-                .position(|known| known.subject == method.subject);
+            let index = S::SERVICE.methods.iter().position(|known| known.subject == method.subject);
             let index = index.ok_or_else(|| Error::unimplemented(S::SERVICE, method.name))?;
             server.call(index, request).await
         })
@@ -319,10 +297,7 @@ impl<S: Server> Transport for InProcess<S> {
         Box::pin(async move {
             match self.call(method, request).await? {
                 Reply::Message(bytes) => Ok(bytes),
-                Reply::Stream(_) => Err(Error::internal(format_args!(
-                    "`{}` answers with a stream",
-                    method.subject
-                ))),
+                Reply::Stream(_) => Err(Error::internal(format_args!("`{}` answers with a stream", method.subject))),
             }
         })
     }

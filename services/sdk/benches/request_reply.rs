@@ -22,22 +22,11 @@ const PAYLOAD: usize = 256;
 const CONCURRENCIES: [usize; 3] = [1, 64, 256];
 
 fn main() {
-    let arguments: Vec<String> = env::args()
-        .skip(1)
-        .filter(|argument| !argument.starts_with("--"))
-        .collect();
+    let arguments: Vec<String> = env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     match arguments.first().map(String::as_str) {
         Some("worker") => worker(&arguments[1], link(&arguments[2..])),
-        Some("caller") => caller(
-            &arguments[1],
-            number(&arguments[2]),
-            number(&arguments[3]),
-            link(&arguments[4..]),
-        ),
-        _ => compare(
-            arguments.first().map_or(3, |text| number(text)),
-            arguments.get(1).map_or(5, |text| number(text)),
-        ),
+        Some("caller") => caller(&arguments[1], number(&arguments[2]), number(&arguments[3]), link(&arguments[4..])),
+        _ => compare(arguments.first().map_or(3, |text| number(text)), arguments.get(1).map_or(5, |text| number(text))),
     }
 }
 
@@ -47,10 +36,7 @@ fn number(text: &str) -> usize {
 
 /// The link as arguments of a child process: URL, and for TLS the folder of the certificates, user and password.
 fn link(arguments: &[String]) -> LinkSettings {
-    let mut link = LinkSettings {
-        urls: vec![arguments[0].clone()],
-        ..LinkSettings::default()
-    };
+    let mut link = LinkSettings { urls: vec![arguments[0].clone()], ..LinkSettings::default() };
     if let [_, authority, certificate, key, user, password] = arguments {
         link.ca_file = Some(authority.into());
         link.client_certificate = Some((certificate.into(), key.into()));
@@ -76,10 +62,7 @@ struct Echo;
 
 impl Llm for Echo {
     async fn infer(&self, request: InferRequest) -> Result<InferResponse, Error> {
-        Ok(InferResponse {
-            text: request.prompt,
-            ..InferResponse::default()
-        })
+        Ok(InferResponse { text: request.prompt, ..InferResponse::default() })
     }
     async fn infer_stream(&self, _: InferStreamRequest) -> Result<Stream<InferStreamResponse>, Error> {
         Err(Error::invalid("unused"))
@@ -89,21 +72,15 @@ impl Llm for Echo {
 fn worker(variant: &str, link: LinkSettings) {
     match variant {
         "sdk" => current_thread().block_on(async {
-            let fleet = Fleet::connect(Settings {
-                concurrency: 1000,
-                ..Settings::for_service("worker", link)
-            })
-            .await
-            .expect("NATS");
+            let fleet = Fleet::connect(Settings { concurrency: 1000, ..Settings::for_service("worker", link) })
+                .await
+                .expect("NATS");
             let (_order, stop) = Stop::new();
             sdk::serve(&fleet, LlmServer(Echo), stop).await.expect("serving");
         }),
         "stock" => multi_thread().block_on(async {
             let client = stock(&link).await;
-            let mut requests = client
-                .queue_subscribe("svc.ai.llm.v1.infer", "workers".into())
-                .await
-                .expect("NATS");
+            let mut requests = client.queue_subscribe("svc.ai.llm.v1.infer", "workers".into()).await.expect("NATS");
             while let Some(request) = requests.next().await {
                 if let Some(reply) = request.reply {
                     client.publish(reply, request.payload).await.expect("NATS");
@@ -119,14 +96,9 @@ fn caller(variant: &str, concurrency: usize, seconds: usize, link: LinkSettings)
     let time = Duration::from_secs(seconds as u64);
     let mut latencies = match variant {
         "sdk" => current_thread().block_on(async {
-            let fleet = Fleet::connect(Settings::for_service("caller", link))
-                .await
-                .expect("NATS");
+            let fleet = Fleet::connect(Settings::for_service("caller", link)).await.expect("NATS");
             let client: LlmClient = fleet.client();
-            let request = InferRequest {
-                prompt: "x".repeat(PAYLOAD),
-                ..InferRequest::default()
-            };
+            let request = InferRequest { prompt: "x".repeat(PAYLOAD), ..InferRequest::default() };
             drive(concurrency, time, move || {
                 let (client, request) = (client.clone(), request.clone());
                 async move { client.infer(request).await.is_ok() }
@@ -146,12 +118,7 @@ fn caller(variant: &str, concurrency: usize, seconds: usize, link: LinkSettings)
     };
     latencies.sort_unstable();
     let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize];
-    println!(
-        "{} {} {}",
-        latencies.len() as f64 / time.as_secs_f64(),
-        at(0.5),
-        at(0.99)
-    );
+    println!("{} {} {}", latencies.len() as f64 / time.as_secs_f64(), at(0.5), at(0.99));
 }
 
 async fn stock(link: &LinkSettings) -> async_nats::Client {
@@ -165,9 +132,8 @@ async fn stock(link: &LinkSettings) -> async_nats::Client {
             .add_root_certificates(authority.clone())
             .add_client_certificate(certificate.clone(), key.clone())
             .require_tls(true);
-        options = options
-            .user_and_password(user.clone(), password.clone())
-            .custom_inbox_prefix(format!("_INBOX_{user}"));
+        options =
+            options.user_and_password(user.clone(), password.clone()).custom_inbox_prefix(format!("_INBOX_{user}"));
     }
     options.connect(link.urls.as_slice()).await.expect("NATS")
 }
@@ -207,17 +173,11 @@ async fn drive<F: Future<Output = bool> + Send + 'static>(
 }
 
 fn current_thread() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime")
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
 fn multi_thread() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime")
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime")
 }
 
 // ---------------------------------------------------------------------------------------------- the ceiling
@@ -233,10 +193,7 @@ impl Raw {
         let address = link.urls[0].trim_start_matches("nats://");
         let stream = TcpStream::connect(address).expect("NATS");
         stream.set_nodelay(true).expect("a TCP socket");
-        let mut raw = Self {
-            stream,
-            buffer: Vec::new(),
-        };
+        let mut raw = Self { stream, buffer: Vec::new() };
         raw.stream
             .write_all(format!("CONNECT {{\"verbose\":false,\"headers\":true}}\r\nSUB {subject} 1\r\n").as_bytes())
             .expect("NATS");
@@ -254,10 +211,7 @@ impl Raw {
             let mut next = at + end + 2;
             if line.starts_with(b"MSG ") {
                 let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
-                let size: usize = std::str::from_utf8(words[words.len() - 1])
-                    .expect("a size")
-                    .parse()
-                    .expect("a size");
+                let size: usize = std::str::from_utf8(words[words.len() - 1]).expect("a size").parse().expect("a size");
                 next += size + 2;
                 if self.buffer.len() < next {
                     break;
@@ -290,10 +244,7 @@ fn raw_worker(link: &LinkSettings) {
 
 fn raw_caller(link: &LinkSettings, concurrency: usize, time: Duration) -> Vec<u32> {
     let mut raw = Raw::connect(link, "_INBOX.raw");
-    let request = format!(
-        "PUB svc.ai.llm.v1.infer _INBOX.raw {PAYLOAD}\r\n{}\r\n",
-        "x".repeat(PAYLOAD)
-    );
+    let request = format!("PUB svc.ai.llm.v1.infer _INBOX.raw {PAYLOAD}\r\n{}\r\n", "x".repeat(PAYLOAD));
     let mut sent = std::collections::VecDeque::new();
     let mut latencies = Vec::new();
     let warm = Instant::now() + Duration::from_millis(300);
@@ -330,13 +281,7 @@ impl Drop for Process {
 
 fn spawn(arguments: &[String]) -> Process {
     let program = env::current_exe().expect("this program");
-    Process(
-        Command::new(program)
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("a process"),
-    )
+    Process(Command::new(program).args(arguments).stdout(Stdio::piped()).spawn().expect("a process"))
 }
 
 /// Requests per second, median and 99th percentile in microseconds.
@@ -353,37 +298,18 @@ fn measure(
         // It has no way to see that nobody serves yet.
         std::thread::park_timeout(Duration::from_millis(300));
     }
-    let mut caller = spawn(&words(
-        &[
-            "caller".into(),
-            variant.into(),
-            concurrency.to_string(),
-            seconds.to_string(),
-        ],
-        caller,
-    ));
+    let mut caller =
+        spawn(&words(&["caller".into(), variant.into(), concurrency.to_string(), seconds.to_string()], caller));
     let mut line = String::new();
-    BufReader::new(caller.0.stdout.take().expect("a pipe"))
-        .read_line(&mut line)
-        .expect("a line");
-    let figures: Vec<f64> = line
-        .split_whitespace()
-        .map(|word| word.parse().expect("a figure"))
-        .collect();
+    BufReader::new(caller.0.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
+    let figures: Vec<f64> = line.split_whitespace().map(|word| word.parse().expect("a figure")).collect();
     figures.try_into().expect("three figures")
 }
 
 fn compare(seconds: usize, rounds: usize) {
     println!("medians of {rounds} rounds of {seconds} s; ratios are medians of ratios within a round");
     let plain = NatsServer::start();
-    table(
-        "plain",
-        &["stock", "sdk", "raw"],
-        seconds,
-        rounds,
-        &plain.link(),
-        &plain.link(),
-    );
+    table("plain", &["stock", "sdk", "raw"], seconds, rounds, &plain.link(), &plain.link());
     drop(plain);
     let secured = NatsServer::secured(&[
         User {
@@ -397,11 +323,7 @@ fn compare(seconds: usize, rounds: usize) {
                 "$SRV.>",
             ],
         },
-        User {
-            name: "caller",
-            publish: &["svc.ai.llm.v1.*", "_INBOX_worker.>"],
-            subscribe: &["_INBOX_caller.>"],
-        },
+        User { name: "caller", publish: &["svc.ai.llm.v1.*", "_INBOX_worker.>"], subscribe: &["_INBOX_caller.>"] },
     ]);
     table(
         "mutual TLS and permissions",
@@ -428,13 +350,7 @@ fn table(title: &str, variants: &[&str], seconds: usize, rounds: usize, worker: 
         for (index, variant) in variants.iter().enumerate() {
             let column = |column: usize| median(figures[index].iter().map(|round| round[column]).collect());
             let ratio = |column: usize| {
-                median(
-                    figures[index]
-                        .iter()
-                        .zip(&figures[0])
-                        .map(|(own, stock)| own[column] / stock[column])
-                        .collect(),
-                )
+                median(figures[index].iter().zip(&figures[0]).map(|(own, stock)| own[column] / stock[column]).collect())
             };
             println!(
                 "{concurrency:>11} {variant:>6} {:>12.0} {:>8.0} {:>8.0} {:>10.2} {:>10.2}",

@@ -55,10 +55,7 @@ impl Breaker {
             State::Open { until } => {
                 let wait = until.saturating_duration_since(Instant::now());
                 if wait.is_zero() {
-                    *state = State::HalfOpen {
-                        successes: 0,
-                        probing: true,
-                    };
+                    *state = State::HalfOpen { successes: 0, probing: true };
                     None
                 } else {
                     Some(wait)
@@ -71,10 +68,7 @@ impl Breaker {
             }
         };
         match wait {
-            None => Ok(Pass {
-                breaker: Arc::clone(self),
-                settled: false,
-            }),
+            None => Ok(Pass { breaker: Arc::clone(self), settled: false }),
             Some(wait) => Err(Error::unavailable(format_args!(
                 "circuit to `{destination}` is open after {OPENS_AFTER} failures in a row"
             ))
@@ -90,15 +84,13 @@ impl Breaker {
             (State::Closed { failures }, Outcome::Failure) if failures + 1 >= OPENS_AFTER => open(),
             (State::Closed { failures }, Outcome::Failure) => State::Closed { failures: failures + 1 },
             (State::HalfOpen { successes, .. }, Outcome::Success) if successes + 1 >= CLOSES_AFTER => State::default(),
-            (State::HalfOpen { successes, .. }, Outcome::Success) => State::HalfOpen {
-                successes: successes + 1,
-                probing: false,
-            },
+            (State::HalfOpen { successes, .. }, Outcome::Success) => {
+                State::HalfOpen { successes: successes + 1, probing: false }
+            }
             (State::HalfOpen { .. }, Outcome::Failure) => open(),
-            (State::HalfOpen { successes, .. }, Outcome::Unknown) => State::HalfOpen {
-                successes: *successes,
-                probing: false,
-            },
+            (State::HalfOpen { successes, .. }, Outcome::Unknown) => {
+                State::HalfOpen { successes: *successes, probing: false }
+            }
             // A call that was let through before the circuit opened says nothing new.
             (State::Open { .. }, _) | (State::Closed { .. }, Outcome::Unknown) => return,
         };
@@ -142,9 +134,7 @@ impl Drop for Pass {
 }
 
 fn open() -> State {
-    State::Open {
-        until: Instant::now() + HALF_OPEN_AFTER,
-    }
+    State::Open { until: Instant::now() + HALF_OPEN_AFTER }
 }
 
 /// A panic elsewhere does not make these states wrong.
@@ -212,10 +202,7 @@ mod tests {
         let breaker = Arc::new(Breaker::default());
         for _ in 0..20 {
             let _ = call(&breaker, Err(Error::invalid("no")));
-            let _ = call(
-                &breaker,
-                Err(Error::unavailable("gone").with_detail(reason::KEY, reason::DISCONNECTED)),
-            );
+            let _ = call(&breaker, Err(Error::unavailable("gone").with_detail(reason::KEY, reason::DISCONNECTED)));
         }
         assert!(!is_open(&breaker));
     }

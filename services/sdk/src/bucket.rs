@@ -52,10 +52,7 @@ impl From<WriteError> for Error {
 
 impl Bucket {
     pub(crate) fn new(fleet: Fleet, name: &str) -> Self {
-        Self {
-            fleet,
-            name: name.to_owned(),
-        }
+        Self { fleet, name: name.to_owned() }
     }
 
     /// The newest value; `None` if there is none or it was deleted.
@@ -90,14 +87,11 @@ impl Bucket {
     /// Conflict if it is not.
     pub async fn update(&self, key: &str, value: Bytes, expected: u64) -> Result<u64, WriteError> {
         let store = self.fleet.link().store(&self.name).await.map_err(WriteError::Failed)?;
-        store
-            .update(key, value, expected)
-            .await
-            .map_err(|error| match error.kind() {
-                UpdateErrorKind::WrongLastRevision => WriteError::Conflict,
-                UpdateErrorKind::InvalidKey => WriteError::Failed(self.invalid(key)),
-                _ => WriteError::Failed(self.failed("write", key, &error)),
-            })
+        store.update(key, value, expected).await.map_err(|error| match error.kind() {
+            UpdateErrorKind::WrongLastRevision => WriteError::Conflict,
+            UpdateErrorKind::InvalidKey => WriteError::Failed(self.invalid(key)),
+            _ => WriteError::Failed(self.failed("write", key, &error)),
+        })
     }
 
     /// Writes a value, whatever is there, and returns its revision.
@@ -106,10 +100,7 @@ impl Bucket {
     /// UNAVAILABLE if the write was not confirmed.
     pub async fn put(&self, key: &str, value: Bytes) -> Result<u64, Error> {
         let store = self.fleet.link().store(&self.name).await?;
-        store
-            .put(key, value)
-            .await
-            .map_err(|error| self.failed("write", key, &error))
+        store.put(key, value).await.map_err(|error| self.failed("write", key, &error))
     }
 
     /// Deletes a value; its history stays.
@@ -118,10 +109,7 @@ impl Bucket {
     /// UNAVAILABLE if the deletion was not confirmed.
     pub async fn delete(&self, key: &str) -> Result<(), Error> {
         let store = self.fleet.link().store(&self.name).await?;
-        store
-            .delete(key)
-            .await
-            .map_err(|error| self.failed("delete", key, &error))
+        store.delete(key).await.map_err(|error| self.failed("delete", key, &error))
     }
 
     /// The newest value of every key that matches `filter` (`player1.*`, `>`), ordered by key.
@@ -141,14 +129,13 @@ impl Bucket {
             .map_err(|error| self.failed("list", filter, &error))?;
         subjects.sort_unstable();
         let prefix = self.subject("");
-        let keys = subjects
-            .iter()
-            .map(|subject| subject.strip_prefix(&prefix).unwrap_or(subject));
-        let entries: Vec<Option<Entry>> = futures::stream::iter(keys)
-            .map(|key| self.get(key))
-            .buffered(READS_AT_ONCE)
-            .try_collect()
-            .await?;
+        // Owned keys and handles: the compiler cannot show that a stream of borrowing futures may move between threads.
+        let reads = subjects.into_iter().map(move |subject| {
+            let bucket = self.clone();
+            let key = subject.strip_prefix(&prefix).unwrap_or(&subject).to_owned();
+            async move { bucket.get(&key).await }
+        });
+        let entries: Vec<Option<Entry>> = futures::stream::iter(reads).buffered(READS_AT_ONCE).try_collect().await?;
         Ok(entries.into_iter().flatten().collect())
     }
 
@@ -176,12 +163,7 @@ impl Bucket {
     }
 
     async fn stream(&self) -> Result<Stream<()>, Error> {
-        let stream = self
-            .fleet
-            .link()
-            .jetstream
-            .get_stream_no_info(format!("KV_{}", self.name))
-            .await;
+        let stream = self.fleet.link().jetstream.get_stream_no_info(format!("KV_{}", self.name)).await;
         stream.map_err(|error| Error::internal(format_args!("bucket `{}`: {error}", self.name)))
     }
 
@@ -194,18 +176,11 @@ impl Bucket {
             return None;
         }
         let key = message.subject.strip_prefix(&self.subject(""))?.to_owned();
-        Some(Entry {
-            key,
-            value: message.payload,
-            revision: message.sequence,
-        })
+        Some(Entry { key, value: message.payload, revision: message.sequence })
     }
 
     fn failed(&self, verb: &str, key: &str, error: &dyn std::fmt::Display) -> Error {
-        Error::unavailable(format_args!(
-            "failed to {verb} `{key}` in bucket `{}`: {error}",
-            self.name
-        ))
+        Error::unavailable(format_args!("failed to {verb} `{key}` in bucket `{}`: {error}", self.name))
     }
 
     fn invalid(&self, key: &str) -> Error {

@@ -52,14 +52,7 @@ async fn call(fleet: &Fleet, method: &'static Method, request: Bytes) -> Result<
         // An attempt that can be repeated leaves time for the repetition.
         let patience = context.remaining() / attempts_left;
         let payload = wire::with_meta(&request, context.meta(patience));
-        let result = attempt_once(
-            &fleet.link(),
-            method,
-            payload,
-            headers(&context),
-            Instant::now() + patience,
-        )
-        .await;
+        let result = attempt_once(&fleet.link(), method, payload, headers(&context), Instant::now() + patience).await;
         pass.settle(&result);
         Calls::count(method.subject, result.as_ref().err());
         match result {
@@ -88,10 +81,7 @@ async fn attempt_once(
 ) -> Result<Bytes, Error> {
     fits(link, method, &payload)?;
     let (ticket, answer) = link.inbox.one();
-    let sent = link
-        .client
-        .publish_with_reply_and_headers(method.subject, ticket.subject(), headers, payload)
-        .await;
+    let sent = link.client.publish_with_reply_and_headers(method.subject, ticket.subject(), headers, payload).await;
     sent.map_err(|error| disconnected(method).with_detail("cause", error))?;
     match tokio::time::timeout_at(until, answer).await {
         Err(_) => Err(timeout(method)),

@@ -54,24 +54,14 @@ pub(crate) fn current() -> Option<Context> {
 impl Context {
     /// The context of a request that nothing caused.
     pub(crate) fn root(timeout: Duration) -> Self {
-        Self::incoming(Incoming {
-            traceparent: None,
-            request_id: None,
-            idempotency_key: None,
-            timeout,
-        })
+        Self::incoming(Incoming { traceparent: None, request_id: None, idempotency_key: None, timeout })
     }
 
     /// The context of a request from outside the fleet.
     pub fn incoming(request: Incoming<'_>) -> Self {
-        let (trace_id, sampled) = request
-            .traceparent
-            .and_then(parse_traceparent)
-            .unwrap_or_else(|| (nonzero(), true));
+        let (trace_id, sampled) = request.traceparent.and_then(parse_traceparent).unwrap_or_else(|| (nonzero(), true));
         Self(Arc::new(Inner {
-            request_id: request
-                .request_id
-                .map_or_else(|| hex(fastrand::u128(..)), str::to_owned),
+            request_id: request.request_id.map_or_else(|| hex(fastrand::u128(..)), str::to_owned),
             trace_id,
             span_id: fastrand::u64(1..),
             sampled,
@@ -88,18 +78,9 @@ impl Context {
         };
         let (trace_id, sampled) = traceparent
             .and_then(parse_traceparent)
-            .or_else(|| {
-                Some((
-                    u128::from_str_radix(&meta.trace_id, 16).ok().filter(|id| *id != 0)?,
-                    true,
-                ))
-            })
+            .or_else(|| Some((u128::from_str_radix(&meta.trace_id, 16).ok().filter(|id| *id != 0)?, true)))
             .unwrap_or_else(|| (nonzero(), true));
-        let request_id = if meta.request_id.is_empty() {
-            hex(fastrand::u128(..))
-        } else {
-            meta.request_id
-        };
+        let request_id = if meta.request_id.is_empty() { hex(fastrand::u128(..)) } else { meta.request_id };
         Self(Arc::new(Inner {
             request_id,
             trace_id,
@@ -203,18 +184,9 @@ mod tests {
             assert_eq!(parse_traceparent(value), expected, "{value}");
         }
         let id = 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736;
-        check(
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-            Some((id, true)),
-        );
-        check(
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00",
-            Some((id, false)),
-        );
-        check(
-            "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more",
-            Some((id, true)),
-        );
+        check("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", Some((id, true)));
+        check("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00", Some((id, false)));
+        check("01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more", Some((id, true)));
         check("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more", None);
         check("ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", None);
         check("00-00000000000000000000000000000000-00f067aa0ba902b7-01", None);
@@ -231,11 +203,7 @@ mod tests {
             idempotency_key: Some("k1"),
             timeout: Duration::from_secs(3),
         });
-        let callee = Context::received(
-            caller.meta(caller.remaining()),
-            Some(&caller.traceparent()),
-            Instant::now(),
-        );
+        let callee = Context::received(caller.meta(caller.remaining()), Some(&caller.traceparent()), Instant::now());
         assert_eq!(callee.request_id(), "r1");
         assert_eq!(callee.idempotency_key(), Some("k1"));
         assert_eq!(callee.operation_id(), "k1");

@@ -29,11 +29,7 @@ impl Discovery {
         let identity = Identity::new(settings, group);
         let mut questions: SelectAll<Subscriber> = SelectAll::new();
         for verb in ["PING", "INFO", "STATS"] {
-            for scope in [
-                String::new(),
-                format!(".{}", identity.name),
-                format!(".{}.{}", identity.name, identity.id),
-            ] {
+            for scope in [String::new(), format!(".{}", identity.name), format!(".{}.{}", identity.name, identity.id)] {
                 questions.push(link.client.subscribe(format!("$SRV.{verb}{scope}")).await?);
             }
         }
@@ -113,10 +109,8 @@ impl Identity {
             .metrics
             .stats()
             .map(|(method, stats)| {
-                let (requests, nanoseconds) = (
-                    stats.requests.load(Ordering::Relaxed),
-                    stats.nanoseconds.load(Ordering::Relaxed),
-                );
+                let (requests, nanoseconds) =
+                    (stats.requests.load(Ordering::Relaxed), stats.nanoseconds.load(Ordering::Relaxed));
                 json!({
                     "name": method.name,
                     "subject": method.subject,

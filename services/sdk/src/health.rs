@@ -62,16 +62,9 @@ pub(crate) fn stopping() {
 
 /// Registers a worker that is connected, and keeps its heart beating on its own runtime.
 pub(crate) fn watch(fleet: Fleet) -> Arc<WorkerHealth> {
-    let worker = Arc::new(WorkerHealth {
-        fleet,
-        takes_requests: AtomicBool::new(false),
-        beat: Mutex::new(Instant::now()),
-    });
-    state()
-        .workers
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .push(Arc::clone(&worker));
+    let worker =
+        Arc::new(WorkerHealth { fleet, takes_requests: AtomicBool::new(false), beat: Mutex::new(Instant::now()) });
+    state().workers.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&worker));
     let beating = Arc::clone(&worker);
     tokio::spawn(async move {
         loop {
@@ -96,10 +89,7 @@ impl State {
         }
         let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         let expected = self.expected.get().copied().unwrap_or(1);
-        let serving = workers
-            .iter()
-            .filter(|worker| worker.takes_requests.load(Ordering::Relaxed))
-            .count();
+        let serving = workers.iter().filter(|worker| worker.takes_requests.load(Ordering::Relaxed)).count();
         let connected = workers.iter().filter(|worker| worker.fleet.is_connected()).count();
         (serving < expected || connected < expected)
             .then(|| format!("{serving} of {expected} workers take requests, {connected} are connected to NATS"))
@@ -107,10 +97,8 @@ impl State {
 
     fn stuck(&self) -> Option<String> {
         let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
-        let oldest = workers
-            .iter()
-            .map(|worker| worker.beat.lock().unwrap_or_else(PoisonError::into_inner).elapsed())
-            .max()?;
+        let oldest =
+            workers.iter().map(|worker| worker.beat.lock().unwrap_or_else(PoisonError::into_inner).elapsed()).max()?;
         (oldest > STUCK).then(|| format!("a worker has not turned for {} s", oldest.as_secs()))
     }
 }
@@ -138,10 +126,7 @@ pub(crate) fn check() -> ExitCode {
 
 fn ask(address: &str) -> std::io::Result<bool> {
     use std::net::ToSocketAddrs as _;
-    let address = address
-        .to_socket_addrs()?
-        .next()
-        .ok_or_else(|| std::io::Error::other("no address"))?;
+    let address = address.to_socket_addrs()?.next().ok_or_else(|| std::io::Error::other("no address"))?;
     let mut connection = TcpStream::connect_timeout(&address, CHECK_TIMEOUT)?;
     connection.set_read_timeout(Some(CHECK_TIMEOUT))?;
     connection.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;

@@ -136,8 +136,5 @@ where
 
 /// A runtime on this thread alone: around one connection it answers half as many requests again as one that spreads over threads.
 fn runtime() -> Result<Runtime, String> {
-    Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| format!("failed to start a runtime: {error}"))
+    Builder::new_current_thread().enable_all().build().map_err(|error| format!("failed to start a runtime: {error}"))
 }

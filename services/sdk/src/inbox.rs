@@ -51,10 +51,7 @@ pub(crate) enum Undelivered {
 impl Inbox {
     /// `prefix` has no trailing dot.
     pub(crate) fn new(prefix: &str) -> Self {
-        Self {
-            prefix: format!("{prefix}."),
-            slots: Mutex::default(),
-        }
+        Self { prefix: format!("{prefix}."), slots: Mutex::default() }
     }
 
     /// The subject to subscribe to.
@@ -79,12 +76,7 @@ impl Inbox {
         slots.generation = slots.generation.wrapping_add(1);
         let generation = slots.generation;
         let key = slots.waiting.insert((generation, waiter));
-        Ticket {
-            inbox: self,
-            key,
-            generation,
-            keep: false,
-        }
+        Ticket { inbox: self, key, generation, keep: false }
     }
 
     /// Hands a message to who waits for it.
@@ -152,10 +144,7 @@ impl Ticket<'_> {
     /// Keeps the place after this ticket is gone, until [`Place::release`].
     pub(crate) fn keep(mut self) -> Place {
         self.keep = true;
-        Place {
-            key: self.key,
-            generation: self.generation,
-        }
+        Place { key: self.key, generation: self.generation }
     }
 }
 
@@ -191,10 +180,7 @@ pub(crate) const CANCEL: Bytes = Bytes::from_static(b"cancel");
 
 fn parse_token(token: &str) -> Option<(usize, u32)> {
     let (key, generation) = token.split_once('-')?;
-    Some((
-        usize::from_str_radix(key, 16).ok()?,
-        u32::from_str_radix(generation, 16).ok()?,
-    ))
+    Some((usize::from_str_radix(key, 16).ok()?, u32::from_str_radix(generation, 16).ok()?))
 }
 
 #[cfg(test)]
@@ -235,10 +221,7 @@ mod tests {
         let (ticket, _messages) = inbox.many();
         let subject = ticket.subject();
         ticket.keep().cancel(&inbox);
-        assert_eq!(
-            inbox.deliver(message(&subject, Some("worker"))),
-            Undelivered::Cancel("worker".into())
-        );
+        assert_eq!(inbox.deliver(message(&subject, Some("worker"))), Undelivered::Cancel("worker".into()));
         assert_eq!(inbox.deliver(message(&subject, Some("worker"))), Undelivered::Ignore);
         assert_eq!(inbox.waiting(), 0);
     }

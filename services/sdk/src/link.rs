@@ -69,24 +69,16 @@ impl Link {
                 std::future::ready(())
             }
         });
-        let client = options
-            .connect(settings.link.urls.as_slice())
-            .await
-            .map_err(|error| match error.kind() {
-                ConnectErrorKind::Io | ConnectErrorKind::Dns | ConnectErrorKind::TimedOut => {
-                    LinkError::Unreachable(error.to_string())
-                }
-                _ => LinkError::Refused(error.to_string()),
-            })?;
+        let client = options.connect(settings.link.urls.as_slice()).await.map_err(|error| match error.kind() {
+            ConnectErrorKind::Io | ConnectErrorKind::Dns | ConnectErrorKind::TimedOut => {
+                LinkError::Unreachable(error.to_string())
+            }
+            _ => LinkError::Refused(error.to_string()),
+        })?;
 
-        let mut answers = client
-            .subscribe(inbox.wildcard())
-            .await
-            .map_err(|error| LinkError::Unreachable(error.to_string()))?;
-        client
-            .flush()
-            .await
-            .map_err(|error| LinkError::Unreachable(error.to_string()))?;
+        let mut answers =
+            client.subscribe(inbox.wildcard()).await.map_err(|error| LinkError::Unreachable(error.to_string()))?;
+        client.flush().await.map_err(|error| LinkError::Unreachable(error.to_string()))?;
         let dispatcher = tokio::spawn({
             let (client, inbox) = (client.clone(), Arc::clone(&inbox));
             async move {
@@ -100,14 +92,7 @@ impl Link {
         });
         let mut jetstream = jetstream::new(client.clone());
         jetstream.set_timeout(JETSTREAM_TIMEOUT);
-        Ok(Arc::new(Self {
-            client,
-            jetstream,
-            inbox,
-            stores: Mutex::default(),
-            connected,
-            dispatcher,
-        }))
+        Ok(Arc::new(Self { client, jetstream, inbox, stores: Mutex::default(), connected, dispatcher }))
     }
 
     pub(crate) fn is_connected(&self) -> bool {

@@ -18,10 +18,7 @@ pub(crate) fn init() {
     // The client library tells of every reconnect itself; the SDK says it once, with context.
     let filter = EnvFilter::try_new(format!("{level},async_nats=warn")).unwrap_or_else(|_| EnvFilter::new("info"));
     // In tests somebody may have set one already.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .event_format(JsonLine)
-        .try_init();
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).event_format(JsonLine).try_init();
 }
 
 struct JsonLine;

@@ -15,9 +15,7 @@ use prometheus_client::registry::Registry;
 use proto::rpc::{Code, Error, Method, Service};
 
 /// From a tenth of a millisecond to the longest deadline, in seconds.
-const BUCKETS: [f64; 14] = [
-    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0,
-];
+const BUCKETS: [f64; 14] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
 
 /// The task's metrics in the Prometheus text format.
 pub fn metrics_text() -> String {
@@ -51,8 +49,7 @@ struct Labels {
 impl EncodeLabelSet for Labels {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), fmt::Error> {
         ("method", self.method).encode(encoder.encode_label())?;
-        self.code
-            .map_or(Ok(()), |code| ("code", code).encode(encoder.encode_label()))
+        self.code.map_or(Ok(()), |code| ("code", code).encode(encoder.encode_label()))
     }
 }
 
@@ -63,26 +60,12 @@ fn all() -> &'static All {
         let requests = Family::default();
         registry.register("requests", "Requests answered, by method and outcome", requests.clone());
         let durations = Family::new_with_constructor((|| Histogram::new(BUCKETS)) as fn() -> Histogram);
-        registry.register(
-            "request_duration_seconds",
-            "From taking a request to its answer",
-            durations.clone(),
-        );
+        registry.register("request_duration_seconds", "From taking a request to its answer", durations.clone());
         let calls = Family::default();
-        registry.register(
-            "calls",
-            "Calls to other services, every attempt, by method and outcome",
-            calls.clone(),
-        );
+        registry.register("calls", "Calls to other services, every attempt, by method and outcome", calls.clone());
         let in_flight = Gauge::default();
         registry.register("requests_in_flight", "Requests being handled", in_flight.clone());
-        All {
-            registry: Mutex::new(registry),
-            requests,
-            durations,
-            calls,
-            in_flight,
-        }
+        All { registry: Mutex::new(registry), requests, durations, calls, in_flight }
     })
 }
 
@@ -115,29 +98,12 @@ impl ServerMetrics {
     pub(crate) fn new(service: &'static Service) -> Self {
         let all = all();
         let methods = service.methods.iter().map(|method| {
-            let labels = Labels {
-                method: method.subject,
-                code: None,
-            };
-            let ok = all
-                .requests
-                .get_or_create(&Labels {
-                    code: Some("OK"),
-                    ..labels
-                })
-                .clone();
+            let labels = Labels { method: method.subject, code: None };
+            let ok = all.requests.get_or_create(&Labels { code: Some("OK"), ..labels }).clone();
             let duration = all.durations.get_or_create(&labels).clone();
-            MethodMetrics {
-                method,
-                ok,
-                duration,
-                stats: MethodStats::default(),
-            }
+            MethodMetrics { method, ok, duration, stats: MethodStats::default() }
         });
-        Self {
-            methods: methods.collect(),
-            in_flight: all.in_flight.clone(),
-        }
+        Self { methods: methods.collect(), in_flight: all.in_flight.clone() }
     }
 
     pub(crate) fn answered(&self, method: usize, error: Option<&Error>, took: Duration) {
@@ -146,20 +112,14 @@ impl ServerMetrics {
         };
         metrics.duration.observe(took.as_secs_f64());
         metrics.stats.requests.fetch_add(1, Ordering::Relaxed);
-        metrics
-            .stats
-            .nanoseconds
-            .fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        metrics.stats.nanoseconds.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
         match error {
             None => {
                 metrics.ok.inc();
             }
             Some(error) => {
                 metrics.stats.errors.fetch_add(1, Ordering::Relaxed);
-                let labels = Labels {
-                    method: metrics.method.subject,
-                    code: Some(outcome(Some(error))),
-                };
+                let labels = Labels { method: metrics.method.subject, code: Some(outcome(Some(error))) };
                 all().requests.get_or_create(&labels).inc();
             }
         }
@@ -175,13 +135,7 @@ pub(crate) struct Calls;
 
 impl Calls {
     pub(crate) fn count(method: &'static str, error: Option<&Error>) {
-        all()
-            .calls
-            .get_or_create(&Labels {
-                method,
-                code: Some(outcome(error)),
-            })
-            .inc();
+        all().calls.get_or_create(&Labels { method, code: Some(outcome(error)) }).inc();
     }
 }
 

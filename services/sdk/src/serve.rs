@@ -103,30 +103,18 @@ impl Session {
         let failed = |error: &dyn std::fmt::Display| Error::unavailable(format_args!("failed to subscribe: {error}"));
         let subject = format!("{}.*", S::SERVICE.subject);
         let group = format!("svc-{}-workers", settings.service);
-        let requests = link
-            .client
-            .queue_subscribe(subject, group.clone())
-            .await
-            .map_err(|error| failed(&error))?;
+        let requests = link.client.queue_subscribe(subject, group.clone()).await.map_err(|error| failed(&error))?;
         let discovery = Discovery::answer(&link, settings, &group, S::SERVICE, Arc::clone(worker))
             .await
             .map_err(|error| failed(&error))?;
         link.client.flush().await.map_err(|error| failed(&error))?;
-        Ok(Self {
-            link,
-            requests,
-            discovery,
-        })
+        Ok(Self { link, requests, discovery })
     }
 
     /// Takes requests as long as they come.
     async fn take<S: Server>(&mut self, worker: &Arc<Worker<S>>) -> Error {
         while let Some(message) = self.requests.next().await {
-            worker.accept(Request {
-                link: Arc::clone(&self.link),
-                message,
-                at: Instant::now(),
-            });
+            worker.accept(Request { link: Arc::clone(&self.link), message, at: Instant::now() });
         }
         Error::unavailable("the subscription ended")
     }
@@ -141,11 +129,7 @@ impl Session {
             #[expect(clippy::disallowed_methods, reason = "the thread must stand still, not the task")]
             std::thread::sleep(STANDSTILL);
             while let Some(message) = self.requests.next().await {
-                worker.accept(Request {
-                    link: Arc::clone(&self.link),
-                    message,
-                    at: Instant::now(),
-                });
+                worker.accept(Request { link: Arc::clone(&self.link), message, at: Instant::now() });
             }
         }
         worker.finished().await;
@@ -210,22 +194,13 @@ impl<S: Server> Worker<S> {
         let operation = message.subject.rsplit('.').next().unwrap_or_default();
         let method = S::SERVICE.methods.iter().position(|known| known.name == operation);
         // A payload that is no message at all is reported when its type is known.
-        let meta = RequestEnvelope::decode(message.payload.clone())
-            .ok()
-            .and_then(|envelope| envelope.meta);
-        let traceparent = headers
-            .and_then(|headers| headers.get(wire::TRACEPARENT))
-            .map(|value| value.as_str());
+        let meta = RequestEnvelope::decode(message.payload.clone()).ok().and_then(|envelope| envelope.meta);
+        let traceparent = headers.and_then(|headers| headers.get(wire::TRACEPARENT)).map(|value| value.as_str());
         let context = Context::received(meta.unwrap_or_default(), traceparent, request.at);
 
         let outcome = match method {
             None => Err(Error::unimplemented(S::SERVICE, operation)),
-            Some(method) => {
-                context
-                    .clone()
-                    .scope(self.call(method, message.payload.clone(), context.deadline()))
-                    .await
-            }
+            Some(method) => context.clone().scope(self.call(method, message.payload.clone(), context.deadline())).await,
         };
         let error = match outcome {
             Ok(Reply::Message(payload)) => answer(&request, payload).await.err(),
@@ -242,8 +217,7 @@ impl<S: Server> Worker<S> {
             report(&context, &message.subject, error).await;
             answer_error(&request, error).await;
         }
-        self.metrics
-            .answered(method.unwrap_or(usize::MAX), error.as_ref(), request.at.elapsed());
+        self.metrics.answered(method.unwrap_or(usize::MAX), error.as_ref(), request.at.elapsed());
     }
 
     async fn call(&self, method: usize, payload: Bytes, deadline: Instant) -> Result<Reply, Error> {
@@ -254,10 +228,7 @@ impl<S: Server> Worker<S> {
         match tokio::time::timeout_at(deadline, called).await {
             Err(_) => Err(late()),
             Ok(Ok(outcome)) => outcome,
-            Ok(Err(panic)) => Err(Error::internal(format_args!(
-                "the service panicked: {}",
-                panic_message(&*panic)
-            ))),
+            Ok(Err(panic)) => Err(Error::internal(format_args!("the service panicked: {}", panic_message(&*panic)))),
         }
     }
 
@@ -311,10 +282,7 @@ async fn send_stream(
     // A stream that panics has failed like one that ends with an error.
     let guarded = AssertUnwindSafe(items).catch_unwind().map(|item| {
         item.unwrap_or_else(|panic| {
-            Err(Error::internal(format_args!(
-                "the service panicked: {}",
-                panic_message(&*panic)
-            )))
+            Err(Error::internal(format_args!("the service panicked: {}", panic_message(&*panic))))
         })
     });
     stream::send(&request.link, caller, credit, guarded.boxed()).await
@@ -342,9 +310,5 @@ async fn answer_error(request: &Request, error: &Error) {
     };
     let mut headers: HeaderMap = wire::error_headers(error);
     headers.insert(wire::STREAM_END, "error");
-    let _ = request
-        .link
-        .client
-        .publish_with_headers(caller, headers, wire::error_payload(error))
-        .await;
+    let _ = request.link.client.publish_with_headers(caller, headers, wire::error_payload(error)).await;
 }

@@ -116,9 +116,7 @@ fn optional<T: FromStr<Err: Display>>(name: &str) -> Result<Option<T>, String> {
         Ok(value) if value.is_empty() => Ok(None),
         Ok(value) => {
             let parsed = value.parse();
-            parsed
-                .map(Some)
-                .map_err(|error| format!("environment variable `{name}` is `{value}`: {error}"))
+            parsed.map(Some).map_err(|error| format!("environment variable `{name}` is `{value}`: {error}"))
         }
         Err(VarError::NotPresent) => Ok(None),
         Err(VarError::NotUnicode(_)) => Err(format!("environment variable `{name}` is not UTF-8")),

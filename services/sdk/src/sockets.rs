@@ -57,8 +57,5 @@ fn inherited(name: &str) -> io::Result<Option<TcpListener>> {
         return Ok(None);
     };
     let inherited = INHERITED.get_or_init(|| Mutex::new(ListenFd::from_env()));
-    inherited
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take_tcp_listener(index)
+    inherited.lock().unwrap_or_else(PoisonError::into_inner).take_tcp_listener(index)
 }

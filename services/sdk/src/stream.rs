@@ -58,10 +58,7 @@ pub(crate) async fn open(
         state: State::Open,
         first: None,
     };
-    let sent = link
-        .client
-        .publish_with_reply_and_headers(method.subject, subject, headers, payload)
-        .await;
+    let sent = link.client.publish_with_reply_and_headers(method.subject, subject, headers, payload).await;
     sent.map_err(|error| client::disconnected(method).with_detail("cause", error))?;
     match tokio::time::timeout_at(deadline, incoming.next()).await {
         Err(_) => Err(client::timeout(method)),
@@ -129,14 +126,9 @@ impl Incoming {
         let is_end = headers.is_some_and(|headers| headers.get(wire::STREAM_END).is_some());
         let payload = client::read(self.method, message).map_err(Failure::OfWorker)?;
         if sequence != Some(self.next) {
-            let got = sequence.map_or_else(
-                || "a message without number".to_owned(),
-                |number| format!("message {number}"),
-            );
-            let gap = format!(
-                "stream of `{}` has a gap: {got} came in place of {}",
-                self.method.subject, self.next
-            );
+            let got =
+                sequence.map_or_else(|| "a message without number".to_owned(), |number| format!("message {number}"));
+            let gap = format!("stream of `{}` has a gap: {got} came in place of {}", self.method.subject, self.next);
             return Err(Failure::OfStream(Error::new(Code::DataLoss, gap)));
         }
         if is_end {
@@ -291,10 +283,7 @@ async fn publish(
     headers: HeaderMap,
     payload: Bytes,
 ) -> Result<(), Error> {
-    let sent = link
-        .client
-        .publish_with_reply_and_headers(caller.clone(), control.clone(), headers, payload)
-        .await;
+    let sent = link.client.publish_with_reply_and_headers(caller.clone(), control.clone(), headers, payload).await;
     sent.map_err(|error| Error::unavailable(format_args!("stream broke: {error}")))
 }
 

@@ -49,22 +49,12 @@ impl NatsServer {
     /// # Panics
     /// If there is no nats-server or it does not start.
     pub fn secured(users: &[User<'_>]) -> Self {
-        let list = |subjects: &[&str]| {
-            subjects
-                .iter()
-                .map(|subject| format!("{subject:?}"))
-                .collect::<Vec<_>>()
-                .join(", ")
-        };
+        let list =
+            |subjects: &[&str]| subjects.iter().map(|subject| format!("{subject:?}")).collect::<Vec<_>>().join(", ");
         let mut config = String::from(
             "tls { cert_file: server.pem, key_file: server.key, ca_file: ca.pem, verify: true }\nauthorization { users: [\n",
         );
-        for User {
-            name,
-            publish,
-            subscribe,
-        } in users
-        {
+        for User { name, publish, subscribe } in users {
             let (publish, subscribe) = (list(publish), list(subscribe));
             // Writing to a string does not fail.
             let _ = writeln!(
@@ -97,20 +87,12 @@ impl NatsServer {
             .spawn()
             .expect("nats-server starts");
         let port = wait_for_port(&mut process, folder.path());
-        Self {
-            process,
-            port,
-            folder,
-            secured,
-        }
+        Self { process, port, folder, secured }
     }
 
     /// How to connect to a server without users.
     pub fn link(&self) -> Link {
-        Link {
-            urls: vec![format!("nats://127.0.0.1:{}", self.port)],
-            ..Link::default()
-        }
+        Link { urls: vec![format!("nats://127.0.0.1:{}", self.port)], ..Link::default() }
     }
 
     /// How `user` connects to a secured server.
@@ -151,10 +133,7 @@ pub fn nats_server() -> PathBuf {
         return path.into();
     }
     let here = env::current_dir().unwrap_or_default();
-    let installed = here
-        .ancestors()
-        .map(|folder| folder.join(".tools/bin/nats-server"))
-        .find(|path| path.is_file());
+    let installed = here.ancestors().map(|folder| folder.join(".tools/bin/nats-server")).find(|path| path.is_file());
     installed.unwrap_or_else(|| "nats-server".into())
 }
 
@@ -163,9 +142,7 @@ fn wait_for_port(process: &mut Child, folder: &Path) -> u16 {
     let file = folder.join(format!("nats-server_{}.ports", process.id()));
     let deadline = Instant::now() + START_TIMEOUT;
     loop {
-        let ports = fs::read(&file)
-            .ok()
-            .and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
+        let ports = fs::read(&file).ok().and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
         let url = ports.as_ref().and_then(|ports| ports["nats"][0].as_str());
         if let Some(port) = url.and_then(|url| url.rsplit(':').next()?.parse().ok()) {
             return port;
@@ -189,10 +166,7 @@ fn write_certificates(folder: &Path) {
     for (name, address) in [("server", "127.0.0.1"), ("client", "client")] {
         let key = KeyPair::generate().expect("a key");
         let leaf = CertificateParams::new(vec![address.to_owned()]).expect("a valid name");
-        write(
-            &format!("{name}.pem"),
-            leaf.signed_by(&key, &authority).expect("a certificate").pem(),
-        );
+        write(&format!("{name}.pem"), leaf.signed_by(&key, &authority).expect("a certificate").pem());
         write(&format!("{name}.key"), key.serialize_pem());
     }
 }

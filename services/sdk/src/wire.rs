@@ -47,11 +47,7 @@ pub(crate) fn with_meta(request: &[u8], meta: common::Meta) -> Bytes {
 
 /// The response that carries nothing but `error`.
 pub(crate) fn error_payload(error: &Error) -> Bytes {
-    ResponseEnvelope {
-        error: Some(error.clone().into()),
-    }
-    .encode_to_vec()
-    .into()
+    ResponseEnvelope { error: Some(error.clone().into()) }.encode_to_vec().into()
 }
 
 /// ADR-32's headers for `error`.
@@ -66,13 +62,8 @@ pub(crate) fn error_headers(error: &Error) -> HeaderMap {
 /// The error in a response that its headers say has one.
 pub(crate) fn error_in(headers: Option<&HeaderMap>, payload: &Bytes) -> Option<Error> {
     let description = headers?.get(ERROR)?;
-    let carried = ResponseEnvelope::decode(payload.clone())
-        .ok()
-        .and_then(|envelope| envelope.error);
-    Some(carried.map_or_else(
-        || Error::new(Code::Unknown, description.as_str().to_owned()),
-        Error::from,
-    ))
+    let carried = ResponseEnvelope::decode(payload.clone()).ok().and_then(|envelope| envelope.error);
+    Some(carried.map_or_else(|| Error::new(Code::Unknown, description.as_str().to_owned()), Error::from))
 }
 
 /// HTTP's number for a code: what ADR-32 tools expect to see.
@@ -97,29 +88,11 @@ mod tests {
     #[test]
     fn metadata_is_added_to_a_request_that_has_some_already() {
         let request = RequestEnvelope {
-            meta: Some(common::Meta {
-                idempotency_key: "k".into(),
-                request_id: "old".into(),
-                ..Default::default()
-            }),
+            meta: Some(common::Meta { idempotency_key: "k".into(), request_id: "old".into(), ..Default::default() }),
         };
-        let added = common::Meta {
-            request_id: "new".into(),
-            timeout_ms: 5,
-            ..Default::default()
-        };
-        let merged = RequestEnvelope::decode(with_meta(&request.encode_to_vec(), added))
-            .unwrap()
-            .meta
-            .unwrap();
-        assert_eq!(
-            (
-                merged.request_id.as_str(),
-                merged.idempotency_key.as_str(),
-                merged.timeout_ms
-            ),
-            ("new", "k", 5)
-        );
+        let added = common::Meta { request_id: "new".into(), timeout_ms: 5, ..Default::default() };
+        let merged = RequestEnvelope::decode(with_meta(&request.encode_to_vec(), added)).unwrap().meta.unwrap();
+        assert_eq!((merged.request_id.as_str(), merged.idempotency_key.as_str(), merged.timeout_ms), ("new", "k", 5));
     }
 
     #[test]

@@ -38,25 +38,14 @@ impl Llm for Fake {
             "never" => pending().await,
             "wait" => self.release.notified().await,
             "large" => {
-                return Ok(InferResponse {
-                    text: "x".repeat(2 << 20),
-                    ..InferResponse::default()
-                });
+                return Ok(InferResponse { text: "x".repeat(2 << 20), ..InferResponse::default() });
             }
             "refuse" => return Err(Error::new(Code::Aborted, "no").with_detail("current_revision", 7)),
             _ => {}
         }
         let context = sdk::context();
-        let text = format!(
-            "{} {} {:?}",
-            context.request_id(),
-            context.trace_id(),
-            context.idempotency_key()
-        );
-        Ok(InferResponse {
-            text,
-            ..InferResponse::default()
-        })
+        let text = format!("{} {} {:?}", context.request_id(), context.trace_id(), context.idempotency_key());
+        Ok(InferResponse { text, ..InferResponse::default() })
     }
 
     async fn infer_stream(&self, request: InferStreamRequest) -> Result<Stream<InferStreamResponse>, Error> {
@@ -99,15 +88,8 @@ struct Flaky {
 impl ModelManagement for Flaky {
     async fn list(&self, _: ListRequest) -> Result<ListResponse, Error> {
         self.calls.fetch_add(1, Ordering::SeqCst);
-        let fails = self
-            .failures
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
-            .is_ok();
-        if fails {
-            Err(Error::unavailable("not yet"))
-        } else {
-            Ok(ListResponse::default())
-        }
+        let fails = self.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        if fails { Err(Error::unavailable("not yet")) } else { Ok(ListResponse::default()) }
     }
     async fn get(&self, request: GetRequest) -> Result<GetResponse, Error> {
         Err(Error::not_found(format_args!("model `{}`", request.id)))
@@ -135,11 +117,7 @@ async fn serve<S: Server>(settings: Settings, server: S) -> Serving {
     // It serves when discovery answers.
     let observer = plain(&settings.link).await;
     let ping = format!("$SRV.PING.{}", settings.service);
-    timeout(SOON, async {
-        while observer.request(ping.clone(), Bytes::new()).await.is_err() {}
-    })
-    .await
-    .unwrap();
+    timeout(SOON, async { while observer.request(ping.clone(), Bytes::new()).await.is_err() {} }).await.unwrap();
     Serving { order, task }
 }
 
@@ -148,9 +126,7 @@ async fn plain(link: &LinkSettings) -> async_nats::Client {
 }
 
 async fn caller(server: &NatsServer) -> Fleet {
-    Fleet::connect(Settings::for_service("caller", server.link()))
-        .await
-        .unwrap()
+    Fleet::connect(Settings::for_service("caller", server.link())).await.unwrap()
 }
 
 async fn llm(server: &NatsServer, fake: &Fake) -> (Serving, LlmClient) {
@@ -159,10 +135,7 @@ async fn llm(server: &NatsServer, fake: &Fake) -> (Serving, LlmClient) {
 }
 
 fn prompt(text: &str) -> InferRequest {
-    InferRequest {
-        prompt: text.into(),
-        ..InferRequest::default()
-    }
+    InferRequest { prompt: text.into(), ..InferRequest::default() }
 }
 
 fn within(milliseconds: u64) -> Context {
@@ -197,28 +170,19 @@ async fn errors_carry_code_and_details_in_the_response_and_in_the_headers() {
     let server = NatsServer::start();
     let (_serving, client) = llm(&server, &Fake::default()).await;
     let error = client.infer(prompt("refuse")).await.unwrap_err();
-    assert_eq!(
-        (error.code(), error.detail("current_revision")),
-        (Code::Aborted, Some("7"))
-    );
+    assert_eq!((error.code(), error.detail("current_revision")), (Code::Aborted, Some("7")));
 
     let other = plain(&server.link()).await;
     let answer = other.request("svc.ai.llm.v1.bogus", Bytes::new()).await.unwrap();
-    assert_eq!(
-        answer.headers.unwrap().get("Nats-Service-Error-Code").unwrap().as_str(),
-        "501"
-    );
+    assert_eq!(answer.headers.unwrap().get("Nats-Service-Error-Code").unwrap().as_str(), "501");
 }
 
 #[tokio::test]
 async fn a_payload_that_is_no_message_is_refused() {
     let server = NatsServer::start();
     let (_serving, _client) = llm(&server, &Fake::default()).await;
-    let answer = plain(&server.link())
-        .await
-        .request("svc.ai.llm.v1.infer", Bytes::from_static(b"\xff\xff\xff"))
-        .await
-        .unwrap();
+    let answer =
+        plain(&server.link()).await.request("svc.ai.llm.v1.infer", Bytes::from_static(b"\xff\xff\xff")).await.unwrap();
     let response: InferResponse = sdk_decode(answer.payload);
     assert_eq!(response.error.unwrap().code(), Code::InvalidArgument);
 }
@@ -242,10 +206,7 @@ async fn an_answer_too_large_for_nats_is_an_error_and_not_a_lost_connection() {
     let server = NatsServer::start();
     let (_serving, client) = llm(&server, &Fake::default()).await;
     assert_eq!(client.infer(prompt("large")).await.unwrap_err().code(), Code::Internal);
-    assert_eq!(
-        client.infer(prompt(&"x".repeat(2 << 20))).await.unwrap_err().code(),
-        Code::InvalidArgument
-    );
+    assert_eq!(client.infer(prompt(&"x".repeat(2 << 20))).await.unwrap_err().code(), Code::InvalidArgument);
     client.infer(prompt("")).await.unwrap();
 }
 
@@ -265,34 +226,21 @@ async fn the_deadline_ends_the_call_on_both_sides() {
 async fn nobody_there_is_known_at_once() {
     let server = NatsServer::start();
     let client: LlmClient = caller(&server).await.client();
-    let error = timeout(Duration::from_secs(3), client.infer(prompt("")))
-        .await
-        .unwrap()
-        .unwrap_err();
-    assert_eq!(
-        (error.code(), reason_of(&error)),
-        (Code::Unavailable, reason::NO_RESPONDERS)
-    );
+    let error = timeout(Duration::from_secs(3), client.infer(prompt(""))).await.unwrap().unwrap_err();
+    assert_eq!((error.code(), reason_of(&error)), (Code::Unavailable, reason::NO_RESPONDERS));
 }
 
 #[tokio::test]
 async fn a_full_queue_refuses_and_the_rest_is_answered() {
     let server = NatsServer::start();
     let fake = Fake::default();
-    let settings = Settings {
-        concurrency: 2,
-        queue: 3,
-        ..Settings::for_service("llm", server.link())
-    };
+    let settings = Settings { concurrency: 2, queue: 3, ..Settings::for_service("llm", server.link()) };
     let _serving = serve(settings, LlmServer(fake.clone())).await;
     let client: LlmClient = caller(&server).await.client();
     let mut calls: futures::stream::FuturesUnordered<_> = (0..8).map(|_| client.infer(prompt("wait"))).collect();
     for _ in 0..3 {
         let error = calls.next().await.unwrap().unwrap_err();
-        assert_eq!(
-            (error.code(), reason_of(&error)),
-            (Code::ResourceExhausted, reason::OVERLOADED)
-        );
+        assert_eq!((error.code(), reason_of(&error)), (Code::ResourceExhausted, reason::OVERLOADED));
     }
     let mut answered = 0;
     while answered < 5 {
@@ -308,11 +256,7 @@ async fn a_full_queue_refuses_and_the_rest_is_answered() {
 async fn only_idempotent_calls_are_repeated_and_only_when_it_may_help() {
     let server = NatsServer::start();
     let flaky = Flaky::default();
-    let _serving = serve(
-        Settings::for_service("models", server.link()),
-        ModelManagementServer(flaky.clone()),
-    )
-    .await;
+    let _serving = serve(Settings::for_service("models", server.link()), ModelManagementServer(flaky.clone())).await;
     let client: ModelManagementClient = caller(&server).await.client();
 
     flaky.failures.store(2, Ordering::SeqCst);
@@ -324,14 +268,7 @@ async fn only_idempotent_calls_are_repeated_and_only_when_it_may_help() {
     assert_eq!(flaky.calls.load(Ordering::SeqCst), 6);
 
     assert_eq!(
-        client
-            .get(GetRequest {
-                id: "m".into(),
-                ..Default::default()
-            })
-            .await
-            .unwrap_err()
-            .code(),
+        client.get(GetRequest { id: "m".into(), ..Default::default() }).await.unwrap_err().code(),
         Code::NotFound
     );
 }
@@ -341,10 +278,7 @@ async fn the_circuit_opens_after_five_failures_in_a_row() {
     let server = NatsServer::start();
     let client: LlmClient = caller(&server).await.client();
     for _ in 0..5 {
-        assert_eq!(
-            reason_of(&client.infer(prompt("")).await.unwrap_err()),
-            reason::NO_RESPONDERS
-        );
+        assert_eq!(reason_of(&client.infer(prompt("")).await.unwrap_err()), reason::NO_RESPONDERS);
     }
     let error = client.infer(prompt("")).await.unwrap_err();
     assert_eq!(reason_of(&error), reason::CIRCUIT_OPEN);
@@ -360,15 +294,9 @@ async fn a_stop_finishes_what_was_taken_and_loses_nothing() {
     let link = server.link();
     // On a thread of its own: the load must go on while the worker's thread stands still.
     let load = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let client: LlmClient = Fleet::connect(Settings::for_service("caller", link))
-                .await
-                .unwrap()
-                .client();
+            let client: LlmClient = Fleet::connect(Settings::for_service("caller", link)).await.unwrap().client();
             let mut answered = 0;
             while !*until.borrow_and_update() {
                 let calls = (0..16).map(|_| client.infer(prompt("")));
@@ -382,10 +310,7 @@ async fn a_stop_finishes_what_was_taken_and_loses_nothing() {
     });
     // Task after task is replaced under load, as in a rolling deployment.
     for task in 2..22 {
-        let settings = Settings {
-            task: task.to_string(),
-            ..Settings::for_service("llm", server.link())
-        };
+        let settings = Settings { task: task.to_string(), ..Settings::for_service("llm", server.link()) };
         let next = serve(settings, LlmServer(Fake::default())).await;
         current.order.send_replace(true);
         timeout(SOON, current.task).await.unwrap().unwrap().unwrap();
@@ -415,10 +340,7 @@ async fn a_stop_waits_for_a_request_that_is_running() {
 }
 
 async fn collect(client: &LlmClient, text: &str) -> Vec<Result<String, Error>> {
-    let request = InferStreamRequest {
-        prompt: text.into(),
-        ..Default::default()
-    };
+    let request = InferStreamRequest { prompt: text.into(), ..Default::default() };
     let stream = client.infer_stream(request).await.unwrap();
     stream.map(|item| item.map(|message| message.text)).collect().await
 }
@@ -445,10 +367,7 @@ async fn a_slow_reader_holds_the_worker_back_and_a_reader_that_leaves_stops_it()
     let server = NatsServer::start();
     let fake = Fake::default();
     let (_serving, client) = llm(&server, &fake).await;
-    let request = InferStreamRequest {
-        prompt: "endless".into(),
-        ..Default::default()
-    };
+    let request = InferStreamRequest { prompt: "endless".into(), ..Default::default() };
     let mut stream = client.infer_stream(request).await.unwrap();
     // Whatever is produced beyond the credit would have come before this answer.
     stream.next().await.unwrap().unwrap();
@@ -469,19 +388,12 @@ async fn a_stream_whose_worker_dies_does_not_read_as_a_success() {
     let server = NatsServer::start();
     let fake = Fake::default();
     // The worker's own runtime, so that it can be killed in the middle.
-    let worker = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
+    let worker = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (settings, served) = (Settings::for_service("llm", server.link()), fake.clone());
     worker.spawn(async move { serve(settings, LlmServer(served)).await.task.await });
     let fleet = caller(&server).await;
     let client: LlmClient = fleet.client();
-    let request = InferStreamRequest {
-        prompt: "endless".into(),
-        ..Default::default()
-    };
+    let request = InferStreamRequest { prompt: "endless".into(), ..Default::default() };
     let mut stream = loop {
         if let Ok(stream) = client.infer_stream(request.clone()).await {
             break stream;
@@ -507,10 +419,7 @@ async fn a_client_without_credit_gets_the_whole_stream_with_its_end_mark() {
     let other = plain(&server.link()).await;
     let inbox = other.new_inbox();
     let mut messages = other.subscribe(inbox.clone()).await.unwrap();
-    other
-        .publish_with_reply("svc.ai.llm.v1.infer_stream", inbox, Bytes::new())
-        .await
-        .unwrap();
+    other.publish_with_reply("svc.ai.llm.v1.infer_stream", inbox, Bytes::new()).await.unwrap();
     let mut count = 0;
     loop {
         let message = timeout(SOON, messages.next()).await.unwrap().unwrap();
@@ -535,10 +444,7 @@ async fn an_event_with_the_same_id_is_stored_once() {
     };
     let mut stream = jetstream.create_stream(config).await.unwrap();
     let fleet = caller(&server).await;
-    let event = || Selected {
-        model_id: "m".into(),
-        ..Selected::default()
-    };
+    let event = || Selected { model_id: "m".into(), ..Selected::default() };
     within(5_000)
         .scope(async {
             fleet.publish(event()).await.unwrap();
@@ -565,11 +471,7 @@ async fn an_event_that_no_stream_takes_is_an_error() {
 async fn state_is_written_by_compare_and_set() {
     let server = NatsServer::start();
     let jetstream = async_nats::jetstream::new(plain(&server.link()).await);
-    let config = async_nats::jetstream::kv::Config {
-        bucket: "things".into(),
-        history: 5,
-        ..Default::default()
-    };
+    let config = async_nats::jetstream::kv::Config { bucket: "things".into(), history: 5, ..Default::default() };
     jetstream.create_key_value(config).await.unwrap();
     let bucket = caller(&server).await.bucket("things").await.unwrap();
 
@@ -579,22 +481,13 @@ async fn state_is_written_by_compare_and_set() {
     let second = bucket.update("a.1", "two".into(), first).await.unwrap();
     assert_eq!(bucket.update("a.1", "x".into(), first).await, Err(WriteError::Conflict));
     let entry = bucket.get("a.1").await.unwrap().unwrap();
-    assert_eq!(
-        (entry.key.as_str(), &entry.value[..], entry.revision),
-        ("a.1", &b"two"[..], second)
-    );
+    assert_eq!((entry.key.as_str(), &entry.value[..], entry.revision), ("a.1", &b"two"[..], second));
 
     bucket.put("a.2", "three".into()).await.unwrap();
     bucket.put("b.1", "four".into()).await.unwrap();
     let keys = |entries: Vec<sdk::Entry>| entries.into_iter().map(|entry| entry.key).collect::<Vec<_>>();
     assert_eq!(keys(bucket.entries("a.*").await.unwrap()), ["a.1", "a.2"]);
-    let revisions: Vec<u64> = bucket
-        .history("a.1")
-        .await
-        .unwrap()
-        .iter()
-        .map(|entry| entry.revision)
-        .collect();
+    let revisions: Vec<u64> = bucket.history("a.1").await.unwrap().iter().map(|entry| entry.revision).collect();
     assert_eq!(revisions, [second, first]);
 
     bucket.delete("a.1").await.unwrap();
@@ -625,17 +518,11 @@ async fn mutual_tls_and_permissions_are_enough_for_calls_and_streams() {
         },
     ]);
     let (order, stop) = Stop::new();
-    let worker = Fleet::connect(Settings::for_service("llm", server.link_as("llm")))
-        .await
-        .unwrap();
+    let worker = Fleet::connect(Settings::for_service("llm", server.link_as("llm"))).await.unwrap();
     let serving = tokio::spawn(async move { sdk::serve(&worker, LlmServer(Fake::default()), stop).await });
-    let client: LlmClient = Fleet::connect(Settings::for_service("caller", server.link_as("caller")))
-        .await
-        .unwrap()
-        .client();
-    timeout(SOON, async { while client.infer(prompt("")).await.is_err() {} })
-        .await
-        .unwrap();
+    let client: LlmClient =
+        Fleet::connect(Settings::for_service("caller", server.link_as("caller"))).await.unwrap().client();
+    timeout(SOON, async { while client.infer(prompt("")).await.is_err() {} }).await.unwrap();
     assert_eq!(collect(&client, "").await.len(), 200);
     order.send_replace(true);
     serving.await.unwrap().unwrap();
@@ -643,18 +530,11 @@ async fn mutual_tls_and_permissions_are_enough_for_calls_and_streams() {
 
 #[tokio::test]
 async fn a_service_that_nats_refuses_says_so_at_once() {
-    let server = NatsServer::secured(&[User {
-        name: "llm",
-        publish: &[">"],
-        subscribe: &[">"],
-    }]);
-    let error = timeout(
-        SOON,
-        Fleet::connect(Settings::for_service("x", server.link_as("stranger"))),
-    )
-    .await
-    .unwrap()
-    .unwrap_err();
+    let server = NatsServer::secured(&[User { name: "llm", publish: &[">"], subscribe: &[">"] }]);
+    let error = timeout(SOON, Fleet::connect(Settings::for_service("x", server.link_as("stranger"))))
+        .await
+        .unwrap()
+        .unwrap_err();
     assert_eq!(error.code(), Code::FailedPrecondition);
 }
 
@@ -675,11 +555,7 @@ async fn discovery_tells_what_runs() {
     let ping = ask("$SRV.PING").await;
     assert_eq!(ping["type"], "io.nats.micro.v1.ping_response");
     assert_eq!(
-        (
-            &ping["version"],
-            &ping["metadata"]["revision"],
-            &ping["metadata"]["task"]
-        ),
+        (&ping["version"], &ping["metadata"]["revision"], &ping["metadata"]["task"]),
         (&"1.2.3".into(), &"7".into(), &"t1".into())
     );
     other.request("svc.ai.llm.v1.infer", Bytes::new()).await.unwrap();

@@ -1,0 +1,158 @@
+//! `natsctl restart`, `scale` and `rollback`: deployments of what is there, with one thing different.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+
+use super::deploy::{LockOptions, chosen, known};
+use crate::apply::{follow, judge};
+use crate::cli::Which;
+use crate::invocation::Invocation;
+use crate::local::client::Client;
+use crate::local::environment::{Local, WantedService};
+use crate::local::protocol::{Force, ServiceStatus};
+use crate::nats::Advised;
+use crate::report::Report;
+
+/// Replace all tasks of services, without a gap.
+#[derive(Debug, Args)]
+pub(crate) struct Restart {
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    lock: LockOptions,
+}
+
+/// Set how many tasks of a service run.
+#[derive(Debug, Args)]
+pub(crate) struct Scale {
+    /// Which service
+    service: String,
+    /// How many tasks, within the bounds of its manifest; 0 stops it
+    tasks: u32,
+    #[command(flatten)]
+    lock: LockOptions,
+}
+
+/// Go back to the revision of a service that ran before.
+#[derive(Debug, Args)]
+pub(crate) struct Rollback {
+    /// Which service
+    service: String,
+    /// To this revision instead of the one before
+    #[arg(long, value_name = "REVISION")]
+    to: Option<u64>,
+    #[command(flatten)]
+    lock: LockOptions,
+}
+
+impl Restart {
+    pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
+        let local = invocation.local()?;
+        let which = chosen(&self.which, &local.manifests)?;
+        let _lock = local.lock(&invocation.command_line, self.lock.if_taken()).await?;
+        let running = running(&local).await?;
+        let mut wanted = BTreeMap::new();
+        for name in which.iter().filter(|name| !self.which.all || running.contains_key(*name)) {
+            wanted.insert(
+                name.clone(),
+                Wanted { force: Force::NewDeployment, ..Wanted::as_it_is(deployed(&running, name)?) },
+            );
+        }
+        deploy(&local, wanted).await
+    }
+}
+
+impl Scale {
+    pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
+        let local = invocation.local()?;
+        let name = known(&self.service, &local.manifests)?;
+        let most = local.manifests.services[&name].settings.autoscaling.max;
+        if self.tasks > most {
+            let hint = format!("raise `autoscaling.max` in `services/{name}.yaml`");
+            return Err(
+                Advised::new(format!("`{name}` may have at most {most} tasks, not {}", self.tasks), hint).into()
+            );
+        }
+        let _lock = local.lock(&invocation.command_line, self.lock.if_taken()).await?;
+        let running = running(&local).await?;
+        let wanted = Wanted { tasks: self.tasks, ..Wanted::as_it_is(deployed(&running, &name)?) };
+        deploy(&local, BTreeMap::from([(name, wanted)])).await
+    }
+}
+
+impl Rollback {
+    pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
+        let local = invocation.local()?;
+        let name = known(&self.service, &local.manifests)?;
+        let _lock = local.lock(&invocation.command_line, self.lock.if_taken()).await?;
+        let running = running(&local).await?;
+        let service = deployed(&running, &name)?;
+        let target = match self.to {
+            Some(number) => service.kept.iter().find(|kept| kept.revision == number),
+            None => service.previous.first(),
+        };
+        let Some(target) = target else {
+            let known: Vec<String> = service.kept.iter().map(|kept| kept.revision.to_string()).collect();
+            let what = self.to.map_or_else(|| "an earlier revision".to_owned(), |number| format!("revision {number}"));
+            return Err(Advised::new(
+                format!("`{name}` has no {what} to go back to"),
+                format!("revisions that are kept: {}", known.join(", ")),
+            )
+            .into());
+        };
+        let wanted = Wanted { definition: target.definition.clone(), ..Wanted::as_it_is(service) };
+        deploy(&local, BTreeMap::from([(name, wanted)])).await
+    }
+}
+
+/// What a service should become.
+struct Wanted {
+    definition: crate::fleet::Definition,
+    declared_tasks: u32,
+    tasks: u32,
+    force: Force,
+}
+
+impl Wanted {
+    fn as_it_is(service: &ServiceStatus) -> Self {
+        Self {
+            definition: service.definition.clone(),
+            declared_tasks: service.declared_tasks,
+            tasks: service.desired,
+            force: Force::IfChanged,
+        }
+    }
+}
+
+async fn running(local: &Local) -> anyhow::Result<BTreeMap<String, ServiceStatus>> {
+    let description = local.describe().await?.ok_or_else(|| local.not_deployed())?;
+    Ok(description.services)
+}
+
+fn deployed<'a>(running: &'a BTreeMap<String, ServiceStatus>, name: &str) -> anyhow::Result<&'a ServiceStatus> {
+    running.get(name).ok_or_else(|| {
+        Advised::new(format!("`{name}` is not deployed"), format!("`natsctl deploy {name}` deploys it")).into()
+    })
+}
+
+async fn deploy(local: &Local, wanted: BTreeMap<String, Wanted>) -> anyhow::Result<Report> {
+    let supervisor: Client = local.supervisor().await?;
+    let mut deployments = BTreeMap::new();
+    let mut limit = Duration::ZERO;
+    for (name, wanted) in &wanted {
+        let Wanted { definition, declared_tasks, tasks, force } = wanted;
+        limit = limit.max(definition.health.start_period * 2 + definition.stop_timeout * 2);
+        let service = WantedService { name, definition, declared_tasks: *declared_tasks, tasks: *tasks, force: *force };
+        deployments.insert(name.clone(), local.put_service(&supervisor, service).await?);
+    }
+    let outcomes = follow(&supervisor, &deployments, limit).await?;
+    for (name, outcome) in &outcomes {
+        judge(name, outcome)?;
+    }
+    let names: BTreeSet<String> = wanted.into_keys().collect();
+    let proofs = local.prove(&names).await?;
+    Ok(Report::new(&json!({ "services": names, "proofs": proofs }), proofs.join("\n")))
+}

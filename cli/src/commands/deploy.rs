@@ -1,0 +1,108 @@
+//! `natsctl deploy`
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::json;
+
+use crate::apply::Apply;
+use crate::artifacts::Source;
+use crate::cli::Which;
+use crate::invocation::Invocation;
+use crate::journal::Journal;
+use crate::lock::IfTaken;
+use crate::manifest::Manifests;
+use crate::nats::Advised;
+use crate::plan::Plan;
+use crate::problem::did_you_mean;
+use crate::report::{Report, note};
+
+/// Make the environment what the manifests say, and prove that it is.
+#[derive(Debug, Args)]
+pub(crate) struct Deploy {
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    binaries: Binaries,
+    #[command(flatten)]
+    lock: LockOptions,
+}
+
+/// Where the services' binaries come from.
+#[derive(Debug, Args)]
+pub(crate) struct Binaries {
+    /// Take the binaries as they are, without building them first
+    #[arg(long)]
+    no_build: bool,
+    /// Take the binaries from this folder, without building them; by default they are beside natsctl
+    #[arg(long, value_name = "DIR")]
+    binaries: Option<PathBuf>,
+}
+
+impl Binaries {
+    pub(crate) fn source(&self, workspace: &Path) -> anyhow::Result<Source> {
+        match (&self.binaries, self.no_build) {
+            (Some(folder), _) => Ok(Source { folder: folder.clone(), workspace: None }),
+            (None, true) => Ok(Source::beside_natsctl(workspace)?.as_they_are()),
+            (None, false) => Source::beside_natsctl(workspace),
+        }
+    }
+}
+
+/// What to do while somebody else changes the environment.
+#[derive(Debug, Args)]
+pub(crate) struct LockOptions {
+    /// Fail, instead of waiting, while somebody else changes the environment
+    #[arg(long)]
+    no_wait_lock: bool,
+}
+
+impl LockOptions {
+    pub(crate) fn if_taken(&self) -> IfTaken {
+        if self.no_wait_lock { IfTaken::Fail } else { IfTaken::Wait }
+    }
+}
+
+impl Deploy {
+    pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
+        let local = invocation.local()?;
+        let which = chosen(&self.which, &local.manifests)?;
+        let _lock = local.lock(&invocation.command_line, self.lock.if_taken()).await?;
+        let prepared = local.prepare(&self.binaries.source(&local.workspace)?).await?;
+        let plan = Plan::new(&prepared.desired, &local.observe().await?).select(&which);
+        let journal = Journal::new(local.dir(), &invocation.command_line);
+        note(&plan.summary());
+        Apply { local: &local, prepared: &prepared, journal }.run(&plan).await?;
+        let proofs = local.prove(&which).await?;
+        local.prune().await?;
+        let text = format!(
+            "{}\n{}",
+            proofs.join("\n"),
+            if plan.steps.is_empty() { "nothing had to be done" } else { "deployed" }
+        );
+        Ok(Report::new(&json!({ "steps": plan.steps, "proofs": proofs }), text))
+    }
+}
+
+/// The services that were meant.
+///
+/// # Errors
+/// A name that no manifest has.
+pub(crate) fn chosen(which: &Which, manifests: &Manifests) -> anyhow::Result<BTreeSet<String>> {
+    if which.all {
+        return Ok(manifests.services.keys().cloned().collect());
+    }
+    which.services.iter().map(|name| known(name, manifests)).collect()
+}
+
+/// A service's name, if there is one of this name.
+pub(crate) fn known(name: &str, manifests: &Manifests) -> anyhow::Result<String> {
+    if manifests.services.contains_key(name) {
+        return Ok(name.to_owned());
+    }
+    let names = manifests.services.keys().map(String::as_str);
+    let hint = did_you_mean(name, names.clone())
+        .unwrap_or_else(|| format!("there are: {}", names.collect::<Vec<_>>().join(", ")));
+    Err(Advised::new(format!("no manifest describes a service `{name}`"), hint).into())
+}

@@ -1,0 +1,37 @@
+//! `natsctl env`
+
+use clap::Args;
+use serde_json::json;
+
+use crate::invocation::Invocation;
+use crate::local::ground::OPERATOR;
+use crate::report::Report;
+
+/// Show how a client connects to the environment: an operator's user, who may ping services, read streams and call every service.
+#[derive(Debug, Args)]
+pub(crate) struct Env {}
+
+impl Env {
+    pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
+        let local = invocation.local()?;
+        let endpoints = local.endpoints()?;
+        let access = endpoints.of(OPERATOR)?;
+        let description = local.describe().await?.ok_or_else(|| local.not_deployed())?;
+        let gateway =
+            description.services.values().find_map(|service| service.http).map(|address| format!("http://{address}"));
+        let mut text = format!(
+            "NATS     {}\n  --tlsca   {}\n  --tlscert {}\n  --tlskey  {}\n  --creds   {}\n",
+            access.urls.join(","),
+            access.ca_file.display(),
+            access.client_cert_file.display(),
+            access.client_key_file.display(),
+            access.credentials_file.display(),
+        );
+        if let Some(url) = &gateway {
+            text.push_str(&format!(
+                "gateway  {url}\n\ncurl --json '{{\"playerId\": \"ada\", \"level\": 7}}' {url}/api/quest/v1/generate"
+            ));
+        }
+        Ok(Report::new(&json!({ "nats": access, "gateway": { "url": gateway } }), text))
+    }
+}

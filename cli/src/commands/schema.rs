@@ -1,0 +1,27 @@
+//! `natsctl schema`
+
+use anyhow::Context as _;
+use clap::Args;
+use serde_json::json;
+
+use crate::invocation::Invocation;
+use crate::manifest::schemas;
+use crate::report::Report;
+
+/// Write the JSON Schemas of the manifests into `schema/` of their folder, where editors find them.
+#[derive(Debug, Args)]
+pub(crate) struct Schema {}
+
+impl Schema {
+    pub(crate) fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
+        let folder = invocation.manifests_dir()?.join("schema");
+        std::fs::create_dir_all(&folder).with_context(|| format!("failed to make `{}`", folder.display()))?;
+        let mut written = Vec::new();
+        for (name, text) in schemas() {
+            let path = folder.join(name);
+            std::fs::write(&path, text).with_context(|| format!("failed to write `{}`", path.display()))?;
+            written.push(path.display().to_string());
+        }
+        Ok(Report::new(&json!({ "written": written }), written.join("\n")))
+    }
+}

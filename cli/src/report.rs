@@ -1,0 +1,162 @@
+//! The one place that prints. Commands return data; what they tell on the way goes to standard error.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the place")]
+
+use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+use clap_complete::Shell;
+use comfy_table::presets::NOTHING;
+use comfy_table::{CellAlignment, Table};
+use serde::Serialize;
+use serde_json::Value;
+use tracing::level_filters::LevelFilter;
+
+use crate::cli::Format;
+use crate::local::client;
+use crate::nats;
+use crate::problem::Problems;
+
+/// What a command found or did.
+#[derive(Debug)]
+pub(crate) struct Report {
+    json: Value,
+    text: String,
+    code: u8,
+}
+
+/// `status` found something unhealthy.
+pub(crate) const UNHEALTHY: u8 = 3;
+/// `plan` found changes.
+pub(crate) const CHANGES: u8 = 2;
+/// The command failed.
+pub(crate) const FAILED: u8 = 1;
+/// Wrong usage; `EX_USAGE` of sysexits.h.
+pub(crate) const USAGE: u8 = 64;
+/// Ended by Ctrl-C: 128 and the signal's number, as in shells.
+pub(crate) const INTERRUPTED: u8 = 130;
+
+impl Report {
+    /// `data` for programs, `text` for people.
+    pub(crate) fn new(data: &impl Serialize, text: impl Into<String>) -> Self {
+        Self { json: serde_json::to_value(data).unwrap_or_default(), text: text.into(), code: 0 }
+    }
+
+    /// Nothing more to tell.
+    pub(crate) fn silent() -> Self {
+        Self { json: Value::Null, text: String::new(), code: 0 }
+    }
+
+    /// Ends the command with this exit code.
+    #[must_use]
+    pub(crate) fn code(mut self, code: u8) -> Self {
+        self.code = code;
+        self
+    }
+
+    /// Prints, and says how the process ends.
+    pub(crate) fn print(&self, format: Format) -> ExitCode {
+        let text = match (format, &self.json) {
+            (Format::Table, _) => self.text.trim_end().to_owned(),
+            (Format::Json, Value::Null) => String::new(),
+            (Format::Json, json) => format!("{json:#}"),
+        };
+        match if text.is_empty() { Ok(()) } else { line(&text) } {
+            Err(error) => failure(&error.into(), format),
+            Ok(()) => ExitCode::from(self.code),
+        }
+    }
+}
+
+/// One line on standard output, at once.
+pub(crate) fn line(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{text}")?;
+    out.flush()
+}
+
+/// Replaces what is on the terminal.
+pub(crate) fn redraw(text: &str) -> io::Result<()> {
+    if io::stdout().is_terminal() {
+        // Home, and clear what is below.
+        write!(io::stdout().lock(), "\x1b[H\x1b[2J")?;
+    }
+    line(text)
+}
+
+/// What happens on the way, for people: on standard error.
+pub(crate) fn note(text: &str) {
+    eprintln!("{text}");
+}
+
+/// Why a command failed, with its causes and what to do.
+pub(crate) fn failure(error: &anyhow::Error, format: Format) -> ExitCode {
+    if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe) {
+        // Who reads has read enough.
+        return ExitCode::SUCCESS;
+    }
+    match error.downcast_ref::<Problems>() {
+        Some(problems) if format == Format::Json => return problems_as_json(problems),
+        Some(problems) => eprintln!("{problems}"),
+        None => {
+            eprintln!("error: {error:#}");
+            if let Some(hint) = hint(error) {
+                eprintln!("hint: {hint}");
+            }
+        }
+    }
+    ExitCode::from(FAILED)
+}
+
+fn problems_as_json(problems: &Problems) -> ExitCode {
+    Report::new(&serde_json::json!({ "problems": problems }), "").code(FAILED).print(Format::Json)
+}
+
+fn hint(error: &anyhow::Error) -> Option<String> {
+    let of_supervisor = || error.chain().find_map(|cause| cause.downcast_ref::<client::Error>()?.hint());
+    nats::hint(error).or_else(of_supervisor)
+}
+
+/// What clap says of wrong arguments, or of `--help`.
+pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+    // A closed pipe is no reason to complain.
+    let _ = error.print();
+    if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
+}
+
+/// Completions, on standard output.
+pub(crate) fn completions(shell: Shell, command: &mut clap::Command) -> ExitCode {
+    clap_complete::generate(shell, command, "natsctl", &mut io::stdout());
+    ExitCode::SUCCESS
+}
+
+/// Ctrl-C was typed.
+pub(crate) fn interrupted() -> ExitCode {
+    note("interrupted; what had begun goes on, and running the same command again finishes it");
+    ExitCode::from(INTERRUPTED)
+}
+
+/// Tells on standard error what is done, in more or less detail.
+pub(crate) fn log(verbosity: u8) {
+    let level = match verbosity {
+        0 => LevelFilter::ERROR,
+        1 => LevelFilter::INFO,
+        _ => LevelFilter::DEBUG,
+    };
+    // The supervisor sets its own.
+    let _ = tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_max_level(level)
+        .try_init();
+}
+
+/// A table without lines, its columns as wide as they must be.
+pub(crate) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_header(header.iter().map(|title| title.to_uppercase()));
+    table.add_rows(rows);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2)).set_cell_alignment(CellAlignment::Left);
+    }
+    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,89 @@
+//! How an environment is: the same answer for every platform.
+
+use serde::Serialize;
+
+use crate::nats::health::Health;
+use crate::report::table;
+
+/// What `natsctl status` tells.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Status {
+    pub(crate) environment: String,
+    /// Whether everything runs as it was deployed.
+    pub(crate) healthy: bool,
+    pub(crate) services: Vec<ServiceStatus>,
+    pub(crate) nats: Health,
+    pub(crate) gateway: GatewayStatus,
+    /// What is wrong beyond single services and nodes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) problems: Vec<String>,
+}
+
+/// How a service is.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ServiceStatus {
+    pub(crate) name: String,
+    /// Tasks that should run.
+    pub(crate) desired: u32,
+    /// Tasks of the current revision that take requests.
+    pub(crate) running: u32,
+    pub(crate) healthy: bool,
+    pub(crate) revision: u64,
+    pub(crate) version: String,
+    /// Why it is not healthy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<String>,
+}
+
+/// Where HTTP clients come in.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct GatewayStatus {
+    pub(crate) url: Option<String>,
+}
+
+impl Status {
+    /// For people: what is wrong first.
+    pub(crate) fn text(&self) -> String {
+        let mut parts = Vec::new();
+        let verdict = if self.healthy { "healthy" } else { "NOT healthy" };
+        parts.push(format!("environment {}: {verdict}", self.environment));
+        parts.extend(self.problems.iter().map(|problem| format!("  {problem}")));
+        if !self.services.is_empty() {
+            let rows = self.services.iter().map(|service| {
+                let state = if service.healthy {
+                    "healthy".to_owned()
+                } else {
+                    service.reason.clone().unwrap_or_else(|| "unhealthy".to_owned())
+                };
+                let tasks = format!("{}/{}", service.running, service.desired);
+                vec![service.name.clone(), tasks, service.revision.to_string(), service.version.clone(), state]
+            });
+            parts.push(String::new());
+            parts.push(table(&["service", "tasks", "revision", "version", "state"], rows));
+        }
+        if !self.nats.nodes.is_empty() {
+            parts.push(String::new());
+            parts.push(nats_text(&self.nats));
+        }
+        if let Some(url) = &self.gateway.url {
+            parts.push(String::new());
+            parts.push(format!("gateway: {url}"));
+        }
+        parts.join("\n")
+    }
+}
+
+/// The cluster's nodes, and whether they agree.
+pub(crate) fn nats_text(health: &Health) -> String {
+    let rows = health.nodes.iter().map(|node| {
+        let state = if node.healthy {
+            "healthy".to_owned()
+        } else {
+            node.reason.clone().unwrap_or_else(|| "unhealthy".to_owned())
+        };
+        let role = if node.meta_leader { "meta leader" } else { "" };
+        vec![node.name.clone(), node.url.clone(), node.version.clone().unwrap_or_default(), role.to_owned(), state]
+    });
+    let quorum = if health.quorum { "yes" } else { "NO: streams and buckets cannot be written" };
+    format!("{}\nquorum: {quorum}", table(&["node", "url", "version", "role", "state"], rows))
+}
