@@ -1,0 +1,214 @@
+//! Binaries by the digest of their content. What runs is a copy, so that a build never changes it, and a rollback still finds it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::dir::{Dir, create_private, hex, write_atomically};
+
+const SCHEME: &str = "sha256:";
+
+/// Hexadecimal digits of the digest in a version.
+const VERSION_DIGITS: usize = 12;
+
+/// A binary that will not change any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Artifact {
+    /// `sha256:…` of its content.
+    pub digest: String,
+    /// The package's version, and the first digits of the digest: `0.1.0+1f2e3d4c5b6a`.
+    pub version: String,
+    /// Where the copy is.
+    pub path: PathBuf,
+}
+
+/// The binaries of one environment.
+#[derive(Debug)]
+pub struct Artifacts {
+    dir: PathBuf,
+    index: BTreeMap<PathBuf, Known>,
+}
+
+/// A file whose digest need not be computed again as long as the rest is as it was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Known {
+    size: u64,
+    modified_seconds: i64,
+    modified_nanos: i64,
+    inode: u64,
+    digest: String,
+}
+
+impl Artifacts {
+    /// Those of this state directory, which is made if it is not there.
+    pub fn open(state_dir: &Path) -> io::Result<Self> {
+        let dir = Dir::new(state_dir)?.artifacts();
+        create_private(&dir)?;
+        // An index that cannot be read costs the time to compute it again.
+        let index = fs::read(dir.join("index.json")).ok().and_then(|index| serde_json::from_slice(&index).ok());
+        Ok(Self { dir, index: index.unwrap_or_default() })
+    }
+
+    /// Copies a binary, unless the same content is there already.
+    pub fn intern(&mut self, binary: &Path, package_version: &str) -> io::Result<Artifact> {
+        let name = binary.file_name().ok_or_else(|| io::Error::other("a binary needs a name"))?;
+        let metadata = fs::metadata(binary)?;
+        let key = std::path::absolute(binary)?;
+        let known = self.index.get(&key).filter(|known| known.describes(&metadata)).map(|known| known.digest.clone());
+        let kept = |digest: &str| self.dir.join(digest).join(name);
+        let complete = |path: &Path| fs::metadata(path).is_ok_and(|copy| copy.len() == metadata.len());
+        let digest = match known.filter(|digest| complete(&kept(digest))) {
+            Some(digest) => digest,
+            None => {
+                let digest = self.copy(binary)?;
+                self.index.insert(key, Known::new(&metadata, digest.clone()));
+                write_atomically(&self.dir.join("index.json"), &serde_json::to_vec_pretty(&self.index)?)?;
+                digest
+            }
+        };
+        Ok(Artifact {
+            version: format!("{package_version}+{}", &digest[..VERSION_DIGITS]),
+            path: self.path(&digest, binary)?,
+            digest: format!("{SCHEME}{digest}"),
+        })
+    }
+
+    /// The copy with this digest, as [`Artifact::path`] was: how a rollback finds what it runs.
+    pub fn find(&self, digest: &str) -> Option<PathBuf> {
+        let dir = self.dir.join(digest.strip_prefix(SCHEME)?);
+        fs::read_dir(dir).ok()?.find_map(|entry| Some(entry.ok()?.path()))
+    }
+
+    /// Removes all but these digests.
+    pub fn prune(&mut self, keep: &BTreeSet<String>) -> io::Result<()> {
+        for entry in fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            let digest = format!("{SCHEME}{}", entry.file_name().display());
+            if entry.file_type()?.is_dir() && !keep.contains(&digest) {
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+        self.index.retain(|_, known| keep.contains(&format!("{SCHEME}{}", known.digest)));
+        write_atomically(&self.dir.join("index.json"), &serde_json::to_vec_pretty(&self.index)?)
+    }
+
+    fn path(&self, digest: &str, binary: &Path) -> io::Result<PathBuf> {
+        let name = binary.file_name().ok_or_else(|| io::Error::other("a binary needs a name"))?;
+        Ok(self.dir.join(digest).join(name))
+    }
+
+    /// The digest is that of the copy, whatever happens to the original meanwhile.
+    fn copy(&self, binary: &Path) -> io::Result<String> {
+        let draft = tempfile_in(&self.dir);
+        let digest = fs::copy(binary, &draft).and_then(|_| digest_of(&draft)).inspect_err(|_| {
+            let _ = fs::remove_file(&draft);
+        })?;
+        fs::set_permissions(&draft, Permissions::from_mode(0o755))?;
+        let path = self.path(&digest, binary)?;
+        create_private(&self.dir.join(&digest))?;
+        fs::rename(&draft, path)?;
+        Ok(digest)
+    }
+}
+
+impl Known {
+    fn new(metadata: &fs::Metadata, digest: String) -> Self {
+        Self {
+            size: metadata.len(),
+            modified_seconds: metadata.mtime(),
+            modified_nanos: metadata.mtime_nsec(),
+            inode: metadata.ino(),
+            digest,
+        }
+    }
+
+    fn describes(&self, metadata: &fs::Metadata) -> bool {
+        *self == Self::new(metadata, self.digest.clone())
+    }
+}
+
+fn tempfile_in(dir: &Path) -> PathBuf {
+    dir.join(format!(".draft-{}-{:08x}", std::process::id(), fastrand::u32(..)))
+}
+
+fn digest_of(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hex(&hash.finalize())),
+            read => hash.update(&buffer[..read]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keep(artifacts: &[&Artifact]) -> BTreeSet<String> {
+        artifacts.iter().map(|artifact| artifact.digest.clone()).collect()
+    }
+
+    #[test]
+    fn a_copy_keeps_its_content_when_the_original_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let binary = dir.path().join("quest");
+        fs::write(&binary, "one").unwrap();
+        let mut artifacts = Artifacts::open(&dir.path().join("state")).unwrap();
+        let one = artifacts.intern(&binary, "0.1.0").unwrap();
+        assert_eq!(one.digest, "sha256:7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed");
+        assert_eq!(one.version, "0.1.0+7692c3ad3540");
+        assert_eq!(fs::metadata(&one.path).unwrap().permissions().mode() & 0o777, 0o755);
+
+        fs::write(&binary, "other").unwrap();
+        let other = artifacts.intern(&binary, "0.1.0").unwrap();
+        assert_ne!(one.digest, other.digest);
+        assert_eq!(fs::read_to_string(&one.path).unwrap(), "one");
+        assert_eq!(artifacts.find(&one.digest), Some(one.path));
+    }
+
+    #[test]
+    fn an_unchanged_binary_is_not_copied_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let binary = dir.path().join("quest");
+        fs::write(&binary, "one").unwrap();
+        let first = Artifacts::open(dir.path()).unwrap().intern(&binary, "0.1.0").unwrap();
+        let copied = fs::metadata(&first.path).unwrap().ino();
+        let again = Artifacts::open(dir.path()).unwrap().intern(&binary, "0.1.0").unwrap();
+        assert_eq!(first, again);
+        assert_eq!(fs::metadata(&first.path).unwrap().ino(), copied);
+    }
+
+    #[test]
+    fn a_copy_that_is_lost_is_made_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let binary = dir.path().join("quest");
+        fs::write(&binary, "one").unwrap();
+        let mut artifacts = Artifacts::open(dir.path()).unwrap();
+        let first = artifacts.intern(&binary, "0.1.0").unwrap();
+        fs::remove_file(&first.path).unwrap();
+        let again = artifacts.intern(&binary, "0.1.0").unwrap();
+        assert_eq!(fs::read_to_string(&again.path).unwrap(), "one");
+    }
+
+    #[test]
+    fn pruning_leaves_what_is_needed() {
+        let dir = tempfile::tempdir().unwrap();
+        let binary = dir.path().join("quest");
+        let mut artifacts = Artifacts::open(dir.path()).unwrap();
+        fs::write(&binary, "one").unwrap();
+        let one = artifacts.intern(&binary, "0.1.0").unwrap();
+        fs::write(&binary, "other").unwrap();
+        let other = artifacts.intern(&binary, "0.1.0").unwrap();
+        artifacts.prune(&keep(&[&other])).unwrap();
+        assert!(!one.path.exists());
+        assert!(other.path.exists());
+    }
+}

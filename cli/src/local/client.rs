@@ -1,0 +1,315 @@
+//! Talks to the supervisor, and starts it if need be.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::time::{Instant, sleep};
+
+use super::dir::Dir;
+use super::logs;
+use super::protocol::{
+    Accepted, Deployment, DeploymentState, Description, NodeSpec, PROTOCOL, PutService, Refusal, Request, Response,
+    ServiceStatus,
+};
+use super::supervisor::{self, Records};
+
+/// How long the supervisor may take to answer after it was started.
+const START: Duration = Duration::from_secs(5);
+
+/// How long the supervisor may take to end after it has stopped everything.
+const END: Duration = Duration::from_secs(5);
+
+/// So many lines of its log say why it did not start.
+const LAST_WORDS: usize = 10;
+
+/// Between two looks at something that is about to happen.
+const POLL: Duration = Duration::from_millis(20);
+
+/// Between two descriptions while deployments are followed.
+const FOLLOW: Duration = Duration::from_millis(100);
+
+/// Why the supervisor could not help.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// It does not do what was asked.
+    #[error("{}", .0.message)]
+    Refused(Refusal),
+    /// It went away, or was never reached.
+    #[error("the supervisor cannot be reached")]
+    Lost(#[source] io::Error),
+    /// It belongs to another version of natsctl.
+    #[error("the supervisor (pid {pid}) is of natsctl {version}, which speaks another protocol")]
+    OtherProtocol {
+        /// Its process.
+        pid: u32,
+        /// Its version.
+        version: String,
+    },
+    /// It did not come up.
+    #[error("the supervisor did not start")]
+    NotStarted {
+        /// The last lines of its log.
+        log_tail: Vec<String>,
+    },
+    /// It answered something else than was asked.
+    #[error("the supervisor's answer is not understood")]
+    Confused,
+    /// A file or a process of this machine.
+    #[error("failed to use the state directory")]
+    Machine(#[from] io::Error),
+}
+
+impl Error {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Refused(refusal) => refusal.hint.clone(),
+            Self::OtherProtocol { pid, .. } => Some(format!("end it with `kill {pid}`, then deploy again")),
+            Self::Lost(_) => Some("run the command again".to_owned()),
+            Self::NotStarted { log_tail } if !log_tail.is_empty() => Some(log_tail.join("\n")),
+            Self::NotStarted { .. } | Self::Confused | Self::Machine(_) => None,
+        }
+    }
+}
+
+/// What a followed deployment has come to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// All desired tasks are ready, and no others are left.
+    Completed,
+    /// The revision that ran before keeps running.
+    Failed(Box<Deployment>),
+    /// Somebody else has begun another one.
+    Superseded,
+    /// Somebody has removed the service.
+    Gone,
+    /// Time is up.
+    Unfinished(Box<ServiceStatus>),
+}
+
+/// What happens while deployments are followed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Progress {
+    /// The number of ready tasks of the new revision, or of those that should be, has changed.
+    Tasks {
+        /// Of this service.
+        service: String,
+        /// So many are ready.
+        ready: u32,
+        /// So many should be.
+        desired: u32,
+    },
+    /// A deployment has come to an end.
+    Ended {
+        /// Of this service.
+        service: String,
+        /// To which one.
+        outcome: Outcome,
+    },
+}
+
+/// What runs or should run in a state directory: from the supervisor, or from what the last one has left. `None`: nothing was ever started
+/// there, or all of it was shut down.
+pub async fn describe(state_dir: &Path) -> Result<Option<Description>, Error> {
+    match Client::connect(state_dir).await? {
+        Some(client) => client.describe().await.map(Some),
+        None => Ok(Records::load(&Dir::new(state_dir)?)?.map(|records| supervisor::at_rest(&records))),
+    }
+}
+
+/// Connects to the supervisor; starts it from this very program, as `supervise --state-dir …`, if none runs.
+pub async fn ensure_supervisor(state_dir: &Path) -> Result<Client, Error> {
+    ensure_supervisor_of(&std::env::current_exe()?, state_dir).await
+}
+
+/// The same from another program.
+pub async fn ensure_supervisor_of(program: &Path, state_dir: &Path) -> Result<Client, Error> {
+    if let Some(client) = Client::connect(state_dir).await? {
+        return Ok(client);
+    }
+    let dir = Dir::new(state_dir)?;
+    dir.create()?;
+    let written_before = fs::metadata(dir.supervisor_log()).map_or(0, |log| log.len());
+    let mut child = spawn(program, &dir)?;
+    let deadline = Instant::now() + START;
+    loop {
+        // Looked at before the socket: of two that were started at the same time, one ends and the other answers.
+        let ended = child.try_wait()?.is_some();
+        if let Some(client) = Client::connect(state_dir).await? {
+            return Ok(client);
+        }
+        if ended || Instant::now() > deadline {
+            return Err(Error::NotStarted {
+                log_tail: logs::tail_since(&dir.supervisor_log(), written_before, LAST_WORDS),
+            });
+        }
+        sleep(POLL).await;
+    }
+}
+
+fn spawn(program: &Path, dir: &Dir) -> io::Result<Child> {
+    let log = File::options().append(true).create(true).mode(0o600).open(dir.supervisor_log())?;
+    let mut command = Command::new(program);
+    command.arg("supervise").arg("--state-dir").arg(dir.path()).current_dir(dir.path());
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()
+}
+
+/// A way to the supervisor. Each request has a connection of its own, so any number may be under way.
+#[derive(Clone, Debug)]
+pub struct Client {
+    dir: PathBuf,
+    socket: PathBuf,
+}
+
+impl Client {
+    /// `None`: no supervisor runs in this directory.
+    pub async fn connect(state_dir: &Path) -> Result<Option<Self>, Error> {
+        let dir = Dir::new(state_dir)?;
+        let client = Self { dir: dir.path().to_owned(), socket: dir.socket() };
+        match client.ask(&Request::Ping).await {
+            Ok(Response::Pong(pong)) if pong.protocol == PROTOCOL => Ok(Some(client)),
+            Ok(Response::Pong(pong)) => Err(Error::OtherProtocol { pid: pong.pid, version: pong.version }),
+            Ok(_) => Err(Error::Confused),
+            Err(Error::Lost(error)) if is_nobody(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Everything that is there.
+    pub async fn describe(&self) -> Result<Description, Error> {
+        match self.ask(&Request::Describe).await? {
+            Response::Description(description) => Ok(*description),
+            _ => Err(Error::Confused),
+        }
+    }
+
+    /// Starts or restarts a node, and does not wait for it.
+    pub async fn put_node(&self, name: &str, spec: NodeSpec) -> Result<(), Error> {
+        self.done(&Request::PutNode { name: name.to_owned(), spec }).await
+    }
+
+    /// Stops a node, and waits until it is gone.
+    pub async fn delete_node(&self, name: &str) -> Result<(), Error> {
+        self.done(&Request::DeleteNode { name: name.to_owned() }).await
+    }
+
+    /// Deploys or scales a service; [`Client::follow`] waits for it.
+    pub async fn put_service(&self, service: PutService) -> Result<Accepted, Error> {
+        match self.ask(&Request::PutService(service)).await? {
+            Response::Accepted(accepted) => Ok(accepted),
+            _ => Err(Error::Confused),
+        }
+    }
+
+    /// Stops a service, and waits until it is gone.
+    pub async fn delete_service(&self, name: &str) -> Result<(), Error> {
+        self.done(&Request::DeleteService { name: name.to_owned() }).await
+    }
+
+    /// Stops and forgets everything, and waits until the supervisor is gone too.
+    pub async fn shutdown(&self) -> Result<(), Error> {
+        self.done(&Request::Shutdown).await?;
+        let dir = Dir::new(&self.dir)?;
+        let deadline = Instant::now() + END;
+        while Instant::now() < deadline {
+            match File::open(dir.lock()) {
+                Ok(lock) if lock.try_lock().is_err() => sleep(POLL).await,
+                _ => return Ok(()),
+            }
+        }
+        Err(Error::Lost(io::Error::new(io::ErrorKind::TimedOut, "it has stopped everything but itself")))
+    }
+
+    /// Follows deployments, given as the services' names and [`Accepted::deployment_id`], until all have ended or time is up.
+    pub async fn follow(
+        &self,
+        deployments: &BTreeMap<String, u64>,
+        limit: Duration,
+        mut on_progress: impl FnMut(Progress),
+    ) -> Result<BTreeMap<String, Outcome>, Error> {
+        let deadline = Instant::now() + limit;
+        let mut seen = BTreeMap::new();
+        let mut outcomes = BTreeMap::new();
+        loop {
+            let description = self.describe().await?;
+            for (name, id) in deployments.iter().filter(|(name, _)| !outcomes.contains_key(*name)).collect::<Vec<_>>() {
+                let status = description.services.get(name);
+                if let Some(status) = status
+                    && status.deployment().is_some_and(|latest| latest.id == *id)
+                {
+                    let counts = (status.ready(), status.desired);
+                    if seen.insert(name, counts) != Some(counts) {
+                        let (ready, desired) = counts;
+                        on_progress(Progress::Tasks { service: name.clone(), ready, desired });
+                    }
+                }
+                let late = Instant::now() >= deadline;
+                let unfinished = || status.filter(|_| late).map(|status| Outcome::Unfinished(Box::new(status.clone())));
+                if let Some(outcome) = judge(status, *id).or_else(unfinished) {
+                    on_progress(Progress::Ended { service: name.clone(), outcome: outcome.clone() });
+                    outcomes.insert(name.clone(), outcome);
+                }
+            }
+            if outcomes.len() == deployments.len() {
+                return Ok(outcomes);
+            }
+            sleep(FOLLOW).await;
+        }
+    }
+
+    async fn done(&self, request: &Request) -> Result<(), Error> {
+        match self.ask(request).await? {
+            Response::Done => Ok(()),
+            _ => Err(Error::Confused),
+        }
+    }
+
+    async fn ask(&self, request: &Request) -> Result<Response, Error> {
+        let line = self.exchange(request).await.map_err(Error::Lost)?;
+        match serde_json::from_str(&line) {
+            Ok(Response::Refused(refusal)) => Err(Error::Refused(refusal)),
+            Ok(response) => Ok(response),
+            Err(_) => Err(Error::Confused),
+        }
+    }
+
+    async fn exchange(&self, request: &Request) -> io::Result<String> {
+        let mut stream = UnixStream::connect(&self.socket).await?;
+        let mut question = serde_json::to_vec(request)?;
+        question.push(b'\n');
+        stream.write_all(&question).await?;
+        let mut answer = String::new();
+        match BufReader::new(stream).read_line(&mut answer).await? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(answer),
+        }
+    }
+}
+
+fn judge(status: Option<&ServiceStatus>, id: u64) -> Option<Outcome> {
+    let Some(status) = status else {
+        return Some(Outcome::Gone);
+    };
+    let Some(deployment) = status.deployments.iter().find(|deployment| deployment.id == id) else {
+        return Some(Outcome::Superseded);
+    };
+    match deployment.state {
+        DeploymentState::InProgress => None,
+        DeploymentState::Completed => Some(Outcome::Completed),
+        DeploymentState::Failed => Some(Outcome::Failed(Box::new(deployment.clone()))),
+        DeploymentState::Superseded => Some(Outcome::Superseded),
+    }
+}
+
+/// Nothing listens at the socket: it is not there, or its supervisor was killed.
+fn is_nobody(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}

@@ -1,0 +1,123 @@
+//! Where the files of one environment are.
+
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+/// Longest path that every system takes for a unix socket: macOS has 104 bytes, the last one a zero.
+const LONGEST_SOCKET: usize = 103;
+
+/// The state directory, `.natsctl/<environment>`.
+#[derive(Clone, Debug)]
+pub(super) struct Dir(PathBuf);
+
+impl Dir {
+    pub(super) fn new(path: &Path) -> io::Result<Self> {
+        std::path::absolute(path).map(Self)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(super) fn create(&self) -> io::Result<()> {
+        create_private(&self.0)
+    }
+
+    pub(super) fn lock(&self) -> PathBuf {
+        self.0.join("supervisor.lock")
+    }
+
+    pub(super) fn supervisor_log(&self) -> PathBuf {
+        self.0.join("supervisor.log")
+    }
+
+    pub(super) fn state(&self) -> PathBuf {
+        self.0.join("state.json")
+    }
+
+    pub(super) fn ports(&self) -> PathBuf {
+        self.0.join("ports.json")
+    }
+
+    pub(super) fn artifacts(&self) -> PathBuf {
+        self.0.join("artifacts")
+    }
+
+    /// Logs of one service or node.
+    pub(super) fn logs(&self, name: &str) -> PathBuf {
+        self.0.join("logs").join(name)
+    }
+
+    pub(super) fn log(&self, name: &str, task: &str) -> PathBuf {
+        self.logs(name).join(format!("{task}.log"))
+    }
+
+    /// A path that is too long for a socket is replaced by a short one that depends on nothing but the directory and the user. It is under
+    /// `/tmp` rather than `TMPDIR`, which may differ between two shells.
+    pub(super) fn socket(&self) -> PathBuf {
+        let socket = self.0.join("supervisor.sock");
+        if socket.as_os_str().len() <= LONGEST_SOCKET {
+            return socket;
+        }
+        let digest = hex(&Sha256::digest(self.0.as_os_str().as_bytes()));
+        let user = rustix::process::geteuid().as_raw();
+        Path::new("/tmp").join(format!("natsctl-{user}-{}", &digest[..16])).join("supervisor.sock")
+    }
+
+    /// Makes the directory of the socket, and refuses one that belongs to somebody else.
+    pub(super) fn create_socket_dir(&self) -> io::Result<()> {
+        let socket = self.socket();
+        let Some(dir) = socket.parent().filter(|dir| *dir != self.0) else {
+            return Ok(());
+        };
+        create_private(dir)?;
+        let metadata = fs::symlink_metadata(dir)?;
+        let ours = metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o077 == 0;
+        if metadata.is_dir() && ours {
+            return Ok(());
+        }
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("`{}` belongs to somebody else", dir.display())))
+    }
+}
+
+/// A directory that only its owner can look into.
+pub(super) fn create_private(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Readers see the old content or the new, never half of it.
+pub(super) fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
+    let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    let draft = path.with_file_name(format!(".{name}.{}", std::process::id()));
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?.write_all(content)?;
+    fs::rename(&draft, path)
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    data_encoding::HEXLOWER.encode(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_socket_of_a_long_path_is_short_and_always_the_same() {
+        let long = Path::new("/").join("deep/".repeat(40));
+        let dir = Dir::new(&long).unwrap();
+        assert!(dir.socket().as_os_str().len() <= LONGEST_SOCKET);
+        assert_eq!(dir.socket(), Dir::new(&long).unwrap().socket());
+        assert_ne!(dir.socket(), Dir::new(&long.join("other")).unwrap().socket());
+    }
+
+    #[test]
+    fn the_socket_of_a_short_path_is_in_the_directory() {
+        assert_eq!(Dir::new(Path::new("/a")).unwrap().socket(), Path::new("/a/supervisor.sock"));
+    }
+}

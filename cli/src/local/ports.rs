@@ -1,0 +1,206 @@
+//! Ports that stay the same from one start to the next, and who holds a port that is taken.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fs::{self, File};
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde::{Deserialize, Serialize};
+
+use super::dir::write_atomically;
+
+/// Where free ports are looked for: below those that systems give to outgoing connections, any of which could sit on a port that has to be
+/// opened again after a restart.
+const RANGE: Range<u16> = 20_000..32_000;
+
+/// So many ports are tried before the search is given up.
+const TRIES: usize = 1_000;
+
+/// Ports by what they are for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ports(BTreeMap<String, u16>);
+
+impl Ports {
+    /// A port for every name. 0 asks for any free one: the same as the last time, or else a new one, which is written down. Other numbers
+    /// are taken as they are, whether they are free or not. Other names in the file are kept.
+    pub fn ensure(file: &Path, wanted: &BTreeMap<String, u16>) -> io::Result<Self> {
+        Self::locked(file, |known| {
+            let mut ports = Self::default();
+            for (name, port) in wanted {
+                let port = match (*port, known.0.get(name)) {
+                    (0, Some(known)) => *known,
+                    (0, None) => known.unused(wanted.values())?,
+                    (fixed, _) => fixed,
+                };
+                if wanted[name] == 0 {
+                    known.0.insert(name.clone(), port);
+                }
+                ports.0.insert(name.clone(), port);
+            }
+            Ok(ports)
+        })
+    }
+
+    /// Another port than the last time, which somebody else has taken.
+    pub fn renew(file: &Path, name: &str) -> io::Result<u16> {
+        Self::locked(file, |known| {
+            let port = known.unused([].into_iter())?;
+            known.0.insert(name.to_owned(), port);
+            Ok(port)
+        })
+    }
+
+    /// The port of this name; 0 if there is none.
+    pub fn port(&self, name: &str) -> u16 {
+        self.0.get(name).copied().unwrap_or_default()
+    }
+
+    /// Two processes may want ports at the same time.
+    fn locked<T>(file: &Path, work: impl FnOnce(&mut Self) -> io::Result<T>) -> io::Result<T> {
+        let lock = File::options().create(true).truncate(false).write(true).open(with_suffix(file, ".lock"))?;
+        lock.lock()?;
+        let mut known: Self = match fs::read(file) {
+            Ok(content) => serde_json::from_slice(&content)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::default(),
+            Err(error) => return Err(error),
+        };
+        let before = known.clone();
+        let result = work(&mut known)?;
+        if known != before {
+            write_atomically(file, &serde_json::to_vec_pretty(&known)?)?;
+        }
+        Ok(result)
+    }
+
+    fn unused<'a>(&'a self, wanted: impl Iterator<Item = &'a u16>) -> io::Result<u16> {
+        let taken: BTreeSet<u16> = wanted.chain(self.0.values()).copied().collect();
+        for _ in 0..TRIES {
+            let port = fastrand::u16(RANGE);
+            if !taken.contains(&port) && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+                return Ok(port);
+            }
+        }
+        Err(io::Error::new(io::ErrorKind::AddrInUse, "no free port found"))
+    }
+}
+
+fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
+    let mut path = file.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
+}
+
+/// The process that listens on a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Its number.
+    pub pid: u32,
+    /// What it is.
+    pub command: String,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` (pid {})", self.command, self.pid)
+    }
+}
+
+/// Who listens on this port, as far as this user may know.
+pub fn holder(port: u16) -> Option<Holder> {
+    if Path::new("/proc/net/tcp").exists() { from_proc(port) } else { from_lsof(port) }
+}
+
+fn from_proc(port: u16) -> Option<Holder> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].into_iter().filter_map(|table| fs::read_to_string(table).ok());
+    let sockets: Vec<_> =
+        tables.flat_map(|table| listening(&table, port)).map(|inode| format!("socket:[{inode}]")).collect();
+    let processes =
+        fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    let holds = |pid: &u32| {
+        let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+            return false;
+        };
+        let targets = descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        targets.into_iter().any(|target| sockets.iter().any(|socket| target.as_os_str() == socket.as_str()))
+    };
+    let pid = processes.filter(|_| !sockets.is_empty()).find(holds)?;
+    let command = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    Some(Holder { pid, command: command.trim().to_owned() })
+}
+
+/// Inodes of the sockets that listen on this port, from the text of `/proc/net/tcp`.
+fn listening(table: &str, port: u16) -> Vec<String> {
+    const LISTEN: &str = "0A";
+    let suffix = format!(":{port:04X}");
+    let rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let here = rows.filter(|row| row.len() > 9 && row[1].ends_with(&suffix) && row[3] == LISTEN);
+    here.map(|row| row[9].to_owned()).collect()
+}
+
+fn from_lsof(port: u16) -> Option<Holder> {
+    let output = Command::new("lsof").args(["-nP", &format!("-iTCP:{port}"), "-sTCP:LISTEN", "-Fpc"]).output().ok()?;
+    let output = String::from_utf8_lossy(&output.stdout);
+    let field = |name: char| output.lines().find_map(|line| line.strip_prefix(name));
+    Some(Holder { pid: field('p')?.parse().ok()?, command: field('c')?.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(names: &[(&str, u16)]) -> BTreeMap<String, u16> {
+        names.iter().map(|(name, port)| ((*name).to_owned(), *port)).collect()
+    }
+
+    #[test]
+    fn a_free_port_stays_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("ports.json");
+        let first = Ports::ensure(&file, &wanted(&[("a", 0), ("b", 0)])).unwrap();
+        assert_ne!(first.port("a"), first.port("b"));
+        let second = Ports::ensure(&file, &wanted(&[("a", 0), ("c", 0)])).unwrap();
+        assert_eq!(first.port("a"), second.port("a"));
+        let third = Ports::ensure(&file, &wanted(&[("b", 0)])).unwrap();
+        assert_eq!(first.port("b"), third.port("b"));
+    }
+
+    #[test]
+    fn a_fixed_port_is_taken_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("ports.json");
+        assert_eq!(Ports::ensure(&file, &wanted(&[("a", 4222)])).unwrap().port("a"), 4222);
+        assert_ne!(Ports::ensure(&file, &wanted(&[("a", 0)])).unwrap().port("a"), 4222);
+    }
+
+    #[test]
+    fn a_renewed_port_is_another_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("ports.json");
+        let old = Ports::ensure(&file, &wanted(&[("a", 0)])).unwrap().port("a");
+        let new = Ports::renew(&file, "a").unwrap();
+        assert_ne!(old, new);
+        assert_eq!(Ports::ensure(&file, &wanted(&[("a", 0)])).unwrap().port("a"), new);
+    }
+
+    #[test]
+    fn the_holder_of_a_port_is_found() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert_eq!(holder(port).map(|holder| holder.pid), Some(std::process::id()));
+        drop(listener);
+        assert_eq!(holder(port), None);
+    }
+
+    #[test]
+    fn lsof_is_understood_where_it_is_there() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        if Command::new("lsof").arg("-v").output().is_ok() {
+            let holder = from_lsof(listener.local_addr().unwrap().port());
+            assert_eq!(holder.map(|holder| holder.pid), Some(std::process::id()));
+        }
+    }
+}

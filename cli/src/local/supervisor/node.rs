@@ -1,0 +1,222 @@
+//! One NATS server: kept running, and restarted when its specification changes. Like the rollout it has no processes and no clock of its own.
+
+use std::time::{Duration, Instant};
+
+use super::backoff::Backoff;
+use super::service::Effect;
+use super::task::Moment;
+use crate::local::protocol::{Exit, NodeSpec, NodeStatus};
+
+/// How long a server may take to close its streams.
+const STOP_TIMEOUT: Duration = Duration::from_secs(15);
+
+pub(super) struct Node {
+    spec: NodeSpec,
+    deleting: bool,
+    halted: bool,
+    process: Option<Process>,
+    retry_at: Option<Instant>,
+    backoff: Backoff,
+    restarts: u32,
+    last_exit: Option<Exit>,
+    /// The latest process, also after its end: the name of its log.
+    last_task: Option<String>,
+}
+
+struct Process {
+    task: String,
+    spec: NodeSpec,
+    pid: Option<u32>,
+    started: Moment,
+    stopping: Option<Stopping>,
+}
+
+struct Stopping {
+    kill_at: Instant,
+    killed: bool,
+}
+
+impl Node {
+    pub(super) fn new(spec: NodeSpec) -> Self {
+        Self {
+            spec,
+            deleting: false,
+            halted: false,
+            process: None,
+            retry_at: None,
+            backoff: Backoff::default(),
+            restarts: 0,
+            last_exit: None,
+            last_task: None,
+        }
+    }
+
+    pub(super) fn put(&mut self, spec: NodeSpec) {
+        self.spec = spec;
+        self.deleting = false;
+        self.retry_at = None;
+    }
+
+    pub(super) fn delete(&mut self) {
+        self.deleting = true;
+    }
+
+    pub(super) fn halt(&mut self) {
+        self.halted = true;
+    }
+
+    pub(super) fn is_deleting(&self) -> bool {
+        self.deleting
+    }
+
+    pub(super) fn has_process(&self) -> bool {
+        self.process.is_some()
+    }
+
+    pub(super) fn spec(&self) -> &NodeSpec {
+        &self.spec
+    }
+
+    pub(super) fn last_task(&self) -> Option<&str> {
+        self.last_task.as_deref()
+    }
+
+    pub(super) fn started(&mut self, task: &str, pid: u32) {
+        if let Some(process) = self.process.as_mut().filter(|process| process.task == task) {
+            process.pid = Some(pid);
+        }
+    }
+
+    pub(super) fn exited(&mut self, task: &str, exit: Exit, now: Moment) {
+        let Some(process) = self.process.take_if(|process| process.task == task) else {
+            return;
+        };
+        if process.stopping.is_none() {
+            self.restarts += 1;
+            self.retry_at = Some(now.at + self.backoff.next(now.at - process.started.at));
+        }
+        self.last_exit = Some(exit);
+    }
+
+    pub(super) fn reconcile(&mut self, now: Moment) -> Option<Effect> {
+        let wanted = !self.deleting && !self.halted;
+        let Some(process) = &mut self.process else {
+            if !wanted || self.retry_at.is_some_and(|retry_at| now.at < retry_at) {
+                return None;
+            }
+            let task = format!("{:08x}", fastrand::u32(..));
+            let spec = self.spec.clone();
+            self.process = Some(Process { task: task.clone(), spec, pid: None, started: now, stopping: None });
+            self.last_task = Some(task.clone());
+            return Some(Effect::Start { task, revision: 0 });
+        };
+        let task = process.task.clone();
+        match &mut process.stopping {
+            None if !wanted || process.spec != self.spec => {
+                process.stopping = Some(Stopping { kill_at: now.at + STOP_TIMEOUT, killed: false });
+                Some(Effect::Terminate { task })
+            }
+            Some(stopping) if !stopping.killed && now.at >= stopping.kill_at => {
+                stopping.killed = true;
+                Some(Effect::Kill { task })
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match &self.process {
+            None => self.retry_at.filter(|_| !self.deleting && !self.halted),
+            Some(process) => {
+                process.stopping.as_ref().filter(|stopping| !stopping.killed).map(|stopping| stopping.kill_at)
+            }
+        }
+    }
+
+    pub(super) fn status(&self, log_tail: Vec<String>) -> NodeStatus {
+        NodeStatus {
+            spec: self.spec.clone(),
+            running: self.process.as_ref().is_some_and(|process| process.pid.is_some()),
+            pid: self.process.as_ref().and_then(|process| process.pid),
+            started_at_ms: self.process.as_ref().map(|process| process.started.unix_ms),
+            restarts: self.restarts,
+            last_exit: self.last_exit.clone(),
+            log_tail,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet;
+
+    fn spec(config: &str) -> NodeSpec {
+        NodeSpec {
+            node: fleet::Node { version: "2.15.1".to_owned(), config: config.to_owned() },
+            program: "/bin/nats-server".into(),
+            args: Vec::new(),
+            config_path: "/etc/nats.conf".into(),
+        }
+    }
+
+    fn later(moment: Moment, millis: u64) -> Moment {
+        Moment { at: moment.at + Duration::from_millis(millis), unix_ms: moment.unix_ms + millis }
+    }
+
+    fn started(node: &mut Node, now: Moment) -> String {
+        match node.reconcile(now) {
+            Some(Effect::Start { task, .. }) => {
+                node.started(&task, 1);
+                task
+            }
+            other => panic!("expected a start, got {other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_equal_specification_changes_nothing() {
+        let now = Moment::now();
+        let mut node = Node::new(spec("a"));
+        started(&mut node, now);
+        node.put(spec("a"));
+        assert_eq!(node.reconcile(now), None);
+    }
+
+    #[test]
+    fn another_specification_restarts_it_once_it_has_stopped() {
+        let now = Moment::now();
+        let mut node = Node::new(spec("a"));
+        let task = started(&mut node, now);
+        node.put(spec("b"));
+        assert_eq!(node.reconcile(now), Some(Effect::Terminate { task: task.clone() }));
+        assert_eq!(node.reconcile(later(now, 14_999)), None);
+        assert_eq!(node.reconcile(later(now, 15_000)), Some(Effect::Kill { task: task.clone() }));
+        assert_eq!(node.reconcile(later(now, 16_000)), None);
+        node.exited(&task, Exit::Signal(9), later(now, 16_000));
+        started(&mut node, later(now, 16_000));
+        assert_eq!(node.status(Vec::new()).restarts, 0);
+    }
+
+    #[test]
+    fn one_that_ends_by_itself_is_started_again_after_a_wait() {
+        let now = Moment::now();
+        let mut node = Node::new(spec("a"));
+        let task = started(&mut node, now);
+        node.exited(&task, Exit::Code(1), now);
+        assert_eq!(node.reconcile(now), None);
+        assert_eq!(node.deadline(), Some(later(now, 200).at));
+        started(&mut node, later(now, 200));
+        assert_eq!(node.status(Vec::new()).restarts, 1);
+    }
+
+    #[test]
+    fn asking_for_it_again_ends_the_wait() {
+        let now = Moment::now();
+        let mut node = Node::new(spec("a"));
+        let task = started(&mut node, now);
+        node.exited(&task, Exit::Code(1), now);
+        node.put(spec("a"));
+        started(&mut node, now);
+    }
+}

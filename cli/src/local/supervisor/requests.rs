@@ -1,0 +1,180 @@
+//! What the supervisor does when it is asked.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+
+use tokio::net::TcpSocket;
+use tokio::sync::oneshot;
+
+use super::node::Node;
+use super::service::Service;
+use super::task::Moment;
+use super::world::{EXPLANATION, End, Waiting, World};
+use crate::local::logs;
+use crate::local::ports::{self, Ports};
+use crate::local::protocol::{
+    Description, NodeStatus, PROTOCOL, PutService, Refusal, Request, Response, SupervisorStatus,
+};
+
+/// Connections from clients that wait until a task takes them.
+const BACKLOG: u32 = 1024;
+
+impl World {
+    pub(super) fn request(&mut self, request: Request, reply: oneshot::Sender<Response>, now: Moment) {
+        let changes = !matches!(request, Request::Ping | Request::Describe | Request::Shutdown);
+        let answered = match request {
+            _ if changes && self.end.is_some() => Err(refusal("the supervisor is stopping", "try again in a moment")),
+            Request::Ping => Ok(Response::Pong(self.status())),
+            Request::Describe => Ok(Response::Description(Box::new(self.describe()))),
+            Request::PutNode { name, spec } => runnable(&name, &spec.program).map(|()| {
+                self.nodes.entry(name).or_insert_with(|| Node::new(spec.clone())).put(spec);
+                self.unsaved = true;
+                Response::Done
+            }),
+            Request::PutService(put) => self.put_service(put, now),
+            Request::DeleteNode { name } => {
+                if let Some(node) = self.nodes.get_mut(&name) {
+                    node.delete();
+                }
+                return self.waiting.push((Waiting::Node(name), reply));
+            }
+            Request::DeleteService { name } => {
+                if let Some(service) = self.services.get_mut(&name) {
+                    service.delete();
+                }
+                return self.waiting.push((Waiting::Service(name), reply));
+            }
+            Request::Shutdown => {
+                self.halt(End::Final);
+                return self.waiting.push((Waiting::Everything, reply));
+            }
+        };
+        // Who asked may have gone away.
+        let _ = reply.send(answered.unwrap_or_else(Response::Refused));
+    }
+
+    fn put_service(&mut self, mut put: PutService, now: Moment) -> Result<Response, Refusal> {
+        runnable(&put.name, &put.spec.program)?;
+        put.http_listen = put.http_listen.map(|address| self.listen(&put.name, address)).transpose()?;
+        if put.http_listen.is_none() {
+            self.listeners.remove(&put.name);
+        }
+        let service = self.services.entry(put.name.clone()).or_insert_with(Service::new);
+        Ok(Response::Accepted(service.put(put, now)))
+    }
+
+    /// Opens the port for clients, unless it is open already, and says which it is.
+    pub(super) fn listen(&mut self, name: &str, wanted: SocketAddr) -> Result<SocketAddr, Refusal> {
+        let open = self.listeners.get(name).and_then(|listener| listener.local_addr().ok());
+        if let Some(open) = open.filter(|open| *open == wanted || (wanted.port() == 0 && open.ip() == wanted.ip())) {
+            return Ok(open);
+        }
+        let key = format!("http:{name}");
+        let file = self.dir.ports();
+        let mut address = wanted;
+        if wanted.port() == 0 {
+            let known =
+                Ports::ensure(&file, &[(key.clone(), 0)].into()).map_err(|error| cannot_listen(wanted, &error))?;
+            address.set_port(known.port(&key));
+        }
+        let mut bound = bind(address);
+        if bound.is_err() && wanted.port() == 0 {
+            // Somebody has taken the port that this one had the last time.
+            let other = Ports::renew(&file, &key).map_err(|error| cannot_listen(wanted, &error))?;
+            address.set_port(other);
+            bound = bind(address);
+        }
+        let listener = bound.map_err(|error| cannot_listen(address, &error))?;
+        self.listeners.insert(name.to_owned(), listener);
+        Ok(address)
+    }
+
+    pub(super) fn answer(&mut self) {
+        let gone = |waiting: &Waiting| match waiting {
+            Waiting::Node(name) => self.nodes.get(name).map(Node::is_deleting),
+            Waiting::Service(name) => self.services.get(name).map(Service::is_deleting),
+            Waiting::Everything => {
+                let busy =
+                    self.services.values().any(Service::has_processes) || self.nodes.values().any(Node::has_process);
+                busy.then_some(true)
+            }
+        };
+        let (mut answers, mut still) = (Vec::new(), Vec::new());
+        for (waiting, reply) in std::mem::take(&mut self.waiting) {
+            match gone(&waiting) {
+                None => answers.push((reply, Response::Done)),
+                Some(true) => still.push((waiting, reply)),
+                Some(false) => {
+                    let refusal = refusal("somebody else has put it back meanwhile", "run the command again");
+                    answers.push((reply, Response::Refused(refusal)));
+                }
+            }
+        }
+        self.waiting = still;
+        if self.end == Some(End::Final) && self.waiting.is_empty() {
+            let _ = std::fs::remove_file(self.dir.state());
+        }
+        for (reply, answer) in answers {
+            let _ = reply.send(answer);
+        }
+    }
+
+    fn status(&self) -> SupervisorStatus {
+        SupervisorStatus {
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            protocol: PROTOCOL,
+            started_at_ms: self.started.unix_ms,
+        }
+    }
+
+    fn describe(&self) -> Description {
+        let services = self.services.iter().filter_map(|(name, service)| Some((name.clone(), service.status()?)));
+        Description {
+            supervisor: Some(self.status()),
+            nodes: self.nodes.iter().map(|(name, node)| (name.clone(), self.node_status(name, node))).collect(),
+            services: services.collect(),
+        }
+    }
+
+    fn node_status(&self, name: &str, node: &Node) -> NodeStatus {
+        let last_log = node.last_task().filter(|_| !node.has_process()).map(|task| self.dir.log(name, task));
+        node.status(last_log.map(|log| logs::tail_of(&log, EXPLANATION)).unwrap_or_default())
+    }
+}
+
+fn refusal(message: &str, hint: &str) -> Refusal {
+    Refusal { message: message.to_owned(), hint: Some(hint.to_owned()) }
+}
+
+/// Names become directories.
+fn runnable(name: &str, program: &Path) -> Result<(), Refusal> {
+    let fine = |character: char| character.is_ascii_lowercase() || character.is_ascii_digit() || character == '-';
+    if name.is_empty() || !name.chars().all(fine) {
+        return Err(refusal(&format!("`{name}` is not a name"), "use lower-case letters, digits and `-`"));
+    }
+    if !program.is_file() {
+        let message = format!("`{}`, the program of `{name}`, does not exist", program.display());
+        return Err(Refusal { message, hint: None });
+    }
+    Ok(())
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)?.into_std()
+}
+
+fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> Refusal {
+    if error.kind() != std::io::ErrorKind::AddrInUse {
+        return Refusal { message: format!("failed to listen on `{address}`: {error}"), hint: None };
+    }
+    let holder =
+        ports::holder(address.port()).map_or_else(|| "another process".to_owned(), |holder| holder.to_string());
+    refusal(
+        &format!("port {} is in use by {holder}", address.port()),
+        "end that process, or choose another port for this environment",
+    )
+}

@@ -1,0 +1,106 @@
+//! The door of the supervisor: takes requests from its unix socket and hands them on.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::world::Event;
+use crate::local::dir::Dir;
+use crate::local::protocol::{Refusal, Response};
+
+/// How long the last answers may take to be read.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+pub(super) struct Socket {
+    path: PathBuf,
+    closing: watch::Sender<bool>,
+    accepting: JoinHandle<()>,
+}
+
+impl Socket {
+    /// Only the holder of the lock may call this: it removes what a killed supervisor has left.
+    pub(super) fn listen(dir: &Dir, events: mpsc::UnboundedSender<Event>) -> anyhow::Result<Self> {
+        let path = dir.socket();
+        dir.create_socket_dir()?;
+        if let Err(error) = fs::remove_file(&path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(error).with_context(|| format!("failed to remove `{}`", path.display()));
+        }
+        let listener =
+            UnixListener::bind(&path).with_context(|| format!("failed to listen on `{}`", path.display()))?;
+        let (closing, closed) = watch::channel(false);
+        let accepting = tokio::spawn(accept(listener, events, closed));
+        Ok(Self { path, closing, accepting })
+    }
+
+    /// Lets answers that are on their way arrive.
+    pub(super) async fn close(mut self) {
+        let _ = fs::remove_file(&self.path);
+        self.closing.send_replace(true);
+        if timeout(LAST_WORDS, &mut self.accepting).await.is_err() {
+            self.accepting.abort();
+        }
+    }
+}
+
+async fn accept(listener: UnixListener, events: mpsc::UnboundedSender<Event>, mut closing: watch::Receiver<bool>) {
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    let (events, mut closing) = (events.clone(), closing.clone());
+                    connections.spawn(async move {
+                        if let Err(error) = serve(stream, &events, &mut closing).await {
+                            tracing::debug!(%error, "connection lost");
+                        }
+                    });
+                }
+                Err(error) => tracing::warn!(%error, "connection not accepted"),
+            },
+            Some(_) = connections.join_next() => {}
+            _ = closing.changed() => break,
+        }
+    }
+    while connections.join_next().await.is_some() {}
+}
+
+async fn serve(
+    stream: UnixStream,
+    events: &mpsc::UnboundedSender<Event>,
+    closing: &mut watch::Receiver<bool>,
+) -> io::Result<()> {
+    let (reader, mut writer) = stream.into_split();
+    let mut lines = BufReader::new(reader).lines();
+    loop {
+        let line = tokio::select! {
+            line = lines.next_line() => line?,
+            _ = closing.wait_for(|closing| *closing) => None,
+        };
+        let Some(line) = line else { return Ok(()) };
+        let response = match serde_json::from_str(&line) {
+            Ok(request) => {
+                let (reply, answer) = oneshot::channel();
+                let _ = events.send(Event::Requested(request, reply));
+                answer.await.unwrap_or_else(|_| refused("the supervisor has ended"))
+            }
+            Err(error) => refused(&format!("the request is not understood: {error}")),
+        };
+        let mut answer = serde_json::to_vec(&response)?;
+        answer.push(b'\n');
+        writer.write_all(&answer).await?;
+    }
+}
+
+fn refused(message: &str) -> Response {
+    Response::Refused(Refusal { message: message.to_owned(), hint: None })
+}

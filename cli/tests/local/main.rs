@@ -1,0 +1,5 @@
+//! The local platform with real processes: a supervisor and tasks that behave as their environment says.
+
+mod deployments;
+mod processes;
+mod stage;

@@ -1,0 +1,180 @@
+//! A supervisor in a directory of its own, and what the tests say to it. Whatever happens, it is killed at the end, and its tasks with it.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use natsctl::fleet::{self, Definition, Health, Role};
+use natsctl::local::client::{self, Client, Outcome};
+use natsctl::local::protocol::{
+    Accepted, Description, Force, NodeSpec, PutService, ServiceStatus, TaskSpec, TaskState, TaskStatus,
+};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+
+/// Nothing that these tests wait for takes longer.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) struct Stage {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) client: Client,
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if let Some(pid) = self.recorded_pid() {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+impl Stage {
+    pub(crate) async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let client = client::ensure_supervisor_of(&fake_task(), dir.path()).await.unwrap();
+        Self::of(dir, client).await
+    }
+
+    pub(crate) async fn of(dir: tempfile::TempDir, client: Client) -> Self {
+        let stage = Self { dir, client };
+        stage.record_pid().await;
+        stage
+    }
+
+    /// The supervisor's number is written down, because a drop cannot ask for it.
+    async fn record_pid(&self) {
+        std::fs::write(self.dir.path().join("pid"), self.supervisor_pid().await.to_string()).unwrap();
+    }
+
+    fn recorded_pid(&self) -> Option<Pid> {
+        Pid::from_raw(std::fs::read_to_string(self.dir.path().join("pid")).ok()?.parse().ok()?)
+    }
+
+    pub(crate) async fn restart(&mut self) {
+        self.client = client::ensure_supervisor_of(&fake_task(), self.dir.path()).await.unwrap();
+        self.record_pid().await;
+    }
+
+    pub(crate) async fn supervisor_pid(&self) -> u32 {
+        self.describe().await.supervisor.unwrap().pid
+    }
+
+    pub(crate) async fn describe(&self) -> Description {
+        self.client.describe().await.unwrap()
+    }
+
+    pub(crate) async fn service(&self, name: &str) -> ServiceStatus {
+        self.describe().await.services.remove(name).unwrap()
+    }
+
+    pub(crate) async fn put(&self, service: PutService) -> Accepted {
+        self.client.put_service(service).await.unwrap()
+    }
+
+    pub(crate) async fn outcome(&self, name: &str, accepted: Accepted) -> Outcome {
+        let deployments = BTreeMap::from([(name.to_owned(), accepted.deployment_id)]);
+        self.client.follow(&deployments, PATIENCE, |_| {}).await.unwrap().remove(name).unwrap()
+    }
+
+    /// Deploys and expects it to end well.
+    pub(crate) async fn deploy(&self, service: PutService) -> ServiceStatus {
+        let name = service.name.clone();
+        let accepted = self.put(service).await;
+        assert_eq!(self.outcome(&name, accepted).await, Outcome::Completed);
+        self.service(&name).await
+    }
+
+    /// Waits until a service is as it should be.
+    pub(crate) async fn until(&self, name: &str, what: &str, holds: impl Fn(&ServiceStatus) -> bool) -> ServiceStatus {
+        let found = || async { Some(self.service(name).await).filter(&holds) };
+        eventually(what, found).await
+    }
+}
+
+pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, look: impl Fn() -> F) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+pub(crate) fn fake_task() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let path = test.parent().and_then(Path::parent).unwrap().join("examples/fake_task");
+    assert!(path.exists(), "`{}` is missing: run `cargo build --package natsctl --examples`", path.display());
+    path
+}
+
+/// A service of two tasks that are ready at once, and what its tasks get into their environment.
+pub(crate) fn service(name: &str, env: &[(&str, &str)]) -> PutService {
+    let environment: BTreeMap<_, _> =
+        env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let definition = Definition {
+        artifact: "sha256:1".to_owned(),
+        version: "0.1.0".to_owned(),
+        role: Role::Worker,
+        permissions: String::new(),
+        environment: environment.clone(),
+        cpu: 256,
+        memory_mib: 512,
+        workers: 1,
+        concurrency: 100,
+        health: Health {
+            interval: Duration::from_millis(50),
+            timeout: Duration::from_secs(1),
+            retries: 3,
+            start_period: Duration::from_secs(10),
+        },
+        stop_timeout: Duration::from_secs(10),
+    };
+    let spec = TaskSpec { definition, program: fake_task(), env: environment };
+    let name = name.to_owned();
+    PutService { name, spec, declared_tasks: 2, tasks: 2, http_listen: None, force: Force::IfChanged }
+}
+
+pub(crate) fn node(args: &[&str], config: &str) -> NodeSpec {
+    NodeSpec {
+        node: fleet::Node { version: "1".to_owned(), config: config.to_owned() },
+        program: "/bin/sh".into(),
+        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+        config_path: "/dev/null".into(),
+    }
+}
+
+pub(crate) fn pids(service: &ServiceStatus) -> Vec<u32> {
+    service.tasks.iter().filter_map(|task| task.pid).collect()
+}
+
+pub(crate) fn ready(service: &ServiceStatus) -> Vec<&TaskStatus> {
+    service.tasks.iter().filter(|task| task.state == TaskState::Ready).collect()
+}
+
+pub(crate) fn kill(pid: u32) {
+    kill_process(raw(pid), Signal::KILL).unwrap();
+}
+
+/// A zombie does not run: whoever has to reap it may take its time.
+pub(crate) fn runs(pid: u32) -> bool {
+    let zombie = std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "));
+    test_kill_process(raw(pid)).is_ok() && !zombie
+}
+
+fn raw(pid: u32) -> Pid {
+    Pid::from_raw(pid.try_into().unwrap()).unwrap()
+}
+
+/// The body of the answer.
+pub(crate) fn get(port: u16, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer.split_once("\r\n\r\n").unwrap_or_default().1.to_owned())
+}
