@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Everything that an environment should hold.
@@ -99,11 +100,12 @@ pub struct Definition {
     /// How a task is told from a healthy one.
     pub health: Health,
     /// How long a task may take to finish what it has begun.
+    #[serde(with = "crate::units::span")]
     pub stop_timeout: Duration,
 }
 
 /// What a service does for the outside.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Answers on NATS.
@@ -117,11 +119,14 @@ pub enum Role {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
     /// Between two checks.
+    #[serde(with = "crate::units::span")]
     pub interval: Duration,
     /// How long one check may take.
+    #[serde(with = "crate::units::span")]
     pub timeout: Duration,
     /// This many failed checks in a row make a task unhealthy.
     pub retries: u32,
     /// A new task must be ready within this time.
+    #[serde(with = "crate::units::span")]
     pub start_period: Duration,
 }

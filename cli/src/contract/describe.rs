@@ -1,0 +1,324 @@
+//! Reads `.proto` files into a contract that knows where each fact is written.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use miette::Diagnostic as _;
+use prost_types::field_descriptor_proto::{Label, Type};
+use prost_types::method_options::IdempotencyLevel;
+use prost_types::{
+    DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorProto, MessageOptions,
+    MethodDescriptorProto, MethodOptions,
+};
+
+use super::{Contract, Key, Kind};
+use crate::problem::{Place, Problem, Problems, position, read};
+
+/// A contract and where it is written.
+pub(super) struct Described {
+    pub(super) contract: Contract,
+    places: BTreeMap<Key, Place>,
+    /// Messages and enums by full name, packages by name, services by the start of their subjects.
+    named: BTreeMap<String, Place>,
+}
+
+impl Described {
+    /// Where a fact is written.
+    pub(super) fn place(&self, key: &Key) -> Place {
+        self.places.get(key).cloned().unwrap_or_else(|| Place::start_of(""))
+    }
+
+    /// Whether there is a message or an enum of this name.
+    pub(super) fn has(&self, kind: Kind, name: &str) -> bool {
+        self.contract.keys().any(|key| key.kind == kind && key.of == name)
+    }
+
+    /// Where something would be that is gone: its type, or else its package.
+    pub(super) fn nearest(&self, key: &Key) -> Option<Place> {
+        let package = match key.kind {
+            Kind::Rpc => {
+                let (service, _) = key.of.rsplit_once('.')?;
+                let package = service.strip_prefix("svc.")?;
+                let name = if self.named.contains_key(service) { service } else { package };
+                name.to_owned()
+            }
+            Kind::Event => {
+                let (entity, version) = key.of.strip_prefix("evt.")?.rsplit_once('.')?;
+                format!("{}.{version}", entity.rsplit_once('.')?.0)
+            }
+            _ => key.of.clone(),
+        };
+        let mut name = package.as_str();
+        loop {
+            if let Some(place) = self.named.get(name) {
+                return Some(place.clone());
+            }
+            name = name.rsplit_once('.')?.0;
+        }
+    }
+}
+
+/// Reads all `.proto` files in a folder.
+pub(super) fn describe(folder: &Path) -> Result<Described, Problems> {
+    let files = files(folder).map_err(|error| {
+        let message = format!("cannot read `{}`: {error}", folder.display());
+        Problem::new(&Place::start_of(folder), message)
+    })?;
+    let mut compiler = protox::Compiler::new([folder]).map_err(|error| refused(folder, &error))?;
+    compiler.include_source_info(true).include_imports(true);
+    let broken = files.iter().filter_map(|file| compiler.open_file(file).err());
+    let broken: Vec<Problem> = broken.map(|error| refused(folder, &error)).collect();
+    Problems::from(broken).none_or(())?;
+
+    let set = compiler.file_descriptor_set();
+    let ours = || set.file.iter().filter(|file| !file.package().starts_with("google."));
+    let requests: BTreeSet<&str> = ours()
+        .flat_map(|file| &file.service)
+        .flat_map(|service| &service.method)
+        .map(MethodDescriptorProto::input_type)
+        .collect();
+    let mut described = Described { contract: Contract::new(), places: BTreeMap::new(), named: BTreeMap::new() };
+    for file in ours() {
+        let mut reader = Reader { described: &mut described, lines: Lines::new(folder, file), requests: &requests };
+        reader.file(file);
+    }
+    Ok(described)
+}
+
+fn files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            files.extend(self::files(&path)?);
+        } else if path.extension().is_some_and(|extension| extension == "proto") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// What the compiler says, at the place that it means.
+fn refused(folder: &Path, error: &protox::Error) -> Problem {
+    let Some(file) = error.file().map(|file| folder.join(file)) else {
+        return Problem::new(&Place::start_of(folder), error.to_string());
+    };
+    let label = error.labels().and_then(|mut labels| labels.next());
+    let (line, column) = match (label, read(&file)) {
+        (Some(label), Ok(text)) => position(&text, label.offset()),
+        _ => (1, 1),
+    };
+    let problem = Problem::new(&Place { file, line, column }, error.to_string());
+    match error.help() {
+        Some(help) => problem.hint(help.to_string()),
+        None => problem,
+    }
+}
+
+/// Where the elements of a file are written, by their paths in its descriptor.
+struct Lines {
+    file: PathBuf,
+    spans: BTreeMap<Vec<i32>, (usize, usize)>,
+}
+
+impl Lines {
+    fn new(folder: &Path, file: &FileDescriptorProto) -> Self {
+        let locations = file.source_code_info.iter().flat_map(|info| &info.location);
+        let number = |number: i32| usize::try_from(number).unwrap_or_default() + 1;
+        Self {
+            file: folder.join(file.name()),
+            spans: locations
+                .filter_map(|location| match location.span.as_slice() {
+                    [line, column, ..] => Some((location.path.clone(), (number(*line), number(*column)))),
+                    _ => None,
+                })
+                .collect(),
+        }
+    }
+
+    fn place(&self, path: &[i32]) -> Place {
+        let (line, column) = self.spans.get(path).copied().unwrap_or((1, 1));
+        Place { file: self.file.clone(), line, column }
+    }
+}
+
+/// Numbers of fields in `descriptor.proto`, of which paths consist.
+mod path {
+    pub(super) const PACKAGE: i32 = 2;
+    pub(super) const MESSAGE: i32 = 4;
+    pub(super) const ENUM: i32 = 5;
+    pub(super) const SERVICE: i32 = 6;
+    pub(super) const METHOD: i32 = 2;
+    pub(super) const VALUE: i32 = 2;
+    pub(super) const FIELD: i32 = 2;
+    pub(super) const NESTED_MESSAGE: i32 = 3;
+    pub(super) const NESTED_ENUM: i32 = 4;
+    pub(super) const RESERVED_RANGE: i32 = 9;
+}
+
+struct Reader<'a> {
+    described: &'a mut Described,
+    lines: Lines,
+    /// Types of all requests, with a leading dot.
+    requests: &'a BTreeSet<&'a str>,
+}
+
+impl Reader<'_> {
+    fn file(&mut self, file: &FileDescriptorProto) {
+        let package = file.package();
+        self.named(package, &[path::PACKAGE]);
+        for (index, message) in numbered(&file.message_type) {
+            let name = format!("{package}.{}", message.name());
+            let at = [path::MESSAGE, index];
+            if let Some(subject) = self.event(package, message) {
+                self.fact(Key::new(Kind::Event, subject), name.clone(), &at);
+            }
+            self.message(&name, message, &at);
+        }
+        for (index, described) in numbered(&file.enum_type) {
+            self.enumeration(&format!("{package}.{}", described.name()), described, &[path::ENUM, index]);
+        }
+        for (index, service) in numbered(&file.service) {
+            let at = [path::SERVICE, index];
+            self.named(&format!("svc.{package}"), &at);
+            for (index, method) in numbered(&service.method) {
+                let level = method
+                    .options
+                    .as_ref()
+                    .map_or(IdempotencyLevel::IdempotencyUnknown, MethodOptions::idempotency_level);
+                let mut rest = format!("{} -> {}", without_dot(method.input_type()), without_dot(method.output_type()));
+                if level != IdempotencyLevel::IdempotencyUnknown {
+                    rest.push_str(" idempotent");
+                }
+                if method.server_streaming() {
+                    rest.push_str(" stream");
+                }
+                let subject = format!("svc.{package}.{}", snake(method.name()));
+                self.fact(Key::new(Kind::Rpc, subject), rest, &[&at[..], &[path::METHOD, index]].concat());
+            }
+        }
+    }
+
+    /// By convention a message that carries `Meta` and is no request is an event.
+    fn event(&self, package: &str, message: &DescriptorProto) -> Option<String> {
+        let has_meta = message.field.iter().any(|field| field.number() == 1 && field.type_name() == ".common.v1.Meta");
+        let is_request = self.requests.contains(format!(".{package}.{}", message.name()).as_str());
+        let (domain, version) = package.rsplit_once('.')?;
+        (has_meta && !is_request).then(|| format!("evt.{domain}.{}.{version}", snake(message.name())))
+    }
+
+    fn message(&mut self, name: &str, message: &DescriptorProto, at: &[i32]) {
+        self.named(name, at);
+        self.fact(Key::new(Kind::Message, name), String::new(), at);
+        for (index, field) in numbered(&message.field) {
+            let rest = field_line(message, field);
+            let key = Key::numbered(Kind::Field, name, field.number());
+            self.fact(key, rest, &[at, &[path::FIELD, index]].concat());
+        }
+        for (index, range) in numbered(&message.reserved_range) {
+            let key = Key::numbered(Kind::Reserved, name, range.start());
+            // The end of a range is exclusive in descriptors and inclusive in files.
+            self.fact(key, format!("to {}", range.end() - 1), &[at, &[path::RESERVED_RANGE, index]].concat());
+        }
+        for (index, nested) in numbered(&message.nested_type) {
+            let is_map = nested.options.as_ref().is_some_and(MessageOptions::map_entry);
+            if !is_map {
+                let at = [at, &[path::NESTED_MESSAGE, index]].concat();
+                self.message(&format!("{name}.{}", nested.name()), nested, &at);
+            }
+        }
+        for (index, nested) in numbered(&message.enum_type) {
+            let at = [at, &[path::NESTED_ENUM, index]].concat();
+            self.enumeration(&format!("{name}.{}", nested.name()), nested, &at);
+        }
+    }
+
+    fn enumeration(&mut self, name: &str, described: &EnumDescriptorProto, at: &[i32]) {
+        self.named(name, at);
+        for (index, value) in numbered(&described.value) {
+            let key = Key::numbered(Kind::Enum, name, value.number());
+            // An alias has the number of another value.
+            let rest = match self.described.contract.get(&key) {
+                Some(other) => format!("{other}|{}", value.name()),
+                None => value.name().to_owned(),
+            };
+            self.fact(key, rest, &[at, &[path::VALUE, index]].concat());
+        }
+    }
+
+    fn fact(&mut self, key: Key, rest: String, at: &[i32]) {
+        self.described.places.insert(key.clone(), self.lines.place(at));
+        self.described.contract.insert(key, rest);
+    }
+
+    fn named(&mut self, name: &str, at: &[i32]) {
+        self.described.named.insert(name.to_owned(), self.lines.place(at));
+    }
+}
+
+fn numbered<T>(items: &[T]) -> impl Iterator<Item = (i32, &T)> {
+    (0..).zip(items)
+}
+
+/// `name type cardinality`, and what else JSON or a peer can see.
+fn field_line(message: &DescriptorProto, field: &FieldDescriptorProto) -> String {
+    let map = message.nested_type.iter().find(|nested| {
+        let is_map = nested.options.as_ref().is_some_and(MessageOptions::map_entry);
+        is_map && field.type_name().ends_with(&format!(".{}.{}", message.name(), nested.name()))
+    });
+    let (name, mut cardinality) = match map.map(|map| map.field.as_slice()) {
+        Some([key, value, ..]) => (format!("map<{},{}>", type_name(key), type_name(value)), "map".to_owned()),
+        _ if field.label() == Label::Repeated => (type_name(field), "repeated".to_owned()),
+        _ if field.proto3_optional() => (type_name(field), "optional".to_owned()),
+        _ => (type_name(field), "single".to_owned()),
+    };
+    if let (Some(index), false) = (field.oneof_index, field.proto3_optional()) {
+        let oneof = usize::try_from(index).ok().and_then(|index| message.oneof_decl.get(index));
+        cardinality = format!("oneof={}", oneof.map_or("", |oneof| oneof.name()));
+    }
+    if field.json_name() != camel(field.name()) {
+        cardinality.push_str(&format!(" json={}", field.json_name()));
+    }
+    format!("{} {name} {cardinality}", field.name())
+}
+
+fn type_name(field: &FieldDescriptorProto) -> String {
+    match field.r#type() {
+        Type::Message | Type::Enum | Type::Group => without_dot(field.type_name()).to_owned(),
+        scalar => scalar.as_str_name().trim_start_matches("TYPE_").to_lowercase(),
+    }
+}
+
+fn without_dot(name: &str) -> &str {
+    name.strip_prefix('.').unwrap_or(name)
+}
+
+/// `BatchGet` gives `batch_get`, as in subjects.
+fn snake(name: &str) -> String {
+    let mut out = String::new();
+    for (index, letter) in name.char_indices() {
+        if letter.is_uppercase() && index > 0 {
+            out.push('_');
+        }
+        out.extend(letter.to_lowercase());
+    }
+    out
+}
+
+/// `player_id` gives `playerId`, as in JSON.
+fn camel(name: &str) -> String {
+    let mut out = String::new();
+    let mut after_underscore = false;
+    for letter in name.chars() {
+        match letter {
+            '_' => after_underscore = true,
+            letter if after_underscore => {
+                out.extend(letter.to_uppercase());
+                after_underscore = false;
+            }
+            letter => out.push(letter),
+        }
+    }
+    out
+}

@@ -1,0 +1,408 @@
+//! The manifest files as types. Their JSON Schema, made from these types, is what checks the files and helps editors.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+use super::schema::Partial;
+use crate::fleet::Role;
+use crate::units::{Size, Span};
+
+/// One service: what it takes part in, and what differs from the defaults in `fleet.yaml`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(title = "Service manifest", deny_unknown_fields)]
+pub struct Service {
+    /// Name of the file, of the crate and of the service.
+    pub name: Name,
+    /// `worker` answers on NATS; `gateway` takes HTTP requests and calls every service.
+    #[serde(default)]
+    pub role: Role,
+    /// Name of the ECS service and task family; `<name>-nats` if absent.
+    #[serde(default)]
+    pub ecs_name: Option<Name>,
+    /// Packages of the protocol that it serves, for example `quest.v1`.
+    #[serde(default)]
+    pub serves: BTreeSet<String>,
+    /// Services that it calls.
+    #[serde(default)]
+    pub calls: BTreeSet<String>,
+    /// Events that it publishes, for example `evt.quest.generated.v1`.
+    #[serde(default)]
+    pub publishes: BTreeSet<String>,
+    /// Events that it consumes.
+    #[serde(default)]
+    pub consumes: BTreeSet<String>,
+    /// Key-value buckets that it keeps its state in, by name.
+    #[serde(default)]
+    pub buckets: BTreeMap<BucketName, Bucket>,
+    /// Environment variables.
+    #[serde(default)]
+    pub environment: BTreeMap<Variable, String>,
+    /// Environment variables whose values are secrets: the name of each secret.
+    #[serde(default)]
+    pub secrets: BTreeMap<Variable, String>,
+    /// How it runs; what the file does not say is as in `fleet.yaml`.
+    #[serde(flatten)]
+    #[schemars(with = "Partial<Settings>")]
+    pub settings: Settings,
+}
+
+/// How a service runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Settings {
+    /// Tasks that run at the same time, as long as nothing scales the service.
+    #[schemars(range(min = 1, max = 100))]
+    pub tasks: u32,
+    /// Worker threads of a task, each with its own connection to NATS.
+    #[schemars(range(min = 1, max = 64))]
+    pub workers: u32,
+    /// Requests that a worker handles at the same time.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub concurrency: u32,
+    /// CPU units of a task; 1024 are one core.
+    #[schemars(with = "Cpu")]
+    pub cpu: u32,
+    /// Memory of a task.
+    pub memory: Size,
+    /// How far the number of tasks may move, and what moves it.
+    pub autoscaling: Autoscaling,
+    /// When a task counts as failed. It cannot be switched off.
+    pub health: Health,
+    /// How long a task may take to finish what it has begun. Fargate allows no more than 120 s.
+    #[schemars(extend("x-minimum" = "1 s", "x-maximum" = "120 s"))]
+    pub stop_timeout: Span,
+    /// When somebody is told.
+    pub alarms: Alarms,
+}
+
+/// How far the number of tasks may move, and what moves it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Autoscaling {
+    /// Fewest tasks.
+    #[schemars(range(min = 1, max = 100))]
+    pub min: u32,
+    /// Most tasks.
+    #[schemars(range(min = 1, max = 100))]
+    pub max: u32,
+    /// Tasks are added above this use of CPU, in percent.
+    #[schemars(range(min = 1, max = 100))]
+    pub cpu_percent: u32,
+    /// Tasks are added above this use of memory, in percent.
+    #[schemars(range(min = 1, max = 100))]
+    pub memory_percent: u32,
+}
+
+/// When a task counts as failed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Health {
+    /// Between two checks.
+    #[schemars(extend("x-minimum" = "100 ms", "x-maximum" = "5 min"))]
+    pub interval: Span,
+    /// How long one check may take.
+    #[schemars(extend("x-minimum" = "100 ms", "x-maximum" = "1 min"))]
+    pub timeout: Span,
+    /// This many failed checks in a row make a task unhealthy.
+    #[schemars(range(min = 1, max = 10))]
+    pub retries: u32,
+    /// A new task must be ready within this time.
+    #[schemars(extend("x-minimum" = "1 s", "x-maximum" = "5 min"))]
+    pub start_period: Span,
+}
+
+/// When somebody is told.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Alarms {
+    /// Above this use of CPU, in percent.
+    #[schemars(range(min = 1, max = 100))]
+    pub cpu_percent: u32,
+    /// Above this use of memory, in percent.
+    #[schemars(range(min = 1, max = 100))]
+    pub memory_percent: u32,
+}
+
+/// A key-value bucket.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Bucket {
+    /// Revisions kept of each key.
+    #[serde(default = "newest_only")]
+    #[schemars(range(min = 1, max = 64))]
+    pub history: u32,
+    /// How long a value is kept; for ever if absent.
+    #[serde(default)]
+    #[schemars(extend("x-minimum" = "1 s"))]
+    pub ttl: Option<Span>,
+    /// Copies of each value; as in `fleet.yaml` if absent.
+    #[serde(default)]
+    #[schemars(with = "Option<Replicas>")]
+    pub replicas: Option<usize>,
+}
+
+fn newest_only() -> u32 {
+    1
+}
+
+/// The whole fleet: its name, the defaults of every service, and what NATS keeps.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(title = "Fleet manifest", deny_unknown_fields)]
+pub struct Project {
+    /// What names on AWS start with.
+    pub project: Name,
+    /// How a service runs if its own manifest says nothing else.
+    pub defaults: Settings,
+    /// What NATS keeps and allows.
+    pub nats: Nats,
+}
+
+/// What NATS keeps and allows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Nats {
+    /// Copies of each stream and bucket. An environment with fewer nodes has as many as it has nodes.
+    #[schemars(with = "Replicas")]
+    pub replicas: usize,
+    /// Largest message.
+    #[schemars(extend("x-minimum" = "1 KiB", "x-maximum" = "64 MiB"))]
+    pub max_payload: Size,
+    /// Most that JetStream stores on one node.
+    #[schemars(extend("x-minimum" = "64 MiB"))]
+    pub max_file_store: Size,
+    /// Streams of events, one for each service that publishes.
+    pub events: Events,
+    /// The audit trail.
+    pub audit: Retention,
+    /// What could not be handled.
+    pub dead_letters: Retention,
+}
+
+/// How events are kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Events {
+    /// How long an event is kept.
+    #[schemars(extend("x-minimum" = "1 min"))]
+    pub max_age: Span,
+    /// How long an event's id is remembered, so that the same event is not kept twice.
+    #[schemars(extend("x-minimum" = "1 s"))]
+    pub duplicate_window: Span,
+}
+
+/// How long messages are kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Retention {
+    /// How long a message is kept.
+    #[schemars(extend("x-minimum" = "1 h"))]
+    pub max_age: Span,
+}
+
+/// Where the fleet runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "platform", rename_all = "snake_case")]
+#[schemars(title = "Environment manifest", deny_unknown_fields)]
+pub enum Environment {
+    /// On this machine.
+    Local {
+        /// The NATS cluster.
+        nats: LocalNats,
+        /// Where clients reach the gateway.
+        gateway: LocalGateway,
+    },
+}
+
+impl Environment {
+    /// How many NATS servers it has.
+    pub fn nodes(&self) -> usize {
+        match self {
+            Self::Local { nats, .. } => nats.nodes,
+        }
+    }
+}
+
+/// A NATS cluster of processes on this machine. Server i listens on each port plus i − 1; port 0 is any free port.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct LocalNats {
+    /// Servers; an odd number, so that a majority is never a tie.
+    #[schemars(with = "Nodes")]
+    pub nodes: usize,
+    /// For clients.
+    pub client_port: u16,
+    /// For the other servers of the cluster.
+    pub route_port: u16,
+    /// For monitoring.
+    pub monitor_port: u16,
+    /// Most that JetStream stores on one node; as in `fleet.yaml` if absent.
+    #[serde(default)]
+    #[schemars(extend("x-minimum" = "64 MiB"))]
+    pub max_file_store: Option<Size>,
+}
+
+/// Where clients reach the gateway on this machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct LocalGateway {
+    /// 0 is any free port.
+    pub port: u16,
+}
+
+macro_rules! one_of {
+    ($($(#[$doc:meta])* $name:ident: $numbers:expr;)+) => {
+        $($(#[$doc])*
+        struct $name;
+
+        impl JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "type": "integer", "enum": $numbers })
+            }
+        })+
+    };
+}
+
+one_of! {
+    /// The sizes that Fargate has.
+    Cpu: [256, 512, 1024, 2048, 4096, 8192, 16384];
+    /// What JetStream allows, without even numbers.
+    Replicas: [1, 3, 5];
+    /// Sizes of a cluster.
+    Nodes: [1, 3, 5, 7, 9];
+}
+
+macro_rules! named {
+    ($($(#[$doc:meta])* $name:ident: $form:expr;)+) => {
+        $($(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(String);
+
+        impl std::ops::Deref for $name {
+            type Target = str;
+
+            fn deref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::borrow::Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "type": "string", "pattern": $form.pattern, "description": $form.expected })
+            }
+        })+
+
+        /// The forms that names have.
+        pub(super) static FORMS: &[Form] = &[$($form),+];
+    };
+}
+
+named! {
+    /// Name of a service or of the project.
+    Name: Form {
+        pattern: "^[a-z][a-z0-9-]{1,47}$",
+        expected: "2 to 48 lower-case letters, digits and `-`, a letter first",
+        letter: u8::is_ascii_lowercase,
+        others: b"-",
+        length: (2, 48),
+    };
+    /// Name of a bucket.
+    BucketName: Form {
+        pattern: "^[a-z][a-z0-9_-]{0,47}$",
+        expected: "up to 48 lower-case letters, digits, `-` and `_`, a letter first",
+        letter: u8::is_ascii_lowercase,
+        others: b"_-",
+        length: (1, 48),
+    };
+    /// Name of an environment variable.
+    Variable: Form {
+        pattern: "^[A-Z][A-Z0-9_]{0,127}$",
+        expected: "upper-case letters, digits and `_`, a letter first",
+        letter: u8::is_ascii_uppercase,
+        others: b"_",
+        length: (1, 128),
+    };
+}
+
+/// What a name must look like: the same for editors (the pattern), for people and for the check.
+#[derive(Debug)]
+pub(super) struct Form {
+    pub(super) pattern: &'static str,
+    pub(super) expected: &'static str,
+    letter: fn(&u8) -> bool,
+    others: &'static [u8],
+    length: (usize, usize),
+}
+
+impl Form {
+    /// Whether a text looks like it.
+    pub(super) fn fits(&self, text: &str) -> bool {
+        let (shortest, longest) = self.length;
+        (shortest..=longest).contains(&text.len())
+            && text.as_bytes().first().is_some_and(self.letter)
+            && text.bytes().all(|byte| (self.letter)(&byte) || byte.is_ascii_digit() || self.others.contains(&byte))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_does_not_look_like_a_name_is_none() {
+        for (form, text) in
+            [(0, "a"), (0, "A1"), (0, "1a"), (0, "a_b"), (0, "ä1"), (1, ""), (1, "_a"), (2, "a"), (2, "_A"), (2, "A-B")]
+        {
+            assert!(!FORMS[form].fits(text), "{text}");
+        }
+        assert!(!FORMS[0].fits(&"a".repeat(49)));
+    }
+
+    proptest! {
+        #[test]
+        fn the_pattern_for_editors_allows_nothing_that_is_refused_here((form, text) in matching()) {
+            prop_assert!(FORMS[form].fits(&text), "{}", text);
+        }
+    }
+
+    fn matching() -> impl Strategy<Value = (usize, String)> {
+        (0..FORMS.len()).prop_flat_map(|form| {
+            let pattern = FORMS[form].pattern.trim_start_matches('^').trim_end_matches('$');
+            (Just(form), proptest::string::string_regex(pattern).unwrap())
+        })
+    }
+}

@@ -1,0 +1,202 @@
+//! The manifests: what should run, as people write it. Read strictly, everything wrong said at once, before any call is made.
+//!
+//! The types in [`files`] are the only description of the files: their JSON Schema checks the YAML trees ([`check`]) and
+//! helps editors, and only what has passed is deserialized.
+
+mod check;
+mod desired;
+mod files;
+#[cfg(test)]
+pub(crate) mod fixture;
+mod links;
+mod schema;
+mod sizes;
+#[cfg(test)]
+mod tests;
+mod yaml;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde_json::Value as Json;
+
+pub use desired::{Artifact, Inputs, MissingArtifact};
+pub use files::{
+    Alarms, Autoscaling, Bucket, BucketName, Environment, Events, Health, LocalGateway, LocalNats, Name, Nats, Project,
+    Retention, Service, Settings, Variable,
+};
+pub use schema::schemas;
+
+use crate::problem::{Place, did_you_mean, listed, read};
+pub use crate::problem::{Problem, Problems};
+use links::{Document, Services};
+
+/// All manifests of one environment; they fit together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Manifests {
+    /// Name of the environment.
+    pub name: String,
+    /// Where the fleet runs.
+    pub environment: Environment,
+    /// What the whole fleet has in common.
+    pub project: Project,
+    /// Services by name, the gateway among them.
+    pub services: BTreeMap<String, Service>,
+}
+
+/// Reads the manifests in `folder` for an environment.
+///
+/// # Errors
+/// Everything that is wrong with any of the files.
+pub fn load(folder: &Path, environment: &str) -> Result<Manifests, Problems> {
+    let mut loading = Loading::default();
+    let fleet = loading.read::<Project>(folder.join("fleet.yaml"));
+    let fleet = fleet.as_ref();
+    let place = loading.environment(folder, environment);
+    let place = place.as_ref();
+    let services = loading.services(&folder.join("services"));
+
+    loading.problems.extend(fleet.map(sizes::fleet).unwrap_or_default());
+    loading.problems.extend(place.map(sizes::environment).unwrap_or_default());
+    for service in &services {
+        loading.problems.extend(sizes::service(service, fleet));
+    }
+    let known = Services { readable: &services, unreadable: &loading.unreadable };
+    let linked = links::problems(&known, &folder.join("services"), workspace(folder).as_deref());
+    loading.problems.extend(linked);
+
+    let (Some(fleet), Some(place), true) = (fleet, place, loading.problems.is_empty()) else {
+        return Err(loading.problems.into());
+    };
+    Ok(Manifests {
+        name: environment.to_owned(),
+        environment: typed(place, place.root.to_json())?,
+        project: typed(fleet, fleet.root.to_json())?,
+        services: services
+            .iter()
+            .map(|document| {
+                let mut settings = fleet.root.get("defaults").map_or(Json::Null, yaml::Node::to_json);
+                merge(&mut settings, document.root.to_json());
+                typed::<Service>(document, settings).map(|service| (service.name.to_string(), service))
+            })
+            .collect::<Result<_, _>>()?,
+    })
+}
+
+/// Names of the environments that there are manifests for.
+pub fn environments(folder: &Path) -> BTreeSet<String> {
+    yaml_files(&folder.join("environments"))
+        .iter()
+        .filter(|file| file.extension().is_some_and(|extension| extension == "yaml"))
+        .filter_map(|file| Some(file.file_stem()?.to_str()?.to_owned()))
+        .collect()
+}
+
+#[derive(Default)]
+struct Loading {
+    problems: Vec<Problem>,
+    /// Names of the files of services that are no YAML.
+    unreadable: BTreeSet<String>,
+}
+
+impl Loading {
+    /// The tree of a file, if it is YAML. What is wrong with it is noted.
+    fn read<T: JsonSchema>(&mut self, file: PathBuf) -> Option<Document> {
+        let text = match read(&file) {
+            Ok(text) => text,
+            Err(problem) => {
+                self.problems.push(problem);
+                return None;
+            }
+        };
+        let (root, mut flaws) = yaml::parse(&text);
+        if let Some(root) = &root {
+            flaws.extend(check::check(root, schema::of::<T>().as_value()));
+        }
+        self.problems.extend(flaws.into_iter().map(|flaw| Problem {
+            file: file.clone(),
+            line: flaw.position.line,
+            column: flaw.position.column,
+            message: flaw.message,
+            hint: flaw.hint,
+        }));
+        root.map(|root| Document { file, root })
+    }
+
+    fn environment(&mut self, folder: &Path, name: &str) -> Option<Document> {
+        let file = folder.join("environments").join(format!("{name}.yaml"));
+        let known = environments(folder);
+        if known.contains(name) {
+            return self.read::<Environment>(file);
+        }
+        let names = known.iter().map(String::as_str);
+        let hint =
+            did_you_mean(name, names.clone()).unwrap_or_else(|| format!("the environments are {}", listed(names)));
+        let problem = Problem::new(&Place::start_of(file), format!("environment `{name}` does not exist"));
+        self.problems.push(problem.hint(hint));
+        None
+    }
+
+    fn services(&mut self, folder: &Path) -> Vec<Document> {
+        if let Err(error) = std::fs::read_dir(folder) {
+            let problem =
+                Problem::new(&Place::start_of(folder), format!("cannot read `{}`: {error}", folder.display()));
+            let hint = "name the folder of the manifests with `--manifests`";
+            self.problems.push(problem.hint(hint));
+        }
+        let mut documents = Vec::new();
+        for file in yaml_files(folder) {
+            if file.extension().is_some_and(|extension| extension == "yml") {
+                let problem = Problem::new(&Place::start_of(&file), "the file ends in `.yml`, so nothing reads it");
+                self.problems.push(problem.hint("rename it to end in `.yaml`"));
+                continue;
+            }
+            let stem = file.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned);
+            match self.read::<Service>(file) {
+                Some(document) => documents.push(document),
+                None => self.unreadable.extend(stem),
+            }
+        }
+        documents
+    }
+}
+
+/// Files that end in `.yaml` or `.yml`, in order; none if the folder cannot be read.
+fn yaml_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml"))
+        .collect();
+    files.sort();
+    files
+}
+
+/// The workspace that the manifests lie in, if it has crates of services.
+fn workspace(folder: &Path) -> Option<PathBuf> {
+    let root = match folder.file_name() {
+        Some(_) => folder.parent()?.to_owned(),
+        None => folder.canonicalize().ok()?.parent()?.to_owned(),
+    };
+    (root.join("Cargo.toml").is_file() && root.join("services").is_dir()).then_some(root)
+}
+
+/// Puts what `own` says over `base`, key by key.
+fn merge(base: &mut Json, own: Json) {
+    match (base, own) {
+        (Json::Object(base), Json::Object(own)) => {
+            for (key, value) in own {
+                merge(base.entry(key).or_insert(Json::Null), value);
+            }
+        }
+        (base, own) => *base = own,
+    }
+}
+
+fn typed<T: DeserializeOwned>(document: &Document, value: Json) -> Result<T, Problem> {
+    serde_json::from_value(value).map_err(|error| Problem::new(&Place::start_of(&document.file), error.to_string()))
+}

@@ -1,0 +1,154 @@
+//! Figures that must fit together: what Fargate has, bounds of autoscaling, time limits, ports.
+
+use std::str::FromStr;
+
+use super::links::Document;
+use super::yaml::Node;
+use crate::problem::Problem;
+use crate::units::{Size, Span};
+
+/// What Fargate has for this many CPU units: the least memory, the most and the step, in GiB.
+const FARGATE: &[(u64, u64, u64, u64)] =
+    &[(512, 1, 4, 1), (1024, 2, 8, 1), (2048, 4, 16, 1), (4096, 8, 30, 1), (8192, 16, 60, 4), (16384, 32, 120, 8)];
+
+/// The smallest size has steps of its own.
+const SMALLEST: (u64, [u64; 3]) = (256, [512, 1024, 2048]);
+
+/// What does not fit in `fleet.yaml` itself.
+pub(super) fn fleet(document: &Document) -> Vec<Problem> {
+    let defaults = document.root.get("defaults").map(|root| (document, root));
+    let mut problems = Settings { own: defaults, defaults: None }.problems();
+    let age = document.root.find(&["nats", "events", "max_age"]);
+    let window = document.root.find(&["nats", "events", "duplicate_window"]);
+    if let (Some((_, age)), Some((node, window))) = (parsed::<Span>(age), parsed::<Span>(window))
+        && window > age
+    {
+        let message = format!("`duplicate_window` {window} is longer than `max_age` {age}");
+        problems.push(Problem::new(&document.place(node.position), message).hint("NATS refuses that: shorten it"));
+    }
+    problems
+}
+
+/// What does not fit in a service's manifest, taken together with the defaults.
+pub(super) fn service(document: &Document, fleet: Option<&Document>) -> Vec<Problem> {
+    let defaults = fleet.and_then(|fleet| Some((fleet, fleet.root.get("defaults")?)));
+    Settings { own: Some((document, &document.root)), defaults }.problems()
+}
+
+/// Ports that clash or that do not exist.
+pub(super) fn environment(document: &Document) -> Vec<Problem> {
+    let nodes = document.root.find(&["nats", "nodes"]).and_then(Node::number).unwrap_or(1);
+    let groups: Vec<(&str, &Node, u64, u64)> = [
+        ("client_port", &["nats", "client_port"][..], nodes),
+        ("route_port", &["nats", "route_port"], nodes),
+        ("monitor_port", &["nats", "monitor_port"], nodes),
+        ("port", &["gateway", "port"], 1),
+    ]
+    .into_iter()
+    .filter_map(|(name, path, count)| {
+        let node = document.root.find(path)?;
+        let first = node.number().filter(|port| *port > 0)?;
+        Some((name, node, first, first + count.max(1) - 1))
+    })
+    .collect();
+    let mut problems = Vec::new();
+    for (index, (name, node, first, last)) in groups.iter().enumerate() {
+        let place = document.place(node.position);
+        if *last > u64::from(u16::MAX) && *first <= u64::from(u16::MAX) {
+            let message = format!("`{name}`: the last of {nodes} nodes would have port {last}");
+            problems.push(Problem::new(&place, message).hint("the last port is 65535: choose a smaller first one"));
+        }
+        for (other, _, start, end) in &groups[..index] {
+            if first <= end && start <= last {
+                let message = format!("`{name}` takes ports {first} to {last}, `{other}` takes {start} to {end}");
+                problems.push(
+                    Problem::new(&place, message).hint("a node takes each port plus its number: keep them apart"),
+                );
+            }
+        }
+    }
+    problems
+}
+
+/// The settings of a service, or the defaults alone.
+struct Settings<'a> {
+    own: Option<(&'a Document, &'a Node)>,
+    defaults: Option<(&'a Document, &'a Node)>,
+}
+
+impl<'a> Settings<'a> {
+    fn problems(&self) -> Vec<Problem> {
+        [self.fargate(), self.bounds(), self.tasks(), self.health()].into_iter().flatten().collect()
+    }
+
+    fn find(&self, path: &[&str]) -> Option<&'a Node> {
+        [self.own, self.defaults].into_iter().flatten().find_map(|(_, root)| root.find(path))
+    }
+
+    /// A problem at the first of these keys that the document itself has. What it has not is said of the defaults.
+    fn problem(&self, paths: &[&[&str]], message: String) -> Option<Problem> {
+        let (document, root) = self.own?;
+        let node = paths.iter().find_map(|path| root.find(path))?;
+        Some(Problem::new(&document.place(node.position), message))
+    }
+
+    fn fargate(&self) -> Option<Problem> {
+        let cpu = self.find(&["cpu"])?.number()?;
+        let (_, memory) = parsed::<Size>(self.find(&["memory"]))?;
+        let mebibytes = (memory.bytes() % (1 << 20) == 0).then_some(memory.mebibytes());
+        let (fits, sizes) = if cpu == SMALLEST.0 {
+            let fits = mebibytes.is_some_and(|mebibytes| SMALLEST.1.contains(&mebibytes));
+            (fits, "512 MiB, 1 GiB or 2 GiB".to_owned())
+        } else {
+            let (_, least, most, step) = FARGATE.iter().find(|(units, ..)| *units == cpu)?;
+            let fits = mebibytes.is_some_and(|mebibytes| {
+                mebibytes % (step << 10) == 0 && (least << 10..=most << 10).contains(&mebibytes)
+            });
+            (fits, format!("{least} GiB to {most} GiB in steps of {step} GiB"))
+        };
+        if fits {
+            return None;
+        }
+        let message = format!("Fargate has no task with {cpu} CPU units and {memory}");
+        let problem = self.problem(&[&["memory"], &["cpu"]], message)?;
+        Some(problem.hint(format!("{cpu} CPU units go with {sizes}")))
+    }
+
+    fn bounds(&self) -> Option<Problem> {
+        let min = self.find(&["autoscaling", "min"])?.number()?;
+        let max = self.find(&["autoscaling", "max"])?.number()?;
+        if min <= max {
+            return None;
+        }
+        let message = format!("`autoscaling` has a `min` of {min} above its `max` of {max}");
+        self.problem(&[&["autoscaling", "min"], &["autoscaling", "max"]], message)
+    }
+
+    fn tasks(&self) -> Option<Problem> {
+        let tasks = self.find(&["tasks"])?.number()?;
+        let min = self.find(&["autoscaling", "min"])?.number()?;
+        let max = self.find(&["autoscaling", "max"])?.number()?;
+        if min > max || (min..=max).contains(&tasks) {
+            return None;
+        }
+        let message = format!("`tasks` is {tasks}, but `autoscaling` allows {min} to {max}");
+        let paths: [&[&str]; 3] = [&["tasks"], &["autoscaling", "min"], &["autoscaling", "max"]];
+        Some(self.problem(&paths, message)?.hint("change one of them"))
+    }
+
+    fn health(&self) -> Option<Problem> {
+        let (_, timeout) = parsed::<Span>(self.find(&["health", "timeout"]))?;
+        let (_, interval) = parsed::<Span>(self.find(&["health", "interval"]))?;
+        if timeout <= interval {
+            return None;
+        }
+        let message = format!("`health` has a `timeout` of {timeout} that is longer than its `interval` of {interval}");
+        let problem = self.problem(&[&["health", "timeout"], &["health", "interval"]], message)?;
+        Some(problem.hint("a check must be over before the next one begins"))
+    }
+}
+
+fn parsed<T: FromStr>(node: Option<&Node>) -> Option<(&Node, T)> {
+    let node = node?;
+    Some((node, node.text()?.parse().ok()?))
+}
