@@ -1,35 +1,16 @@
-//! A task that behaves as its environment says, for the tests of the local platform. As `supervise` and `shim` it is the supervisor itself.
+//! A task that behaves as its environment says, for the tests of the local platform.
 
-use std::ffi::OsString;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use listenfd::ListenFd;
-use natsctl::local;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 
-fn main() -> ExitCode {
-    run().unwrap_or_else(|error| {
-        // One line, like natsctl, however the tests are run.
-        let _ = writeln!(std::io::stderr(), "{error:#}");
-        ExitCode::FAILURE
-    })
-}
-
-fn run() -> anyhow::Result<ExitCode> {
-    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
-    match args.first().and_then(|role| role.to_str()) {
-        Some("supervise") => local::supervisor::main(Path::new(&args[2])),
-        Some("shim") => local::shim::main(args.into_iter().skip(1)),
-        _ => tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(task()),
-    }
-}
-
-async fn task() -> anyhow::Result<ExitCode> {
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate())?;
     say(&setting("PRINT").unwrap_or_else(|| "hello".to_owned())).await?;
     let mut inherited = ListenFd::from_env();

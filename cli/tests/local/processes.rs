@@ -10,7 +10,7 @@ use natsctl::local::client::{self, Client, Error, Outcome};
 use natsctl::local::logs::Follower;
 use natsctl::local::protocol::PutService;
 
-use crate::stage::{PATIENCE, Stage, eventually, fake_task, get, kill, node, pids, ready, runs, service};
+use crate::stage::{PATIENCE, Stage, eventually, get, kill, natsctl, node, pids, ready, runs, service};
 
 fn gateway(port: u16) -> PutService {
     let mut gateway = service("gateway", &[]);
@@ -73,7 +73,7 @@ async fn a_shutdown_leaves_nothing() {
 #[tokio::test]
 async fn a_second_supervisor_is_refused() {
     let stage = Stage::start().await;
-    let mut second = Command::new(fake_task());
+    let mut second = Command::new(natsctl());
     second.args(["supervise", "--state-dir"]).arg(stage.dir.path()).stdout(Stdio::null()).stderr(Stdio::piped());
     let output = tokio::task::spawn_blocking(move || second.output()).await.unwrap().unwrap();
     assert!(!output.status.success());
@@ -87,7 +87,7 @@ async fn a_supervisor_that_does_not_start_shows_its_log() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("supervisor.log"), "old news\n").unwrap();
     std::fs::write(dir.path().join("state.json"), "{").unwrap();
-    match client::ensure_supervisor_of(&fake_task(), dir.path()).await {
+    match client::ensure_supervisor_of(natsctl(), dir.path()).await {
         Err(Error::NotStarted { log_tail }) => assert!(log_tail[0].contains("failed to read"), "{log_tail:?}"),
         other => panic!("{other:?}"),
     }
@@ -96,10 +96,9 @@ async fn a_supervisor_that_does_not_start_shows_its_log() {
 #[tokio::test]
 async fn two_commands_that_start_it_at_the_same_time_meet_the_same_supervisor() {
     let dir = tempfile::tempdir().unwrap();
-    let program = fake_task();
     let (one, other) = tokio::join!(
-        client::ensure_supervisor_of(&program, dir.path()),
-        client::ensure_supervisor_of(&program, dir.path()),
+        client::ensure_supervisor_of(natsctl(), dir.path()),
+        client::ensure_supervisor_of(natsctl(), dir.path()),
     );
     let (one, other) = (one.unwrap(), other.unwrap());
     assert_eq!(one.describe().await.unwrap().supervisor, other.describe().await.unwrap().supervisor);
@@ -223,7 +222,7 @@ async fn a_name_that_is_no_file_name_is_refused() {
 
 #[tokio::test]
 async fn a_shim_that_stays_ends_with_its_pipe() {
-    let mut shim = Command::new(fake_task());
+    let mut shim = Command::new(natsctl());
     shim.args(["shim", "stay", &std::process::id().to_string(), "/bin/sh", "-c", "echo $$; exec sleep 600"]);
     std::os::unix::process::CommandExt::process_group(&mut shim, 0);
     let mut shim = shim.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -238,7 +237,7 @@ async fn a_shim_that_stays_ends_with_its_pipe() {
 
 #[test]
 fn a_shim_that_stays_passes_on_how_the_program_ended() {
-    let mut shim = Command::new(fake_task());
+    let mut shim = Command::new(natsctl());
     shim.args(["shim", "stay", &std::process::id().to_string(), "/bin/sh", "-c", "exit 7"]);
     let mut shim = shim.stdin(Stdio::piped()).spawn().unwrap();
     // Waiting closes the pipe, which would end it.
@@ -248,7 +247,7 @@ fn a_shim_that_stays_passes_on_how_the_program_ended() {
 
 #[test]
 fn a_shim_whose_supervisor_is_gone_does_not_run_the_program() {
-    let output = Command::new(fake_task()).args(["shim", "exec", "1", "/bin/echo", "ran"]).output().unwrap();
+    let output = Command::new(natsctl()).args(["shim", "exec", "1", "/bin/echo", "ran"]).output().unwrap();
     assert!(!output.status.success());
     assert_eq!(output.stdout, b"");
 }

@@ -33,7 +33,7 @@ impl Drop for Stage {
 impl Stage {
     pub(crate) async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let client = client::ensure_supervisor_of(&fake_task(), dir.path()).await.unwrap();
+        let client = client::ensure_supervisor_of(natsctl(), dir.path()).await.unwrap();
         Self::of(dir, client).await
     }
 
@@ -53,7 +53,7 @@ impl Stage {
     }
 
     pub(crate) async fn restart(&mut self) {
-        self.client = client::ensure_supervisor_of(&fake_task(), self.dir.path()).await.unwrap();
+        self.client = client::ensure_supervisor_of(natsctl(), self.dir.path()).await.unwrap();
         self.record_pid().await;
     }
 
@@ -104,7 +104,11 @@ pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, loo
     }
 }
 
-pub(crate) fn fake_task() -> PathBuf {
+pub(crate) fn natsctl() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_natsctl"))
+}
+
+fn fake_task() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let path = test.parent().and_then(Path::parent).unwrap().join("examples/fake_task");
     assert!(path.exists(), "`{}` is missing: run `cargo build --package natsctl --examples`", path.display());
