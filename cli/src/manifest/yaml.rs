@@ -391,4 +391,20 @@ mod tests {
             .collect();
         assert_eq!(places, [(1, 4), (3, 3), (3, 5), (4, 5)]);
     }
+
+    #[test]
+    fn absurd_depth_is_no_danger() {
+        for (open, close) in [("[", "]"), ("{a: ", "}"), ("- ", "")] {
+            let text = format!("{}1{}", open.repeat(100_000), close.repeat(100_000));
+            assert!(!parse(&text).1.is_empty());
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_is_a_danger(text in "([a-z0-9:&*!|>%@#'\"\\[\\]{},?~.\t\n -]|ä){0,60}") {
+            let (root, flaws) = parse(&text);
+            proptest::prop_assert!(root.is_some() || !flaws.is_empty());
+        }
+    }
 }
