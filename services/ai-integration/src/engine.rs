@@ -1,0 +1,86 @@
+//! From a request to a text: checks it, finds the model, runs it.
+
+use futures::StreamExt as _;
+use proto::ai::llm::v1::{InferRequest, InferResponse, InferStreamRequest, InferStreamResponse};
+use proto::ai::model::v1::{GetRequest, Model, ModelManagement as _, ModelManagementClient, ModelState, SelectRequest};
+use sdk::{Error, Stream};
+
+use crate::backend::{Backends, Piece, usage};
+use crate::job::Job;
+
+pub(crate) struct Engine {
+    models: ModelManagementClient,
+    backends: Backends,
+}
+
+impl Engine {
+    pub(crate) fn new(models: ModelManagementClient, backends: Backends) -> Self {
+        Self { models, backends }
+    }
+
+    pub(crate) async fn infer(&self, request: InferRequest) -> Result<InferResponse, Error> {
+        let job = Job::new(request.prompt, request.sampling).map_err(Error::invalid)?;
+        let model = self.model(request.model_id, request.capability, &job).await?;
+        let completion = self.backends.of(&model)?.complete(&model.id, &job).await?;
+        Ok(InferResponse {
+            error: None,
+            finish_reason: completion.ending.finish.into(),
+            usage: Some(usage(&job, &completion.text, completion.ending.usage)),
+            text: completion.text,
+            model_id: model.id,
+        })
+    }
+
+    /// Each piece of text as it comes, and then how it ended.
+    pub(crate) async fn infer_stream(&self, request: InferStreamRequest) -> Result<Stream<InferStreamResponse>, Error> {
+        let job = Job::new(request.prompt, request.sampling).map_err(Error::invalid)?;
+        let model = self.model(request.model_id, request.capability, &job).await?;
+        let generation = self.backends.of(&model)?.stream(&model.id, &job).await?;
+        let mut so_far = String::new();
+        let messages = generation.map(move |piece| {
+            let message = InferStreamResponse { model_id: model.id.clone(), ..InferStreamResponse::default() };
+            Ok(match piece? {
+                Piece::Text(text) => {
+                    so_far.push_str(&text);
+                    InferStreamResponse { text, ..message }
+                }
+                Piece::End(ending) => InferStreamResponse {
+                    finish_reason: ending.finish.into(),
+                    usage: Some(usage(&job, &so_far, ending.usage)),
+                    ..message
+                },
+            })
+        });
+        Ok(messages.boxed())
+    }
+
+    /// The model that the caller names, or the one that model-management chooses.
+    async fn model(&self, id: String, capability: String, job: &Job) -> Result<Model, Error> {
+        if id.is_empty() {
+            let request =
+                SelectRequest { capability, min_context_length: job.context_length(), ..SelectRequest::default() };
+            let selected = self.models.select(request).await?;
+            return selected.model.ok_or_else(|| Error::internal("no model was selected, and no reason given"));
+        }
+        let request = GetRequest { meta: None, id };
+        let model = self.models.get(request).await?.model;
+        let model = model.ok_or_else(|| Error::internal("the model has no description"))?;
+        let id = &model.id;
+        if model.state() != ModelState::Active {
+            return Err(Error::failed_precondition(format_args!("model `{id}` is retired")));
+        }
+        if !capability.is_empty() && !model.capabilities.contains(&capability) {
+            return Err(Error::failed_precondition(format_args!("model `{id}` is not capable of `{capability}`")));
+        }
+        let (needed, room) = (job.context_length(), model.context_length);
+        if needed > room {
+            return Err(Error::invalid(format_args!(
+                "prompt and answer need {needed} tokens, model `{id}` has room for {room}"
+            )));
+        }
+        Ok(model)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

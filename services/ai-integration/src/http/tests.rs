@@ -1,0 +1,239 @@
+//! Against a small server on this machine that answers what the test says, byte by byte.
+
+use futures::TryStreamExt as _;
+use proto::ai::llm::v1::FinishReason;
+use proto::common::v1::TokenUsage;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use super::*;
+
+const KEY: &str = "sk-very-secret";
+
+/// Answers one request with these bytes, hangs up, and returns the request.
+async fn backend(answer: String) -> (Arc<Endpoint>, JoinHandle<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/v1/", listener.local_addr().unwrap());
+    let serving = tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut request = Vec::new();
+        while !complete(&request) {
+            let mut buffer = [0; 4096];
+            let count = socket.read(&mut buffer).await.unwrap();
+            assert!(count > 0, "the client hung up");
+            request.extend_from_slice(&buffer[..count]);
+        }
+        socket.write_all(answer.as_bytes()).await.unwrap();
+        String::from_utf8(request).unwrap()
+    });
+    let names = BTreeMap::from([("llama".to_owned(), "meta/Llama-3".to_owned())]);
+    let endpoint = Endpoint::new("remote", &url, Some(KEY.to_owned()), names).unwrap();
+    (Arc::new(endpoint), serving)
+}
+
+fn complete(request: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(request);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else {
+        return false;
+    };
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    body.len() >= length.unwrap().parse().unwrap()
+}
+
+fn whole(status: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
+
+/// A chunked answer of these events. Its end is up to the caller.
+fn begun(events: &[&str]) -> String {
+    let chunks: String = events
+        .iter()
+        .map(|event| format!("data: {event}\n\n"))
+        .map(|event| format!("{:x}\r\n{event}\r\n", event.len()))
+        .collect();
+    format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n{chunks}")
+}
+
+fn streamed(events: &[&str]) -> String {
+    begun(events) + "0\r\n\r\n"
+}
+
+fn job() -> Job {
+    Job {
+        prompt: "Who goes there?".to_owned(),
+        max_tokens: 9,
+        temperature: Some(0.5),
+        stop: vec!["!".to_owned()],
+        seed: Some(u64::MAX),
+    }
+}
+
+fn shown(error: &Error) -> String {
+    let shown = format!("{error} {error:?}");
+    assert!(!shown.contains(KEY), "{shown}");
+    shown
+}
+
+const ANSWER: &str = r#"{"id": "1", "choices": [{"index": 0, "message": {"role": "assistant", "content": "A friend"},
+    "finish_reason": "stop", "stop_reason": "!"}], "usage": {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}}"#;
+
+#[tokio::test]
+async fn an_answer_in_one_piece_is_read() {
+    let (endpoint, serving) = backend(whole("200 OK", ANSWER)).await;
+    let completion = endpoint.complete("llama", &job()).await.unwrap();
+    assert_eq!((completion.text.as_str(), completion.ending.finish), ("A friend", FinishReason::Stop));
+    let usage = TokenUsage { prompt_tokens: 5, completion_tokens: 2, total_tokens: 7 };
+    assert_eq!(completion.ending.usage, Some(usage));
+
+    let request = serving.await.unwrap();
+    assert!(request.starts_with("POST /v1/chat/completions HTTP/1.1\r\n"), "{request}");
+    assert!(request.contains(&format!("authorization: Bearer {KEY}\r\n")), "{request}");
+    let body: Value = serde_json::from_str(request.split_once("\r\n\r\n").unwrap().1).unwrap();
+    let expected = json!({
+        "model": "meta/Llama-3", "messages": [{"role": "user", "content": "Who goes there?"}], "max_tokens": 9,
+        "temperature": 0.5, "stop": ["!"], "seed": i64::MAX, "stream": false
+    });
+    assert_eq!(body, expected);
+}
+
+async fn pieces(answer: String) -> Result<Vec<Piece>, Error> {
+    let (endpoint, _) = backend(answer).await;
+    endpoint.stream("other", &job()).await?.try_collect().await
+}
+
+fn text(text: &str) -> Piece {
+    Piece::Text(text.to_owned())
+}
+
+#[tokio::test]
+async fn a_stream_is_read_to_its_end() {
+    let answer = streamed(&[
+        r#"{"choices": [{"delta": {"role": "assistant", "content": ""}, "finish_reason": null}]}"#,
+        r#"{"choices": [{"delta": {"content": "A"}, "finish_reason": null}], "usage": null}"#,
+        r#"{"choices": [{"delta": {"content": " friend"}}]}"#,
+        r#"{"choices": [{"delta": {}, "finish_reason": "length"}]}"#,
+        r#"{"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2}}"#,
+        "[DONE]",
+    ]);
+    let usage = TokenUsage { prompt_tokens: 5, completion_tokens: 2, total_tokens: 7 };
+    let end = Ending { finish: FinishReason::Length, usage: Some(usage) };
+    assert_eq!(pieces(answer).await.unwrap(), [text("A"), text(" friend"), Piece::End(end)]);
+}
+
+const FIRST: &str = r#"{"choices": [{"delta": {"content": "A"}}]}"#;
+
+#[tokio::test]
+async fn a_stream_asks_for_its_usage() {
+    let (endpoint, serving) = backend(streamed(&[FIRST, "[DONE]"])).await;
+    let generation = endpoint.stream("other", &job()).await.unwrap();
+    assert_eq!(generation.try_collect::<Vec<_>>().await.unwrap().len(), 2);
+    let request = serving.await.unwrap();
+    let body: Value = serde_json::from_str(request.split_once("\r\n\r\n").unwrap().1).unwrap();
+    assert_eq!((&body["model"], &body["stream"]), (&json!("other"), &json!(true)));
+    assert_eq!(body["stream_options"], json!({"include_usage": true}));
+}
+
+#[tokio::test]
+async fn a_stream_without_its_end_mark_is_data_loss() {
+    let last = r#"{"choices": [{"delta": {}, "finish_reason": "stop"}]}"#;
+    for answer in [
+        streamed(&[FIRST]),
+        streamed(&[FIRST, last]),
+        begun(&[FIRST]),
+        begun(&[FIRST]) + "ff\r\ndata: {\"cho",
+        streamed(&[]),
+    ] {
+        let error = pieces(answer.clone()).await.unwrap_err();
+        assert_eq!(error.code(), Code::DataLoss, "{answer}: {error}");
+        assert!(shown(&error).contains("backend `remote` broke off"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn what_came_before_the_cut_is_delivered_first() {
+    let (endpoint, _) = backend(begun(&[FIRST])).await;
+    let mut generation = endpoint.stream("other", &job()).await.unwrap();
+    assert_eq!(generation.next().await, Some(Ok(text("A"))));
+    assert_eq!(generation.next().await.unwrap().unwrap_err().code(), Code::DataLoss);
+    assert_eq!(generation.next().await, None);
+}
+
+#[tokio::test]
+async fn a_stream_may_end_without_a_last_line_end() {
+    let answer = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n".to_owned();
+    let answer = answer + "data: " + FIRST + "\n\ndata: [DONE]";
+    assert_eq!(pieces(answer).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn an_error_in_a_stream_ends_it() {
+    let failure = format!(r#"{{"error": {{"message": "overloaded, {KEY}"}}}}"#);
+    let error = pieces(streamed(&[FIRST, &failure, "[DONE]"])).await.unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable);
+    assert!(shown(&error).contains("overloaded, ***"), "{error}");
+}
+
+#[tokio::test]
+async fn malformed_answers_are_data_loss() {
+    for body in ["", "hello", "{", "{}", r#"{"choices": []}"#, r#"{"choices": [{"message": {"content": 7}}]}"#] {
+        let (endpoint, _) = backend(whole("200 OK", body)).await;
+        let error = endpoint.complete("a", &job()).await.unwrap_err();
+        assert_eq!(error.code(), Code::DataLoss, "{body}: {error}");
+    }
+    let error = pieces(streamed(&["{\"choices\": [", "[DONE]"])).await.unwrap_err();
+    assert_eq!(error.code(), Code::DataLoss);
+
+    let cut = whole("200 OK", ANSWER);
+    let (endpoint, _) = backend(cut[..cut.len() - 20].to_owned()).await;
+    let error = endpoint.complete("a", &job()).await.unwrap_err();
+    assert_eq!(error.code(), Code::DataLoss, "{error}");
+}
+
+#[tokio::test]
+async fn a_withheld_answer_is_not_a_success() {
+    let body = ANSWER.replace(r#""stop","#, r#""content_filter","#);
+    let (endpoint, _) = backend(whole("200 OK", &body)).await;
+    let error = endpoint.complete("a", &job()).await.unwrap_err();
+    assert_eq!(error.code(), Code::FailedPrecondition);
+}
+
+async fn refused(status: &str, code: Code) -> Error {
+    let body = format!(r#"{{"error": {{"message": "no: {KEY}"}}}}"#);
+    let (endpoint, _) = backend(whole(status, &body)).await;
+    let error = endpoint.complete("a", &job()).await.unwrap_err();
+    assert_eq!(error.code(), code, "{error}");
+    assert!(shown(&error).contains("no: ***"), "{error}");
+    let streamed = {
+        let (endpoint, _) = backend(whole(status, &body)).await;
+        endpoint.stream("a", &job()).await.map(drop).unwrap_err()
+    };
+    assert_eq!(streamed, error);
+    error
+}
+
+#[tokio::test]
+async fn statuses_become_codes_and_the_key_stays_secret() {
+    refused("400 Bad Request", Code::InvalidArgument).await;
+    refused("401 Unauthorized", Code::FailedPrecondition).await;
+    refused("403 Forbidden", Code::FailedPrecondition).await;
+    refused("404 Not Found", Code::FailedPrecondition).await;
+    refused("302 Found\r\nlocation: /", Code::FailedPrecondition).await;
+    refused("500 Internal Server Error", Code::Unavailable).await;
+    refused("503 Service Unavailable", Code::Unavailable).await;
+    let error = refused("429 Too Many Requests\r\nretry-after: 7", Code::ResourceExhausted).await;
+    assert_eq!(error.detail(sdk::reason::RETRY_AFTER_MS), Some("7000"));
+}
+
+#[tokio::test]
+async fn nobody_there_is_unavailable() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    drop(listener);
+    let endpoint = Endpoint::new("remote", &url, Some(KEY.to_owned()), BTreeMap::new()).unwrap();
+    let error = endpoint.complete("a", &job()).await.unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable);
+    assert!(shown(&error).contains("cannot be reached"), "{error}");
+    assert!(!format!("{endpoint:?}").contains(KEY));
+}
