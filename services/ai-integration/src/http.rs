@@ -17,7 +17,7 @@ use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder}
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 use sdk::{Code, Error};
 use tokio::time::timeout;
 
@@ -53,6 +53,17 @@ impl Endpoint {
         let url = completions(url).ok_or_else(|| {
             format!("backend `{name}` needs a URL like `https://host/v1`, without user, password and query")
         })?;
+        let tls = trust(&url).map_err(|error| format!("backend `{name}`: {error}"))?;
+        Self::over(tls, name, url, key, model_names)
+    }
+
+    fn over(
+        tls: ClientConfig,
+        name: &str,
+        url: Uri,
+        key: Option<String>,
+        model_names: BTreeMap<String, String>,
+    ) -> Result<Self, String> {
         let authorization = key
             .map(|key| {
                 let mut value = HeaderValue::try_from(format!("Bearer {key}"))
@@ -61,7 +72,6 @@ impl Endpoint {
                 Ok::<_, String>(value)
             })
             .transpose()?;
-        let tls = trust(&url).map_err(|error| format!("backend `{name}`: {error}"))?;
         let mut tcp = HttpConnector::new();
         tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
         tcp.set_nodelay(true);
@@ -187,16 +197,19 @@ fn completions(url: &str) -> Option<Uri> {
     (web && plain).then_some(uri)
 }
 
+fn tls() -> ConfigBuilder<ClientConfig, WantsVerifier> {
+    // Not the default of the process, which somebody else may have set.
+    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("the provider knows TLS 1.2 and 1.3")
+}
+
 /// Whom to trust. The machine's certificates are read only if they are needed: an image for endpoints without TLS may have none.
 fn trust(url: &Uri) -> Result<ClientConfig, String> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
     let config = if url.scheme_str() == Some("https") {
-        config.with_native_roots().map_err(|error| format!("this machine trusts nobody: {error}"))?
+        tls().with_native_roots().map_err(|error| format!("this machine trusts nobody: {error}"))?
     } else {
-        config.with_root_certificates(RootCertStore::empty())
+        tls().with_root_certificates(RootCertStore::empty())
     };
     Ok(config.with_no_client_auth())
 }

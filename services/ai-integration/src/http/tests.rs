@@ -3,10 +3,13 @@
 use futures::TryStreamExt as _;
 use proto::ai::llm::v1::FinishReason;
 use proto::common::v1::TokenUsage;
+use rustls::ServerConfig;
+use rustls::pki_types::PrivateKeyDer;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
 use super::*;
 
@@ -224,6 +227,43 @@ async fn statuses_become_codes_and_the_key_stays_secret() {
     refused("503 Service Unavailable", Code::Unavailable).await;
     let error = refused("429 Too Many Requests\r\nretry-after: 7", Code::ResourceExhausted).await;
     assert_eq!(error.detail(sdk::reason::RETRY_AFTER_MS), Some("7000"));
+}
+
+#[tokio::test]
+async fn an_endpoint_with_tls_is_asked_only_if_it_is_trusted() {
+    let certificate = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(certificate.signing_key.serialize_der()).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.cert.der().clone()], key)
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://localhost:{}/v1", listener.local_addr().unwrap().port());
+    tokio::spawn(async move {
+        loop {
+            let (socket, _) = listener.accept().await.unwrap();
+            // Who does not trust the certificate hangs up.
+            let Ok(mut socket) = acceptor.accept(socket).await else { continue };
+            let mut request = [0; 4096];
+            assert!(socket.read(&mut request).await.unwrap() > 0);
+            socket.write_all(whole("200 OK", ANSWER).as_bytes()).await.unwrap();
+        }
+    });
+
+    let ask = async |trusted: RootCertStore| {
+        let tls = tls().with_root_certificates(trusted).with_no_client_auth();
+        let url = completions(&url).unwrap();
+        let endpoint = Endpoint::over(tls, "remote", url, Some(KEY.to_owned()), BTreeMap::new()).unwrap();
+        endpoint.complete("a", &job()).await
+    };
+    let error = ask(RootCertStore::empty()).await.unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable);
+    let mut trusted = RootCertStore::empty();
+    trusted.add(certificate.cert.der().clone()).unwrap();
+    assert_eq!(ask(trusted).await.unwrap().text, "A friend");
 }
 
 #[tokio::test]
