@@ -125,7 +125,7 @@ pub(crate) async fn follow(
 ) -> anyhow::Result<BTreeMap<String, Outcome>> {
     let tell = |progress| match progress {
         Progress::Tasks { service, ready, desired } => {
-            note(&format!("service {service}: {ready} of {desired} tasks ready"))
+            note(&format!("service {service}: {ready} of {desired} tasks ready"));
         }
         Progress::Ended { service, outcome: Outcome::Completed } => note(&format!("service {service} done")),
         // Explained at the end, when everything else has been tried.

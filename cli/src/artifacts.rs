@@ -29,7 +29,7 @@ impl Source {
 
     /// The same binaries without building them.
     #[must_use]
-    pub(crate) fn as_they_are(self) -> Self {
+    pub(crate) fn without_building(self) -> Self {
         Self { workspace: None, ..self }
     }
 

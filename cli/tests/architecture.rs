@@ -8,30 +8,21 @@ use std::path::{Path, PathBuf};
 fn services_depend_on_the_sdk_and_the_contracts_never_on_each_other() {
     let services: BTreeSet<String> = services().collect();
     for service in &services {
-        let others: Vec<_> = dependencies(&format!("services/{service}"))
-            .into_iter()
-            .filter(|d| services.contains(d))
-            .collect();
-        assert!(
-            others.is_empty(),
-            "`{service}` depends on {others:?}: let it call them through `proto` clients"
-        );
+        let others: Vec<_> =
+            dependencies(&format!("services/{service}")).into_iter().filter(|d| services.contains(d)).collect();
+        assert!(others.is_empty(), "`{service}` depends on {others:?}: let it call them through `proto` clients");
     }
 }
 
 #[test]
 fn only_the_sdk_and_the_cli_know_nats() {
-    only(&["cli", "services/sdk"], |dependency| {
-        ["async-nats", "nkeys"].contains(&dependency)
-    });
+    only(&["cli", "services/sdk"], |dependency| ["async-nats", "nkeys"].contains(&dependency));
 }
 
 #[test]
 fn only_the_cli_knows_aws() {
     only(&["cli"], |dependency| {
-        ["aws-config", "aws-sdk-", "aws-smithy", "aws-types"]
-            .iter()
-            .any(|p| dependency.starts_with(p))
+        ["aws-config", "aws-sdk-", "aws-smithy", "aws-types"].iter().any(|p| dependency.starts_with(p))
     });
 }
 
@@ -51,21 +42,11 @@ fn every_service_has_a_manifest_and_every_manifest_a_service() {
 
 #[test]
 fn the_planner_does_no_io() {
-    let planner = files("cli/src/plan", "rs")
-        .into_iter()
-        .chain([root().join("cli/src/plan.rs")]);
+    let planner = files("cli/src/plan", "rs").into_iter().chain([root().join("cli/src/plan.rs")]);
     for file in planner {
         let text = fs::read_to_string(&file).unwrap();
-        for word in [
-            "std::fs",
-            "std::env",
-            "std::net",
-            "std::process",
-            "tokio::",
-            "async fn",
-            "SystemTime",
-            "Instant",
-        ] {
+        for word in ["std::fs", "std::env", "std::net", "std::process", "tokio::", "async fn", "SystemTime", "Instant"]
+        {
             assert!(
                 !text.contains(word),
                 "{} uses `{word}`: what the planner decides, it decides from its arguments",
@@ -80,9 +61,7 @@ fn every_module_says_what_it_is_for() {
     let sources = crates().flat_map(|member| files(&format!("{member}/src"), "rs"));
     // The tests of a module are of that module.
     let modules = sources.filter(|file| !file.ends_with("tests.rs"));
-    let silent: Vec<_> = modules
-        .filter(|file| !fs::read_to_string(file).unwrap().starts_with("//!"))
-        .collect();
+    let silent: Vec<_> = modules.filter(|file| !fs::read_to_string(file).unwrap().starts_with("//!")).collect();
     assert!(silent.is_empty(), "these do not begin with `//!`: {silent:#?}");
 }
 
@@ -92,11 +71,7 @@ fn links_between_documents_resolve() {
     let mut broken = Vec::new();
     for file in top.chain(files("docs", "md")) {
         let text = fs::read_to_string(&file).unwrap();
-        for target in text
-            .split("](")
-            .skip(1)
-            .filter_map(|rest| rest.split([')', '#']).next())
-        {
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()) {
             let elsewhere = target.is_empty() || target.contains("://") || target.starts_with("mailto:");
             if !elsewhere && !file.parent().unwrap().join(target).exists() {
                 broken.push(format!("{}: {target}", file.display()));
@@ -109,14 +84,8 @@ fn links_between_documents_resolve() {
 /// Asserts that no crate outside `allowed` names a dependency for which `matches` holds.
 fn only(allowed: &[&str], matches: impl Fn(&str) -> bool) {
     for member in crates().filter(|member| !allowed.contains(&member.as_str())) {
-        let found: Vec<_> = dependencies(&member)
-            .into_iter()
-            .filter(|dependency| matches(dependency))
-            .collect();
-        assert!(
-            found.is_empty(),
-            "`{member}` depends on {found:?}; only {allowed:?} may"
-        );
+        let found: Vec<_> = dependencies(&member).into_iter().filter(|dependency| matches(dependency)).collect();
+        assert!(found.is_empty(), "`{member}` depends on {found:?}; only {allowed:?} may");
     }
 }
 
@@ -148,9 +117,7 @@ fn crates() -> impl Iterator<Item = String> {
 
 /// Names of the services, the gateway among them.
 fn services() -> impl Iterator<Item = String> {
-    crates()
-        .filter_map(|member| member.strip_prefix("services/").map(str::to_owned))
-        .filter(|name| name != "sdk")
+    crates().filter_map(|member| member.strip_prefix("services/").map(str::to_owned)).filter(|name| name != "sdk")
 }
 
 fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
@@ -167,10 +134,7 @@ fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
 
 /// What is in a folder of the workspace; nothing if it is not there.
 fn entries(folder: &str) -> impl Iterator<Item = PathBuf> {
-    fs::read_dir(root().join(folder))
-        .into_iter()
-        .flatten()
-        .map(|entry| entry.unwrap().path())
+    fs::read_dir(root().join(folder)).into_iter().flatten().map(|entry| entry.unwrap().path())
 }
 
 fn root() -> &'static Path {

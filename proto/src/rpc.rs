@@ -15,6 +15,10 @@ use prost::Message;
 use crate::common::v1 as common;
 pub use crate::common::v1::Code;
 
+/// Last token of the subject of messages that mean nothing: a worker sends them to its own queue group when it leaves it, and
+/// everybody ignores them. No rpc has this name.
+pub const FILLER: &str = "_";
+
 /// A service as its `.proto` file describes it.
 #[derive(Debug)]
 pub struct Service {

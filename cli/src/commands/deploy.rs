@@ -44,7 +44,7 @@ impl Binaries {
     pub(crate) fn source(&self, workspace: &Path) -> anyhow::Result<Source> {
         match (&self.binaries, self.no_build) {
             (Some(folder), _) => Ok(Source { folder: folder.clone(), workspace: None }),
-            (None, true) => Ok(Source::beside_natsctl(workspace)?.as_they_are()),
+            (None, true) => Ok(Source::beside_natsctl(workspace)?.without_building()),
             (None, false) => Source::beside_natsctl(workspace),
         }
     }

@@ -22,13 +22,15 @@ pub(crate) struct Status {
 impl Status {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
         let local = invocation.local()?;
-        while self.watch {
-            let status = local.status().await?;
-            match invocation.global.output {
-                Format::Table => report::redraw(&status.text())?,
-                Format::Json => report::line(&serde_json::to_string(&status)?)?,
+        if self.watch {
+            loop {
+                let status = local.status().await?;
+                match invocation.global.output {
+                    Format::Table => report::redraw(&status.text())?,
+                    Format::Json => report::line(&serde_json::to_string(&status)?)?,
+                }
+                tokio::time::sleep(EVERY).await;
             }
-            tokio::time::sleep(EVERY).await;
         }
         let status = local.status().await?;
         Ok(Report::new(&status, status.text()).code(if status.healthy { 0 } else { UNHEALTHY }))

@@ -49,10 +49,7 @@ impl Access {
         name: &str,
         within: Duration,
     ) -> anyhow::Result<Client> {
-        let parse = |url: &String| {
-            url.parse()
-                .with_context(|| format!("`{url}` is not the address of a server"))
-        };
+        let parse = |url: &String| url.parse().with_context(|| format!("`{url}` is not the address of a server"));
         let servers: Vec<ServerAddr> = self.urls.iter().map(parse).collect::<Result<_, _>>()?;
         let connecting = options.connection_timeout(within).connect(servers);
         let (reason, hint) = match tokio::time::timeout(within, connecting).await {
@@ -61,11 +58,7 @@ impl Access {
             Err(_) => (format!("no answer within {} s", within.as_secs_f32()), NOT_RUNNING),
         };
         let servers = self.urls.join("`, `");
-        Err(Advised::new(
-            format!("failed to connect to NATS at `{servers}` as `{name}`: {reason}"),
-            hint,
-        )
-        .into())
+        Err(Advised::new(format!("failed to connect to NATS at `{servers}` as `{name}`: {reason}"), hint).into())
     }
 }
 

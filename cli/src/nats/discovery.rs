@@ -42,10 +42,7 @@ pub async fn instances(
     let mut replies = client.subscribe(inbox.clone()).await.with_context(failed)?;
     let mut found: Vec<Instance> = Vec::new();
     while !enough(&found) && Instant::now() < deadline {
-        client
-            .publish_with_reply(subject.clone(), inbox.clone(), "".into())
-            .await
-            .with_context(failed)?;
+        client.publish_with_reply(subject.clone(), inbox.clone(), "".into()).await.with_context(failed)?;
         let round = deadline.min(Instant::now() + ROUND);
         while !enough(&found)
             && let Ok(Some(reply)) = tokio::time::timeout_at(round, replies.next()).await

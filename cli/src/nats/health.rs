@@ -46,10 +46,8 @@ pub struct NodeHealth {
 pub async fn ask(client: &Client, nodes: &BTreeMap<String, String>, within: Duration) -> anyhow::Result<Health> {
     let deadline = Instant::now() + within;
     let inbox = client.new_inbox();
-    let mut replies = client
-        .subscribe(format!("{inbox}.*"))
-        .await
-        .context("failed to ask the servers for their health")?;
+    let mut replies =
+        client.subscribe(format!("{inbox}.*")).await.context("failed to ask the servers for their health")?;
     for question in ["HEALTHZ", "JSZ"] {
         let asked = client.publish_with_reply(
             format!("$SYS.REQ.SERVER.PING.{question}"),
@@ -60,11 +58,7 @@ pub async fn ask(client: &Client, nodes: &BTreeMap<String, String>, within: Dura
     }
     let mut answers: BTreeMap<String, Answers> = BTreeMap::new();
     let complete = |answers: &BTreeMap<String, Answers>| {
-        nodes.keys().all(|name| {
-            answers
-                .get(name)
-                .is_some_and(|said| said.health.is_some() && said.jetstream.is_some())
-        })
+        nodes.keys().all(|name| answers.get(name).is_some_and(|said| said.health.is_some() && said.jetstream.is_some()))
     };
     while !complete(&answers) {
         let Ok(Some(reply)) = tokio::time::timeout_at(deadline, replies.next()).await else {
@@ -128,9 +122,8 @@ fn unsettled(last: anyhow::Result<Health>, within: Duration) -> anyhow::Error {
         Err(error) => return error,
     };
     let nodes = health.nodes.iter();
-    let mut reasons: Vec<String> = nodes
-        .filter_map(|node| node.reason.as_ref().map(|reason| format!("`{}`: {reason}", node.name)))
-        .collect();
+    let mut reasons: Vec<String> =
+        nodes.filter_map(|node| node.reason.as_ref().map(|reason| format!("`{}`: {reason}", node.name))).collect();
     if !health.quorum {
         reasons.push("there is no meta leader".to_owned());
     }
@@ -138,11 +131,7 @@ fn unsettled(last: anyhow::Result<Health>, within: Duration) -> anyhow::Error {
         reasons.push("some node is behind the meta leader".to_owned());
     }
     Advised::new(
-        format!(
-            "the NATS cluster has not settled within {} s: {}",
-            within.as_secs(),
-            reasons.join("; ")
-        ),
+        format!("the NATS cluster has not settled within {} s: {}", within.as_secs(), reasons.join("; ")),
         "the servers' logs say more; run the command again to go on from here",
     )
     .into()
@@ -238,11 +227,7 @@ fn judge(nodes: &BTreeMap<String, String>, answers: &BTreeMap<String, Answers>) 
     let checked: Vec<NodeHealth> = nodes.iter().map(node).collect();
     let united = leader.is_some_and(|leader| followers[leader] == nodes.len());
     let settled = united && checked.iter().all(|node| node.healthy) && (alone || current(nodes, answers, leader));
-    Health {
-        nodes: checked,
-        quorum: leader.is_some(),
-        settled,
-    }
+    Health { nodes: checked, quorum: leader.is_some(), settled }
 }
 
 /// Whether the leader says that every other node has what it has.
@@ -251,11 +236,7 @@ fn current(nodes: &BTreeMap<String, String>, answers: &BTreeMap<String, Answers>
     let Some(peers) = said.and_then(|meta| meta.replicas.as_ref()) else {
         return false;
     };
-    let has = |name: &String| {
-        peers
-            .iter()
-            .any(|peer| peer.name == *name && peer.current && !peer.offline)
-    };
+    let has = |name: &String| peers.iter().any(|peer| peer.name == *name && peer.current && !peer.offline);
     nodes.keys().filter(|name| leader != Some(name.as_str())).all(has)
 }
 
@@ -265,24 +246,13 @@ mod tests {
 
     /// What a server says: its name, its health, whom it follows, and of which peers it thinks well.
     fn said(name: &str, status: &str, leader: &str, peers: &[&str]) -> (String, Answers) {
-        let peer = |name: &&str| Peer {
-            name: name.to_string(),
-            current: true,
-            offline: false,
-        };
-        let meta_cluster = MetaCluster {
-            leader: Some(leader.to_owned()),
-            replicas: Some(peers.iter().map(peer).collect()),
-        };
+        let peer = |name: &&str| Peer { name: name.to_string(), current: true, offline: false };
+        let meta_cluster =
+            MetaCluster { leader: Some(leader.to_owned()), replicas: Some(peers.iter().map(peer).collect()) };
         let answers = Answers {
             version: Some("2.15.1".to_owned()),
-            health: Some(Healthz {
-                status: status.to_owned(),
-                error: None,
-            }),
-            jetstream: Some(Jsz {
-                meta_cluster: Some(meta_cluster),
-            }),
+            health: Some(Healthz { status: status.to_owned(), error: None }),
+            jetstream: Some(Jsz { meta_cluster: Some(meta_cluster) }),
         };
         (name.to_owned(), answers)
     }
@@ -290,61 +260,35 @@ mod tests {
     fn check(answers: impl IntoIterator<Item = (String, Answers)>, healthy: &[bool], quorum: bool, settled: bool) {
         let nodes = ["a", "b", "c"].map(|name| (name.to_owned(), format!("tls://{name}")));
         let health = judge(&nodes.into(), &answers.into_iter().collect());
-        assert_eq!(
-            health.nodes.iter().map(|node| node.healthy).collect::<Vec<_>>(),
-            healthy
-        );
+        assert_eq!(health.nodes.iter().map(|node| node.healthy).collect::<Vec<_>>(), healthy);
         assert_eq!((health.quorum, health.settled), (quorum, settled), "{health:?}");
     }
 
     #[test]
     fn all_well_is_settled() {
-        let answers = [
-            said("a", "ok", "b", &[]),
-            said("b", "ok", "b", &["a", "c"]),
-            said("c", "ok", "b", &[]),
-        ];
+        let answers = [said("a", "ok", "b", &[]), said("b", "ok", "b", &["a", "c"]), said("c", "ok", "b", &[])];
         check(answers, &[true, true, true], true, true);
     }
 
     #[test]
     fn a_peer_that_is_behind_is_not_settled() {
-        let answers = [
-            said("a", "ok", "b", &[]),
-            said("b", "ok", "b", &["a"]),
-            said("c", "ok", "b", &[]),
-        ];
+        let answers = [said("a", "ok", "b", &[]), said("b", "ok", "b", &["a"]), said("c", "ok", "b", &[])];
         check(answers, &[true, true, true], true, false);
     }
 
     #[test]
     fn one_of_three_may_be_down() {
-        check(
-            [said("a", "ok", "b", &[]), said("b", "unavailable", "b", &["a"])],
-            &[true, false, false],
-            true,
-            false,
-        );
+        check([said("a", "ok", "b", &[]), said("b", "unavailable", "b", &["a"])], &[true, false, false], true, false);
     }
 
     #[test]
     fn a_leader_that_does_not_answer_leads_nobody() {
-        check(
-            [said("a", "ok", "b", &[]), said("c", "ok", "b", &[])],
-            &[true, false, true],
-            false,
-            false,
-        );
+        check([said("a", "ok", "b", &[]), said("c", "ok", "b", &[])], &[true, false, true], false, false);
     }
 
     #[test]
     fn two_leaders_are_none() {
-        check(
-            [said("a", "ok", "a", &[]), said("b", "ok", "b", &[])],
-            &[true, true, false],
-            false,
-            false,
-        );
+        check([said("a", "ok", "a", &[]), said("b", "ok", "b", &[])], &[true, true, false], false, false);
     }
 
     #[test]

@@ -51,42 +51,17 @@ impl Identities {
         let [operator_key, system_key, fleet_key] = keys(directory)?;
         let system = Account {
             id: system_key.public_key(),
-            jwt: signed(
-                directory,
-                "account-SYS",
-                "SYS",
-                &system_key,
-                &operator_key,
-                system_account(),
-            )?,
+            jwt: signed(directory, "account-SYS", "SYS", &system_key, &operator_key, system_account())?,
         };
         let fleet = Account {
             id: fleet_key.public_key(),
-            jwt: signed(
-                directory,
-                "account-FLEET",
-                "FLEET",
-                &fleet_key,
-                &operator_key,
-                fleet_account(),
-            )?,
+            jwt: signed(directory, "account-FLEET", "FLEET", &fleet_key, &operator_key, fleet_account())?,
         };
         // Last, because it marks the seeds as complete.
-        let operator = signed(
-            directory,
-            "operator",
-            "natsctl",
-            &operator_key,
-            &operator_key,
-            operator_claims(&system.id),
-        )?;
+        let operator =
+            signed(directory, "operator", "natsctl", &operator_key, &operator_key, operator_claims(&system.id))?;
 
-        let identities = Self {
-            operator,
-            system,
-            fleet,
-            directory: directory.to_owned(),
-        };
+        let identities = Self { operator, system, fleet, directory: directory.to_owned() };
         identities.ensure_user(SYSTEM_USER, &system_key, &system_permissions())?;
         for (name, permissions) in users {
             identities.ensure_user(name, &fleet_key, permissions)?;
@@ -103,9 +78,7 @@ impl Identities {
     /// Signs the user's JWT if it is not what it should be. The user keeps its key.
     fn ensure_user(&self, name: &str, account: &KeyPair, permissions: &Permissions) -> anyhow::Result<()> {
         let path = self.credentials(name);
-        let existing = private::read(&path)?
-            .map(|text| Credentials::parse(&path, &text))
-            .transpose()?;
+        let existing = private::read(&path)?.map(|text| Credentials::parse(&path, &text)).transpose()?;
         let (jwt, key) = match existing {
             Some(Credentials { jwt, key }) => (Some(jwt), key),
             None => (None, KeyPair::new_user()),
@@ -114,10 +87,7 @@ impl Identities {
         if jwt.is_some_and(|jwt| claims.are_those_of(&jwt)) {
             return Ok(());
         }
-        let credentials = Credentials {
-            jwt: claims.sign(account)?,
-            key,
-        };
+        let credentials = Credentials { jwt: claims.sign(account)?, key };
         private::write(&path, &credentials.render()?)
     }
 
@@ -224,11 +194,7 @@ fn user_claims(permissions: &Permissions) -> Value {
 
 /// An empty list of allowed subjects means "everything" to a server, so nothing is said as a denial.
 fn allow(subjects: &BTreeSet<String>) -> Value {
-    if subjects.is_empty() {
-        json!({ "deny": [">"] })
-    } else {
-        json!({ "allow": subjects })
-    }
+    if subjects.is_empty() { json!({ "deny": [">"] }) } else { json!({ "allow": subjects }) }
 }
 
 fn system_permissions() -> Permissions {
@@ -252,10 +218,7 @@ impl Credentials {
         };
         let key = between("BEGIN USER NKEY SEED").and_then(|seed| KeyPair::from_seed(seed).ok());
         match (between("BEGIN NATS USER JWT"), key) {
-            (Some(jwt), Some(key)) if key.key_pair_type() == KeyPairType::User => Ok(Self {
-                jwt: jwt.to_owned(),
-                key,
-            }),
+            (Some(jwt), Some(key)) if key.key_pair_type() == KeyPairType::User => Ok(Self { jwt: jwt.to_owned(), key }),
             _ => Err(Advised::new(
                 format!("`{}` is damaged", path.display()),
                 "remove it and deploy again: the user gets a new key",
@@ -283,10 +246,7 @@ mod tests {
 
     fn users(publish: &[&str]) -> BTreeMap<String, Permissions> {
         let publish = publish.iter().map(ToString::to_string).collect();
-        let permissions = Permissions {
-            publish,
-            subscribe: BTreeSet::from(["_INBOX_quest.>".to_owned()]),
-        };
+        let permissions = Permissions { publish, subscribe: BTreeSet::from(["_INBOX_quest.>".to_owned()]) };
         BTreeMap::from([("quest".to_owned(), permissions)])
     }
 
@@ -325,19 +285,9 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         Identities::ensure(home.path(), &users(&[])).unwrap();
         for path in files(home.path()).keys() {
-            assert_eq!(
-                fs::metadata(path).unwrap().permissions().mode() & 0o777,
-                0o600,
-                "{}",
-                path.display()
-            );
+            assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600, "{}", path.display());
             let parent = path.parent().unwrap();
-            assert_eq!(
-                fs::metadata(parent).unwrap().permissions().mode() & 0o777,
-                0o700,
-                "{}",
-                parent.display()
-            );
+            assert_eq!(fs::metadata(parent).unwrap().permissions().mode() & 0o777, 0o700, "{}", parent.display());
         }
     }
 
@@ -370,10 +320,7 @@ mod tests {
         Identities::ensure(home.path(), &users(&[])).unwrap();
         spoil(&home.path().join(file));
         let error = Identities::ensure(home.path(), &users(&[])).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            format!("`{}` {message}", home.path().join(file).display())
-        );
+        assert_eq!(error.to_string(), format!("`{}` {message}", home.path().join(file).display()));
         assert!(super::super::hint(&error).unwrap().contains(hint), "{error:?}");
     }
 
@@ -393,16 +340,10 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         Identities::ensure(home.path(), &users(&[])).unwrap();
         let operator = fs::read_to_string(home.path().join("keys/operator.nk")).unwrap();
-        for path in files(home.path())
-            .into_keys()
-            .filter(|path| !path.ends_with("operator.nk"))
-        {
+        for path in files(home.path()).into_keys().filter(|path| !path.ends_with("operator.nk")) {
             fs::remove_file(path).unwrap();
         }
         Identities::ensure(home.path(), &users(&[])).unwrap();
-        assert_eq!(
-            fs::read_to_string(home.path().join("keys/operator.nk")).unwrap(),
-            operator
-        );
+        assert_eq!(fs::read_to_string(home.path().join("keys/operator.nk")).unwrap(), operator);
     }
 }

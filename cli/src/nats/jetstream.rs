@@ -59,18 +59,14 @@ impl JetStream {
     /// Makes the stream, or changes what differs. Messages that it holds stay.
     pub async fn put_stream(&self, name: &str, wanted: &Stream, within: Duration) -> anyhow::Result<()> {
         let put = async || self.put(name, |config| stream_config(config, wanted)).await;
-        patiently(put, within)
-            .await
-            .with_context(|| format!("failed to put stream `{name}`"))
+        patiently(put, within).await.with_context(|| format!("failed to put stream `{name}`"))
     }
 
     /// Makes the bucket, or changes what differs. Values that it holds stay.
     pub async fn put_bucket(&self, name: &str, wanted: &Bucket, within: Duration) -> anyhow::Result<()> {
         let stream = format!("KV_{name}");
         let put = async || self.put(&stream, |config| bucket_config(config, name, wanted)).await;
-        patiently(put, within)
-            .await
-            .with_context(|| format!("failed to put bucket `{name}`"))
+        patiently(put, within).await.with_context(|| format!("failed to put bucket `{name}`"))
     }
 
     async fn put(&self, name: &str, configure: impl Fn(stream::Config) -> stream::Config) -> Result<(), Failure> {
@@ -83,13 +79,9 @@ impl JetStream {
                 }
                 ("UPDATE", wanted)
             }
-            Response::Err { error } if error.error_code() == ErrorCode::STREAM_NOT_FOUND => (
-                "CREATE",
-                configure(stream::Config {
-                    name: name.to_owned(),
-                    ..stream::Config::default()
-                }),
-            ),
+            Response::Err { error } if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                ("CREATE", configure(stream::Config { name: name.to_owned(), ..stream::Config::default() }))
+            }
             Response::Err { error } => return Err(refusal(&error)),
         };
         match self.request(&format!("STREAM.{verb}.{name}"), &wanted).await? {
@@ -203,11 +195,7 @@ fn bucket_config(existing: stream::Config, name: &str, wanted: &Bucket) -> strea
         max_messages_per_subject: wanted.history,
         max_age: ttl,
         // Must not be longer than a value lives.
-        duplicate_window: if ttl.is_zero() {
-            BUCKET_WINDOW
-        } else {
-            ttl.min(BUCKET_WINDOW)
-        },
+        duplicate_window: if ttl.is_zero() { BUCKET_WINDOW } else { ttl.min(BUCKET_WINDOW) },
         retention: RetentionPolicy::Limits,
         discard: DiscardPolicy::New,
         storage: StorageType::File,
@@ -225,16 +213,8 @@ fn unlimited(config: stream::Config) -> stream::Config {
         max_bytes: or_none(config.max_bytes),
         max_messages: or_none(config.max_messages),
         max_messages_per_subject: or_none(config.max_messages_per_subject),
-        max_message_size: if config.max_message_size == 0 {
-            -1
-        } else {
-            config.max_message_size
-        },
-        max_consumers: if config.max_consumers == 0 {
-            -1
-        } else {
-            config.max_consumers
-        },
+        max_message_size: if config.max_message_size == 0 { -1 } else { config.max_message_size },
+        max_consumers: if config.max_consumers == 0 { -1 } else { config.max_consumers },
         ..config
     }
 }

@@ -37,11 +37,7 @@ impl Claims {
 
     /// Whether the JWT says the same, whenever it was issued, and its signature holds.
     pub(super) fn are_those_of(&self, jwt: &str) -> bool {
-        let said = Self::read(jwt).map(|said| Self {
-            jti: String::new(),
-            iat: self.iat,
-            ..said
-        });
+        let said = Self::read(jwt).map(|said| Self { jti: String::new(), iat: self.iat, ..said });
         said.as_ref() == Some(self)
     }
 
@@ -50,9 +46,7 @@ impl Claims {
         let (_, claims) = signed.split_once('.')?;
         let claims: Self = serde_json::from_slice(&BASE64URL_NOPAD.decode(claims.as_bytes()).ok()?).ok()?;
         let issuer = KeyPair::from_public_key(&claims.iss).ok()?;
-        issuer
-            .verify(signed.as_bytes(), &BASE64URL_NOPAD.decode(signature.as_bytes()).ok()?)
-            .ok()?;
+        issuer.verify(signed.as_bytes(), &BASE64URL_NOPAD.decode(signature.as_bytes()).ok()?).ok()?;
         Some(claims)
     }
 
@@ -61,9 +55,7 @@ impl Claims {
         self.jti = BASE32_NOPAD.encode(&Sha512_256::digest(serde_json::to_vec(&self)?));
         let claims = BASE64URL_NOPAD.encode(&serde_json::to_vec(&self)?);
         let signed = format!("{}.{claims}", BASE64URL_NOPAD.encode(HEADER.as_bytes()));
-        let signature = issuer
-            .sign(signed.as_bytes())
-            .with_context(|| format!("failed to sign `{}`", self.name))?;
+        let signature = issuer.sign(signed.as_bytes()).with_context(|| format!("failed to sign `{}`", self.name))?;
         Ok(format!("{signed}.{}", BASE64URL_NOPAD.encode(&signature)))
     }
 }
@@ -77,13 +69,7 @@ mod tests {
         let (account, user) = (KeyPair::new_account(), KeyPair::new_user());
         let claims = |name: &str| Claims::new(name, &user, &account, serde_json::json!({ "type": "user" }));
         let jwt = claims("quest").sign(&account).unwrap();
-        assert!(
-            Claims {
-                iat: 1,
-                ..claims("quest")
-            }
-            .are_those_of(&jwt)
-        );
+        assert!(Claims { iat: 1, ..claims("quest") }.are_those_of(&jwt));
         assert!(!claims("weather").are_those_of(&jwt));
         assert!(!claims("quest").are_those_of(&claims("quest").sign(&KeyPair::new_account()).unwrap()));
         assert!(!claims("quest").are_those_of("damaged"));

@@ -13,11 +13,7 @@ use anyhow::Context;
 pub const VARIABLE: &str = "NATSCTL_NATS_SERVER";
 
 /// The oldest server that has what the fleet needs.
-pub const MINIMUM: Version = Version {
-    major: 2,
-    minor: 11,
-    patch: 0,
-};
+pub const MINIMUM: Version = Version { major: 2, minor: 11, patch: 0 };
 
 /// A binary that can be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,12 +30,7 @@ impl NatsServer {
         let output = Command::new(&self.path).arg("-t").arg("-c").arg(config).output();
         let output = output.with_context(|| format!("failed to run `{}`", self.path.display()))?;
         let said = String::from_utf8_lossy(&output.stderr);
-        anyhow::ensure!(
-            output.status.success(),
-            "`{}` is refused: {}",
-            config.display(),
-            said.trim()
-        );
+        anyhow::ensure!(output.status.success(), "`{}` is refused: {}", config.display(), said.trim());
         Ok(())
     }
 }
@@ -105,17 +96,11 @@ fn search(named: Option<OsString>, path: Option<OsString>, workspace: &Path) -> 
     if let Some(named) = named {
         return examine(named.into());
     }
-    let mut folders: Vec<PathBuf> = path
-        .as_deref()
-        .map(|path| std::env::split_paths(path).collect())
-        .unwrap_or_default();
+    let mut folders: Vec<PathBuf> =
+        path.as_deref().map(|path| std::env::split_paths(path).collect()).unwrap_or_default();
     folders.push(workspace.join(".tools/bin"));
     let mut problem = LocateError::Missing;
-    for candidate in folders
-        .into_iter()
-        .map(|folder| folder.join("nats-server"))
-        .filter(|path| path.is_file())
-    {
+    for candidate in folders.into_iter().map(|folder| folder.join("nats-server")).filter(|path| path.is_file()) {
         match examine(candidate) {
             Ok(server) => return Ok(server),
             // The first on `PATH` is the one that its owner would name.
@@ -135,16 +120,9 @@ fn examine(path: PathBuf) -> Result<NatsServer, LocateError> {
 }
 
 fn version(path: &Path) -> Result<Version, String> {
-    let output = Command::new(path)
-        .arg("--version")
-        .output()
-        .map_err(|error: io::Error| error.to_string())?;
+    let output = Command::new(path).arg("--version").output().map_err(|error: io::Error| error.to_string())?;
     let said = String::from_utf8_lossy(&output.stdout);
-    let version = said
-        .trim()
-        .rsplit(' ')
-        .next()
-        .and_then(|word| word.strip_prefix('v')?.parse().ok());
+    let version = said.trim().rsplit(' ').next().and_then(|word| word.strip_prefix('v')?.parse().ok());
     version.ok_or_else(|| match said.trim() {
         "" => format!("it ended with {} and said no version", output.status),
         said => format!("`{said}` is not a version"),
@@ -223,11 +201,7 @@ mod tests {
             None,
             "failed to run `~/bin/nats-server`: it ended with exit status: 3 and said no version",
         );
-        check(
-            Some("echo hello"),
-            None,
-            "failed to run `~/bin/nats-server`: `hello` is not a version",
-        );
+        check(Some("echo hello"), None, "failed to run `~/bin/nats-server`: `hello` is not a version");
     }
 
     #[test]

@@ -31,11 +31,7 @@ pub struct Advised {
 
 impl Advised {
     pub(crate) fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            hint: hint.into(),
-            source: None,
-        }
+        Self { message: message.into(), hint: hint.into(), source: None }
     }
 
     pub(crate) fn because(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
@@ -65,10 +61,6 @@ impl Error for Advised {
 pub fn hint(error: &anyhow::Error) -> Option<String> {
     error.chain().find_map(|cause| {
         let advised = cause.downcast_ref::<Advised>().map(|advised| advised.hint.clone());
-        advised.or_else(|| {
-            cause
-                .downcast_ref::<locate::LocateError>()
-                .map(locate::LocateError::hint)
-        })
+        advised.or_else(|| cause.downcast_ref::<locate::LocateError>().map(locate::LocateError::hint))
     })
 }

@@ -94,6 +94,7 @@ fn of_service(manifests: &Manifests, service: &Service) -> Permissions {
     }
     permissions.may_publish([DEFAULT_INBOX]);
 
+    permissions.may_publish(serves(service).map(|served| format!("{}.{}", served.subject, proto::rpc::FILLER)));
     permissions.may_publish(&service.publishes);
     permissions.may_publish(service.buckets.keys().flat_map(|bucket| uses_bucket(bucket)));
     for publisher in manifests.services.values() {

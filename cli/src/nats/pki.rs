@@ -72,10 +72,7 @@ pub struct Tls {
 impl Pki {
     /// Makes what is missing in the directory, and replaces what names something else, or is about to expire.
     pub fn ensure(directory: &Path, servers: &[ServerName], clients: &[String]) -> anyhow::Result<Self> {
-        Self {
-            directory: directory.to_owned(),
-        }
-        .ensure_at(SystemTime::now(), servers, clients)
+        Self { directory: directory.to_owned() }.ensure_at(SystemTime::now(), servers, clients)
     }
 
     fn ensure_at(self, now: SystemTime, servers: &[ServerName], clients: &[String]) -> anyhow::Result<Self> {
@@ -85,24 +82,13 @@ impl Pki {
         let authority = Authority::ensure(&self.directory, "natsctl", now)?;
         let routes = Authority::ensure(&self.directory.join("routes"), "natsctl routes", now)?;
         for server in servers {
-            let leaf = Leaf {
-                name: &server.name,
-                names: names(server)?,
-                usages: vec![Usage::ServerAuth],
-            };
+            let leaf = Leaf { name: &server.name, names: names(server)?, usages: vec![Usage::ServerAuth] };
             authority.certify(&self.server(&server.name), &leaf, now)?;
-            let leaf = Leaf {
-                usages: vec![Usage::ServerAuth, Usage::ClientAuth],
-                ..leaf
-            };
+            let leaf = Leaf { usages: vec![Usage::ServerAuth, Usage::ClientAuth], ..leaf };
             routes.certify(&self.route(&server.name), &leaf, now)?;
         }
         for client in clients {
-            let leaf = Leaf {
-                name: client,
-                names: Vec::new(),
-                usages: vec![Usage::ClientAuth],
-            };
+            let leaf = Leaf { name: client, names: Vec::new(), usages: vec![Usage::ClientAuth] };
             authority.certify(&self.client(client), &leaf, now)?;
         }
         Ok(self)
@@ -188,8 +174,7 @@ fn names(server: &ServerName) -> anyhow::Result<Vec<SanType>> {
         let san = name.as_str().try_into().map(SanType::DnsName);
         san.with_context(|| format!("`{name}` is not a host name"))
     });
-    dns.chain(addresses.into_iter().map(|address| Ok(SanType::IpAddress(address))))
-        .collect()
+    dns.chain(addresses.into_iter().map(|address| Ok(SanType::IpAddress(address)))).collect()
 }
 
 fn parameters(name: &str, now: SystemTime, life: Duration) -> CertificateParams {
@@ -237,14 +222,8 @@ impl Authority {
         };
         certified_key(&pem, &key.serialize_pem()).map_err(|error| damaged(&path).because(error))?;
         let mut roots = RootCertStore::empty();
-        roots
-            .add(CertificateDer::from_pem_slice(pem.as_bytes())?)
-            .map_err(|error| damaged(&path).because(error))?;
-        Ok(Self {
-            path,
-            issuer: Issuer::new(parameters, key),
-            roots: Arc::new(roots),
-        })
+        roots.add(CertificateDer::from_pem_slice(pem.as_bytes())?).map_err(|error| damaged(&path).because(error))?;
+        Ok(Self { path, issuer: Issuer::new(parameters, key), roots: Arc::new(roots) })
     }
 
     fn certify(&self, tls: &Tls, leaf: &Leaf<'_>, now: SystemTime) -> anyhow::Result<()> {
@@ -269,10 +248,7 @@ impl Authority {
         private::write(&tls.certificate, &contents)?;
         anyhow::ensure!(
             self.accepts(&contents, &key.serialize_pem(), leaf, now),
-            Advised::new(
-                format!("`{}` has expired, or is not ours", self.path.display()),
-                START_OVER
-            )
+            Advised::new(format!("`{}` has expired, or is not ours", self.path.display()), START_OVER)
         );
         Ok(())
     }
@@ -307,9 +283,7 @@ impl Authority {
 
     fn accepts_client(&self, certificate: &CertificateDer<'_>, at: UnixTime) -> bool {
         let verifier = WebPkiClientVerifier::builder_with_provider(self.roots.clone(), default_provider().into());
-        verifier
-            .build()
-            .is_ok_and(|verifier| verifier.verify_client_cert(certificate, &[], at).is_ok())
+        verifier.build().is_ok_and(|verifier| verifier.verify_client_cert(certificate, &[], at).is_ok())
     }
 }
 
@@ -338,32 +312,21 @@ mod tests {
     /// Which files a second run, after that time and for that server, writes anew.
     fn renewed(after: Duration, then: &ServerName, spoil: impl Fn(&Path)) -> Vec<String> {
         let home = tempfile::tempdir().unwrap();
-        let pki = Pki {
-            directory: home.path().to_owned(),
-        };
+        let pki = Pki { directory: home.path().to_owned() };
         let (now, clients) = (SystemTime::now(), ["quest".to_owned()]);
         let pki = pki.ensure_at(now, &[server(&[[127, 0, 0, 1]])], &clients).unwrap();
         let before = files(&pki);
         spoil(home.path());
-        let pki = pki
-            .ensure_at(now + after, std::slice::from_ref(then), &clients)
-            .unwrap();
+        let pki = pki.ensure_at(now + after, std::slice::from_ref(then), &clients).unwrap();
         let after = files(&pki);
-        after
-            .iter()
-            .filter(|(name, text)| before[*name] != **text)
-            .map(|(name, _)| name.clone())
-            .collect()
+        after.iter().filter(|(name, text)| before[*name] != **text).map(|(name, _)| name.clone()).collect()
     }
 
     fn files(pki: &Pki) -> BTreeMap<String, String> {
         let all = [pki.server("nats-1"), pki.route("nats-1"), pki.client("quest")];
-        let all = all
-            .into_iter()
-            .flat_map(|tls| [tls.authority, tls.certificate, tls.key]);
+        let all = all.into_iter().flat_map(|tls| [tls.authority, tls.certificate, tls.key]);
         let name = |path: &Path| path.strip_prefix(&pki.directory).unwrap().display().to_string();
-        all.map(|path| (name(&path), fs::read_to_string(&path).unwrap()))
-            .collect()
+        all.map(|path| (name(&path), fs::read_to_string(&path).unwrap())).collect()
     }
 
     #[test]
@@ -382,10 +345,7 @@ mod tests {
     #[test]
     fn another_address_is_another_certificate() {
         let leaves = ["routes/nats-1.crt", "servers/nats-1.crt"];
-        assert_eq!(
-            renewed(Duration::ZERO, &server(&[[127, 0, 0, 1], [10, 0, 0, 1]]), |_| ()),
-            leaves
-        );
+        assert_eq!(renewed(Duration::ZERO, &server(&[[127, 0, 0, 1], [10, 0, 0, 1]]), |_| ()), leaves);
         assert_eq!(renewed(Duration::ZERO, &server(&[]), |_| ()), leaves);
     }
 
@@ -402,10 +362,7 @@ mod tests {
         Pki::ensure(home.path(), &[], &[]).unwrap();
         let check = |message: &str, hint: &str| {
             let error = Pki::ensure(home.path(), &[], &[]).unwrap_err();
-            assert_eq!(
-                error.to_string(),
-                format!("`{}` {message}", home.path().join("ca.key").display())
-            );
+            assert_eq!(error.to_string(), format!("`{}` {message}", home.path().join("ca.key").display()));
             assert!(super::super::hint(&error).unwrap().contains(hint));
         };
         fs::write(home.path().join("ca.key"), "damaged").unwrap();

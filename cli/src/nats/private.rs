@@ -20,21 +20,16 @@ pub(super) fn directory(path: &Path) -> anyhow::Result<()> {
 /// Writes the file with mode 0600.
 pub(super) fn write(path: &Path, contents: &str) -> anyhow::Result<()> {
     let temporary = temporary(path);
-    replace(path, &temporary, contents)
-        .with_context(|| format!("failed to write `{}`", path.display()))
-        .inspect_err(|_| {
+    replace(path, &temporary, contents).with_context(|| format!("failed to write `{}`", path.display())).inspect_err(
+        |_| {
             // The write's own error is the one to report.
             let _ = fs::remove_file(&temporary);
-        })
+        },
+    )
 }
 
 fn replace(path: &Path, temporary: &Path, contents: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(temporary)?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(temporary)?;
     file.write_all(contents.as_bytes())?;
     file.sync_all()?;
     fs::rename(temporary, path)

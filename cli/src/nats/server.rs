@@ -224,10 +224,7 @@ mod tests {
             certificate: format!("{folder}/nats-1.crt").into(),
             key: format!("{folder}/nats-1.key").into(),
         };
-        let account = |id: &str| Account {
-            id: id.to_owned(),
-            jwt: format!("jwt-{id}"),
-        };
+        let account = |id: &str| Account { id: id.to_owned(), jwt: format!("jwt-{id}") };
         ServerConfig {
             name: "nats-1".to_owned(),
             client: ([127, 0, 0, 1], 4222).into(),
@@ -240,17 +237,9 @@ mod tests {
                 peers: vec!["127.0.0.1:6223".to_owned(), "127.0.0.1:6224".to_owned()],
                 tls: tls("routes"),
             }),
-            store: Store {
-                directory: "jetstream/nats-1".into(),
-                max_file: 1 << 30,
-                max_memory: 1 << 28,
-            },
+            store: Store { directory: "jetstream/nats-1".into(), max_file: 1 << 30, max_memory: 1 << 28 },
             max_payload: 1 << 20,
-            trust: Trust {
-                operator: "jwt-O".to_owned(),
-                system: account("AS"),
-                accounts: vec![account("AF")],
-            },
+            trust: Trust { operator: "jwt-O".to_owned(), system: account("AS"), accounts: vec![account("AF")] },
             lame_duck: Duration::from_secs(30),
         }
     }
@@ -324,10 +313,7 @@ resolver_preload {
 
     #[test]
     fn a_renewed_certificate_is_a_change() {
-        let renewed = ServerConfig {
-            certificates: "4567".to_owned(),
-            ..config(true)
-        };
+        let renewed = ServerConfig { certificates: "4567".to_owned(), ..config(true) };
         assert_ne!(digest(&renewed.render()), digest(&config(true).render()));
         assert_eq!(digest(&config(true).render()), digest(&config(true).render()));
     }

@@ -43,10 +43,7 @@ struct Plan {
 
 pub(super) fn permissions(publish: &[&str], subscribe: &[&str]) -> Permissions {
     let set = |subjects: &[&str]| subjects.iter().map(ToString::to_string).collect();
-    Permissions {
-        publish: set(publish),
-        subscribe: set(subscribe),
-    }
+    Permissions { publish: set(publish), subscribe: set(subscribe) }
 }
 
 impl Cluster {
@@ -87,28 +84,11 @@ impl Cluster {
             server.check(&path).unwrap();
             let log = File::create(home.path().join(format!("{}.log", plan.name))).unwrap();
             let mut command = Command::new(&server.path);
-            let command = command
-                .arg("-c")
-                .arg(&path)
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(log);
+            let command = command.arg("-c").arg(&path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
             let process = command.kill_on_drop(true).spawn().unwrap();
-            (
-                plan.name.clone(),
-                Node {
-                    client: plan.client,
-                    route: plan.route,
-                    process,
-                },
-            )
+            (plan.name.clone(), Node { client: plan.client, route: plan.route, process })
         });
-        Self {
-            nodes: nodes.collect(),
-            identities,
-            pki,
-            _home: home,
-        }
+        Self { nodes: nodes.collect(), identities, pki, _home: home }
     }
 
     async fn any_exit(&mut self) {
@@ -126,10 +106,7 @@ impl Cluster {
 
     /// URLs of the nodes by name, those that were killed among them.
     pub(super) fn urls(&self) -> BTreeMap<String, String> {
-        self.nodes
-            .iter()
-            .map(|(name, node)| (name.clone(), format!("tls://{}", node.client)))
-            .collect()
+        self.nodes.iter().map(|(name, node)| (name.clone(), format!("tls://{}", node.client))).collect()
     }
 
     pub(super) fn access(&self, user: &str) -> Access {
@@ -149,9 +126,7 @@ impl Cluster {
 
     pub(super) async fn health(&self) -> Health {
         let client = self.connect(SYSTEM_USER).await;
-        health::ask(&client, &self.urls(), Duration::from_secs(1))
-            .await
-            .unwrap()
+        health::ask(&client, &self.urls(), Duration::from_secs(1)).await.unwrap()
     }
 }
 
@@ -170,10 +145,7 @@ fn plans(size: usize) -> Vec<Plan> {
 }
 
 fn config(home: &Path, plan: &Plan, plans: &[Plan], pki: &Pki, identities: &Identities) -> ServerConfig {
-    let peers = plans
-        .iter()
-        .filter(|peer| peer.name != plan.name)
-        .map(|peer| peer.route.to_string());
+    let peers = plans.iter().filter(|peer| peer.name != plan.name).map(|peer| peer.route.to_string());
     let cluster = server::Cluster {
         name: "test".to_owned(),
         listen: plan.route,
@@ -187,11 +159,7 @@ fn config(home: &Path, plan: &Plan, plans: &[Plan], pki: &Pki, identities: &Iden
         certificates: pki.fingerprint(&plan.name).unwrap(),
         tls: pki.server(&plan.name),
         cluster: (plans.len() > 1).then_some(cluster),
-        store: Store {
-            directory: home.join(&plan.name),
-            max_file: 1 << 28,
-            max_memory: 1 << 26,
-        },
+        store: Store { directory: home.join(&plan.name), max_file: 1 << 28, max_memory: 1 << 26 },
         max_payload: 1 << 20,
         trust: identities.into(),
         lame_duck: Duration::from_secs(30),

@@ -28,13 +28,7 @@ fn users() -> BTreeMap<String, Permissions> {
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     let users = [
         ("natsctl", permissions(&[">"], &[">"])),
-        (
-            "quest",
-            permissions(
-                &["svc.ai.model.v1.select"],
-                &["svc.quest.v1.* svc-quest-workers", "_INBOX_quest.>"],
-            ),
-        ),
+        ("quest", permissions(&["svc.ai.model.v1.select"], &["svc.quest.v1.* svc-quest-workers", "_INBOX_quest.>"])),
         ("mute", permissions(&[], &["_INBOX_mute.>"])),
         ("gateway", permissions(&many, &["_INBOX_gateway.>"])),
     ];
@@ -51,10 +45,7 @@ async fn listening(access: &Access) -> (Client, mpsc::UnboundedReceiver<String>)
         }
         std::future::ready(())
     });
-    (
-        access.connect_with(options, "test", PATIENCE).await.unwrap(),
-        complaints,
-    )
+    (access.connect_with(options, "test", PATIENCE).await.unwrap(), complaints)
 }
 
 #[tokio::test]
@@ -65,54 +56,21 @@ async fn users_may_do_what_is_permitted_and_nothing_else() {
     natsctl.flush().await.unwrap();
 
     let (quest, mut complaints) = listening(&cluster.access("quest")).await;
-    let mut complaint = async || {
-        timeout(PATIENCE, complaints.recv())
-            .await
-            .unwrap()
-            .unwrap()
-            .to_lowercase()
-    };
-    quest
-        .publish("svc.quest.v1.generate", "forbidden".into())
-        .await
-        .unwrap();
-    assert!(
-        complaint()
-            .await
-            .contains("permissions violation for publish to \"svc.quest.v1.generate\"")
-    );
-    quest
-        .publish("svc.ai.model.v1.select", "permitted".into())
-        .await
-        .unwrap();
-    assert_eq!(
-        timeout(PATIENCE, heard.next()).await.unwrap().unwrap().payload,
-        "permitted"
-    );
+    let mut complaint = async || timeout(PATIENCE, complaints.recv()).await.unwrap().unwrap().to_lowercase();
+    quest.publish("svc.quest.v1.generate", "forbidden".into()).await.unwrap();
+    assert!(complaint().await.contains("permissions violation for publish to \"svc.quest.v1.generate\""));
+    quest.publish("svc.ai.model.v1.select", "permitted".into()).await.unwrap();
+    assert_eq!(timeout(PATIENCE, heard.next()).await.unwrap().unwrap().payload, "permitted");
 
-    let mut own = quest
-        .queue_subscribe("svc.quest.v1.generate", "svc-quest-workers".to_owned())
-        .await
-        .unwrap();
+    let mut own = quest.queue_subscribe("svc.quest.v1.generate", "svc-quest-workers".to_owned()).await.unwrap();
     let _other = quest.subscribe("svc.ai.model.v1.select").await.unwrap();
-    assert!(
-        complaint()
-            .await
-            .contains("permissions violation for subscription to \"svc.ai.model.v1.select\"")
-    );
+    assert!(complaint().await.contains("permissions violation for subscription to \"svc.ai.model.v1.select\""));
     natsctl.publish("svc.quest.v1.generate", "served".into()).await.unwrap();
     assert_eq!(timeout(PATIENCE, own.next()).await.unwrap().unwrap().payload, "served");
 
     let (mute, mut complaints) = listening(&cluster.access("mute")).await;
     mute.publish("svc.quest.v1.generate", "".into()).await.unwrap();
-    assert!(
-        timeout(PATIENCE, complaints.recv())
-            .await
-            .unwrap()
-            .unwrap()
-            .to_lowercase()
-            .contains("publish")
-    );
+    assert!(timeout(PATIENCE, complaints.recv()).await.unwrap().unwrap().to_lowercase().contains("publish"));
 
     // Six hundred subjects in its JWT.
     cluster.connect("gateway").await.flush().await.unwrap();
@@ -125,16 +83,9 @@ async fn users_may_do_what_is_permitted_and_nothing_else() {
 
 async fn refuses_clients_without_certificate(cluster: &Cluster) {
     let access = cluster.access("quest");
-    let credentials = async_nats::ConnectOptions::with_credentials_file(&access.credentials_file)
-        .await
-        .unwrap();
-    let options = credentials
-        .require_tls(true)
-        .add_root_certificates(access.ca_file.clone());
-    let error = access
-        .connect_with(options, "quest", Duration::from_secs(5))
-        .await
-        .unwrap_err();
+    let credentials = async_nats::ConnectOptions::with_credentials_file(&access.credentials_file).await.unwrap();
+    let options = credentials.require_tls(true).add_root_certificates(access.ca_file.clone());
+    let error = access.connect_with(options, "quest", Duration::from_secs(5)).await.unwrap_err();
     assert!(error.to_string().contains("as `quest`"), "{error:#}");
 }
 
@@ -147,25 +98,15 @@ async fn finds_instances(client: &Client) {
                 let reply = format!(
                     r#"{{"type":"io.nats.micro.v1.ping_response","name":"quest","id":"{id}","version":"0.1.0+1","metadata":{{"task":"t{id}"}}}}"#
                 );
-                service
-                    .publish(ping.reply.clone().unwrap(), reply.into())
-                    .await
-                    .unwrap();
+                service.publish(ping.reply.clone().unwrap(), reply.into()).await.unwrap();
             }
         }
     });
     let both = |found: &[discovery::Instance]| found.len() == 2;
-    let found = discovery::instances(client, Some("quest"), PATIENCE, both)
-        .await
-        .unwrap();
-    let tasks: Vec<(&str, &str)> = found
-        .iter()
-        .map(|found| (&*found.service, &*found.metadata["task"]))
-        .collect();
+    let found = discovery::instances(client, Some("quest"), PATIENCE, both).await.unwrap();
+    let tasks: Vec<(&str, &str)> = found.iter().map(|found| (&*found.service, &*found.metadata["task"])).collect();
     assert_eq!(tasks, [("quest", "ta"), ("quest", "tb")]);
-    let absent = discovery::instances(client, Some("weather"), Duration::from_millis(150), both)
-        .await
-        .unwrap();
+    let absent = discovery::instances(client, Some("weather"), Duration::from_millis(150), both).await.unwrap();
     assert_eq!(absent, []);
 }
 
@@ -190,10 +131,7 @@ async fn a_cluster_outlives_one_node_and_says_how_it_is() {
 
     cluster.kill(&leader).await;
     // Nobody answers until there is a new leader, so this proves that the request is made again.
-    let longer = Stream {
-        max_age_seconds: 7200,
-        ..stream
-    };
+    let longer = Stream { max_age_seconds: 7200, ..stream };
     jetstream.put_stream("EVT_TEST", &longer, PATIENCE).await.unwrap();
     let health = well_but_for(&cluster, &leader).await;
     assert!(!health.settled, "{health:?}");
@@ -203,14 +141,9 @@ async fn a_cluster_outlives_one_node_and_says_how_it_is() {
     let health = cluster.health().await;
     assert!(!health.quorum, "{health:?}");
     let (access, urls) = (cluster.access(SYSTEM_USER), cluster.urls());
-    let error = health::wait_until_settled(&access, &urls, Duration::from_millis(400))
-        .await
-        .unwrap_err();
+    let error = health::wait_until_settled(&access, &urls, Duration::from_millis(400)).await.unwrap_err();
     assert!(error.to_string().contains("does not answer"), "{error:#}");
-    let error = jetstream
-        .put_stream("EVT_OTHER", &longer, Duration::from_millis(100))
-        .await
-        .unwrap_err();
+    let error = jetstream.put_stream("EVT_OTHER", &longer, Duration::from_millis(100)).await.unwrap_err();
     assert!(format!("{error:#}").starts_with("failed to put stream `EVT_OTHER`: JetStream is not available"));
 }
 
@@ -236,11 +169,7 @@ fn leader(nodes: &[NodeHealth]) -> String {
 }
 
 async fn keeps_streams_and_buckets(jetstream: &JetStream, stream: &Stream) {
-    let bucket = Bucket {
-        replicas: 3,
-        history: 10,
-        ttl_seconds: 60,
-    };
+    let bucket = Bucket { replicas: 3, history: 10, ttl_seconds: 60 };
     let expected = Assets {
         streams: BTreeMap::from([("EVT_TEST".to_owned(), stream.clone())]),
         buckets: BTreeMap::from([("quests".to_owned(), bucket.clone())]),
@@ -250,19 +179,12 @@ async fn keeps_streams_and_buckets(jetstream: &JetStream, stream: &Stream) {
         jetstream.put_bucket("quests", &bucket, PATIENCE).await.unwrap();
         assert_eq!(jetstream.observe(PATIENCE).await.unwrap(), expected);
     }
-    let changed = Bucket {
-        history: 20,
-        ttl_seconds: 0,
-        ..bucket
-    };
+    let changed = Bucket { history: 20, ttl_seconds: 0, ..bucket };
     jetstream.put_bucket("quests", &changed, PATIENCE).await.unwrap();
     assert_eq!(jetstream.observe(PATIENCE).await.unwrap().buckets["quests"], changed);
 
     let error = jetstream.put_stream("EVT_THIEF", stream, PATIENCE).await.unwrap_err();
-    assert!(
-        error.to_string().contains("failed to put stream `EVT_THIEF`"),
-        "{error:#}"
-    );
+    assert!(error.to_string().contains("failed to put stream `EVT_THIEF`"), "{error:#}");
     assert!(super::hint(&error).unwrap().contains("another stream"), "{error:#}");
 }
 
@@ -270,25 +192,17 @@ async fn keeps_streams_and_buckets(jetstream: &JetStream, stream: &Stream) {
 fn routes_refuse_certificates_of_clients(cluster: &Cluster) {
     let route = cluster.node("nats-1").route;
     let server = cluster.pki.route("nats-2");
-    let service = Tls {
-        authority: server.authority.clone(),
-        ..cluster.pki.client("quest")
-    };
+    let service = Tls { authority: server.authority.clone(), ..cluster.pki.client("quest") };
     assert!(is_let_in(route, &server));
     assert!(!is_let_in(route, &service));
 }
 
 fn is_let_in(route: SocketAddr, tls: &Tls) -> bool {
     let mut roots = RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_file(&tls.authority).unwrap())
-        .unwrap();
+    roots.add(CertificateDer::from_pem_file(&tls.authority).unwrap()).unwrap();
     let chain = vec![CertificateDer::from_pem_file(&tls.certificate).unwrap()];
     let key = PrivateKeyDer::from_pem_file(&tls.key).unwrap();
-    let config = ClientConfig::builder()
-        .with_root_certificates(roots)
-        .with_client_auth_cert(chain, key)
-        .unwrap();
+    let config = ClientConfig::builder().with_root_certificates(roots).with_client_auth_cert(chain, key).unwrap();
 
     let mut socket = TcpStream::connect(route).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();

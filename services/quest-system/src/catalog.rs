@@ -222,14 +222,8 @@ pub(crate) static LOCATIONS: &[Location] = &[
             of("amber", "lumps of amber"),
             from(20, "heartwood", "splinters of heartwood"),
         ],
-        persons: &[
-            of("woodcutter", "the lost woodcutter"),
-            of("herbalist", "the old herbalist"),
-        ],
-        places: &[
-            of("hollow-oak", "the Hollow Oak"),
-            of("stone-circle", "the mossy stone circle"),
-        ],
+        persons: &[of("woodcutter", "the lost woodcutter"), of("herbalist", "the old herbalist")],
+        places: &[of("hollow-oak", "the Hollow Oak"), of("stone-circle", "the mossy stone circle")],
         goods: &[of("axes", "bundles of axes"), of("letters", "sealed letters")],
         items: &["wolf-tooth charm", "oaken bow"],
     },
@@ -247,10 +241,7 @@ pub(crate) static LOCATIONS: &[Location] = &[
             of("edelweiss", "edelweiss blossoms"),
             from(30, "mithril", "grains of mithril"),
         ],
-        persons: &[
-            of("surveyor", "the king's surveyor"),
-            of("hermit", "the hermit of the pass"),
-        ],
+        persons: &[of("surveyor", "the king's surveyor"), of("hermit", "the hermit of the pass")],
         places: &[of("eyrie", "the Broken Eyrie"), of("old-mine", "the old silver mine")],
         goods: &[of("rope", "coils of rope"), of("lamp-oil", "casks of lamp oil")],
         items: &["climber's boots", "dwarven flask"],
@@ -258,20 +249,10 @@ pub(crate) static LOCATIONS: &[Location] = &[
     Location {
         id: "swamp",
         name: "the Drowned Marsh",
-        beasts: &[
-            of("leeches", "blood leeches"),
-            of("toads", "venom toads"),
-            from(25, "hydras", "young hydras"),
-        ],
+        beasts: &[of("leeches", "blood leeches"), of("toads", "venom toads"), from(25, "hydras", "young hydras")],
         materials: &[of("reed", "bundles of black reed"), of("bog-iron", "lumps of bog iron")],
-        persons: &[
-            of("fisher", "the stubborn eel fisher"),
-            of("alchemist", "the careless alchemist"),
-        ],
-        places: &[
-            of("sunken-chapel", "the sunken chapel"),
-            of("stilt-house", "the empty stilt house"),
-        ],
+        persons: &[of("fisher", "the stubborn eel fisher"), of("alchemist", "the careless alchemist")],
+        places: &[of("sunken-chapel", "the sunken chapel"), of("stilt-house", "the empty stilt house")],
         goods: &[of("salt", "sacks of salt"), of("antidotes", "crates of antidotes")],
         items: &["will-o'-wisp lantern", "eelskin gloves"],
     },
@@ -284,10 +265,7 @@ pub(crate) static LOCATIONS: &[Location] = &[
             from(35, "sandworms", "sandworms"),
         ],
         materials: &[of("cactus", "cactus hearts"), of("fulgurite", "rods of fulgurite")],
-        persons: &[
-            of("caravaneer", "the caravan's scout"),
-            of("astronomer", "the royal astronomer"),
-        ],
+        persons: &[of("caravaneer", "the caravan's scout"), of("astronomer", "the royal astronomer")],
         places: &[of("oasis", "the vanishing oasis"), of("obelisk", "the buried obelisk")],
         goods: &[of("water", "skins of water"), of("silk", "bales of silk")],
         items: &["sun-bleached mask", "scarab ring"],
@@ -295,17 +273,10 @@ pub(crate) static LOCATIONS: &[Location] = &[
     Location {
         id: "coast",
         name: "the Saltwind Coast",
-        beasts: &[
-            of("crabs", "reef crabs"),
-            of("gulls", "harpy gulls"),
-            from(30, "sirens", "sirens"),
-        ],
+        beasts: &[of("crabs", "reef crabs"), of("gulls", "harpy gulls"), from(30, "sirens", "sirens")],
         materials: &[of("pearls", "cloudy pearls"), of("driftwood", "planks of driftwood")],
         persons: &[of("pilot", "the harbour pilot"), of("castaway", "the castaway")],
-        places: &[
-            of("lighthouse", "the dark lighthouse"),
-            of("wreck", "the wreck of the Albatross"),
-        ],
+        places: &[of("lighthouse", "the dark lighthouse"), of("wreck", "the wreck of the Albatross")],
         goods: &[of("sailcloth", "rolls of sailcloth"), of("rum", "kegs of rum")],
         items: &["brass spyglass", "coral dagger"],
     },
@@ -318,64 +289,29 @@ pub(crate) static LOCATIONS: &[Location] = &[
             from(30, "wraiths", "wraiths"),
             from(60, "liches", "lesser liches"),
         ],
-        materials: &[
-            of("tablets", "clay tablets"),
-            of("grave-moss", "handfuls of grave moss"),
-        ],
-        persons: &[
-            of("archaeologist", "the archaeologist"),
-            of("gravekeeper", "the last gravekeeper"),
-        ],
-        places: &[
-            of("library", "the burned library"),
-            of("throne-room", "the fallen throne room"),
-        ],
-        goods: &[
-            of("torches", "boxes of torches"),
-            of("holy-water", "vials of holy water"),
-        ],
+        materials: &[of("tablets", "clay tablets"), of("grave-moss", "handfuls of grave moss")],
+        persons: &[of("archaeologist", "the archaeologist"), of("gravekeeper", "the last gravekeeper")],
+        places: &[of("library", "the burned library"), of("throne-room", "the fallen throne room")],
+        goods: &[of("torches", "boxes of torches"), of("holy-water", "vials of holy water")],
         items: &["tarnished crown", "ghostglass vial"],
     },
     Location {
         id: "caves",
         name: "the Echoing Caves",
-        beasts: &[
-            of("bats", "shriek bats"),
-            of("slimes", "cave slimes"),
-            from(45, "basilisks", "basilisks"),
-        ],
+        beasts: &[of("bats", "shriek bats"), of("slimes", "cave slimes"), from(45, "basilisks", "basilisks")],
         materials: &[of("mushrooms", "pale mushrooms"), of("crystals", "singing crystals")],
-        persons: &[
-            of("miner", "the buried miner"),
-            of("bard", "the bard who sought an echo"),
-        ],
-        places: &[
-            of("underground-lake", "the underground lake"),
-            of("bone-pit", "the bone pit"),
-        ],
+        persons: &[of("miner", "the buried miner"), of("bard", "the bard who sought an echo")],
+        places: &[of("underground-lake", "the underground lake"), of("bone-pit", "the bone pit")],
         goods: &[of("lanterns", "crates of lanterns"), of("beams", "pit beams")],
         items: &["crystal shard", "miner's pick"],
     },
     Location {
         id: "plains",
         name: "the Golden Plains",
-        beasts: &[
-            of("locusts", "iron locusts"),
-            of("bandits", "bandits"),
-            from(20, "centaurs", "rogue centaurs"),
-        ],
-        materials: &[
-            of("barley", "sheaves of red barley"),
-            of("honey", "combs of wild honey"),
-        ],
-        persons: &[
-            of("tax-collector", "the tax collector"),
-            of("runaway", "the miller's daughter"),
-        ],
-        places: &[
-            of("windmill", "the old windmill"),
-            of("burial-mound", "the burial mound"),
-        ],
+        beasts: &[of("locusts", "iron locusts"), of("bandits", "bandits"), from(20, "centaurs", "rogue centaurs")],
+        materials: &[of("barley", "sheaves of red barley"), of("honey", "combs of wild honey")],
+        persons: &[of("tax-collector", "the tax collector"), of("runaway", "the miller's daughter")],
+        places: &[of("windmill", "the old windmill"), of("burial-mound", "the burial mound")],
         goods: &[of("seed", "sacks of seed"), of("horseshoes", "boxes of horseshoes")],
         items: &["plainsrider's cloak", "harvest knife"],
     },
@@ -414,10 +350,7 @@ mod tests {
         check(TEMPLATES.iter().map(|template| template.id).collect());
         check(LOCATIONS.iter().map(|location| location.id).collect());
         for location in LOCATIONS {
-            let targets = SORTS
-                .iter()
-                .flat_map(|sort| location.targets(*sort, 100))
-                .map(|target| target.id);
+            let targets = SORTS.iter().flat_map(|sort| location.targets(*sort, 100)).map(|target| target.id);
             let steps = TEMPLATES.iter().filter_map(|template| template.then).map(|(id, _)| id);
             check(targets.chain(steps).collect());
         }

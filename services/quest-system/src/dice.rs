@@ -10,11 +10,7 @@ pub(crate) fn stable_hash(parts: &[&[u8]]) -> u64 {
         digest.update((part.len() as u64).to_le_bytes());
         digest.update(part);
     }
-    digest
-        .finalize()
-        .iter()
-        .take(8)
-        .fold(0, |number, byte| number << 8 | u64::from(*byte))
+    digest.finalize().iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 /// SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators).
@@ -54,14 +50,7 @@ mod tests {
     fn dice_roll_as_published() {
         let mut dice = Dice::new(1_234_567);
         let rolled: Vec<u64> = (0..3).map(|_| dice.next()).collect();
-        assert_eq!(
-            rolled,
-            [
-                6_457_827_717_110_365_317,
-                3_203_168_211_198_807_973,
-                9_817_491_932_198_370_423
-            ]
-        );
+        assert_eq!(rolled, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
     }
 
     #[test]

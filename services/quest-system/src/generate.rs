@@ -39,12 +39,7 @@ impl<'a> Wish<'a> {
             "" => None,
             id => Some(Location::find(id).ok_or_else(|| unknown_location(id))?),
         };
-        Ok(Self {
-            name,
-            seed: seed.unwrap_or_else(|| stable_hash(&[name.quest_id().as_bytes()])),
-            level,
-            location,
-        })
+        Ok(Self { name, seed: seed.unwrap_or_else(|| stable_hash(&[name.quest_id().as_bytes()])), level, location })
     }
 }
 
@@ -69,11 +64,7 @@ pub(crate) fn generate(wish: &Wish<'_>, past: &[QuestInfo], now: Timestamp) -> Q
     let mut dice = Dice::new(seed(wish));
     let (location, pairs) = choose_location(wish, past, &mut dice);
     let template = choose_template(&pairs, past, &mut dice);
-    let targets: Vec<_> = pairs
-        .iter()
-        .filter(|(of, _)| of.id == template.id)
-        .map(|(_, target)| *target)
-        .collect();
+    let targets: Vec<_> = pairs.iter().filter(|(of, _)| of.id == template.id).map(|(_, target)| *target).collect();
     let target = targets[dice.below(targets.len())];
     let count = match template.count {
         Count::Once => 1,
@@ -105,10 +96,7 @@ pub(crate) fn generate(wish: &Wish<'_>, past: &[QuestInfo], now: Timestamp) -> Q
         objectives,
         reward: Some(reward(wish.level, template, location, &mut dice)),
         offered_at: Some(now),
-        expires_at: Some(Timestamp {
-            seconds: now.seconds + template.hours * 3600,
-            nanos: now.nanos,
-        }),
+        expires_at: Some(Timestamp { seconds: now.seconds + template.hours * 3600, nanos: now.nanos }),
         revision: 0,
     }
 }
@@ -123,9 +111,7 @@ fn choose_location(wish: &Wish<'_>, past: &[QuestInfo], dice: &mut Dice) -> (&'s
         Some(location) => location,
         None => &LOCATIONS[dice.below(LOCATIONS.len())],
     };
-    let others = LOCATIONS
-        .iter()
-        .filter(|other| wish.location.is_none() && other.id != first.id);
+    let others = LOCATIONS.iter().filter(|other| wish.location.is_none() && other.id != first.id);
     for location in std::iter::once(first).chain(others) {
         let mut pairs = pairs(location, wish.level);
         pairs.retain(|(template, target)| !taken.contains(&(template.id, target.id)));
@@ -137,11 +123,7 @@ fn choose_location(wish: &Wish<'_>, past: &[QuestInfo], dice: &mut Dice) -> (&'s
 }
 
 fn pairs(location: &'static Location, level: u32) -> Vec<Pair> {
-    let of = |template: &'static Template| {
-        location
-            .targets(template.sort, level)
-            .map(move |target| (template, target))
-    };
+    let of = |template: &'static Template| location.targets(template.sort, level).map(move |target| (template, target));
     TEMPLATES.iter().flat_map(of).collect()
 }
 
@@ -187,11 +169,7 @@ fn reward(level: u32, template: &Template, location: &Location, dice: &mut Dice)
         0 => vec![location.items[dice.below(location.items.len())].to_owned()],
         _ => Vec::new(),
     };
-    Reward {
-        experience,
-        gold,
-        items,
-    }
+    Reward { experience, gold, items }
 }
 
 fn seed(wish: &Wish<'_>) -> u64 {

@@ -70,9 +70,7 @@ fn check_id(whose: &str, id: &str) -> Result<(), Error> {
     if (1..=64).contains(&id.len()) && id.chars().all(allowed) {
         return Ok(());
     }
-    Err(Error::invalid(format_args!(
-        "{whose} id must be 1 to 64 letters, digits, `_` and `-`"
-    )))
+    Err(Error::invalid(format_args!("{whose} id must be 1 to 64 letters, digits, `_` and `-`")))
 }
 
 /// A quest, and which operations made it what it is.
@@ -86,35 +84,21 @@ pub(crate) struct Kept {
 impl Kept {
     /// A quest that has just been made.
     pub(crate) fn new(quest: QuestInfo) -> Self {
-        Self {
-            quest,
-            operations: Vec::new(),
-        }
+        Self { quest, operations: Vec::new() }
     }
 
     /// What was kept under `key` and got this revision.
     pub(crate) fn decode(key: &str, bytes: &[u8], revision: u64) -> Result<Self, Error> {
-        let lost = || {
-            Error::new(
-                Code::DataLoss,
-                format!("revision {revision} of quest `{key}` is not readable"),
-            )
-        };
+        let lost = || Error::new(Code::DataLoss, format!("revision {revision} of quest `{key}` is not readable"));
         let stored = StoredQuest::decode(bytes).map_err(|_| lost())?;
         let quest = stored.quest.ok_or_else(lost)?;
-        Ok(Self {
-            quest: QuestInfo { revision, ..quest },
-            operations: stored.written_by,
-        })
+        Ok(Self { quest: QuestInfo { revision, ..quest }, operations: stored.written_by })
     }
 
     /// What is kept: all but the revision, which the bucket assigns.
     pub(crate) fn encode(&self) -> Vec<u8> {
         StoredQuest {
-            quest: Some(QuestInfo {
-                revision: 0,
-                ..self.quest.clone()
-            }),
+            quest: Some(QuestInfo { revision: 0, ..self.quest.clone() }),
             written_by: self.operations.clone(),
         }
         .encode_to_vec()
@@ -201,9 +185,7 @@ mod tests {
                 all_keys(id).unwrap_err(),
                 Name::new(id.to_owned(), "q".to_owned()).unwrap_err(),
                 Name::new("p".to_owned(), id.to_owned()).unwrap_err(),
-                Name::generated(id.to_owned(), "op")
-                    .err()
-                    .unwrap_or_else(|| panic!("`{id}`")),
+                Name::generated(id.to_owned(), "op").err().unwrap_or_else(|| panic!("`{id}`")),
             ] {
                 assert_eq!(error.code(), Code::InvalidArgument, "`{id}`");
             }
@@ -223,39 +205,23 @@ mod tests {
         QuestInfo {
             id: "q1".to_owned(),
             state: state.into(),
-            objectives: vec![Objective {
-                id: "wolves".to_owned(),
-                required: 100,
-                ..Objective::default()
-            }],
+            objectives: vec![Objective { id: "wolves".to_owned(), required: 100, ..Objective::default() }],
             revision: 4,
             ..QuestInfo::default()
         }
     }
 
     fn progress(objective: &str) -> Move {
-        Move::Progress {
-            objective: objective.to_owned(),
-            amount: 1,
-        }
+        Move::Progress { objective: objective.to_owned(), amount: 1 }
     }
 
     #[test]
     fn what_is_kept_comes_back_with_the_revision_that_it_got() {
-        let kept = Kept {
-            quest: quest(QuestState::Active),
-            operations: vec!["a".to_owned(), "b".to_owned()],
-        };
+        let kept = Kept { quest: quest(QuestState::Active), operations: vec!["a".to_owned(), "b".to_owned()] };
         let back = Kept::decode("p.q1", &kept.encode(), 9).unwrap();
         assert_eq!(back.revision(), 9);
         assert_eq!(back.operations, kept.operations);
-        assert_eq!(
-            back.seen(NOW),
-            QuestInfo {
-                revision: 9,
-                ..kept.quest
-            }
-        );
+        assert_eq!(back.seen(NOW), QuestInfo { revision: 9, ..kept.quest });
     }
 
     #[test]
@@ -301,10 +267,7 @@ mod tests {
     fn the_newest_operations_are_remembered() {
         let mut kept = Kept::new(quest(QuestState::Active));
         for number in 0..20 {
-            kept = kept
-                .moved(&progress("wolves"), &format!("op{number}"), NOW)
-                .unwrap()
-                .unwrap();
+            kept = kept.moved(&progress("wolves"), &format!("op{number}"), NOW).unwrap().unwrap();
         }
         assert_eq!(kept.operations.len(), REMEMBERED);
         assert_eq!(kept.operations[0], "op4/progress/wolves");
@@ -344,10 +307,7 @@ mod tests {
         };
         let event = Kept::new(info).generated();
         assert_eq!((event.quest_id.as_str(), event.player_id.as_str()), ("q1", "p1"));
-        assert_eq!(
-            (event.template.as_str(), event.level, event.location.as_str()),
-            ("hunt", 7, "forest")
-        );
+        assert_eq!((event.template.as_str(), event.level, event.location.as_str()), ("hunt", 7, "forest"));
         let name = Name::new("p1".to_owned(), "q1".to_owned()).unwrap();
         assert_eq!(name.event_id(), "quests/p1/q1");
     }

@@ -34,29 +34,20 @@ impl fmt::Display for Move {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
     #[error("quest `{quest}` is {}, which does not allow `{attempted}`", name(*state))]
-    Illegal {
-        quest: String,
-        state: QuestState,
-        attempted: Move,
-    },
+    Illegal { quest: String, state: QuestState, attempted: Move },
     #[error("objective `{objective}` of quest `{quest}` does not exist")]
     NoSuchObjective { quest: String, objective: String },
     #[error("objective `{objective}` of quest `{quest}` is at {done} of {required}")]
-    Unfinished {
-        quest: String,
-        objective: String,
-        done: u32,
-        required: u32,
-    },
+    Unfinished { quest: String, objective: String, done: u32, required: u32 },
 }
 
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         let message = refusal.to_string();
         match refusal {
-            Refusal::Illegal { state, attempted, .. } => Self::failed_precondition(message)
-                .with_detail("state", name(state))
-                .with_detail("move", attempted),
+            Refusal::Illegal { state, attempted, .. } => {
+                Self::failed_precondition(message).with_detail("state", name(state)).with_detail("move", attempted)
+            }
             Refusal::NoSuchObjective { .. } => Self::new(Code::NotFound, message),
             Refusal::Unfinished { objective, .. } => {
                 Self::failed_precondition(message).with_detail("objective", objective)
@@ -103,11 +94,7 @@ pub(crate) fn apply(quest: QuestInfo, attempted: &Move, now: Timestamp) -> Resul
         }
         (QuestState::Offered | QuestState::Active, Move::Abandon) => quest.set_state(QuestState::Abandoned),
         (state, _) => {
-            return Err(Refusal::Illegal {
-                quest: quest.id,
-                state,
-                attempted: attempted.clone(),
-            });
+            return Err(Refusal::Illegal { quest: quest.id, state, attempted: attempted.clone() });
         }
     }
     Ok(quest)
@@ -115,21 +102,14 @@ pub(crate) fn apply(quest: QuestInfo, attempted: &Move, now: Timestamp) -> Resul
 
 fn progress(quest: &mut QuestInfo, id: &str, amount: u32) -> Result<(), Refusal> {
     let Some(objective) = quest.objectives.iter_mut().find(|objective| objective.id == id) else {
-        return Err(Refusal::NoSuchObjective {
-            quest: quest.id.clone(),
-            objective: id.to_owned(),
-        });
+        return Err(Refusal::NoSuchObjective { quest: quest.id.clone(), objective: id.to_owned() });
     };
     objective.done = objective.done.saturating_add(amount).min(objective.required);
     Ok(())
 }
 
 fn check_finished(quest: &QuestInfo) -> Result<(), Refusal> {
-    match quest
-        .objectives
-        .iter()
-        .find(|objective| objective.done < objective.required)
-    {
+    match quest.objectives.iter().find(|objective| objective.done < objective.required) {
         Some(objective) => Err(Refusal::Unfinished {
             quest: quest.id.clone(),
             objective: objective.id.clone(),

@@ -47,29 +47,20 @@ impl Quest for Service {
             None => self.offer(&name, &wish).await?,
         };
         self.announce(&name, &kept).await?;
-        Ok(GenerateResponse {
-            quest: Some(kept.seen(now())),
-            ..GenerateResponse::default()
-        })
+        Ok(GenerateResponse { quest: Some(kept.seen(now())), ..GenerateResponse::default() })
     }
 
     async fn get(&self, request: GetRequest) -> Result<GetResponse, Error> {
         let name = Name::new(request.player_id, request.quest_id)?;
         let quest = self.read(&name).await?.seen(now());
-        Ok(GetResponse {
-            quest: Some(quest),
-            ..GetResponse::default()
-        })
+        Ok(GetResponse { quest: Some(quest), ..GetResponse::default() })
     }
 
     async fn list(&self, request: ListRequest) -> Result<ListResponse, Error> {
         let state = QuestState::try_from(request.state)
             .map_err(|_| Error::invalid(format_args!("state {} is unknown", request.state)))?;
         let quests = self.quests_of(&request.player_id, now()).await?;
-        let answer = ListResponse {
-            quests: listed(quests, state),
-            ..ListResponse::default()
-        };
+        let answer = ListResponse { quests: listed(quests, state), ..ListResponse::default() };
         match answer.encoded_len() {
             size if size > MAX_ANSWER => Err(Error::new(
                 Code::ResourceExhausted,
@@ -82,41 +73,26 @@ impl Quest for Service {
     async fn accept(&self, request: AcceptRequest) -> Result<AcceptResponse, Error> {
         let name = Name::new(request.player_id, request.quest_id)?;
         let quest = self.make(&name, &Move::Accept).await?;
-        Ok(AcceptResponse {
-            quest: Some(quest),
-            ..AcceptResponse::default()
-        })
+        Ok(AcceptResponse { quest: Some(quest), ..AcceptResponse::default() })
     }
 
     async fn progress(&self, request: ProgressRequest) -> Result<ProgressResponse, Error> {
         let name = Name::new(request.player_id, request.quest_id)?;
-        let progress = Move::Progress {
-            objective: request.objective_id,
-            amount: request.amount.max(1),
-        };
+        let progress = Move::Progress { objective: request.objective_id, amount: request.amount.max(1) };
         let quest = self.make(&name, &progress).await?;
-        Ok(ProgressResponse {
-            quest: Some(quest),
-            ..ProgressResponse::default()
-        })
+        Ok(ProgressResponse { quest: Some(quest), ..ProgressResponse::default() })
     }
 
     async fn complete(&self, request: CompleteRequest) -> Result<CompleteResponse, Error> {
         let name = Name::new(request.player_id, request.quest_id)?;
         let quest = self.make(&name, &Move::Complete).await?;
-        Ok(CompleteResponse {
-            quest: Some(quest),
-            ..CompleteResponse::default()
-        })
+        Ok(CompleteResponse { quest: Some(quest), ..CompleteResponse::default() })
     }
 
     async fn abandon(&self, request: AbandonRequest) -> Result<AbandonResponse, Error> {
         let name = Name::new(request.player_id, request.quest_id)?;
         let quest = self.make(&name, &Move::Abandon).await?;
-        Ok(AbandonResponse {
-            quest: Some(quest),
-            ..AbandonResponse::default()
-        })
+        Ok(AbandonResponse { quest: Some(quest), ..AbandonResponse::default() })
     }
 }
 
@@ -165,10 +141,7 @@ impl Service {
                 Err(WriteError::Failed(error)) => return Err(error),
             }
         }
-        Err(Error::new(
-            Code::Aborted,
-            format!("{name} is being changed by too many others"),
-        ))
+        Err(Error::new(Code::Aborted, format!("{name} is being changed by too many others")))
     }
 
     async fn read(&self, name: &Name) -> Result<Kept, Error> {
@@ -177,18 +150,13 @@ impl Service {
 
     async fn find(&self, name: &Name) -> Result<Option<Kept>, Error> {
         let entry = self.quests.get(&name.key()).await?;
-        entry
-            .map(|entry| Kept::decode(&entry.key, &entry.value, entry.revision))
-            .transpose()
+        entry.map(|entry| Kept::decode(&entry.key, &entry.value, entry.revision)).transpose()
     }
 
     /// All quests of the player, as they are `now`.
     async fn quests_of(&self, player_id: &str, now: Timestamp) -> Result<Vec<QuestInfo>, Error> {
         let entries = self.quests.entries(&all_keys(player_id)?).await?;
-        entries
-            .iter()
-            .map(|entry| Ok(Kept::decode(&entry.key, &entry.value, entry.revision)?.seen(now)))
-            .collect()
+        entries.iter().map(|entry| Ok(Kept::decode(&entry.key, &entry.value, entry.revision)?.seen(now))).collect()
     }
 }
 

@@ -67,12 +67,7 @@ async fn service(server: &NatsServer) -> Service {
 
 /// Runs it as a request with this idempotency key, or as a new request.
 async fn as_request<T>(idempotency_key: Option<&str>, handling: impl Future<Output = T>) -> T {
-    let request = Incoming {
-        traceparent: None,
-        request_id: None,
-        idempotency_key,
-        timeout: Duration::from_secs(10),
-    };
+    let request = Incoming { traceparent: None, request_id: None, idempotency_key, timeout: Duration::from_secs(10) };
     Context::incoming(request).scope(handling).await
 }
 
@@ -91,20 +86,12 @@ impl Service {
     }
 
     async fn got(&self, quest_id: &str) -> Result<QuestInfo, Error> {
-        let request = GetRequest {
-            player_id: "p1".to_owned(),
-            quest_id: quest_id.to_owned(),
-            ..GetRequest::default()
-        };
+        let request = GetRequest { player_id: "p1".to_owned(), quest_id: quest_id.to_owned(), ..GetRequest::default() };
         Ok(self.get(request).await?.quest.unwrap())
     }
 
     async fn ids(&self, state: QuestState) -> Vec<String> {
-        let request = ListRequest {
-            player_id: "p1".to_owned(),
-            state: state.into(),
-            ..ListRequest::default()
-        };
+        let request = ListRequest { player_id: "p1".to_owned(), state: state.into(), ..ListRequest::default() };
         let quests = self.list(request).await.unwrap().quests;
         quests.into_iter().map(|quest| quest.id).collect()
     }
@@ -114,11 +101,7 @@ impl Service {
         let handling = async {
             match attempted {
                 Move::Accept => {
-                    let request = AcceptRequest {
-                        player_id,
-                        quest_id,
-                        ..AcceptRequest::default()
-                    };
+                    let request = AcceptRequest { player_id, quest_id, ..AcceptRequest::default() };
                     self.accept(request).await.map(|answer| answer.quest)
                 }
                 Move::Progress { objective, amount } => {
@@ -132,19 +115,11 @@ impl Service {
                     self.progress(request).await.map(|answer| answer.quest)
                 }
                 Move::Complete => {
-                    let request = CompleteRequest {
-                        player_id,
-                        quest_id,
-                        ..CompleteRequest::default()
-                    };
+                    let request = CompleteRequest { player_id, quest_id, ..CompleteRequest::default() };
                     self.complete(request).await.map(|answer| answer.quest)
                 }
                 Move::Abandon => {
-                    let request = AbandonRequest {
-                        player_id,
-                        quest_id,
-                        ..AbandonRequest::default()
-                    };
+                    let request = AbandonRequest { player_id, quest_id, ..AbandonRequest::default() };
                     self.abandon(request).await.map(|answer| answer.quest)
                 }
             }
@@ -154,10 +129,7 @@ impl Service {
 }
 
 fn progress(quest: &QuestInfo, objective: usize, amount: u32) -> Move {
-    Move::Progress {
-        objective: quest.objectives[objective].id.clone(),
-        amount,
-    }
+    Move::Progress { objective: quest.objectives[objective].id.clone(), amount }
 }
 
 #[tokio::test]
@@ -241,10 +213,7 @@ async fn a_repeated_move_counts_once() {
         assert_eq!(accepted.state(), QuestState::Active);
     }
     for _ in 0..2 {
-        let advanced = service
-            .made(Some("k"), &quest.id, progress(&quest, 0, 1))
-            .await
-            .unwrap();
+        let advanced = service.made(Some("k"), &quest.id, progress(&quest, 0, 1)).await.unwrap();
         assert_eq!(advanced.objectives[0].done, 1);
     }
 }
@@ -297,13 +266,8 @@ async fn a_quest_expires_while_nobody_looks() {
     let server = server();
     let service = service(&server).await;
     let quest = service.generated(None, 1).await.unwrap();
-    let late = Kept::new(QuestInfo {
-        expires_at: Some(Timestamp {
-            seconds: now().seconds - 1,
-            nanos: 0,
-        }),
-        ..quest.clone()
-    });
+    let late =
+        Kept::new(QuestInfo { expires_at: Some(Timestamp { seconds: now().seconds - 1, nanos: 0 }), ..quest.clone() });
     let key = format!("p1.{}", quest.id);
     service.quests.put(&key, late.encode().into()).await.unwrap();
 
@@ -323,10 +287,6 @@ async fn what_does_not_exist_is_not_found() {
     assert_eq!(error.message(), "quest `q1` of player `p1` does not exist");
     assert!(service.ids(QuestState::Unspecified).await.is_empty());
 
-    let unknown = ListRequest {
-        player_id: "p1".to_owned(),
-        state: 9,
-        ..ListRequest::default()
-    };
+    let unknown = ListRequest { player_id: "p1".to_owned(), state: 9, ..ListRequest::default() };
     assert_eq!(service.list(unknown).await.unwrap_err().code(), Code::InvalidArgument);
 }

@@ -17,6 +17,7 @@ mod inbox;
 mod link;
 mod logging;
 mod metrics;
+mod requests;
 mod serve;
 mod settings;
 mod sockets;

@@ -161,7 +161,7 @@ fn observe(event: &Event, inbox: &Inbox, connected: &AtomicBool, events: &mpsc::
             let _ = events.send(LinkEvent::LameDuck);
         }
         Event::SlowConsumer(subscription) => {
-            tracing::error!(subscription, "messages were dropped: this worker reads too slowly")
+            tracing::error!(subscription, "messages were dropped: this worker reads too slowly");
         }
         Event::ServerError(error) => tracing::error!(%error, "NATS reports an error"),
         Event::ClientError(error) => tracing::warn!(%error, "NATS client error"),

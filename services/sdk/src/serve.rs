@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context as Poller, Waker};
 use std::time::Duration;
 
-use async_nats::{HeaderMap, Message, Subject, Subscriber};
+use async_nats::{HeaderMap, HeaderValue, Message, Subject};
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _};
 use prost::Message as _;
@@ -21,11 +21,12 @@ use crate::fleet::Fleet;
 use crate::host::Stop;
 use crate::link::Link;
 use crate::metrics::{ServerMetrics, is_fault};
+use crate::requests::Requests;
 use crate::wire::{self, RequestEnvelope};
 use crate::{reason, stream};
 
-/// How long a worker stands still after it has asked the server to send nothing more; see [`Session::close`].
-const STANDSTILL: Duration = Duration::from_millis(20);
+/// The share of the stop timeout in which a worker leaves its queue group; the rest is for finishing what it has taken.
+const LEAVE_WITHIN: f64 = 0.4;
 
 /// Serves until `stop` is requested, then finishes what was taken.
 ///
@@ -41,6 +42,7 @@ pub async fn serve<S: Server>(fleet: &Fleet, server: S, stop: Stop) -> Result<()
         concurrency: settings.concurrency,
         queue: settings.queue,
     });
+    let patience = settings.stop_timeout.mul_f64(LEAVE_WITHIN);
     let mut moves = fleet.moves();
     let mut session = Session::open(fleet, &worker).await?;
     fleet.takes_requests();
@@ -56,12 +58,12 @@ pub async fn serve<S: Server>(fleet: &Fleet, server: S, stop: Stop) -> Result<()
             () = stop.requested() => break,
             _ = moves.changed() => {
                 let next = Session::open(fleet, &worker).await?;
-                std::mem::replace(&mut session, next).close(&worker).await;
+                std::mem::replace(&mut session, next).close(&worker, patience).await;
             }
             error = session.take(&worker) => return Err(error),
         }
     }
-    session.close(&worker).await;
+    session.close(&worker, patience).await;
     tracing::info!("finished");
     Ok(())
 }
@@ -93,7 +95,7 @@ struct Request {
 /// The subscriptions of a worker on one connection.
 struct Session {
     link: Arc<Link>,
-    requests: Subscriber,
+    requests: Requests,
     discovery: Discovery,
 }
 
@@ -101,9 +103,9 @@ impl Session {
     async fn open<S: Server>(fleet: &Fleet, worker: &Arc<Worker<S>>) -> Result<Self, Error> {
         let (link, settings) = (fleet.link(), fleet.settings());
         let failed = |error: &dyn std::fmt::Display| Error::unavailable(format_args!("failed to subscribe: {error}"));
-        let subject = format!("{}.*", S::SERVICE.subject);
         let group = format!("svc-{}-workers", settings.service);
-        let requests = link.client.queue_subscribe(subject, group.clone()).await.map_err(|error| failed(&error))?;
+        let requests =
+            Requests::subscribe(&link, S::SERVICE.subject, group.clone()).await.map_err(|error| failed(&error))?;
         let discovery = Discovery::answer(&link, settings, &group, S::SERVICE, Arc::clone(worker))
             .await
             .map_err(|error| failed(&error))?;
@@ -120,23 +122,15 @@ impl Session {
     }
 
     /// Lets no new request come, finishes those that have come, and then disappears from discovery.
-    async fn close<S: Server>(mut self, worker: &Arc<Worker<S>>) {
-        // The client library forgets a draining subscription at its next look at the socket, whether or not the server has
-        // heard of the drain by then: requests that are still on the wire would be lost. So this thread, on which the library
-        // runs too, stands still until they have arrived.
-        let told = async { self.requests.drain().await.is_ok() && self.link.client.flush().await.is_ok() };
-        if told.await {
-            #[expect(clippy::disallowed_methods, reason = "the thread must stand still, not the task")]
-            std::thread::sleep(STANDSTILL);
-            while let Some(message) = self.requests.next().await {
-                worker.accept(Request { link: Arc::clone(&self.link), message, at: Instant::now() });
-            }
-        }
+    async fn close<S: Server>(self, worker: &Arc<Worker<S>>, patience: Duration) {
+        let Self { link, requests, discovery } = self;
+        let accept = |message| worker.accept(Request { link: Arc::clone(&link), message, at: Instant::now() });
+        requests.run_out(patience, accept).await;
         worker.finished().await;
-        if let Err(error) = self.link.client.flush().await {
+        if let Err(error) = link.client.flush().await {
             tracing::warn!(%error, "the last answers may not have been sent");
         }
-        self.discovery.stop();
+        discovery.stop();
     }
 }
 
@@ -195,7 +189,7 @@ impl<S: Server> Worker<S> {
         let method = S::SERVICE.methods.iter().position(|known| known.name == operation);
         // A payload that is no message at all is reported when its type is known.
         let meta = RequestEnvelope::decode(message.payload.clone()).ok().and_then(|envelope| envelope.meta);
-        let traceparent = headers.and_then(|headers| headers.get(wire::TRACEPARENT)).map(|value| value.as_str());
+        let traceparent = headers.and_then(|headers| headers.get(wire::TRACEPARENT)).map(HeaderValue::as_str);
         let context = Context::received(meta.unwrap_or_default(), traceparent, request.at);
 
         let outcome = match method {

@@ -1,12 +1,15 @@
 //! Real nats-servers for tests and benchmarks: on ports that the system picks, in temporary directories, killed when dropped.
 
 use std::fmt::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use serde::Deserialize;
 use tempfile::TempDir;
 
 use crate::settings::Link;
@@ -14,14 +17,25 @@ use crate::settings::Link;
 /// How long a server may take to listen.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 const PASSWORD: &str = "only for tests";
+/// Its files are beside the configuration.
+const JETSTREAM: &str = "jetstream { store_dir: jetstream }\n";
 
 /// A nats-server with JetStream.
 #[derive(Debug)]
 pub struct NatsServer {
     process: Child,
-    port: u16,
+    ports: Ports,
     folder: TempDir,
     secured: bool,
+}
+
+/// `host:port` of what a server listens on, as it writes them down when it listens.
+#[derive(Debug, Deserialize)]
+struct Ports {
+    nats: Vec<String>,
+    monitoring: Vec<String>,
+    #[serde(default)]
+    cluster: Vec<String>,
 }
 
 /// A user of a secured server.
@@ -41,7 +55,18 @@ impl NatsServer {
     /// # Panics
     /// If there is no nats-server or it does not start.
     pub fn start() -> Self {
-        Self::with("", false)
+        Self::with(JETSTREAM, false)
+    }
+
+    /// Two servers that form a cluster, without JetStream.
+    ///
+    /// # Panics
+    /// If there is no nats-server or they do not start.
+    pub fn pair() -> [Self; 2] {
+        let config = |routes: &str| format!("cluster {{ name: pair, listen: \"127.0.0.1:-1\", routes: [{routes}] }}\n");
+        let first = Self::with(&config(""), false);
+        let second = Self::with(&config(&format!("{:?}", first.ports.cluster[0])), false);
+        [first, second]
     }
 
     /// A server with mutual TLS, and with nobody but `users`.
@@ -51,7 +76,8 @@ impl NatsServer {
     pub fn secured(users: &[User<'_>]) -> Self {
         let list =
             |subjects: &[&str]| subjects.iter().map(|subject| format!("{subject:?}")).collect::<Vec<_>>().join(", ");
-        let mut config = String::from(
+        let mut config = String::from(JETSTREAM);
+        config.push_str(
             "tls { cert_file: server.pem, key_file: server.key, ca_file: ca.pem, verify: true }\nauthorization { users: [\n",
         );
         for User { name, publish, subscribe } in users {
@@ -68,11 +94,8 @@ impl NatsServer {
 
     fn with(config: &str, secured: bool) -> Self {
         let folder = TempDir::new().expect("a temporary directory");
-        let config = format!(
-            "host: 127.0.0.1\nport: -1\nports_file_dir: {:?}\njetstream {{ store_dir: {:?} }}\n{config}",
-            folder.path(),
-            folder.path()
-        );
+        let listen = "host: 127.0.0.1\nport: -1\nhttp: \"127.0.0.1:-1\"";
+        let config = format!("{listen}\nports_file_dir: {:?}\n{config}", folder.path());
         fs::write(folder.path().join("nats.conf"), config).expect("the configuration can be written");
         if secured {
             write_certificates(folder.path());
@@ -86,13 +109,13 @@ impl NatsServer {
             .stderr(log)
             .spawn()
             .expect("nats-server starts");
-        let port = wait_for_port(&mut process, folder.path());
-        Self { process, port, folder, secured }
+        let ports = wait_for_ports(&mut process, folder.path());
+        Self { process, ports, folder, secured }
     }
 
     /// How to connect to a server without users.
     pub fn link(&self) -> Link {
-        Link { urls: vec![format!("nats://127.0.0.1:{}", self.port)], ..Link::default() }
+        Link { urls: self.ports.nats.clone(), ..Link::default() }
     }
 
     /// How `user` connects to a secured server.
@@ -100,7 +123,7 @@ impl NatsServer {
         let file = |name: &str| self.folder.path().join(name);
         assert!(self.secured, "this server has no users");
         Link {
-            urls: vec![format!("tls://127.0.0.1:{}", self.port)],
+            urls: self.ports.nats.iter().map(|url| url.replace("nats://", "tls://")).collect(),
             ca_file: Some(file("ca.pem")),
             client_certificate: Some((file("client.pem"), file("client.key"))),
             credentials_file: None,
@@ -108,14 +131,28 @@ impl NatsServer {
         }
     }
 
-    /// Where it listens.
-    pub fn port(&self) -> u16 {
-        self.port
+    /// Asks its clients to leave, before it stops.
+    ///
+    /// # Panics
+    /// If it is gone.
+    pub fn lame_duck(&self) {
+        let sent = Command::new("kill").args(["-USR2", &self.process.id().to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "nats-server takes the signal");
     }
 
-    /// Its process, for tests that send it signals.
-    pub fn pid(&self) -> u32 {
-        self.process.id()
+    /// How many clients it has.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    pub fn connections(&self) -> u64 {
+        let address = self.ports.monitoring[0].trim_start_matches("http://");
+        let mut stream = TcpStream::connect(address).expect("the server's monitoring port");
+        stream.write_all(b"GET /connz HTTP/1.0\r\n\r\n").expect("a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        let connz: serde_json::Value = serde_json::from_str(body).expect("JSON");
+        connz["num_connections"].as_u64().expect("a number")
     }
 }
 
@@ -137,15 +174,13 @@ pub fn nats_server() -> PathBuf {
     installed.unwrap_or_else(|| "nats-server".into())
 }
 
-/// The server writes its ports to a file when it listens.
-fn wait_for_port(process: &mut Child, folder: &Path) -> u16 {
+/// Waits until the server listens.
+fn wait_for_ports(process: &mut Child, folder: &Path) -> Ports {
     let file = folder.join(format!("nats-server_{}.ports", process.id()));
     let deadline = Instant::now() + START_TIMEOUT;
     loop {
-        let ports = fs::read(&file).ok().and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
-        let url = ports.as_ref().and_then(|ports| ports["nats"][0].as_str());
-        if let Some(port) = url.and_then(|url| url.rsplit(':').next()?.parse().ok()) {
-            return port;
+        if let Some(ports) = fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
+            return ports;
         }
         let ended = process.try_wait().ok().flatten();
         if ended.is_some() || Instant::now() > deadline {

@@ -290,22 +290,22 @@ async fn the_circuit_opens_after_five_failures_in_a_row() {
 async fn a_stop_finishes_what_was_taken_and_loses_nothing() {
     let server = NatsServer::start();
     let mut current = serve(Settings::for_service("llm", server.link()), LlmServer(Fake::default())).await;
-    let (stopped, mut until) = watch::channel(false);
+    let (stopped, until) = watch::channel(false);
     let link = server.link();
     // On a thread of its own: the load must go on while the worker's thread stands still.
     let load = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let client: LlmClient = Fleet::connect(Settings::for_service("caller", link)).await.unwrap().client();
-            let mut answered = 0;
-            while !*until.borrow_and_update() {
-                let calls = (0..16).map(|_| client.infer(prompt("")));
-                for answer in futures::future::join_all(calls).await {
-                    answer.unwrap();
+            let calls = (0..16).map(|_| async {
+                let mut answered = 0;
+                while !*until.borrow() {
+                    client.infer(prompt("")).await.unwrap();
                     answered += 1;
                 }
-            }
-            answered
+                answered
+            });
+            futures::future::join_all(calls).await.into_iter().sum::<usize>()
         })
     });
     // Task after task is replaced under load, as in a rolling deployment.
@@ -317,7 +317,9 @@ async fn a_stop_finishes_what_was_taken_and_loses_nothing() {
         current = next;
     }
     stopped.send_replace(true);
-    assert!(load.join().unwrap() > 0);
+    // Not on this thread, on which the last worker still answers.
+    let answered = tokio::task::spawn_blocking(move || load.join().unwrap()).await.unwrap();
+    assert!(answered > 0);
 }
 
 #[tokio::test]
@@ -328,7 +330,7 @@ async fn a_stop_waits_for_a_request_that_is_running() {
     let call = tokio::spawn(async move { client.infer(prompt("wait")).await });
     timeout(SOON, async {
         while fake.calls.load(Ordering::SeqCst) == 0 {
-            tokio::task::yield_now().await
+            tokio::task::yield_now().await;
         }
     })
     .await
@@ -376,7 +378,7 @@ async fn a_slow_reader_holds_the_worker_back_and_a_reader_that_leaves_stops_it()
     drop(stream);
     timeout(SOON, async {
         while fake.dropped.load(Ordering::SeqCst) == 0 {
-            tokio::task::yield_now().await
+            tokio::task::yield_now().await;
         }
     })
     .await
@@ -508,7 +510,7 @@ async fn mutual_tls_and_permissions_are_enough_for_calls_and_streams() {
     let server = NatsServer::secured(&[
         User {
             name: "llm",
-            publish: &["_INBOX_caller.>", "_INBOX.>"],
+            publish: &["_INBOX_caller.>", "_INBOX.>", "svc.ai.llm.v1._"],
             subscribe: &["svc.ai.llm.v1.* svc-llm-workers", "_INBOX_llm.>", "$SRV.>"],
         },
         User {
@@ -524,6 +526,41 @@ async fn mutual_tls_and_permissions_are_enough_for_calls_and_streams() {
         Fleet::connect(Settings::for_service("caller", server.link_as("caller"))).await.unwrap().client();
     timeout(SOON, async { while client.infer(prompt("")).await.is_err() {} }).await.unwrap();
     assert_eq!(collect(&client, "").await.len(), 200);
+    order.send_replace(true);
+    serving.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn clients_of_a_server_in_lame_duck_mode_move_without_a_failed_request() {
+    let [leaving, staying] = NatsServer::pair();
+    let only = |server: &NatsServer| LinkSettings { urls: server.link().urls, ..LinkSettings::default() };
+    let both = |first: &NatsServer, second: &NatsServer| LinkSettings {
+        urls: [only(first).urls, only(second).urls].concat(),
+        ..LinkSettings::default()
+    };
+    let worker = Fleet::connect(Settings::for_service("llm", both(&leaving, &staying))).await.unwrap();
+    let (order, stop) = Stop::new();
+    let serving = tokio::spawn(async move { sdk::serve(&worker, LlmServer(Fake::default()), stop).await });
+    let fleets = [both(&leaving, &staying), both(&staying, &leaving)].map(|link| async {
+        Fleet::connect(Settings::for_service("caller", link)).await.unwrap().client::<LlmClient>()
+    });
+    let clients = futures::future::join_all(fleets).await;
+    for client in &clients {
+        timeout(SOON, async { while client.infer(prompt("")).await.is_err() {} }).await.unwrap();
+    }
+    let moved = async {
+        leaving.lame_duck();
+        while leaving.connections() > 0 {
+            for client in &clients {
+                client.infer(prompt("")).await.unwrap();
+            }
+        }
+    };
+    timeout(SOON, moved).await.unwrap();
+    drop(leaving);
+    for client in &clients {
+        client.infer(prompt("")).await.unwrap();
+    }
     order.send_replace(true);
     serving.await.unwrap().unwrap();
 }

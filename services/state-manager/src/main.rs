@@ -40,19 +40,13 @@ impl StateManager for Service {
         let update = Update::new(request, sdk::context().operation_id())?;
         let written = self.write(&update).await?;
         self.announce(&written).await?;
-        Ok(UpdateResponse {
-            record: Some(written.into()),
-            ..UpdateResponse::default()
-        })
+        Ok(UpdateResponse { record: Some(written.into()), ..UpdateResponse::default() })
     }
 
     async fn get(&self, request: GetRequest) -> Result<GetResponse, Error> {
         let name = Name::try_from(request.key)?;
         let current = self.read(&name).await?.ok_or_else(|| Error::not_found(&name))?;
-        Ok(GetResponse {
-            record: Some(current.into()),
-            ..GetResponse::default()
-        })
+        Ok(GetResponse { record: Some(current.into()), ..GetResponse::default() })
     }
 
     async fn batch_get(&self, request: BatchGetRequest) -> Result<BatchGetResponse, Error> {
@@ -84,10 +78,7 @@ impl StateManager for Service {
             return Err(Error::not_found(&name));
         }
         let records = revisions.into_iter().take(limit as usize).map(Record::from);
-        sendable(HistoryResponse {
-            records: records.collect(),
-            ..HistoryResponse::default()
-        })
+        sendable(HistoryResponse { records: records.collect(), ..HistoryResponse::default() })
     }
 }
 
@@ -95,11 +86,7 @@ impl Service {
     async fn new(fleet: Fleet) -> Result<StateManagerServer<Self>, Error> {
         let entities = fleet.bucket(Kind::Entity.bucket()).await?;
         let players = fleet.bucket(Kind::Player.bucket()).await?;
-        Ok(StateManagerServer(Self {
-            fleet,
-            entities,
-            players,
-        }))
+        Ok(StateManagerServer(Self { fleet, entities, players }))
     }
 
     /// Makes the change, or finds that it has been made.
@@ -151,18 +138,13 @@ impl Service {
 
     async fn read(&self, name: &Name) -> Result<Option<Revision>, Error> {
         let entry = self.bucket(name).get(&name.id).await?;
-        entry
-            .map(|entry| Revision::decode(name, &entry.value, entry.revision))
-            .transpose()
+        entry.map(|entry| Revision::decode(name, &entry.value, entry.revision)).transpose()
     }
 
     /// Every revision that is kept, the newest first.
     async fn revisions(&self, name: &Name) -> Result<Vec<Revision>, Error> {
         let entries = self.bucket(name).history(&name.id).await?;
-        entries
-            .iter()
-            .map(|entry| Revision::decode(name, &entry.value, entry.revision))
-            .collect()
+        entries.iter().map(|entry| Revision::decode(name, &entry.value, entry.revision)).collect()
     }
 
     fn bucket(&self, name: &Name) -> &Bucket {

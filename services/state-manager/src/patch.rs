@@ -91,9 +91,7 @@ fn as_object(value: &mut Value) -> &mut Struct {
 }
 
 fn object() -> Value {
-    Value {
-        kind: Some(Kind::StructValue(Struct::default())),
-    }
+    Value { kind: Some(Kind::StructValue(Struct::default())) }
 }
 
 /// Sets the field at the path, or removes it; objects that are missing on the way are made.
@@ -114,10 +112,7 @@ fn set(data: &mut Struct, path: &str, value: Option<&Value>) -> Result<(), Refus
         }
         let child = parent.fields.entry(segment.to_owned()).or_insert_with(object);
         let Some(Kind::StructValue(child)) = &mut child.kind else {
-            return Err(Refusal::NotAnObject {
-                path: path.to_owned(),
-                through: path[..passed - 1].to_owned(),
-            });
+            return Err(Refusal::NotAnObject { path: path.to_owned(), through: path[..passed - 1].to_owned() });
         };
         parent = child;
     }
@@ -138,10 +133,7 @@ fn check(data: &Struct) -> Result<(), Refusal> {
 
 fn check_object(object: &Struct, levels: usize) -> Result<(), Refusal> {
     let levels = levels.checked_sub(1).ok_or(Refusal::TooDeep)?;
-    object
-        .fields
-        .iter()
-        .try_for_each(|(name, value)| check_value(name, value, levels))
+    object.fields.iter().try_for_each(|(name, value)| check_value(name, value, levels))
 }
 
 fn check_value(name: &str, value: &Value, levels: usize) -> Result<(), Refusal> {
@@ -151,9 +143,7 @@ fn check_value(name: &str, value: &Value, levels: usize) -> Result<(), Refusal> 
         Some(Kind::StructValue(object)) => check_object(object, levels),
         Some(Kind::ListValue(list)) => {
             let levels = levels.checked_sub(1).ok_or(Refusal::TooDeep)?;
-            list.values
-                .iter()
-                .try_for_each(|value| check_value(name, value, levels))
+            list.values.iter().try_for_each(|value| check_value(name, value, levels))
         }
         Some(_) => Ok(()),
     }

@@ -65,10 +65,7 @@ impl From<&Name> for wire::Key {
             Kind::Entity => wire::Kind::Entity,
             Kind::Player => wire::Kind::Player,
         };
-        Self {
-            kind: kind.into(),
-            id: name.id.clone(),
-        }
+        Self { kind: kind.into(), id: name.id.clone() }
     }
 }
 
@@ -185,10 +182,7 @@ mod tests {
     use crate::testing::object;
 
     fn key(kind: impl Into<i32>, id: &str) -> Option<wire::Key> {
-        Some(wire::Key {
-            kind: kind.into(),
-            id: id.to_owned(),
-        })
+        Some(wire::Key { kind: kind.into(), id: id.to_owned() })
     }
 
     #[test]
@@ -233,10 +227,7 @@ mod tests {
     #[test]
     fn what_is_kept_comes_back_with_the_number_that_it_got() {
         let revision = revision();
-        let unwritten = Revision {
-            number: 0,
-            ..revision.clone()
-        };
+        let unwritten = Revision { number: 0, ..revision.clone() };
         assert_eq!(Revision::decode(&revision.name, &unwritten.encode(), 9), Ok(revision));
     }
 
@@ -275,9 +266,6 @@ mod tests {
             ..wire::GetResponse::default()
         };
         assert!(sendable(answer(MAX_ANSWER - 100)).is_ok());
-        assert_eq!(
-            sendable(answer(MAX_ANSWER)).unwrap_err().code(),
-            Code::ResourceExhausted
-        );
+        assert_eq!(sendable(answer(MAX_ANSWER)).unwrap_err().code(), Code::ResourceExhausted);
     }
 }

@@ -9,12 +9,12 @@ pub(crate) fn value(json: serde_json::Value) -> Value {
         serde_json::Value::Bool(it) => Kind::BoolValue(it),
         serde_json::Value::Number(it) => Kind::NumberValue(it.as_f64().unwrap()),
         serde_json::Value::String(it) => Kind::StringValue(it),
-        serde_json::Value::Array(items) => Kind::ListValue(ListValue {
-            values: items.into_iter().map(value).collect(),
-        }),
-        serde_json::Value::Object(fields) => Kind::StructValue(Struct {
-            fields: fields.into_iter().map(|(name, it)| (name, value(it))).collect(),
-        }),
+        serde_json::Value::Array(items) => {
+            Kind::ListValue(ListValue { values: items.into_iter().map(value).collect() })
+        }
+        serde_json::Value::Object(fields) => {
+            Kind::StructValue(Struct { fields: fields.into_iter().map(|(name, it)| (name, value(it))).collect() })
+        }
     };
     Value { kind: Some(kind) }
 }

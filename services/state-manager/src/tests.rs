@@ -70,10 +70,7 @@ async fn service(server: &NatsServer) -> Service {
 }
 
 fn key(id: &str) -> Option<Key> {
-    Some(Key {
-        kind: WireKind::Player.into(),
-        id: id.to_owned(),
-    })
+    Some(Key { kind: WireKind::Player.into(), id: id.to_owned() })
 }
 
 fn merge(id: &str, expected_revision: Option<u64>, patch: serde_json::Value) -> UpdateRequest {
@@ -87,12 +84,7 @@ fn merge(id: &str, expected_revision: Option<u64>, patch: serde_json::Value) -> 
 
 /// Runs it as a request with this idempotency key, or as a new request.
 async fn as_request<T>(idempotency_key: Option<&str>, handling: impl Future<Output = T>) -> T {
-    let request = Incoming {
-        traceparent: None,
-        request_id: None,
-        idempotency_key,
-        timeout: Duration::from_secs(10),
-    };
+    let request = Incoming { traceparent: None, request_id: None, idempotency_key, timeout: Duration::from_secs(10) };
     Context::incoming(request).scope(handling).await
 }
 
@@ -103,10 +95,7 @@ impl Service {
     }
 
     async fn got(&self, id: &str) -> Result<Record, Error> {
-        let request = GetRequest {
-            key: key(id),
-            ..GetRequest::default()
-        };
+        let request = GetRequest { key: key(id), ..GetRequest::default() };
         Ok(self.get(request).await?.record.unwrap())
     }
 }
@@ -117,15 +106,9 @@ async fn updates_are_read_back_with_their_history() {
     let service = service(&server).await;
     assert_eq!(service.got("p1").await.unwrap_err().code(), Code::NotFound);
 
-    let first = service
-        .updated(None, merge("p1", Some(0), json!({"hp": 1, "bag": {"gold": 2}})))
-        .await
-        .unwrap();
+    let first = service.updated(None, merge("p1", Some(0), json!({"hp": 1, "bag": {"gold": 2}}))).await.unwrap();
     assert_eq!(service.got("p1").await.unwrap(), first);
-    let patches = vec![FieldPatch {
-        path: "bag.gold".to_owned(),
-        value: Some(value(json!(3))),
-    }];
+    let patches = vec![FieldPatch { path: "bag.gold".to_owned(), value: Some(value(json!(3))) }];
     let fields = UpdateRequest {
         change: Some(update_request::Change::Fields(FieldPatches { patches })),
         ..merge("p1", Some(first.revision), json!({}))
@@ -135,13 +118,7 @@ async fn updates_are_read_back_with_their_history() {
     assert_eq!(second.data, Some(object(json!({"hp": 1, "bag": {"gold": 3}}))));
     assert_eq!(service.got("p1").await.unwrap(), second);
 
-    let history = |limit| {
-        service.history(HistoryRequest {
-            key: key("p1"),
-            limit,
-            ..HistoryRequest::default()
-        })
-    };
+    let history = |limit| service.history(HistoryRequest { key: key("p1"), limit, ..HistoryRequest::default() });
     assert_eq!(history(0).await.unwrap().records, [second.clone(), first.clone()]);
     assert_eq!(history(1).await.unwrap().records, [second]);
     assert_eq!(history(65).await.unwrap_err().code(), Code::InvalidArgument);
@@ -153,10 +130,7 @@ async fn a_batch_keeps_its_order_and_names_what_is_missing() {
     let server = server();
     let service = service(&server).await;
     for id in ["b", "a"] {
-        service
-            .updated(None, merge(id, None, json!({ "id": id })))
-            .await
-            .unwrap();
+        service.updated(None, merge(id, None, json!({ "id": id }))).await.unwrap();
     }
     let batch = |ids: Vec<String>| {
         service.batch_get(BatchGetRequest {
@@ -166,10 +140,7 @@ async fn a_batch_keeps_its_order_and_names_what_is_missing() {
     };
     let answer = batch(["b", "x", "a", "y"].map(str::to_owned).into()).await.unwrap();
     let ids = |keys: Vec<Key>| keys.into_iter().map(|key| key.id).collect::<Vec<_>>();
-    assert_eq!(
-        ids(answer.records.into_iter().filter_map(|record| record.key).collect()),
-        ["b", "a"]
-    );
+    assert_eq!(ids(answer.records.into_iter().filter_map(|record| record.key).collect()), ["b", "a"]);
     assert_eq!(ids(answer.missing), ["x", "y"]);
 
     let many = |count: usize| (0..count).map(|number| format!("n{number}")).collect();
@@ -181,27 +152,14 @@ async fn a_batch_keeps_its_order_and_names_what_is_missing() {
 async fn an_unexpected_revision_is_refused_with_the_current_one() {
     let server = server();
     let service = service(&server).await;
-    let current = service
-        .updated(None, merge("p1", None, json!({"hp": 1})))
-        .await
-        .unwrap()
-        .revision;
+    let current = service.updated(None, merge("p1", None, json!({"hp": 1}))).await.unwrap().revision;
     for expected in [0, current - 1, current + 1] {
-        let error = service
-            .updated(None, merge("p1", Some(expected), json!({"hp": 2})))
-            .await
-            .unwrap_err();
+        let error = service.updated(None, merge("p1", Some(expected), json!({"hp": 2}))).await.unwrap_err();
         assert_eq!(error.code(), Code::Aborted, "{expected}");
         assert_eq!(error.detail("current_revision"), Some(current.to_string().as_str()));
     }
-    let error = service
-        .updated(None, merge("p2", Some(9), json!({})))
-        .await
-        .unwrap_err();
-    assert_eq!(
-        (error.code(), error.detail("current_revision")),
-        (Code::Aborted, Some("0"))
-    );
+    let error = service.updated(None, merge("p2", Some(9), json!({}))).await.unwrap_err();
+    assert_eq!((error.code(), error.detail("current_revision")), (Code::Aborted, Some("0")));
     assert_eq!(service.got("p1").await.unwrap().revision, current);
     assert_eq!(events(&server), 1);
 }
@@ -215,20 +173,14 @@ async fn a_repeated_update_changes_the_record_once() {
     assert_eq!(service.updated(Some("k1"), request()).await.unwrap(), first);
 
     // Somebody else has come in between.
-    let other = service
-        .updated(None, merge("p1", None, json!({"hp": 5})))
-        .await
-        .unwrap();
+    let other = service.updated(None, merge("p1", None, json!({"hp": 5}))).await.unwrap();
     assert_eq!(service.updated(Some("k1"), request()).await.unwrap(), first);
     assert_eq!(service.got("p1").await.unwrap(), other);
 
     // The same without an expectation.
     let request = || merge("p1", None, json!({"mp": 1}));
     let third = service.updated(Some("k2"), request()).await.unwrap();
-    let fourth = service
-        .updated(None, merge("p1", None, json!({"mp": 2})))
-        .await
-        .unwrap();
+    let fourth = service.updated(None, merge("p1", None, json!({"mp": 2}))).await.unwrap();
     assert_eq!(service.updated(Some("k2"), request()).await.unwrap(), third);
     assert_eq!(service.got("p1").await.unwrap(), fourth);
     assert_eq!(events(&server), 4);
@@ -257,11 +209,7 @@ async fn concurrent_updates_are_all_made_and_announced_once() {
         let request = merge("p1", None, json!({ format!("field{number}"): number }));
         services[number % 2].updated(None, request)
     });
-    let mut revisions: Vec<_> = join_all(updates)
-        .await
-        .into_iter()
-        .map(|record| record.unwrap().revision)
-        .collect();
+    let mut revisions: Vec<_> = join_all(updates).await.into_iter().map(|record| record.unwrap().revision).collect();
     revisions.sort_unstable();
     revisions.dedup();
     assert_eq!(revisions.len(), 24);

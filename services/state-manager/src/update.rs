@@ -53,12 +53,7 @@ impl Update {
             },
             None => return Err(Error::invalid("change is missing: give `merge` or `fields`")),
         };
-        Ok(Self {
-            name: request.key.try_into()?,
-            operation,
-            expected: request.expected_revision,
-            change,
-        })
+        Ok(Self { name: request.key.try_into()?, operation, expected: request.expected_revision, change })
     }
 
     /// Whether this update wrote that revision.
@@ -102,16 +97,8 @@ impl Update {
 
 /// Names what the request does. One logical request may change a record in several ways, so its id alone would not do.
 fn operation(id: &str, request: &UpdateRequest) -> String {
-    let change = UpdateRequest {
-        meta: None,
-        expected_revision: None,
-        ..request.clone()
-    };
-    let digest = Sha256::new()
-        .chain_update(id)
-        .chain_update([0])
-        .chain_update(change.encode_to_vec())
-        .finalize();
+    let change = UpdateRequest { meta: None, expected_revision: None, ..request.clone() };
+    let digest = Sha256::new().chain_update(id).chain_update([0]).chain_update(change.encode_to_vec()).finalize();
     digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -4,10 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const NOW: Timestamp = Timestamp {
-    seconds: 1_800_000_000,
-    nanos: 5,
-};
+const NOW: Timestamp = Timestamp { seconds: 1_800_000_000, nanos: 5 };
 
 fn name() -> Name {
     Name::new("p1".to_owned(), "q1".to_owned()).unwrap()
@@ -38,11 +35,8 @@ fn unusable_wishes_are_refused() {
 fn these_inputs_give_these_quests_for_ever() {
     let check = |seed, level, location, expected: &str| {
         let quest = made(seed, level, location, &[]);
-        let objectives: Vec<_> = quest
-            .objectives
-            .iter()
-            .map(|objective| format!("{} {}", objective.id, objective.required))
-            .collect();
+        let objectives: Vec<_> =
+            quest.objectives.iter().map(|objective| format!("{} {}", objective.id, objective.required)).collect();
         let reward = quest.reward.unwrap();
         let seen = format!(
             "{} in {}: {}; {} xp, {} gold, {:?}",
@@ -55,18 +49,8 @@ fn these_inputs_give_these_quests_for_ever() {
         );
         assert_eq!(seen, expected);
     };
-    check(
-        0,
-        1,
-        "",
-        "investigate in plains: windmill 3, report 1; 79 xp, 15 gold, [\"plainsrider's cloak\"]",
-    );
-    check(
-        1,
-        1,
-        "forest",
-        "hunt in forest: wolves 3; 72 xp, 15 gold, [\"oaken bow\"]",
-    );
+    check(0, 1, "", "investigate in plains: windmill 3, report 1; 79 xp, 15 gold, [\"plainsrider's cloak\"]");
+    check(1, 1, "forest", "hunt in forest: wolves 3; 72 xp, 15 gold, [\"oaken bow\"]");
     check(2, 30, "mountains", "gather in mountains: iron 14; 464 xp, 100 gold, []");
     check(
         u64::MAX,
@@ -80,16 +64,10 @@ fn these_inputs_give_these_quests_for_ever() {
 fn a_whole_quest_is_offered() {
     let quest = made(1, 1, "forest", &[]);
     assert_eq!((quest.id.as_str(), quest.player_id.as_str()), ("q1", "p1"));
-    assert_eq!(
-        (quest.state(), quest.level, quest.revision),
-        (QuestState::Offered, 1, 0)
-    );
+    assert_eq!((quest.state(), quest.level, quest.revision), (QuestState::Offered, 1, 0));
     assert_eq!(quest.offered_at, Some(NOW));
     assert_eq!(quest.title, "Hunt the grey wolves");
-    assert_eq!(
-        quest.description,
-        "The grey wolves of the Whispering Forest have grown bold. Bring down 3 of them."
-    );
+    assert_eq!(quest.description, "The grey wolves of the Whispering Forest have grown bold. Bring down 3 of them.");
     assert_eq!(quest.objectives[0].description, "Bring down 3 grey wolves");
 }
 
@@ -99,30 +77,20 @@ fn earlier(template: &str, target: &str, state: QuestState, age: i64) -> QuestIn
         id: format!("{template}-{target}-{age}"),
         template: template.to_owned(),
         state: state.into(),
-        objectives: vec![Objective {
-            id: target.to_owned(),
-            ..Objective::default()
-        }],
-        offered_at: Some(Timestamp {
-            seconds: NOW.seconds - age,
-            nanos: 0,
-        }),
+        objectives: vec![Objective { id: target.to_owned(), ..Objective::default() }],
+        offered_at: Some(Timestamp { seconds: NOW.seconds - age, nanos: 0 }),
         ..QuestInfo::default()
     }
 }
 
 fn how_often(template: &str, past: &[QuestInfo]) -> usize {
-    (0..2000)
-        .filter(|seed| made(*seed, 1, "forest", past).template == template)
-        .count()
+    (0..2000).filter(|seed| made(*seed, 1, "forest", past).template == template).count()
 }
 
 #[test]
 fn recent_templates_are_less_likely() {
     let hunts = |count: i64, newest_age| {
-        (0..count)
-            .map(|age| earlier("hunt", "wolves", QuestState::Completed, newest_age + age))
-            .collect::<Vec<_>>()
+        (0..count).map(|age| earlier("hunt", "wolves", QuestState::Completed, newest_age + age)).collect::<Vec<_>>()
     };
     let fresh = how_often("hunt", &[]);
     let once = how_often("hunt", &hunts(1, 1));
@@ -139,15 +107,11 @@ fn recent_templates_are_less_likely() {
 
 #[test]
 fn the_order_of_past_quests_does_not_matter() {
-    let mut past: Vec<_> = (0..12)
-        .map(|age| earlier(TEMPLATES[age as usize % 10].id, "x", QuestState::Completed, age / 2))
-        .collect();
+    let mut past: Vec<_> =
+        (0..12).map(|age| earlier(TEMPLATES[age as usize % 10].id, "x", QuestState::Completed, age / 2)).collect();
     let expected: Vec<_> = (0..50).map(|seed| made(seed, 9, "", &past)).collect();
     past.reverse();
-    assert_eq!(
-        (0..50).map(|seed| made(seed, 9, "", &past)).collect::<Vec<_>>(),
-        expected
-    );
+    assert_eq!((0..50).map(|seed| made(seed, 9, "", &past)).collect::<Vec<_>>(), expected);
 }
 
 /// Every template with every target of the place, as open quests.
@@ -165,20 +129,11 @@ fn what_is_open_is_not_asked_for_again() {
         // One is free again, so every seed gives that one.
         past.retain(|quest| (quest.template.as_str(), quest.objectives[0].id.as_str()) != ("explore", "hollow-oak"));
         for seed in 0..50 {
-            assert_eq!(
-                pair_of(&made(seed, 5, "forest", &past)),
-                Some(("explore", "hollow-oak"))
-            );
+            assert_eq!(pair_of(&made(seed, 5, "forest", &past)), Some(("explore", "hollow-oak")));
         }
     }
     let over = everything_in("forest", QuestState::Completed);
-    assert!(
-        (0..50)
-            .map(|seed| made(seed, 5, "forest", &over).title)
-            .collect::<BTreeSet<_>>()
-            .len()
-            > 5
-    );
+    assert!((0..50).map(|seed| made(seed, 5, "forest", &over).title).collect::<BTreeSet<_>>().len() > 5);
 }
 
 #[test]

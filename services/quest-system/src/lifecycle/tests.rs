@@ -12,35 +12,21 @@ const STATES: [QuestState; 6] = [
     QuestState::Expired,
 ];
 
-const EXPIRY: Timestamp = Timestamp {
-    seconds: 1000,
-    nanos: 5,
-};
-const BEFORE: Timestamp = Timestamp {
-    seconds: 1000,
-    nanos: 4,
-};
+const EXPIRY: Timestamp = Timestamp { seconds: 1000, nanos: 5 };
+const BEFORE: Timestamp = Timestamp { seconds: 1000, nanos: 4 };
 
 fn quest(state: QuestState, done: u32) -> QuestInfo {
     QuestInfo {
         id: "q1".to_owned(),
         state: state.into(),
-        objectives: vec![Objective {
-            id: "wolves".to_owned(),
-            required: 3,
-            done,
-            ..Objective::default()
-        }],
+        objectives: vec![Objective { id: "wolves".to_owned(), required: 3, done, ..Objective::default() }],
         expires_at: Some(EXPIRY),
         ..QuestInfo::default()
     }
 }
 
 fn progress(objective: &str, amount: u32) -> Move {
-    Move::Progress {
-        objective: objective.to_owned(),
-        amount,
-    }
+    Move::Progress { objective: objective.to_owned(), amount }
 }
 
 fn moves() -> [Move; 4] {
@@ -69,21 +55,13 @@ fn only_legal_moves_are_made() {
                 other => other,
             };
             let result = apply(quest(state, 3), &attempted, EXPIRY);
-            assert_eq!(
-                result,
-                Err(illegal(late, &attempted)),
-                "{state:?} {attempted}, too late"
-            );
+            assert_eq!(result, Err(illegal(late, &attempted)), "{state:?} {attempted}, too late");
         }
     }
 }
 
 fn illegal(state: QuestState, attempted: &Move) -> Refusal {
-    Refusal::Illegal {
-        quest: "q1".to_owned(),
-        state,
-        attempted: attempted.clone(),
-    }
+    Refusal::Illegal { quest: "q1".to_owned(), state, attempted: attempted.clone() }
 }
 
 #[test]
@@ -91,24 +69,14 @@ fn open_quests_expire_and_others_stay() {
     let check = |state, at, expected| {
         assert_eq!(as_of(quest(state, 0), at).state(), expected, "{state:?} at {at:?}");
     };
-    let long_after = Timestamp {
-        seconds: 9000,
-        nanos: 0,
-    };
+    let long_after = Timestamp { seconds: 9000, nanos: 0 };
     for state in STATES {
         check(state, BEFORE, state);
-        let late = if is_open(&quest(state, 0)) {
-            QuestState::Expired
-        } else {
-            state
-        };
+        let late = if is_open(&quest(state, 0)) { QuestState::Expired } else { state };
         check(state, EXPIRY, late);
         check(state, long_after, late);
     }
-    let endless = QuestInfo {
-        expires_at: None,
-        ..quest(QuestState::Active, 0)
-    };
+    let endless = QuestInfo { expires_at: None, ..quest(QuestState::Active, 0) };
     assert_eq!(as_of(endless, long_after).state(), QuestState::Active);
 }
 
@@ -150,10 +118,7 @@ fn refusals_say_what_is_wrong() {
         "objective `dragons` of quest `q1` does not exist",
     );
     let error = Error::from(illegal(QuestState::Expired, &Move::Accept));
-    assert_eq!(
-        (error.detail("state"), error.detail("move")),
-        (Some("expired"), Some("accept"))
-    );
+    assert_eq!((error.detail("state"), error.detail("move")), (Some("expired"), Some("accept")));
 }
 
 fn any_move() -> impl Strategy<Value = Move> {

@@ -18,11 +18,7 @@ fn merged(target: serde_json::Value, patch: serde_json::Value) -> Struct {
 fn merge_patches_do_what_the_rfc_says() {
     let check = |target, patch, result: serde_json::Value| {
         let case = format!("{target} + {patch}");
-        assert_eq!(
-            merged(json!({ "v": target }), json!({ "v": patch })),
-            object(json!({ "v": result })),
-            "{case}"
-        );
+        assert_eq!(merged(json!({ "v": target }), json!({ "v": patch })), object(json!({ "v": result })), "{case}");
     };
     check(json!({"a":"b"}), json!({"a":"c"}), json!({"a":"c"}));
     check(json!({"a":"b"}), json!({"b":"c"}), json!({"a":"b","b":"c"}));
@@ -30,11 +26,7 @@ fn merge_patches_do_what_the_rfc_says() {
     check(json!({"a":"b","b":"c"}), json!({"a":null}), json!({"b":"c"}));
     check(json!({"a":["b"]}), json!({"a":"c"}), json!({"a":"c"}));
     check(json!({"a":"c"}), json!({"a":["b"]}), json!({"a":["b"]}));
-    check(
-        json!({"a":{"b":"c"}}),
-        json!({"a":{"b":"d","c":null}}),
-        json!({"a":{"b":"d"}}),
-    );
+    check(json!({"a":{"b":"c"}}), json!({"a":{"b":"d","c":null}}), json!({"a":{"b":"d"}}));
     check(json!({"a":[{"b":"c"}]}), json!({"a":[1]}), json!({"a":[1]}));
     check(json!(["a", "b"]), json!(["c", "d"]), json!(["c", "d"]));
     check(json!({"a":"b"}), json!(["c"]), json!(["c"]));
@@ -43,10 +35,7 @@ fn merge_patches_do_what_the_rfc_says() {
     check(json!([1, 2]), json!({"a":"b","c":null}), json!({"a":"b"}));
     check(json!({}), json!({"a":{"bb":{"ccc":null}}}), json!({"a":{"bb":{}}}));
     // The one whose result is not an object's member any more.
-    assert_eq!(
-        merged(json!({"v":{"a":"foo"}}), json!({ "v": null })),
-        object(json!({}))
-    );
+    assert_eq!(merged(json!({"v":{"a":"foo"}}), json!({ "v": null })), object(json!({})));
 }
 
 #[test]
@@ -77,36 +66,18 @@ fn fields(patches: &[(&str, Option<serde_json::Value>)]) -> Change {
 fn field_patches_set_and_remove() {
     let check = |patches: &[_], result: serde_json::Value| {
         let before = object(json!({"hp": 10, "inventory": {"gold": 5, "keys": ["a"]}}));
-        assert_eq!(
-            fields(patches).apply(before).unwrap(),
-            object(result.clone()),
-            "{patches:?}"
-        );
+        assert_eq!(fields(patches).apply(before).unwrap(), object(result.clone()), "{patches:?}");
     };
     let rest = || json!({"gold": 5, "keys": ["a"]});
     check(&[("hp", Some(json!(11)))], json!({"hp": 11, "inventory": rest()}));
     check(&[("hp", None)], json!({ "inventory": rest() }));
     check(&[("hp", Some(json!(null)))], json!({"hp": null, "inventory": rest()}));
-    check(
-        &[("inventory.gold", Some(json!(6)))],
-        json!({"hp": 10, "inventory": {"gold": 6, "keys": ["a"]}}),
-    );
-    check(
-        &[("inventory.gold", None)],
-        json!({"hp": 10, "inventory": {"keys": ["a"]}}),
-    );
-    check(
-        &[("a.b.c", Some(json!({"d": [1]})))],
-        json!({"a": {"b": {"c": {"d": [1]}}}, "hp": 10, "inventory": rest()}),
-    );
+    check(&[("inventory.gold", Some(json!(6)))], json!({"hp": 10, "inventory": {"gold": 6, "keys": ["a"]}}));
+    check(&[("inventory.gold", None)], json!({"hp": 10, "inventory": {"keys": ["a"]}}));
+    check(&[("a.b.c", Some(json!({"d": [1]})))], json!({"a": {"b": {"c": {"d": [1]}}}, "hp": 10, "inventory": rest()}));
     check(&[("a.b.c", None)], json!({"hp": 10, "inventory": rest()}));
     check(
-        &[
-            ("a", Some(json!(1))),
-            ("a", None),
-            ("hp", Some(json!(1))),
-            ("hp", Some(json!(2))),
-        ],
+        &[("a", Some(json!(1))), ("a", None), ("hp", Some(json!(1))), ("hp", Some(json!(2)))],
         json!({"hp": 2, "inventory": rest()}),
     );
 }
@@ -122,10 +93,7 @@ fn unusable_paths_are_refused() {
         check(path, None, Refusal::EmptySegment(path.to_owned()));
     }
     for (path, through) in [("hp.max", "hp"), ("a.list.0", "a.list"), ("a.nothing.x.y", "a.nothing")] {
-        let refusal = || Refusal::NotAnObject {
-            path: path.to_owned(),
-            through: through.to_owned(),
-        };
+        let refusal = || Refusal::NotAnObject { path: path.to_owned(), through: through.to_owned() };
         check(path, Some(json!(1)), refusal());
         check(path, None, refusal());
     }
@@ -138,19 +106,10 @@ fn unusable_paths_are_refused() {
 fn values_that_are_no_json_are_refused() {
     let check = |kind, refusal: fn(String) -> Refusal| {
         let bad = Value { kind };
-        let listed = Value {
-            kind: Some(Kind::ListValue(ListValue {
-                values: vec![bad.clone()],
-            })),
-        };
+        let listed = Value { kind: Some(Kind::ListValue(ListValue { values: vec![bad.clone()] })) };
         for bad in [bad, listed] {
-            let field = FieldPatch {
-                path: "x".to_owned(),
-                value: Some(bad.clone()),
-            };
-            let patch = Struct {
-                fields: [("x".to_owned(), bad)].into(),
-            };
+            let field = FieldPatch { path: "x".to_owned(), value: Some(bad.clone()) };
+            let patch = Struct { fields: [("x".to_owned(), bad)].into() };
             for change in [Change::Merge(patch), Change::Fields(vec![field])] {
                 assert_eq!(change.apply(Struct::default()), Err(refusal("x".to_owned())));
             }
@@ -165,12 +124,8 @@ fn values_that_are_no_json_are_refused() {
 fn nested(levels: usize) -> Struct {
     let mut data = Struct::default();
     for _ in 1..levels {
-        let inner = Value {
-            kind: Some(Kind::StructValue(data)),
-        };
-        data = Struct {
-            fields: [("n".to_owned(), inner)].into(),
-        };
+        let inner = Value { kind: Some(Kind::StructValue(data)) };
+        data = Struct { fields: [("n".to_owned(), inner)].into() };
     }
     data
 }
@@ -182,64 +137,32 @@ fn the_deepest_record_can_be_read_wherever_it_goes() {
     set(&mut deepest, &path, Some(&value(json!(1)))).unwrap();
     assert_eq!(check(&deepest), Ok(()));
 
-    let record = Record {
-        data: Some(deepest.clone()),
-        ..Record::default()
-    };
+    let record = Record { data: Some(deepest.clone()), ..Record::default() };
     fn readable<M: prost::Message + Default + PartialEq + std::fmt::Debug>(message: &M) {
         assert_eq!(&M::decode(message.encode_to_vec().as_slice()).unwrap(), message);
     }
-    readable(&StoredRecord {
-        record: Some(record.clone()),
-        written_by: String::new(),
-    });
+    readable(&StoredRecord { record: Some(record.clone()), written_by: String::new() });
     readable(&UpdateRequest {
         change: Some(update_request::Change::Merge(deepest.clone())),
         ..UpdateRequest::default()
     });
-    readable(&UpdateResponse {
-        error: None,
-        record: Some(record.clone()),
-    });
-    readable(&BatchGetResponse {
-        records: vec![record.clone()],
-        ..BatchGetResponse::default()
-    });
-    readable(&HistoryResponse {
-        error: None,
-        records: vec![record],
-    });
-    readable(&Updated {
-        data: Some(deepest),
-        ..Updated::default()
-    });
+    readable(&UpdateResponse { error: None, record: Some(record.clone()) });
+    readable(&BatchGetResponse { records: vec![record.clone()], ..BatchGetResponse::default() });
+    readable(&HistoryResponse { error: None, records: vec![record] });
+    readable(&Updated { data: Some(deepest), ..Updated::default() });
 }
 
 #[test]
 fn deeper_data_is_refused() {
-    assert_eq!(
-        Change::Merge(nested(MAX_DEPTH)).apply(Struct::default()),
-        Ok(nested(MAX_DEPTH))
-    );
-    assert_eq!(
-        Change::Merge(nested(MAX_DEPTH + 1)).apply(Struct::default()),
-        Err(Refusal::TooDeep)
-    );
+    assert_eq!(Change::Merge(nested(MAX_DEPTH)).apply(Struct::default()), Ok(nested(MAX_DEPTH)));
+    assert_eq!(Change::Merge(nested(MAX_DEPTH + 1)).apply(Struct::default()), Err(Refusal::TooDeep));
 
     let mut list = value(json!(1));
     for _ in 0..MAX_DEPTH {
-        list = Value {
-            kind: Some(Kind::ListValue(ListValue { values: vec![list] })),
-        };
+        list = Value { kind: Some(Kind::ListValue(ListValue { values: vec![list] })) };
     }
-    let patch = FieldPatch {
-        path: "x".to_owned(),
-        value: Some(list),
-    };
-    assert_eq!(
-        Change::Fields(vec![patch]).apply(Struct::default()),
-        Err(Refusal::TooDeep)
-    );
+    let patch = FieldPatch { path: "x".to_owned(), value: Some(list) };
+    assert_eq!(Change::Fields(vec![patch]).apply(Struct::default()), Err(Refusal::TooDeep));
 }
 
 #[test]

@@ -7,17 +7,11 @@ use super::*;
 use crate::patch::MAX_SIZE;
 use crate::testing::{object, value};
 
-const NOW: Timestamp = Timestamp {
-    seconds: 1_800_000_000,
-    nanos: 7,
-};
+const NOW: Timestamp = Timestamp { seconds: 1_800_000_000, nanos: 7 };
 
 fn request(expected_revision: Option<u64>, merge: serde_json::Value) -> UpdateRequest {
     UpdateRequest {
-        key: Some(Key {
-            kind: Kind::Entity.into(),
-            id: "orc".to_owned(),
-        }),
+        key: Some(Key { kind: Kind::Entity.into(), id: "orc".to_owned() }),
         expected_revision,
         change: Some(update_request::Change::Merge(object(merge))),
         ..UpdateRequest::default()
@@ -33,10 +27,7 @@ fn old() -> Revision {
     Revision {
         name: update("x", None, json!({})).name,
         data: object(json!({"hp": 10})),
-        updated_at: Timestamp {
-            seconds: NOW.seconds - 3600,
-            nanos: 0,
-        },
+        updated_at: Timestamp { seconds: NOW.seconds - 3600, nanos: 0 },
         operations: vec!["newer".to_owned(), "older".to_owned()],
         replaced: 4,
         number: 5,
@@ -46,27 +37,18 @@ fn old() -> Revision {
 #[test]
 fn unusable_requests_are_refused() {
     let check = |change, reason: &str| {
-        let request = UpdateRequest {
-            change,
-            ..request(None, json!({}))
-        };
+        let request = UpdateRequest { change, ..request(None, json!({})) };
         let error = Update::new(request, "op").unwrap_err();
         assert_eq!(error.code(), Code::InvalidArgument);
         assert!(error.message().contains(reason), "{error}");
     };
-    let fields = |count| {
-        Some(update_request::Change::Fields(FieldPatches {
-            patches: vec![FieldPatch::default(); count],
-        }))
-    };
+    let fields =
+        |count| Some(update_request::Change::Fields(FieldPatches { patches: vec![FieldPatch::default(); count] }));
     check(None, "change is missing");
     check(fields(0), "0 field patches");
     check(fields(MAX_PATCHES + 1), "1001 field patches");
 
-    let nameless = UpdateRequest {
-        key: None,
-        ..request(None, json!({}))
-    };
+    let nameless = UpdateRequest { key: None, ..request(None, json!({})) };
     assert!(Update::new(nameless, "op").is_err());
 }
 
@@ -118,10 +100,7 @@ fn a_repetition_is_done_whatever_it_expects() {
     for expected in [None, Some(0), Some(4), Some(5), Some(9)] {
         let update = update("op", expected, json!({"hp": 1}));
         let check = |operations: [&str; 2], decision: fn(Revision) -> Decision| {
-            let written = Revision {
-                operations: operations.map(str::to_owned).into(),
-                ..old()
-            };
+            let written = Revision { operations: operations.map(str::to_owned).into(), ..old() };
             assert_eq!(update.decide(Some(written.clone()), NOW), Ok(decision(written)));
         };
         check([&update.operation, "another"], Decision::Done);
@@ -142,33 +121,21 @@ fn an_operation_is_named_by_request_record_and_change() {
 #[test]
 fn a_record_remembers_its_newest_operations() {
     let mut current = None;
-    let updates: Vec<_> = (0..20)
-        .map(|number| update(&format!("op{number}"), None, json!({ "n": number })))
-        .collect();
+    let updates: Vec<_> = (0..20).map(|number| update(&format!("op{number}"), None, json!({ "n": number }))).collect();
     for update in &updates {
         let Decision::Write(next) = update.decide(current, NOW).unwrap() else {
             panic!("no write");
         };
         current = Some(next);
     }
-    let newest: Vec<_> = updates
-        .iter()
-        .rev()
-        .take(REMEMBERED)
-        .map(|update| update.operation.clone())
-        .collect();
+    let newest: Vec<_> = updates.iter().rev().take(REMEMBERED).map(|update| update.operation.clone()).collect();
     assert_eq!(current.unwrap().operations, newest);
 }
 
 #[test]
 fn a_record_that_would_grow_too_large_is_not_written() {
-    let current = Revision {
-        data: object(json!({ "t": "x".repeat(MAX_SIZE - 100) })),
-        ..old()
-    };
-    let error = update("op", None, json!({ "u": "x".repeat(200) }))
-        .decide(Some(current), NOW)
-        .unwrap_err();
+    let current = Revision { data: object(json!({ "t": "x".repeat(MAX_SIZE - 100) })), ..old() };
+    let error = update("op", None, json!({ "u": "x".repeat(200) })).decide(Some(current), NOW).unwrap_err();
     assert_eq!(error.code(), Code::ResourceExhausted);
 }
 
