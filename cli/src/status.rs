@@ -25,12 +25,13 @@ pub(crate) struct ServiceStatus {
     pub(crate) name: String,
     /// Tasks that should run.
     pub(crate) desired: u32,
-    /// Tasks of the current revision that take requests.
+    /// Tasks of the current revision whose processes run.
     pub(crate) running: u32,
-    pub(crate) healthy: bool,
+    /// Tasks of the current revision that are ready and answer on the bus.
+    pub(crate) healthy: u32,
     pub(crate) revision: u64,
     pub(crate) version: String,
-    /// Why it is not healthy.
+    /// What is wrong with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
 }
@@ -49,13 +50,11 @@ impl Status {
         parts.push(format!("environment {}: {verdict}", self.environment));
         parts.extend(self.problems.iter().map(|problem| format!("  {problem}")));
         if !self.services.is_empty() {
-            let rows = self.services.iter().map(|service| {
-                let state = if service.healthy {
-                    "healthy".to_owned()
-                } else {
-                    service.reason.clone().unwrap_or_else(|| "unhealthy".to_owned())
-                };
-                let tasks = format!("{}/{}", service.running, service.desired);
+            let mut services: Vec<&ServiceStatus> = self.services.iter().collect();
+            services.sort_by_key(|service| service.reason.is_none());
+            let rows = services.into_iter().map(|service| {
+                let state = service.reason.clone().unwrap_or_else(|| "healthy".to_owned());
+                let tasks = format!("{}/{}", service.healthy, service.desired);
                 vec![service.name.clone(), tasks, service.revision.to_string(), service.version.clone(), state]
             });
             parts.push(String::new());

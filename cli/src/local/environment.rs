@@ -345,8 +345,10 @@ impl Local {
         let gateway =
             description.services.values().find_map(|service| service.http).map(|address| format!("http://{address}"));
         let nodes_are_healthy = nats.nodes.iter().all(|node| node.healthy);
-        let healthy =
-            problems.is_empty() && nodes_are_healthy && nats.quorum && services.iter().all(|service| service.healthy);
+        let healthy = problems.is_empty()
+            && nodes_are_healthy
+            && nats.quorum
+            && services.iter().all(|service| service.reason.is_none());
         Ok(Status {
             environment: self.manifests.name.clone(),
             healthy,
@@ -521,20 +523,28 @@ async fn on_bus(endpoints: &Endpoints, description: &Description) -> Vec<Instanc
     asked.await.unwrap_or_default()
 }
 
+fn count<T>(items: impl Iterator<Item = T>) -> u32 {
+    u32::try_from(items.count()).unwrap_or(u32::MAX)
+}
+
 fn service_status(name: &str, service: &Running, instances: &[Instance]) -> ServiceStatus {
     let ready = ready_tasks(service);
     let on_bus = answering(instances, name, service.revision);
-    let answering = ready.iter().filter(|task| on_bus.contains(*task)).count();
-    let silent = service.definition.role == Role::Worker && answering < ready.len();
-    let running = service.ready();
+    // The gateway is reached over HTTP; its readiness says that it is on the bus too.
+    let answers = |task: &&&str| service.definition.role == Role::Gateway || on_bus.contains(**task);
+    let healthy = count(ready.iter().filter(answers));
+    let running = count(service.tasks.iter().filter(|task| {
+        let stops = matches!(task.state, TaskState::Draining | TaskState::Stopped);
+        task.revision == service.revision && task.pid.is_some() && !stops
+    }));
     let failed = service.deployment().filter(|_| service.failed).and_then(|deployment| deployment.reason.clone());
     let waiting = || service.tasks.iter().find_map(|task| task.reason.clone());
     let reason = if service.failed {
         Some(format!("the last deployment failed: {}", failed.unwrap_or_else(|| "see the logs".to_owned())))
-    } else if running < service.desired {
+    } else if count(ready.iter()) < service.desired {
         Some(waiting().unwrap_or_else(|| "tasks are being started".to_owned()))
-    } else if silent {
-        Some(format!("{} of {} tasks do not answer on the bus", ready.len() - answering, ready.len()))
+    } else if healthy < service.desired {
+        Some(format!("{healthy} of {} tasks answer on the bus", service.desired))
     } else {
         None
     };
@@ -542,7 +552,7 @@ fn service_status(name: &str, service: &Running, instances: &[Instance]) -> Serv
         name: name.to_owned(),
         desired: service.desired,
         running,
-        healthy: reason.is_none(),
+        healthy,
         revision: service.revision,
         version: service.definition.version.clone(),
         reason,
