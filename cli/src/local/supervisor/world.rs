@@ -249,9 +249,10 @@ impl World {
     }
 
     fn start_task(&mut self, owner: &Owner, name: &str, task: &str, revision: u64) -> std::io::Result<()> {
-        let Some(spec) = self.services.get(name).and_then(|service| service.spec(revision)).cloned() else {
+        let Some(mut spec) = self.services.get(name).and_then(|service| service.spec(revision)).cloned() else {
             return Ok(());
         };
+        spec.env.insert("SERVICE_REVISION".to_owned(), revision.to_string());
         let health = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let port = health.local_addr()?.port();
         let mut sockets = vec![("health", OwnedFd::from(health))];
