@@ -30,8 +30,8 @@ pub struct Assets {
     pub buckets: BTreeMap<String, Bucket>,
 }
 
-/// One request waits this long: without a meta leader nobody answers, and asking again finds the new one.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// One request waits this long: without a leader nobody answers, and asking again finds the new one.
+const PATIENCE: Duration = Duration::from_millis(750);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Longest time for which a bucket remembers a message id.
