@@ -1,5 +1,7 @@
 //! State: key-value buckets with compare-and-set. Reads go to the leader, so that a task reads what another has just written.
 
+use std::time::Duration;
+
 use async_nats::jetstream::kv::{CreateErrorKind, UpdateErrorKind};
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
@@ -11,6 +13,8 @@ use crate::fleet::Fleet;
 
 /// Reads of one listing that are on their way at the same time.
 const READS_AT_ONCE: usize = 32;
+/// How often a change is tried while others write the same value.
+const ATTEMPTS: u32 = 16;
 
 /// A key-value bucket that the manifest declares. Keys consist of letters, digits, `-`, `_`, `=`, `/` and `.`.
 #[derive(Clone, Debug)]
@@ -28,6 +32,15 @@ pub struct Entry {
     pub value: Bytes,
     /// Grows with every write to the bucket; names this write.
     pub revision: u64,
+}
+
+/// What is to become of a value, and what whoever decided it wants to know afterwards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change<T> {
+    /// The value stays as it is.
+    Keep(T),
+    /// This takes its place.
+    Write(Bytes, T),
 }
 
 /// Why a write was not done.
@@ -92,6 +105,32 @@ impl Bucket {
             UpdateErrorKind::InvalidKey => WriteError::Failed(self.invalid(key)),
             _ => WriteError::Failed(self.failed("write", key, &error)),
         })
+    }
+
+    /// Makes of the newest value what `decide` says, and starts over if somebody else wrote in between. Returns what came with the
+    /// decision, and the revision that the value has now; 0 if there is none.
+    ///
+    /// # Errors
+    /// Conflict if somebody else wrote in between every time; what `decide` refuses.
+    pub async fn change<T>(
+        &self,
+        key: &str,
+        mut decide: impl FnMut(Option<&Entry>) -> Result<Change<T>, Error>,
+    ) -> Result<(T, u64), WriteError> {
+        for attempt in 0..ATTEMPTS {
+            let current = self.get(key).await.map_err(WriteError::Failed)?;
+            let written = match (decide(current.as_ref()).map_err(WriteError::Failed)?, &current) {
+                (Change::Keep(kept), _) => return Ok((kept, current.map_or(0, |current| current.revision))),
+                (Change::Write(value, next), None) => (self.create(key, value).await, next),
+                (Change::Write(value, next), Some(current)) => (self.update(key, value, current.revision).await, next),
+            };
+            match written {
+                (Ok(revision), next) => return Ok((next, revision)),
+                (Err(WriteError::Conflict), _) => tokio::time::sleep(pause(attempt)).await,
+                (Err(error), _) => return Err(error),
+            }
+        }
+        Err(WriteError::Conflict)
     }
 
     /// Writes a value, whatever is there, and returns its revision.
@@ -186,4 +225,21 @@ impl Bucket {
     fn invalid(&self, key: &str) -> Error {
         Error::invalid(format_args!("`{key}` is no key for bucket `{}`", self.name))
     }
+}
+
+/// Those who collide wait for different times, so that they do not collide again.
+fn pause(attempt: u32) -> Duration {
+    Duration::from_micros(fastrand::u64(0..4_000 << attempt.min(5)))
+}
+
+/// Refuses an id that could not be one part of a key, or is longer than `most`; `what` names it, for example `player id`.
+///
+/// # Errors
+/// INVALID_ARGUMENT that says what is allowed.
+pub fn check_id(what: &str, id: &str, most: usize) -> Result<(), Error> {
+    let allowed = |letter: char| letter.is_ascii_alphanumeric() || letter == '_' || letter == '-';
+    if (1..=most).contains(&id.len()) && id.chars().all(allowed) {
+        return Ok(());
+    }
+    Err(Error::invalid(format_args!("{what} must be 1 to {most} letters, digits, `_` and `-`")))
 }

@@ -2,7 +2,10 @@
 
 use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_ID;
+use prost::Message;
+use proto::common::v1::Meta;
 use proto::rpc::{Error, Event};
+use sha2::{Digest as _, Sha256};
 
 use crate::context::context;
 use crate::fleet::Fleet;
@@ -12,12 +15,15 @@ use crate::wire;
 const ATTEMPTS: u32 = 3;
 
 impl Fleet {
-    /// Publishes what the current request caused: at most one event of each kind per operation. Waits until it is stored.
+    /// Publishes what the current request caused, and waits until it is stored. Equal events of one operation are one event: a
+    /// repeated request publishes nothing twice, and two different events are both stored.
     ///
     /// # Errors
     /// UNAVAILABLE if JetStream did not confirm it; the event may still be stored.
-    pub async fn publish<E: Event>(&self, event: E) -> Result<(), Error> {
-        let id = format!("{}/{}", context().operation_id(), E::SUBJECT);
+    pub async fn publish<E: Event>(&self, mut event: E) -> Result<(), Error> {
+        // Meta says when and on whose behalf, not what happened.
+        event.set_meta(Meta::default());
+        let id = format!("{}/{}/{}", context().operation_id(), E::SUBJECT, digest(&event));
         self.publish_as(&id, event).await
     }
 
@@ -56,4 +62,9 @@ impl Fleet {
             .map_err(|error| failed(&error))?;
         acknowledged.await.map(drop).map_err(|error| failed(&error))
     }
+}
+
+/// Names a message by its content: 16 hexadecimal digits, the same in every build.
+pub fn digest(message: &impl Message) -> String {
+    Sha256::digest(message.encode_to_vec()).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }

@@ -26,8 +26,9 @@ mod stream;
 pub mod testing;
 mod wire;
 
-pub use bucket::{Bucket, Entry, WriteError};
+pub use bucket::{Bucket, Change, Entry, WriteError, check_id};
 pub use context::{Context, Incoming, context};
+pub use events::digest;
 pub use fleet::Fleet;
 pub use health::is_ready;
 pub use host::{Stop, host, run};

@@ -8,12 +8,18 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
+use async_nats::jetstream::{self, kv, stream};
+use bytes::Bytes;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde::Deserialize;
 use tempfile::TempDir;
 
-use crate::settings::Link;
+use crate::context::{Context, Incoming};
+use crate::fleet::Fleet;
+use crate::settings::{Link, Settings};
 
+/// How long a request of [`as_request`] may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a server may take to listen.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 const PASSWORD: &str = "only for tests";
@@ -47,6 +53,23 @@ pub struct User<'a> {
     pub publish: &'a [&'a str],
     /// Subjects that it may subscribe to.
     pub subscribe: &'a [&'a str],
+}
+
+/// A message in a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// What it was published on.
+    pub subject: String,
+    /// Its `Nats-Msg-Id`.
+    pub id: Option<String>,
+    /// Its content.
+    pub payload: Bytes,
+}
+
+/// Runs `handling` as a request with this idempotency key, or as a new request.
+pub async fn as_request<F: Future>(idempotency_key: Option<&str>, handling: F) -> F::Output {
+    let request = Incoming { traceparent: None, request_id: None, idempotency_key, timeout: REQUEST_TIMEOUT };
+    Context::incoming(request).scope(handling).await
 }
 
 impl NatsServer {
@@ -129,6 +152,67 @@ impl NatsServer {
             credentials_file: None,
             user: Some((user.to_owned(), PASSWORD.to_owned())),
         }
+    }
+
+    /// Connects `service` to a server without users.
+    ///
+    /// # Panics
+    /// If it cannot.
+    pub async fn fleet(&self, service: &str) -> Fleet {
+        Fleet::connect(Settings::for_service(service, self.link())).await.expect("a connection")
+    }
+
+    /// Makes a bucket that keeps so many revisions of each value, as natsctl does for a fleet.
+    ///
+    /// # Panics
+    /// If it cannot.
+    pub async fn bucket(&self, name: &str, history: i64) {
+        let storage = stream::StorageType::Memory;
+        let config = kv::Config { bucket: name.to_owned(), history, storage, ..kv::Config::default() };
+        self.jetstream().await.create_key_value(config).await.expect("a bucket");
+    }
+
+    /// Makes a stream of these subjects, as natsctl does for a fleet.
+    ///
+    /// # Panics
+    /// If it cannot.
+    pub async fn stream(&self, name: &str, subjects: &[&str]) {
+        let config = stream::Config {
+            name: name.to_owned(),
+            subjects: subjects.iter().copied().map(str::to_owned).collect(),
+            storage: stream::StorageType::Memory,
+            ..stream::Config::default()
+        };
+        self.jetstream().await.create_stream(config).await.expect("a stream");
+    }
+
+    /// Deletes a stream and what is in it.
+    ///
+    /// # Panics
+    /// If it cannot.
+    pub async fn delete_stream(&self, name: &str) {
+        self.jetstream().await.delete_stream(name).await.expect("a stream to delete");
+    }
+
+    /// What is in a stream, the oldest first.
+    ///
+    /// # Panics
+    /// If it cannot be read.
+    pub async fn stored(&self, stream: &str) -> Vec<Stored> {
+        let stream = self.jetstream().await.get_stream(stream).await.expect("a stream");
+        let state = &stream.cached_info().state;
+        let mut stored = Vec::new();
+        // A stream that never had a message says that its first is 0.
+        for sequence in state.first_sequence.max(1)..=state.last_sequence {
+            let message = stream.get_raw_message(sequence).await.expect("a message");
+            let id = message.headers.get(async_nats::header::NATS_MESSAGE_ID).map(ToString::to_string);
+            stored.push(Stored { subject: message.subject.to_string(), id, payload: message.payload });
+        }
+        stored
+    }
+
+    async fn jetstream(&self) -> jetstream::Context {
+        jetstream::new(async_nats::connect(&self.ports.nats).await.expect("a connection"))
     }
 
     /// Asks its clients to leave, before it stops.

@@ -14,8 +14,11 @@ use proto::ai::model::v1::{
     GetRequest, GetResponse, ListRequest, ListResponse, ModelManagement, ModelManagementClient, ModelManagementServer,
     RegisterRequest, RegisterResponse, RetireRequest, RetireResponse, SelectRequest, SelectResponse, Selected,
 };
-use sdk::testing::{NatsServer, User};
-use sdk::{Code, Context, Error, Fleet, Incoming, LinkSettings, Server, Settings, Stop, Stream, WriteError, reason};
+use sdk::testing::{NatsServer, User, as_request};
+use sdk::{
+    Change, Code, Context, Error, Event as _, Fleet, Incoming, LinkSettings, Server, Settings, Stop, Stream,
+    WriteError, reason,
+};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -126,7 +129,7 @@ async fn plain(link: &LinkSettings) -> async_nats::Client {
 }
 
 async fn caller(server: &NatsServer) -> Fleet {
-    Fleet::connect(Settings::for_service("caller", server.link())).await.unwrap()
+    server.fleet("caller").await
 }
 
 async fn llm(server: &NatsServer, fake: &Fake) -> (Serving, LlmClient) {
@@ -438,27 +441,36 @@ async fn a_client_without_credit_gets_the_whole_stream_with_its_end_mark() {
 #[tokio::test]
 async fn an_event_with_the_same_id_is_stored_once() {
     let server = NatsServer::start();
-    let jetstream = async_nats::jetstream::new(plain(&server.link()).await);
-    let config = async_nats::jetstream::stream::Config {
-        name: "EVENTS".into(),
-        subjects: vec!["evt.>".into()],
-        ..Default::default()
-    };
-    let mut stream = jetstream.create_stream(config).await.unwrap();
+    server.stream("EVENTS", &[Selected::SUBJECT]).await;
     let fleet = caller(&server).await;
-    let event = || Selected { model_id: "m".into(), ..Selected::default() };
-    within(5_000)
-        .scope(async {
-            fleet.publish(event()).await.unwrap();
-            fleet.publish(event()).await.unwrap();
-        })
-        .await;
-    fleet.publish_as("another", event()).await.unwrap();
-    assert_eq!(stream.info().await.unwrap().state.messages, 2);
-    let message = stream.get_raw_message(1).await.unwrap();
-    assert_eq!(message.subject.as_str(), "evt.ai.model.selected.v1");
-    let stored: Selected = sdk_decode(message.payload);
-    assert!(!stored.meta.unwrap().request_id.is_empty());
+    let event = |model: &str| Selected { model_id: model.into(), ..Selected::default() };
+    as_request(Some("k1"), async {
+        fleet.publish(event("a")).await.unwrap();
+        fleet.publish(event("b")).await.unwrap();
+    })
+    .await;
+    // Another attempt at the same operation: its meta differs, and is none of the event's content.
+    as_request(Some("k1"), fleet.publish(event("a"))).await.unwrap();
+    as_request(Some("k2"), fleet.publish(event("a"))).await.unwrap();
+    fleet.publish_as("own", event("a")).await.unwrap();
+    fleet.publish_as("own", event("b")).await.unwrap();
+
+    let stored = server.stored("EVENTS").await;
+    let ids: Vec<_> = stored.iter().map(|stored| stored.id.as_deref().unwrap()).collect();
+    let subject = "evt.ai.model.selected.v1";
+    // Written out, because tasks of two versions must name the same event alike.
+    let published = [
+        format!("k1/{subject}/b048e13fe45347c9"),
+        format!("k1/{subject}/9ea81a4918d8829a"),
+        format!("k2/{subject}/b048e13fe45347c9"),
+        "own".to_owned(),
+    ];
+    assert_eq!(ids, published);
+    let first: Selected = sdk_decode(stored[0].payload.clone());
+    assert_eq!((stored[0].subject.as_str(), first.model_id.as_str()), (subject, "a"));
+    let meta = first.meta.unwrap();
+    assert!(!meta.request_id.is_empty());
+    assert_eq!(meta.idempotency_key, "k1");
 }
 
 #[tokio::test]
@@ -472,9 +484,7 @@ async fn an_event_that_no_stream_takes_is_an_error() {
 #[tokio::test]
 async fn state_is_written_by_compare_and_set() {
     let server = NatsServer::start();
-    let jetstream = async_nats::jetstream::new(plain(&server.link()).await);
-    let config = async_nats::jetstream::kv::Config { bucket: "things".into(), history: 5, ..Default::default() };
-    jetstream.create_key_value(config).await.unwrap();
+    server.bucket("things", 5).await;
     let bucket = caller(&server).await.bucket("things").await.unwrap();
 
     assert_eq!(bucket.get("a.1").await.unwrap(), None);
@@ -496,6 +506,43 @@ async fn state_is_written_by_compare_and_set() {
     assert_eq!(bucket.get("a.1").await.unwrap(), None);
     assert_eq!(keys(bucket.entries("a.*").await.unwrap()), ["a.2"]);
     bucket.create("a.1", "again".into()).await.unwrap();
+}
+
+#[tokio::test]
+async fn changes_at_the_same_time_are_all_made() {
+    let server = NatsServer::start();
+    server.bucket("things", 1).await;
+    let bucket = caller(&server).await.bucket("things").await.unwrap();
+    let add = || {
+        bucket.change("list", |entry| {
+            let more = entry.map_or(1, |entry| entry.value.len() + 1);
+            Ok(Change::Write(vec![b'x'; more].into(), more))
+        })
+    };
+    let mut counts: Vec<_> =
+        futures::future::join_all((0..24).map(|_| add())).await.into_iter().map(Result::unwrap).collect();
+    counts.sort_unstable();
+    assert_eq!(counts.iter().map(|(count, _)| *count).collect::<Vec<_>>(), (1..=24).collect::<Vec<_>>());
+    let (_, newest) = counts[23];
+
+    assert_eq!(bucket.change("list", |_| Ok(Change::Keep("as it is"))).await, Ok(("as it is", newest)));
+    assert_eq!(bucket.change("none", |entry| Ok(Change::Keep(entry.cloned()))).await, Ok((None, 0)));
+    let refused = bucket.change::<()>("list", |_| Err(Error::invalid("no"))).await;
+    assert_eq!(refused, Err(WriteError::Failed(Error::invalid("no"))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_always_comes_too_late_is_a_conflict() {
+    let server = NatsServer::start();
+    server.bucket("things", 1).await;
+    let bucket = caller(&server).await.bucket("things").await.unwrap();
+    let overtake = || {
+        let others = bucket.put("k", "theirs".into());
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(others)).unwrap();
+        Ok(Change::Write("ours".into(), ()))
+    };
+    assert_eq!(bucket.change("k", |_| overtake()).await, Err(WriteError::Conflict));
+    assert_eq!(bucket.get("k").await.unwrap().unwrap().value, "theirs");
 }
 
 #[tokio::test]
