@@ -4,18 +4,12 @@ mod catalog;
 mod registry;
 mod selection;
 
-use std::hash::{DefaultHasher, Hasher as _};
-use std::time::Duration;
-
 use prost::Message as _;
 use proto::ai::model::v1::{
     GetRequest, GetResponse, ListRequest, ListResponse, Model, ModelManagement, ModelManagementServer, RegisterRequest,
     RegisterResponse, RetireRequest, RetireResponse, SelectRequest, SelectResponse, Selected,
 };
-use sdk::{Bucket, Code, Error, Event as _, Fleet, WriteError};
-
-/// How often a change is tried again because somebody else changed the same model.
-const ATTEMPTS: u32 = 8;
+use sdk::{Bucket, Change, Code, Entry, Error, Fleet, WriteError};
 
 fn main() -> std::process::ExitCode {
     sdk::run(Service::new)
@@ -40,40 +34,35 @@ impl Service {
     }
 
     async fn all(&self) -> Result<Vec<Model>, Error> {
-        self.models.entries(">").await?.into_iter().map(decode).collect()
+        self.models.entries(">").await?.iter().map(decode).collect()
     }
 
     async fn current(&self, id: &str) -> Result<Option<Model>, Error> {
-        self.models.get(id).await?.map(decode).transpose()
+        self.models.get(id).await?.as_ref().map(decode).transpose()
     }
 
-    /// Writes what `next` makes of the model as it is; starts over if somebody else was faster.
+    /// Writes what `next` makes of the model as it is.
     async fn change(
         &self,
         id: &str,
         next: impl Fn(Option<&Model>) -> Result<Model, Error> + Send,
     ) -> Result<Model, Error> {
-        for attempt in 0..ATTEMPTS {
-            let current = self.current(id).await?;
-            let next = next(current.as_ref())?;
-            if let Some(current) = &current
-                && *current == (Model { revision: current.revision, ..next.clone() })
-            {
-                return Ok(next_at(next, current.revision));
-            }
+        let changed = self.models.change(id, |entry| {
+            let current = entry.map(decode).transpose()?;
             // The revision is the bucket's own, so it is not kept in the value.
-            let value = next_at(next.clone(), 0).encode_to_vec().into();
-            let written = match &current {
-                Some(current) => self.models.update(id, value, current.revision).await,
-                None => self.models.create(id, value).await,
-            };
-            match written {
-                Ok(revision) => return Ok(next_at(next, revision)),
-                Err(WriteError::Conflict) => tokio::time::sleep(pause(attempt)).await,
-                Err(WriteError::Failed(error)) => return Err(error),
+            let next = at(next(current.as_ref())?, 0);
+            if current.is_some_and(|current| at(current, 0) == next) {
+                return Ok(Change::Keep(next));
             }
+            Ok(Change::Write(next.encode_to_vec().into(), next))
+        });
+        match changed.await {
+            Ok((model, revision)) => Ok(at(model, revision)),
+            Err(WriteError::Conflict) => {
+                Err(Error::new(Code::Aborted, format!("model `{id}` is being changed by somebody else")))
+            }
+            Err(WriteError::Failed(error)) => Err(error),
         }
-        Err(Error::new(Code::Aborted, format!("model `{id}` is being changed by somebody else")))
     }
 }
 
@@ -94,7 +83,7 @@ impl ModelManagement for Service {
         Ok(GetResponse { error: None, model: Some(model) })
     }
 
-    async fn select(&self, mut request: SelectRequest) -> Result<SelectResponse, Error> {
+    async fn select(&self, request: SelectRequest) -> Result<SelectResponse, Error> {
         let models = self.all().await?;
         let choice = selection::select(&models, &request).map_err(|none| {
             let error = Error::failed_precondition(&none).with_detail("models", models.len());
@@ -102,15 +91,13 @@ impl ModelManagement for Service {
                 .iter()
                 .fold(error, |error, (filter, count)| error.with_detail(&format!("excluded_by_{filter}"), count))
         })?;
-        request.meta = None;
-        let event_id = format!("{}/{}/{:016x}", sdk::context().operation_id(), Selected::SUBJECT, digest(&request));
         let selected = Selected {
             meta: None,
             model_id: choice.model.id.clone(),
             capability: selection::capability(&request).to_owned(),
             reason: choice.reason.clone(),
         };
-        self.fleet.publish_as(&event_id, selected).await?;
+        self.fleet.publish(selected).await?;
         Ok(SelectResponse { error: None, model: Some(choice.model.clone()), reason: choice.reason })
     }
 
@@ -133,30 +120,18 @@ impl ModelManagement for Service {
     }
 }
 
-/// Tells the requests of one operation apart: it may need several models.
-fn digest(request: &SelectRequest) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    hasher.write(&request.encode_to_vec());
-    hasher.finish()
-}
-
 fn missing(id: &str) -> Error {
     Error::not_found(format_args!("model `{id}`"))
 }
 
-fn next_at(model: Model, revision: u64) -> Model {
+fn at(model: Model, revision: u64) -> Model {
     Model { revision, ..model }
 }
 
-fn decode(entry: sdk::Entry) -> Result<Model, Error> {
-    let model = Model::decode(entry.value)
+fn decode(entry: &Entry) -> Result<Model, Error> {
+    let model = Model::decode(entry.value.as_ref())
         .map_err(|error| Error::new(Code::DataLoss, format!("model `{}` cannot be read: {error}", entry.key)))?;
-    Ok(next_at(model, entry.revision))
-}
-
-/// Those who collide wait for different times, so that they do not collide again.
-fn pause(attempt: u32) -> Duration {
-    Duration::from_millis(fastrand::u64(0..(4 << attempt)))
+    Ok(at(model, entry.revision))
 }
 
 #[cfg(test)]

@@ -1,72 +1,25 @@
 //! The service against a real nats-server.
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::TcpStream;
-use std::time::Duration;
-
 use proto::ai::model::v1::{ModelState, Preference};
-use sdk::testing::NatsServer;
-use sdk::{Context, Incoming, Settings};
+use sdk::Event as _;
+use sdk::testing::{NatsServer, as_request};
 
 use super::*;
 
-/// Asks JetStream itself for what no service may: streams and buckets are natsctl's.
-fn jetstream(server: &NatsServer, what: &str, request: &str) -> String {
-    let mut socket = TcpStream::connect(server.link().urls[0].trim_start_matches("nats://")).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    let length = request.len();
-    write!(
-        socket,
-        "CONNECT {{\"verbose\":false}}\r\nSUB answer 1\r\nPUB $JS.API.STREAM.{what} answer {length}\r\n{request}\r\n"
-    )
-    .unwrap();
-    let mut lines = BufReader::new(socket);
-    loop {
-        let mut line = String::new();
-        assert!(lines.read_line(&mut line).unwrap() > 0, "the server hung up");
-        if line.starts_with("MSG ") {
-            line.clear();
-            lines.read_line(&mut line).unwrap();
-            assert!(!line.contains("\"error\""), "{what}: {line}");
-            return line;
-        }
-    }
-}
-
-fn server() -> NatsServer {
+async fn server() -> NatsServer {
     let server = NatsServer::start();
-    let stream = r#"{"name": "EVENTS", "subjects": ["evt.ai.model.selected.v1"], "storage": "memory", "duplicate_window": 120000000000}"#;
-    jetstream(&server, "CREATE.EVENTS", stream);
-    let bucket = r#"{"name": "KV_models", "subjects": ["$KV.models.>"], "storage": "memory", "max_msgs_per_subject": 1,
-        "discard": "new", "allow_rollup_hdrs": true, "deny_delete": true, "allow_direct": true}"#;
-    jetstream(&server, "CREATE.KV_models", &bucket.replace('\n', ""));
+    server.bucket("models", 1).await;
+    server.stream("EVENTS", &[Selected::SUBJECT]).await;
     server
 }
 
 /// How many events are stored.
-fn events(server: &NatsServer) -> u64 {
-    let info = jetstream(server, "INFO.EVENTS", "{}");
-    let (_, count) = info.split_once("\"messages\":").unwrap();
-    count.split_once(',').unwrap().0.trim().parse().unwrap()
-}
-
-async fn fleet(server: &NatsServer, service: &str) -> Fleet {
-    Fleet::connect(Settings::for_service(service, server.link())).await.unwrap()
-}
-
-/// As if a request with this id were being handled.
-async fn during<F: Future>(operation: &str, handling: F) -> F::Output {
-    let request = Incoming {
-        traceparent: None,
-        request_id: Some(operation),
-        idempotency_key: None,
-        timeout: Duration::from_secs(20),
-    };
-    Context::incoming(request).scope(handling).await
+async fn events(server: &NatsServer) -> usize {
+    server.stored("EVENTS").await.len()
 }
 
 async fn service(server: &NatsServer) -> Service {
-    Service::new(fleet(server, "model-management").await).await.unwrap().0
+    Service::new(server.fleet("model-management").await).await.unwrap().0
 }
 
 fn model(id: &str, cost: u64) -> Model {
@@ -96,7 +49,7 @@ async fn list(service: &Service, request: ListRequest) -> Vec<String> {
 
 #[tokio::test]
 async fn a_fresh_fleet_has_models_and_a_restart_changes_none_of_them() {
-    let server = server();
+    let server = server().await;
     let service = service(&server).await;
     let all = list(&service, ListRequest::default()).await;
     assert_eq!(all, ["ngram-large", "ngram-medium", "ngram-small"]);
@@ -113,7 +66,7 @@ async fn a_fresh_fleet_has_models_and_a_restart_changes_none_of_them() {
 
 #[tokio::test]
 async fn what_is_written_twice_is_written_once() {
-    let server = server();
+    let server = server().await;
     let service = service(&server).await;
     let first = register(&service, model("a.b", 1)).await;
     assert!(first.revision > 0);
@@ -130,7 +83,7 @@ async fn what_is_written_twice_is_written_once() {
 
 #[tokio::test]
 async fn unknown_models_and_wrong_ids_are_refused() {
-    let server = server();
+    let server = server().await;
     let service = service(&server).await;
     let get = |id: &str| service.get(GetRequest { meta: None, id: id.to_owned() });
     assert_eq!(get("none").await.unwrap_err().code(), Code::NotFound);
@@ -143,7 +96,7 @@ async fn unknown_models_and_wrong_ids_are_refused() {
 
 #[tokio::test]
 async fn changes_at_the_same_time_all_get_through() {
-    let server = server();
+    let server = server().await;
     let service = service(&server).await;
     let changes = (0..4).map(|cost| register(&service, model("busy", cost)));
     let written = futures::future::join_all(changes).await;
@@ -155,27 +108,27 @@ async fn changes_at_the_same_time_all_get_through() {
 
 #[tokio::test]
 async fn each_choice_is_announced_once() {
-    let server = server();
+    let server = server().await;
     let service = service(&server).await;
     let asked = |preference: Preference| SelectRequest { preference: preference.into(), ..SelectRequest::default() };
-    let chosen = during("r1", service.select(asked(Preference::Cheapest))).await.unwrap();
+    let chosen = as_request(Some("r1"), service.select(asked(Preference::Cheapest))).await.unwrap();
     assert_eq!(chosen.model.unwrap().id, "ngram-small");
-    assert_eq!(events(&server), 1);
-    during("r1", service.select(asked(Preference::Cheapest))).await.unwrap();
-    assert_eq!(events(&server), 1, "the same request again");
-    during("r1", service.select(asked(Preference::Fastest))).await.unwrap();
-    assert_eq!(events(&server), 2, "the same operation asks for something else");
+    assert_eq!(events(&server).await, 1);
+    as_request(Some("r1"), service.select(asked(Preference::Cheapest))).await.unwrap();
+    assert_eq!(events(&server).await, 1, "the same request again");
+    as_request(Some("r1"), service.select(asked(Preference::Fastest))).await.unwrap();
+    assert_eq!(events(&server).await, 2, "the same operation asks for something else");
 }
 
 #[tokio::test]
 async fn no_model_is_a_failed_precondition_with_counts() {
-    let server = server();
+    let server = server().await;
     let service = service(&server).await;
     let asked = SelectRequest { capability: "code".to_owned(), ..SelectRequest::default() };
-    let error = during("r1", service.select(asked)).await.unwrap_err();
+    let error = as_request(Some("r1"), service.select(asked)).await.unwrap_err();
     assert_eq!(error.code(), Code::FailedPrecondition);
     assert_eq!(error.message(), "no model fits; excluded: 3 by capability");
     assert_eq!((error.detail("models"), error.detail("excluded_by_capability")), (Some("3"), Some("3")));
     assert_eq!(error.detail("excluded_by_cost"), Some("0"));
-    assert_eq!(events(&server), 0);
+    assert_eq!(events(&server).await, 0);
 }

@@ -4,9 +4,13 @@ use prost::Message as _;
 use proto::quest::v1::{Generated, QuestInfo, QuestState, StoredQuest};
 use proto::rpc::{Code, Error};
 use proto::well_known::Timestamp;
+use sdk::check_id;
 
 use crate::dice::stable_hash;
 use crate::lifecycle::{Move, Refusal, apply, as_of};
+
+/// Characters of an id.
+const MAX_ID: usize = 64;
 
 /// Operations that a quest remembers. One that is repeated after so many others is taken for a new one.
 const REMEMBERED: usize = 16;
@@ -21,8 +25,8 @@ pub(crate) struct Name {
 impl Name {
     /// Checks both ids.
     pub(crate) fn new(player_id: String, quest_id: String) -> Result<Self, Error> {
-        check_id("player", &player_id)?;
-        check_id("quest", &quest_id)?;
+        check_id("player id", &player_id, MAX_ID)?;
+        check_id("quest id", &quest_id, MAX_ID)?;
         Ok(Self { player_id, quest_id })
     }
 
@@ -61,16 +65,8 @@ impl std::fmt::Display for Name {
 
 /// Matches where all quests of the player are kept.
 pub(crate) fn all_keys(player_id: &str) -> Result<String, Error> {
-    check_id("player", player_id)?;
+    check_id("player id", player_id, MAX_ID)?;
     Ok(format!("{player_id}.*"))
-}
-
-fn check_id(whose: &str, id: &str) -> Result<(), Error> {
-    let allowed = |letter: char| letter.is_ascii_alphanumeric() || letter == '_' || letter == '-';
-    if (1..=64).contains(&id.len()) && id.chars().all(allowed) {
-        return Ok(());
-    }
-    Err(Error::invalid(format_args!("{whose} id must be 1 to 64 letters, digits, `_` and `-`")))
 }
 
 /// A quest, and which operations made it what it is.
@@ -125,11 +121,6 @@ impl Kept {
     pub(crate) fn at(mut self, revision: u64) -> Self {
         self.quest.revision = revision;
         self
-    }
-
-    /// Its revision.
-    pub(crate) fn revision(&self) -> u64 {
-        self.quest.revision
     }
 
     /// The quest after the move, or `None` if this operation has made it before.
@@ -219,7 +210,7 @@ mod tests {
     fn what_is_kept_comes_back_with_the_revision_that_it_got() {
         let kept = Kept { quest: quest(QuestState::Active), operations: vec!["a".to_owned(), "b".to_owned()] };
         let back = Kept::decode("p.q1", &kept.encode(), 9).unwrap();
-        assert_eq!(back.revision(), 9);
+        assert_eq!(back.quest.revision, 9);
         assert_eq!(back.operations, kept.operations);
         assert_eq!(back.seen(NOW), QuestInfo { revision: 9, ..kept.quest });
     }

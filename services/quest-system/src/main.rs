@@ -17,14 +17,11 @@ use proto::quest::v1::{
     QuestInfo, QuestServer, QuestState,
 };
 use proto::well_known::Timestamp;
-use sdk::{Bucket, Code, Error, Fleet, WriteError};
+use sdk::{Bucket, Change, Code, Entry, Error, Fleet, WriteError};
 
 use crate::generate::{Wish, check_room, generate};
 use crate::kept::{Kept, Name, all_keys, listed};
 use crate::lifecycle::Move;
-
-/// How often a move is tried while others change the same quest.
-const ATTEMPTS: usize = 8;
 
 /// Bytes of an encoded answer. NATS carries a megabyte; the rest is for headers.
 const MAX_ANSWER: usize = 1000 * 1024;
@@ -129,19 +126,20 @@ impl Service {
     /// Makes a move, or finds that it has been made.
     async fn make(&self, name: &Name, attempted: &Move) -> Result<QuestInfo, Error> {
         let (context, key) = (sdk::context(), name.key());
-        for _ in 0..ATTEMPTS {
-            let now = now();
-            let kept = self.read(name).await?;
-            let Some(next) = kept.moved(attempted, context.operation_id(), now)? else {
-                return Ok(kept.seen(now));
-            };
-            match self.quests.update(&key, next.encode().into(), kept.revision()).await {
-                Ok(revision) => return Ok(next.at(revision).seen(now)),
-                Err(WriteError::Conflict) => {}
-                Err(WriteError::Failed(error)) => return Err(error),
+        let made = self.quests.change(&key, |entry| {
+            let kept = decode(entry.ok_or_else(|| Error::not_found(name))?)?;
+            Ok(match kept.moved(attempted, context.operation_id(), now())? {
+                Some(next) => Change::Write(next.encode().into(), next),
+                None => Change::Keep(kept),
+            })
+        });
+        match made.await {
+            Ok((kept, revision)) => Ok(kept.at(revision).seen(now())),
+            Err(WriteError::Conflict) => {
+                Err(Error::new(Code::Aborted, format!("{name} is being changed by too many others")))
             }
+            Err(WriteError::Failed(error)) => Err(error),
         }
-        Err(Error::new(Code::Aborted, format!("{name} is being changed by too many others")))
     }
 
     async fn read(&self, name: &Name) -> Result<Kept, Error> {
@@ -150,14 +148,18 @@ impl Service {
 
     async fn find(&self, name: &Name) -> Result<Option<Kept>, Error> {
         let entry = self.quests.get(&name.key()).await?;
-        entry.map(|entry| Kept::decode(&entry.key, &entry.value, entry.revision)).transpose()
+        entry.as_ref().map(decode).transpose()
     }
 
     /// All quests of the player, as they are `now`.
     async fn quests_of(&self, player_id: &str, now: Timestamp) -> Result<Vec<QuestInfo>, Error> {
         let entries = self.quests.entries(&all_keys(player_id)?).await?;
-        entries.iter().map(|entry| Ok(Kept::decode(&entry.key, &entry.value, entry.revision)?.seen(now))).collect()
+        entries.iter().map(|entry| Ok(decode(entry)?.seen(now))).collect()
     }
+}
+
+fn decode(entry: &Entry) -> Result<Kept, Error> {
+    Kept::decode(&entry.key, &entry.value, entry.revision)
 }
 
 fn now() -> Timestamp {

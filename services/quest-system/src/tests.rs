@@ -1,74 +1,27 @@
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
-use std::time::Duration;
-
 use futures::future::join_all;
-use sdk::testing::NatsServer;
-use sdk::{Context, Incoming, Settings};
-use serde_json::json;
+use proto::quest::v1::Generated;
+use sdk::Event as _;
+use sdk::testing::{NatsServer, as_request};
 
 use super::*;
 
-/// Asks JetStream itself for what no service may: streams and buckets are natsctl's.
-fn jetstream(server: &NatsServer, what: &str, request: &serde_json::Value) -> serde_json::Value {
-    let mut socket = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    let request = request.to_string();
-    let length = request.len();
-    write!(
-        socket,
-        "CONNECT {{\"verbose\":false}}\r\nSUB answer 1\r\nPUB $JS.API.STREAM.{what} answer {length}\r\n{request}\r\n"
-    )
-    .unwrap();
-    let mut lines = BufReader::new(socket);
-    loop {
-        let mut line = String::new();
-        assert!(lines.read_line(&mut line).unwrap() > 0, "the server hung up");
-        if line.starts_with("MSG ") {
-            let length = line.split_whitespace().last().unwrap().parse().unwrap();
-            let mut answer = vec![0; length];
-            lines.read_exact(&mut answer).unwrap();
-            let answer: serde_json::Value = serde_json::from_slice(&answer).unwrap();
-            assert!(answer.get("error").is_none(), "{what}: {answer}");
-            return answer;
-        }
-    }
+async fn create_events(server: &NatsServer) {
+    server.stream("EVENTS", &[Generated::SUBJECT]).await;
 }
 
-fn create_events(server: &NatsServer) {
-    let stream = json!({
-        "name": "EVENTS", "subjects": ["evt.quest.generated.v1"], "storage": "memory",
-        "duplicate_window": 120_000_000_000_u64
-    });
-    jetstream(server, "CREATE.EVENTS", &stream);
+async fn events(server: &NatsServer) -> usize {
+    server.stored("EVENTS").await.len()
 }
 
-fn events(server: &NatsServer) -> u64 {
-    let info = jetstream(server, "INFO.EVENTS", &json!({}));
-    info["state"]["messages"].as_u64().unwrap()
-}
-
-fn server() -> NatsServer {
+async fn server() -> NatsServer {
     let server = NatsServer::start();
-    let bucket = json!({
-        "name": "KV_quests", "subjects": ["$KV.quests.>"], "storage": "memory", "max_msgs_per_subject": 1,
-        "discard": "new", "allow_rollup_hdrs": true, "deny_delete": true, "allow_direct": true
-    });
-    jetstream(&server, "CREATE.KV_quests", &bucket);
-    create_events(&server);
+    server.bucket("quests", 1).await;
+    create_events(&server).await;
     server
 }
 
 async fn service(server: &NatsServer) -> Service {
-    let settings = Settings::for_service("quest-system", server.link());
-    let fleet = Fleet::connect(settings).await.unwrap();
-    Service::new(fleet).await.unwrap().0
-}
-
-/// Runs it as a request with this idempotency key, or as a new request.
-async fn as_request<T>(idempotency_key: Option<&str>, handling: impl Future<Output = T>) -> T {
-    let request = Incoming { traceparent: None, request_id: None, idempotency_key, timeout: Duration::from_secs(10) };
-    Context::incoming(request).scope(handling).await
+    Service::new(server.fleet("quest-system").await).await.unwrap().0
 }
 
 /// The service as player `p1` sees it.
@@ -134,7 +87,7 @@ fn progress(quest: &QuestInfo, objective: usize, amount: u32) -> Move {
 
 #[tokio::test]
 async fn a_quest_is_made_accepted_advanced_and_completed() {
-    let server = server();
+    let server = server().await;
     let service = service(&server).await;
     let offered = service.generated(None, 1).await.unwrap();
     let id = offered.id.as_str();
@@ -159,12 +112,12 @@ async fn a_quest_is_made_accepted_advanced_and_completed() {
 
     let error = service.made(None, id, Move::Abandon).await.unwrap_err();
     assert_eq!(error.code(), Code::FailedPrecondition);
-    assert_eq!(events(&server), 1);
+    assert_eq!(events(&server).await, 1);
 }
 
 #[tokio::test]
 async fn a_repeated_generation_gives_the_same_quest_and_one_event() {
-    let server = server();
+    let server = server().await;
     let service = service(&server).await;
     let first = service.generated(Some("k"), 1).await.unwrap();
     assert_eq!(service.generated(Some("k"), 1).await.unwrap(), first);
@@ -173,12 +126,12 @@ async fn a_repeated_generation_gives_the_same_quest_and_one_event() {
 
     let other = service.generated(None, 1).await.unwrap();
     assert_ne!(other.id, first.id);
-    assert_eq!(events(&server), 2);
+    assert_eq!(events(&server).await, 2);
 }
 
 #[tokio::test]
 async fn concurrent_repetitions_make_one_quest() {
-    let server = server();
+    let server = server().await;
     let services = [service(&server).await, service(&server).await];
     let quests = join_all((0..10).map(|number| services[number % 2].generated(Some("k"), 1))).await;
     let first = quests[0].clone().unwrap();
@@ -186,26 +139,26 @@ async fn concurrent_repetitions_make_one_quest() {
         assert_eq!(quest.unwrap(), first);
     }
     assert_eq!(services[0].ids(QuestState::Unspecified).await, [first.id]);
-    assert_eq!(events(&server), 1);
+    assert_eq!(events(&server).await, 1);
 }
 
 #[tokio::test]
 async fn an_event_that_was_not_published_is_published_by_the_repetition() {
-    let server = server();
+    let server = server().await;
     let service = service(&server).await;
-    jetstream(&server, "DELETE.EVENTS", &json!({}));
+    server.delete_stream("EVENTS").await;
     let error = service.generated(Some("k"), 1).await.unwrap_err();
     assert_eq!(error.code(), Code::Unavailable);
 
-    create_events(&server);
+    create_events(&server).await;
     let quest = service.generated(Some("k"), 1).await.unwrap();
     assert_eq!(service.ids(QuestState::Offered).await, [quest.id]);
-    assert_eq!(events(&server), 1);
+    assert_eq!(events(&server).await, 1);
 }
 
 #[tokio::test]
 async fn a_repeated_move_counts_once() {
-    let server = server();
+    let server = server().await;
     let service = service(&server).await;
     let quest = service.generated(None, 1).await.unwrap();
     for _ in 0..2 {
@@ -220,7 +173,7 @@ async fn a_repeated_move_counts_once() {
 
 #[tokio::test]
 async fn concurrent_progress_is_all_counted() {
-    let server = server();
+    let server = server().await;
     let services = [service(&server).await, service(&server).await];
     let mut quest = services[0].generated(None, 0).await.unwrap();
     for seed in 1..20 {
@@ -240,7 +193,7 @@ async fn concurrent_progress_is_all_counted() {
 
 #[tokio::test]
 async fn a_player_has_twenty_open_quests_at_most() {
-    let server = server();
+    let server = server().await;
     let service = service(&server).await;
     let mut pairs = std::collections::BTreeSet::new();
     for seed in 0..20 {
@@ -258,12 +211,12 @@ async fn a_player_has_twenty_open_quests_at_most() {
     assert_eq!((all.len(), &all[0]), (21, &newest.id));
     assert_eq!(service.ids(QuestState::Offered).await.len(), 20);
     assert_eq!(service.ids(QuestState::Abandoned).await, [first.id]);
-    assert_eq!(events(&server), 21);
+    assert_eq!(events(&server).await, 21);
 }
 
 #[tokio::test]
 async fn a_quest_expires_while_nobody_looks() {
-    let server = server();
+    let server = server().await;
     let service = service(&server).await;
     let quest = service.generated(None, 1).await.unwrap();
     let late =
@@ -280,7 +233,7 @@ async fn a_quest_expires_while_nobody_looks() {
 
 #[tokio::test]
 async fn what_does_not_exist_is_not_found() {
-    let server = server();
+    let server = server().await;
     let service = service(&server).await;
     assert_eq!(service.got("q1").await.unwrap_err().code(), Code::NotFound);
     let error = service.made(None, "q1", Move::Accept).await.unwrap_err();
