@@ -9,14 +9,12 @@ mod ngram;
 mod stop;
 mod tokens;
 
-use std::hash::{DefaultHasher, Hasher as _};
 use std::sync::Arc;
 use std::time::Instant;
 
 use backend::Backends;
 use engine::Engine;
 use futures::{FutureExt as _, StreamExt as _};
-use prost::Message;
 use proto::ai::llm::v1::{
     FinishReason, Generated, InferRequest, InferResponse, InferStreamRequest, InferStreamResponse, Llm, LlmServer,
 };
@@ -42,7 +40,7 @@ impl Llm for Service {
     async fn infer(&self, mut request: InferRequest) -> Result<InferResponse, Error> {
         let started = Instant::now();
         request.meta = None;
-        let digest = digest(&request);
+        let digest = sdk::digest(&request);
         let response = self.engine.infer(request).await?;
         let generated = Generated {
             meta: None,
@@ -51,22 +49,22 @@ impl Llm for Service {
             usage: response.usage,
             duration_ms: since(started),
         };
-        self.events.announce(digest, generated).await;
+        self.events.announce(&digest, generated).await;
         Ok(response)
     }
 
     async fn infer_stream(&self, mut request: InferStreamRequest) -> Result<Stream<InferStreamResponse>, Error> {
         let started = Instant::now();
         request.meta = None;
-        let digest = digest(&request);
+        let digest = sdk::digest(&request);
         let events = Arc::clone(&self.events);
         let stream = self.engine.infer_stream(request).await?;
         let announced = stream.then(move |item| {
             let generated = item.as_ref().ok().and_then(|last| ended(last, started));
-            let events = Arc::clone(&events);
+            let (events, digest) = (Arc::clone(&events), digest.clone());
             async move {
                 if let Some(generated) = generated {
-                    events.announce(digest, generated).await;
+                    events.announce(&digest, generated).await;
                 }
                 item
             }
@@ -90,19 +88,14 @@ fn since(started: Instant) -> u32 {
     u32::try_from(started.elapsed().as_millis()).unwrap_or(u32::MAX)
 }
 
-/// Tells the requests of one operation apart: it may generate many texts.
-fn digest(request: &impl Message) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    hasher.write(&request.encode_to_vec());
-    hasher.finish()
-}
-
 struct Events(Fleet);
 
 impl Events {
-    /// A text that was generated, and perhaps paid for, is delivered even if the event about it cannot be stored.
-    async fn announce(&self, digest: u64, generated: Generated) {
-        let id = format!("{}/{}/{digest:016x}", sdk::context().operation_id(), Generated::SUBJECT);
+    /// One event for each request of an operation. What was asked tells them apart: two texts may be as long as each other, and the
+    /// same text takes another time when it is generated again. A text that was generated, and perhaps paid for, is delivered even
+    /// if the event about it cannot be stored.
+    async fn announce(&self, digest: &str, generated: Generated) {
+        let id = format!("{}/{}/{digest}", sdk::context().operation_id(), Generated::SUBJECT);
         if let Err(error) = self.0.publish_as(&id, generated).boxed().await {
             tracing::warn!(%error, "a text was generated, but its event is lost");
         }

@@ -4,13 +4,11 @@ mod problem;
 mod search;
 mod states;
 
-use std::hash::{DefaultHasher, Hasher as _};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use problem::{Goal, Problem};
-use prost::Message as _;
 use proto::npc::behavior::v1::{Behavior, BehaviorServer, PlanRequest, PlanResponse, Planned};
-use sdk::{Code, Error, Event as _, Fleet};
+use sdk::{Code, Error, Fleet};
 use search::{Failure, Plan, Search};
 
 /// How much a search may do before the worker's other requests get their turn, in actions tried: about 0.2 ms.
@@ -35,22 +33,13 @@ impl Service {
 }
 
 impl Behavior for Service {
-    async fn plan(&self, mut request: PlanRequest) -> Result<PlanResponse, Error> {
+    async fn plan(&self, request: PlanRequest) -> Result<PlanResponse, Error> {
         let goal = Problem::parse(&request).map_err(Error::invalid)?;
         let plan = find(goal, request.node_limit, &self.held).await?;
-        request.meta = None;
-        let event_id = format!("{}/{}/{:016x}", sdk::context().operation_id(), Planned::SUBJECT, digest(&request));
         let planned = Planned { meta: None, npc_id: request.npc_id, steps: plan.steps.clone(), cost: plan.cost };
-        self.fleet.publish_as(&event_id, planned).await?;
+        self.fleet.publish(planned).await?;
         Ok(PlanResponse { error: None, steps: plan.steps, cost: plan.cost, nodes_expanded: plan.nodes_expanded })
     }
-}
-
-/// Tells the requests of one operation apart: it may plan for many characters.
-fn digest(request: &PlanRequest) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    hasher.write(&request.encode_to_vec());
-    hasher.finish()
 }
 
 /// Searches in slices on the worker's own thread. A thread pool would not be quicker, as the workers already are as many as the

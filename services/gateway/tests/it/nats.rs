@@ -9,7 +9,7 @@ use futures::StreamExt as _;
 use gateway::{Gateway, Limits, Metrics};
 use proto::ai::llm::v1::{InferRequest, InferResponse, InferStreamRequest, InferStreamResponse, Llm, LlmServer};
 use sdk::testing::NatsServer;
-use sdk::{Error, Fleet, Settings, Stop, Stream};
+use sdk::{Error, Stop, Stream};
 use serde_json::json;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -88,7 +88,7 @@ struct System {
 impl System {
     async fn without_worker() -> Self {
         let nats = NatsServer::start();
-        let fleet = Fleet::connect(Settings::for_service("gateway", nats.link())).await.unwrap();
+        let fleet = nats.fleet("gateway").await;
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let gateway = Arc::new(Gateway::new(fleet, Limits::default(), Metrics::default()).unwrap());
@@ -102,7 +102,7 @@ impl System {
         let mut system = Self::without_worker().await;
         let (dropped, gone) = oneshot::channel();
         let echo = Echo { dropped: Mutex::new(Some(dropped)) };
-        let fleet = Fleet::connect(Settings::for_service("ai-integration", system.nats.link())).await.unwrap();
+        let fleet = system.nats.fleet("ai-integration").await;
         let (order, stop) = Stop::new();
         let worker = tokio::spawn(async move { sdk::serve(&fleet, LlmServer(echo), stop).await.unwrap() });
         system.worker = Some((worker, order));
