@@ -14,13 +14,11 @@ use proto::state::manager::v1::{
     BatchGetRequest, BatchGetResponse, GetRequest, GetResponse, HistoryRequest, HistoryResponse, Record, StateManager,
     StateManagerServer, UpdateRequest, UpdateResponse,
 };
-use sdk::{Bucket, Error, Fleet, WriteError};
+use sdk::{Bucket, Change, Entry, Error, Fleet, WriteError};
 
 use crate::record::{Kind, Name, Revision, sendable};
 use crate::update::{Decision, Update};
 
-/// How often an update is tried while others change the same record.
-const ATTEMPTS: usize = 32;
 const MAX_KEYS: usize = 100;
 const MAX_HISTORY: u32 = 64;
 const DEFAULT_HISTORY: u32 = 10;
@@ -91,32 +89,28 @@ impl Service {
 
     /// Makes the change, or finds that it has been made.
     async fn write(&self, update: &Update) -> Result<Revision, Error> {
+        let name = &update.name;
         let mut seen = 0;
-        for _ in 0..ATTEMPTS {
-            let current = self.read(&update.name).await?;
-            seen = match update.decide(current, SystemTime::now().into())? {
-                Decision::Done(current) => return Ok(current),
-                Decision::DoneBefore(current) => {
-                    let mut revisions = self.revisions(&update.name).await?.into_iter();
-                    return Ok(revisions.find(|revision| update.wrote(revision)).unwrap_or(current));
-                }
-                Decision::Conflict { current } => return Err(update.conflict(current)),
-                Decision::Write(next) => match self.replace(&next).await {
-                    Ok(number) => return Ok(Revision { number, ..next }),
-                    Err(WriteError::Conflict) => next.replaced,
-                    Err(WriteError::Failed(error)) => return Err(error),
-                },
-            };
+        let changed = self.bucket(name).change(&name.id, |entry| {
+            seen = entry.map_or(0, |entry| entry.revision);
+            let current = entry.map(|entry| decode(name, entry)).transpose()?;
+            match update.decide(current, SystemTime::now().into())? {
+                Decision::Done(current) => Ok(Change::Keep(current)),
+                Decision::Write(next) => Ok(Change::Write(next.encode().into(), next)),
+                Decision::Conflict { current } => Err(update.conflict(current)),
+            }
+        });
+        let written = match changed.await {
+            Ok((revision, number)) => Revision { number, ..revision },
+            Err(WriteError::Conflict) => return Err(update.conflict(seen)),
+            Err(WriteError::Failed(error)) => return Err(error),
+        };
+        if update.wrote(&written) {
+            return Ok(written);
         }
-        Err(update.conflict(seen))
-    }
-
-    async fn replace(&self, next: &Revision) -> Result<u64, WriteError> {
-        let bucket = self.bucket(&next.name);
-        match next.replaced {
-            0 => bucket.create(&next.name.id, next.encode().into()).await,
-            replaced => bucket.update(&next.name.id, next.encode().into(), replaced).await,
-        }
+        // An earlier revision is this update's doing. It is what was answered then, if it is still kept.
+        let mut earlier = self.revisions(name).await?.into_iter();
+        Ok(earlier.find(|revision| update.wrote(revision)).unwrap_or(written))
     }
 
     /// Publishes the revision's event. Its id makes it one event, however often this is called.
@@ -138,13 +132,13 @@ impl Service {
 
     async fn read(&self, name: &Name) -> Result<Option<Revision>, Error> {
         let entry = self.bucket(name).get(&name.id).await?;
-        entry.map(|entry| Revision::decode(name, &entry.value, entry.revision)).transpose()
+        entry.as_ref().map(|entry| decode(name, entry)).transpose()
     }
 
     /// Every revision that is kept, the newest first.
     async fn revisions(&self, name: &Name) -> Result<Vec<Revision>, Error> {
         let entries = self.bucket(name).history(&name.id).await?;
-        entries.iter().map(|entry| Revision::decode(name, &entry.value, entry.revision)).collect()
+        entries.iter().map(|entry| decode(name, entry)).collect()
     }
 
     fn bucket(&self, name: &Name) -> &Bucket {
@@ -153,6 +147,10 @@ impl Service {
             Kind::Player => &self.players,
         }
     }
+}
+
+fn decode(name: &Name, entry: &Entry) -> Result<Revision, Error> {
+    Revision::decode(name, &entry.value, entry.revision)
 }
 
 #[cfg(test)]

@@ -5,9 +5,13 @@ use proto::rpc::{Code, Error};
 use proto::state::manager::v1 as wire;
 use proto::state::{entity, player};
 use proto::well_known::{Struct, Timestamp};
+use sdk::check_id;
 
 /// Bytes of an encoded answer. NATS carries a megabyte; the rest is for headers.
 const MAX_ANSWER: usize = 1000 * 1024;
+
+/// Characters of an id.
+const MAX_ID: usize = 128;
 
 /// What a record is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,10 +47,7 @@ impl TryFrom<wire::Key> for Name {
             Ok(wire::Kind::Unspecified) => return Err(Error::invalid("kind of the key is missing")),
             Err(_) => return Err(Error::invalid(format_args!("kind {} is unknown", key.kind))),
         };
-        let allowed = |letter: char| letter.is_ascii_alphanumeric() || letter == '_' || letter == '-';
-        if !(1..=128).contains(&key.id.len()) || !key.id.chars().all(allowed) {
-            return Err(Error::invalid("id must be 1 to 128 letters, digits, `_` and `-`"));
-        }
+        check_id("id", &key.id, MAX_ID)?;
         Ok(Self { kind, id: key.id })
     }
 }
@@ -93,17 +94,17 @@ pub(crate) struct Revision {
 }
 
 impl Revision {
-    /// What is kept. It cannot hold its own number, which the bucket assigns: in its place stands the number that it
-    /// replaced. The operations' names share a field, separated by spaces.
+    /// What is kept: all but its name, which is its key, and its number, which the bucket assigns.
     pub(crate) fn encode(&self) -> Vec<u8> {
         wire::StoredRecord {
             record: Some(wire::Record {
                 key: None,
                 data: Some(self.data.clone()),
-                revision: self.replaced,
+                revision: 0,
                 updated_at: Some(self.updated_at),
             }),
-            written_by: self.operations.join(" "),
+            written_by: self.operations.clone(),
+            replaced_revision: self.replaced,
         }
         .encode_to_vec()
     }
@@ -117,8 +118,8 @@ impl Revision {
             name: name.clone(),
             data: record.data.unwrap_or_default(),
             updated_at: record.updated_at.unwrap_or_default(),
-            operations: stored.written_by.split_whitespace().map(str::to_owned).collect(),
-            replaced: record.revision,
+            operations: stored.written_by,
+            replaced: stored.replaced_revision,
             number,
         })
     }

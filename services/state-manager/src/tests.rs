@@ -1,72 +1,32 @@
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
-use std::time::Duration;
-
 use futures::future::join_all;
 use proto::state::manager::v1::{FieldPatch, FieldPatches, Key, Kind as WireKind, update_request};
-use sdk::testing::NatsServer;
-use sdk::{Code, Context, Incoming, Settings};
+use proto::state::{entity, player};
+use sdk::testing::{NatsServer, as_request};
+use sdk::{Code, Event as _};
 use serde_json::json;
 
 use super::*;
 use crate::testing::{object, value};
 
-/// Asks JetStream itself for what no service may: streams and buckets are natsctl's.
-fn jetstream(server: &NatsServer, what: &str, request: &serde_json::Value) -> serde_json::Value {
-    let mut socket = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    let request = request.to_string();
-    let length = request.len();
-    write!(
-        socket,
-        "CONNECT {{\"verbose\":false}}\r\nSUB answer 1\r\nPUB $JS.API.STREAM.{what} answer {length}\r\n{request}\r\n"
-    )
-    .unwrap();
-    let mut lines = BufReader::new(socket);
-    loop {
-        let mut line = String::new();
-        assert!(lines.read_line(&mut line).unwrap() > 0, "the server hung up");
-        if line.starts_with("MSG ") {
-            let length = line.split_whitespace().last().unwrap().parse().unwrap();
-            let mut answer = vec![0; length];
-            lines.read_exact(&mut answer).unwrap();
-            let answer: serde_json::Value = serde_json::from_slice(&answer).unwrap();
-            assert!(answer.get("error").is_none(), "{what}: {answer}");
-            return answer;
-        }
-    }
+async fn create_events(server: &NatsServer) {
+    server.stream("EVENTS", &[entity::v1::Updated::SUBJECT, player::v1::Updated::SUBJECT]).await;
 }
 
-fn create_events(server: &NatsServer) {
-    let subjects = ["evt.state.entity.updated.v1", "evt.state.player.updated.v1"];
-    let stream =
-        json!({"name": "EVENTS", "subjects": subjects, "storage": "memory", "duplicate_window": 120_000_000_000_u64});
-    jetstream(server, "CREATE.EVENTS", &stream);
+async fn events(server: &NatsServer) -> usize {
+    server.stored("EVENTS").await.len()
 }
 
-fn events(server: &NatsServer) -> u64 {
-    let info = jetstream(server, "INFO.EVENTS", &json!({}));
-    info["state"]["messages"].as_u64().unwrap()
-}
-
-fn server() -> NatsServer {
+async fn server() -> NatsServer {
     let server = NatsServer::start();
-    for bucket in ["entities", "players"] {
-        let stream = json!({
-            "name": format!("KV_{bucket}"), "subjects": [format!("$KV.{bucket}.>")], "storage": "memory",
-            "max_msgs_per_subject": 64, "discard": "new", "allow_rollup_hdrs": true, "deny_delete": true,
-            "allow_direct": true
-        });
-        jetstream(&server, &format!("CREATE.KV_{bucket}"), &stream);
+    for kind in [Kind::Entity, Kind::Player] {
+        server.bucket(kind.bucket(), MAX_HISTORY.into()).await;
     }
-    create_events(&server);
+    create_events(&server).await;
     server
 }
 
 async fn service(server: &NatsServer) -> Service {
-    let settings = Settings::for_service("state-manager", server.link());
-    let fleet = Fleet::connect(settings).await.unwrap();
-    Service::new(fleet).await.unwrap().0
+    Service::new(server.fleet("state-manager").await).await.unwrap().0
 }
 
 fn key(id: &str) -> Option<Key> {
@@ -80,12 +40,6 @@ fn merge(id: &str, expected_revision: Option<u64>, patch: serde_json::Value) -> 
         change: Some(update_request::Change::Merge(object(patch))),
         ..UpdateRequest::default()
     }
-}
-
-/// Runs it as a request with this idempotency key, or as a new request.
-async fn as_request<T>(idempotency_key: Option<&str>, handling: impl Future<Output = T>) -> T {
-    let request = Incoming { traceparent: None, request_id: None, idempotency_key, timeout: Duration::from_secs(10) };
-    Context::incoming(request).scope(handling).await
 }
 
 impl Service {
@@ -102,7 +56,7 @@ impl Service {
 
 #[tokio::test]
 async fn updates_are_read_back_with_their_history() {
-    let server = server();
+    let server = server().await;
     let service = service(&server).await;
     assert_eq!(service.got("p1").await.unwrap_err().code(), Code::NotFound);
 
@@ -122,12 +76,12 @@ async fn updates_are_read_back_with_their_history() {
     assert_eq!(history(0).await.unwrap().records, [second.clone(), first.clone()]);
     assert_eq!(history(1).await.unwrap().records, [second]);
     assert_eq!(history(65).await.unwrap_err().code(), Code::InvalidArgument);
-    assert_eq!(events(&server), 2);
+    assert_eq!(events(&server).await, 2);
 }
 
 #[tokio::test]
 async fn a_batch_keeps_its_order_and_names_what_is_missing() {
-    let server = server();
+    let server = server().await;
     let service = service(&server).await;
     for id in ["b", "a"] {
         service.updated(None, merge(id, None, json!({ "id": id }))).await.unwrap();
@@ -150,7 +104,7 @@ async fn a_batch_keeps_its_order_and_names_what_is_missing() {
 
 #[tokio::test]
 async fn an_unexpected_revision_is_refused_with_the_current_one() {
-    let server = server();
+    let server = server().await;
     let service = service(&server).await;
     let current = service.updated(None, merge("p1", None, json!({"hp": 1}))).await.unwrap().revision;
     for expected in [0, current - 1, current + 1] {
@@ -161,12 +115,12 @@ async fn an_unexpected_revision_is_refused_with_the_current_one() {
     let error = service.updated(None, merge("p2", Some(9), json!({}))).await.unwrap_err();
     assert_eq!((error.code(), error.detail("current_revision")), (Code::Aborted, Some("0")));
     assert_eq!(service.got("p1").await.unwrap().revision, current);
-    assert_eq!(events(&server), 1);
+    assert_eq!(events(&server).await, 1);
 }
 
 #[tokio::test]
 async fn a_repeated_update_changes_the_record_once() {
-    let server = server();
+    let server = server().await;
     let service = service(&server).await;
     let request = || merge("p1", Some(0), json!({"hp": 1}));
     let first = service.updated(Some("k1"), request()).await.unwrap();
@@ -183,27 +137,27 @@ async fn a_repeated_update_changes_the_record_once() {
     let fourth = service.updated(None, merge("p1", None, json!({"mp": 2}))).await.unwrap();
     assert_eq!(service.updated(Some("k2"), request()).await.unwrap(), third);
     assert_eq!(service.got("p1").await.unwrap(), fourth);
-    assert_eq!(events(&server), 4);
+    assert_eq!(events(&server).await, 4);
 }
 
 #[tokio::test]
 async fn an_event_that_was_not_published_is_published_by_the_repetition() {
-    let server = server();
+    let server = server().await;
     let service = service(&server).await;
-    jetstream(&server, "DELETE.EVENTS", &json!({}));
+    server.delete_stream("EVENTS").await;
     let request = || merge("p1", Some(0), json!({"hp": 1}));
     let error = service.updated(Some("k"), request()).await.unwrap_err();
     assert_eq!(error.code(), Code::Unavailable);
 
-    create_events(&server);
+    create_events(&server).await;
     let written = service.got("p1").await.unwrap();
     assert_eq!(service.updated(Some("k"), request()).await.unwrap(), written);
-    assert_eq!(events(&server), 1);
+    assert_eq!(events(&server).await, 1);
 }
 
 #[tokio::test]
 async fn concurrent_updates_are_all_made_and_announced_once() {
-    let server = server();
+    let server = server().await;
     let services = [service(&server).await, service(&server).await];
     let updates = (0..24).map(|number| {
         let request = merge("p1", None, json!({ format!("field{number}"): number }));
@@ -214,12 +168,12 @@ async fn concurrent_updates_are_all_made_and_announced_once() {
     revisions.dedup();
     assert_eq!(revisions.len(), 24);
     assert_eq!(services[0].got("p1").await.unwrap().data.unwrap().fields.len(), 24);
-    assert_eq!(events(&server), 24);
+    assert_eq!(events(&server).await, 24);
 }
 
 #[tokio::test]
 async fn of_concurrent_claims_one_wins() {
-    let server = server();
+    let server = server().await;
     let service = service(&server).await;
     let claims = (0..8).map(|number| service.updated(None, merge("p1", Some(0), json!({ "owner": number }))));
     let results = join_all(claims).await;
@@ -227,5 +181,5 @@ async fn of_concurrent_claims_one_wins() {
     for error in results.into_iter().filter_map(Result::err) {
         assert_eq!(error.code(), Code::Aborted);
     }
-    assert_eq!(events(&server), 1);
+    assert_eq!(events(&server).await, 1);
 }

@@ -27,10 +27,8 @@ pub(crate) struct Update {
 /// What to do next about an update.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Decision {
-    /// The record is this update's doing already.
+    /// The change is made already, by this revision or an earlier one.
     Done(Revision),
-    /// An earlier revision of the record is this update's doing.
-    DoneBefore(Revision),
     /// Write this in the place of what was read.
     Write(Revision),
     /// The record is at `current`, not where the caller expects it.
@@ -65,8 +63,7 @@ impl Update {
     pub(crate) fn decide(&self, current: Option<Revision>, now: Timestamp) -> Result<Decision, Error> {
         let number = current.as_ref().map_or(0, |current| current.number);
         Ok(match (self.expected, current) {
-            (_, Some(current)) if self.wrote(&current) => Decision::Done(current),
-            (_, Some(current)) if current.operations.contains(&self.operation) => Decision::DoneBefore(current),
+            (_, Some(current)) if current.operations.contains(&self.operation) => Decision::Done(current),
             (Some(expected), _) if expected != number => Decision::Conflict { current: number },
             (_, current) => {
                 let (data, earlier) = current.map(|it| (it.data, it.operations)).unwrap_or_default();

@@ -141,7 +141,7 @@ fn the_deepest_record_can_be_read_wherever_it_goes() {
     fn readable<M: prost::Message + Default + PartialEq + std::fmt::Debug>(message: &M) {
         assert_eq!(&M::decode(message.encode_to_vec().as_slice()).unwrap(), message);
     }
-    readable(&StoredRecord { record: Some(record.clone()), written_by: String::new() });
+    readable(&StoredRecord { record: Some(record.clone()), ..StoredRecord::default() });
     readable(&UpdateRequest {
         change: Some(update_request::Change::Merge(deepest.clone())),
         ..UpdateRequest::default()
