@@ -94,6 +94,9 @@ fn worker(variant: &str, link: LinkSettings) {
 /// Prints requests per second, median and 99th percentile in microseconds.
 fn caller(variant: &str, concurrency: usize, seconds: usize, link: LinkSettings) {
     let time = Duration::from_secs(seconds as u64);
+    if variant != "raw" {
+        current_thread().block_on(worker_is_there(&link));
+    }
     let mut latencies = match variant {
         "sdk" => current_thread().block_on(async {
             let fleet = Fleet::connect(Settings::for_service("caller", link)).await.expect("NATS");
@@ -121,6 +124,12 @@ fn caller(variant: &str, concurrency: usize, seconds: usize, link: LinkSettings)
     println!("{} {} {}", latencies.len() as f64 / time.as_secs_f64(), at(0.5), at(0.99));
 }
 
+/// Asked with the stock client: the SDK's circuit breaker would take a worker that is not there yet for a failed one.
+async fn worker_is_there(link: &LinkSettings) {
+    let client = stock(link).await;
+    while client.request("svc.ai.llm.v1.infer", Bytes::new()).await.is_err() {}
+}
+
 async fn stock(link: &LinkSettings) -> async_nats::Client {
     let mut options = async_nats::ConnectOptions::new();
     if let (Some(authority), Some((certificate, key)), Some((user, password))) =
@@ -144,7 +153,6 @@ async fn drive<F: Future<Output = bool> + Send + 'static>(
     time: Duration,
     call: impl Fn() -> F + Clone + Send + 'static,
 ) -> Vec<u32> {
-    while !call().await {}
     let warm = Instant::now() + Duration::from_millis(300);
     let end = warm + time;
     let loops: Vec<_> = (0..concurrency)

@@ -1,6 +1,5 @@
 //! The circuit breaker: after failures in a row, a destination is left alone for a while, then tried carefully.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,16 +14,6 @@ const OPENS_AFTER: u32 = 5;
 const HALF_OPEN_AFTER: Duration = Duration::from_secs(60);
 /// Successes in a row that close it again.
 const CLOSES_AFTER: u32 = 2;
-
-/// The breakers of one connection, one for each destination package.
-#[derive(Debug, Default)]
-pub(crate) struct Breakers(Mutex<HashMap<&'static str, Arc<Breaker>>>);
-
-impl Breakers {
-    pub(crate) fn of(&self, destination: &'static str) -> Arc<Breaker> {
-        Arc::clone(lock(&self.0).entry(destination).or_default())
-    }
-}
 
 /// The breaker of one destination.
 #[derive(Debug, Default)]

@@ -12,7 +12,6 @@ use tokio::time::Instant;
 use crate::context::{self, Context};
 use crate::fleet::Fleet;
 use crate::link::Link;
-use crate::metrics::Calls;
 use crate::{reason, stream, wire};
 
 /// An idempotent call is sent this often at most.
@@ -30,12 +29,13 @@ impl Transport for Fleet {
     fn streaming<'a>(&'a self, method: &'static Method, request: Bytes) -> BoxFuture<'a, Result<Stream<Bytes>, Error>> {
         Box::pin(async move {
             let context = current(self);
-            let pass = self.breakers().of(method.package).enter(method.package)?;
+            let destination = self.destinations().of(method);
+            let pass = destination.breaker.enter(method.package)?;
             let link = self.link();
-            let payload = wire::with_meta(&request, context.meta(context.remaining()));
+            let payload = context.with_meta(&request, context.remaining());
             let opened = stream::open(&link, method, payload, headers(&context), context.deadline()).await;
             pass.settle(&opened);
-            Calls::count(method.subject, opened.as_ref().err());
+            destination.count(&opened);
             opened
         })
     }
@@ -43,18 +43,19 @@ impl Transport for Fleet {
 
 async fn call(fleet: &Fleet, method: &'static Method, request: Bytes) -> Result<Bytes, Error> {
     let context = current(fleet);
-    let breaker = fleet.breakers().of(method.package);
+    let destination = fleet.destinations().of(method);
     let attempts = if method.idempotent { ATTEMPTS } else { 1 };
     let mut delay = FIRST_DELAY;
     for attempt in 1.. {
-        let pass = breaker.enter(method.package)?;
+        let pass = destination.breaker.enter(method.package)?;
         let attempts_left = attempts + 1 - attempt;
+        let now = Instant::now();
         // An attempt that can be repeated leaves time for the repetition.
-        let patience = context.remaining() / attempts_left;
-        let payload = wire::with_meta(&request, context.meta(patience));
-        let result = attempt_once(&fleet.link(), method, payload, headers(&context), Instant::now() + patience).await;
+        let patience = context.deadline().saturating_duration_since(now) / attempts_left;
+        let payload = context.with_meta(&request, patience);
+        let result = attempt_once(&fleet.link(), method, payload, headers(&context), now + patience).await;
         pass.settle(&result);
-        Calls::count(method.subject, result.as_ref().err());
+        destination.count(&result);
         match result {
             Err(error) if attempts_left > 1 && is_transient(&error) => {
                 // Half of the delay is jitter, so that callers that failed together do not come back together.

@@ -1,12 +1,13 @@
 //! Who asked, in which trace, until when: carried from the request that is being handled to every call it makes.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use proto::common::v1::Meta;
-use proto::well_known::Timestamp;
 use tokio::time::Instant;
+
+use crate::wire::{self, ReceivedMeta, SentMeta};
 
 tokio::task_local! {
     static CURRENT: Context;
@@ -71,15 +72,17 @@ impl Context {
     }
 
     /// The context of a request that came over NATS.
-    pub(crate) fn received(meta: Meta, traceparent: Option<&str>, at: Instant) -> Self {
+    pub(crate) fn received(meta: ReceivedMeta, traceparent: Option<&str>, at: Instant) -> Self {
         let timeout = match meta.timeout_ms {
             0 => DEFAULT_TIMEOUT,
             milliseconds => Duration::from_millis(milliseconds.into()),
         };
-        let (trace_id, sampled) = traceparent
-            .and_then(parse_traceparent)
-            .or_else(|| Some((u128::from_str_radix(&meta.trace_id, 16).ok().filter(|id| *id != 0)?, true)))
-            .unwrap_or_else(|| (nonzero(), true));
+        let in_meta = || {
+            let digits = std::str::from_utf8(&meta.trace_id).ok()?;
+            u128::from_str_radix(digits, 16).ok().filter(|id| *id != 0)
+        };
+        let (trace_id, sampled) =
+            traceparent.and_then(parse_traceparent).unwrap_or_else(|| (in_meta().unwrap_or_else(nonzero), true));
         let request_id = if meta.request_id.is_empty() { hex(fastrand::u128(..)) } else { meta.request_id };
         Self(Arc::new(Inner {
             request_id,
@@ -125,37 +128,52 @@ impl Context {
         self.0.deadline.saturating_duration_since(Instant::now())
     }
 
-    /// What goes with a call made in this context.
-    pub(crate) fn meta(&self, timeout: Duration) -> Meta {
+    /// What goes with an event that this context causes.
+    pub(crate) fn meta(&self) -> Meta {
         Meta {
             request_id: self.0.request_id.clone(),
             trace_id: self.trace_id(),
-            timestamp: Some(now()),
+            timestamp: Some(SystemTime::now().into()),
             idempotency_key: self.0.idempotency_key.clone().unwrap_or_default(),
-            timeout_ms: u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).max(1),
+            timeout_ms: 0,
         }
+    }
+
+    /// The request with what goes with a call made in this context.
+    pub(crate) fn with_meta(&self, request: &[u8], timeout: Duration) -> Bytes {
+        let meta = SentMeta {
+            request_id: &self.0.request_id,
+            trace_id: &wire::hex(self.0.trace_id),
+            timestamp: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),
+            idempotency_key: self.0.idempotency_key.as_deref().unwrap_or_default(),
+            timeout_ms: u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).max(1),
+        };
+        wire::with_meta(request, meta)
     }
 
     /// W3C `traceparent` of a call made in this context.
     pub(crate) fn traceparent(&self) -> String {
         let mut out = String::with_capacity(55);
-        let flags = u8::from(self.0.sampled);
-        // Writing to a string does not fail.
-        let _ = write!(out, "00-{:032x}-{:016x}-{flags:02x}", self.0.trace_id, self.0.span_id);
+        out.push_str("00-");
+        out.push_str(as_text(&wire::hex::<32>(self.0.trace_id)));
+        out.push('-');
+        out.push_str(as_text(&wire::hex::<16>(self.0.span_id.into())));
+        out.push_str(if self.0.sampled { "-01" } else { "-00" });
         out
     }
 }
 
 fn hex(value: u128) -> String {
-    format!("{value:032x}")
+    as_text(&wire::hex::<32>(value)).to_owned()
+}
+
+/// Hexadecimal digits are ASCII.
+fn as_text(digits: &[u8]) -> &str {
+    std::str::from_utf8(digits).unwrap_or_default()
 }
 
 fn nonzero() -> u128 {
     fastrand::u128(1..)
-}
-
-fn now() -> Timestamp {
-    SystemTime::now().into()
 }
 
 /// Trace id and sampling flag of a W3C `traceparent` (<https://www.w3.org/TR/trace-context/>).
@@ -176,7 +194,10 @@ fn parse_traceparent(value: &str) -> Option<(u128, bool)> {
 
 #[cfg(test)]
 mod tests {
+    use prost::Message as _;
+
     use super::*;
+    use crate::wire::RequestEnvelope;
 
     #[test]
     fn a_traceparent_is_read_as_the_standard_says() {
@@ -203,7 +224,8 @@ mod tests {
             idempotency_key: Some("k1"),
             timeout: Duration::from_secs(3),
         });
-        let callee = Context::received(caller.meta(caller.remaining()), Some(&caller.traceparent()), Instant::now());
+        let sent = RequestEnvelope::decode(caller.with_meta(&[], caller.remaining())).unwrap();
+        let callee = Context::received(sent.meta.unwrap(), Some(&caller.traceparent()), Instant::now());
         assert_eq!(callee.request_id(), "r1");
         assert_eq!(callee.idempotency_key(), Some("k1"));
         assert_eq!(callee.operation_id(), "k1");

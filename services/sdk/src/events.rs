@@ -33,7 +33,7 @@ impl Fleet {
     /// UNAVAILABLE if JetStream did not confirm it; the event may still be stored.
     pub async fn publish_as<E: Event>(&self, id: &str, mut event: E) -> Result<(), Error> {
         let context = context();
-        event.set_meta(context.meta(context.remaining()));
+        event.set_meta(context.meta());
         let payload = bytes::Bytes::from(event.encode_to_vec());
         let mut headers = HeaderMap::new();
         headers.insert(NATS_MESSAGE_ID, id);

@@ -7,8 +7,8 @@ use arc_swap::ArcSwap;
 use proto::rpc::{Channel, Error};
 use tokio::sync::{mpsc, watch};
 
-use crate::breaker::Breakers;
 use crate::bucket::Bucket;
+use crate::destination::Destinations;
 use crate::health::{self, WorkerHealth};
 use crate::link::{Link, LinkError, LinkEvent};
 use crate::settings::Settings;
@@ -28,7 +28,7 @@ struct Inner {
     link: ArcSwap<Link>,
     /// Counts the links; a server moves when it changes.
     moves: watch::Sender<u64>,
-    breakers: Breakers,
+    destinations: Destinations,
     /// Absent in tests, where no task is around the worker.
     health: OnceLock<Arc<WorkerHealth>>,
 }
@@ -47,7 +47,7 @@ impl Fleet {
                         settings,
                         link: ArcSwap::new(link),
                         moves: watch::Sender::new(0),
-                        breakers: Breakers::default(),
+                        destinations: Destinations::default(),
                         health: OnceLock::new(),
                     };
                     let fleet = Self(Arc::new(inner));
@@ -114,8 +114,8 @@ impl Fleet {
         self.0.moves.subscribe()
     }
 
-    pub(crate) fn breakers(&self) -> &Breakers {
-        &self.0.breakers
+    pub(crate) fn destinations(&self) -> &Destinations {
+        &self.0.destinations
     }
 }
 

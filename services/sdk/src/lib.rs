@@ -8,6 +8,7 @@ mod breaker;
 mod bucket;
 mod client;
 mod context;
+mod destination;
 mod discovery;
 mod events;
 mod fleet;

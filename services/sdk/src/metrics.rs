@@ -69,10 +69,6 @@ fn all() -> &'static All {
     })
 }
 
-fn outcome(error: Option<&Error>) -> &'static str {
-    error.map_or("OK", |error| error.code().as_str_name())
-}
-
 /// What a server counts for each of its methods.
 pub(crate) struct ServerMetrics {
     methods: Vec<MethodMetrics>,
@@ -119,7 +115,7 @@ impl ServerMetrics {
             }
             Some(error) => {
                 metrics.stats.errors.fetch_add(1, Ordering::Relaxed);
-                let labels = Labels { method: metrics.method.subject, code: Some(outcome(Some(error))) };
+                let labels = Labels { method: metrics.method.subject, code: Some(error.code().as_str_name()) };
                 all().requests.get_or_create(&labels).inc();
             }
         }
@@ -130,13 +126,14 @@ impl ServerMetrics {
     }
 }
 
-/// What a client counts.
-pub(crate) struct Calls;
+/// Counts the attempts to call `method` that were answered.
+pub(crate) fn calls_answered(method: &'static str) -> Counter {
+    all().calls.get_or_create(&Labels { method, code: Some("OK") }).clone()
+}
 
-impl Calls {
-    pub(crate) fn count(method: &'static str, error: Option<&Error>) {
-        all().calls.get_or_create(&Labels { method, code: Some(outcome(error)) }).inc();
-    }
+/// Counts an attempt that failed.
+pub(crate) fn count_failed_call(method: &'static str, error: &Error) {
+    all().calls.get_or_create(&Labels { method, code: Some(error.code().as_str_name()) }).inc();
 }
 
 /// Whether an error means that the service is at fault.

@@ -1,8 +1,11 @@
 //! What goes over NATS beside the protobuf messages: header names, and the parts that all requests and responses share.
 
+use std::time::Duration;
+
 use async_nats::{HeaderMap, HeaderName};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use prost::Message;
+use prost::encoding::{encode_varint, encoded_len_varint};
 use proto::common::v1 as common;
 use proto::rpc::{Code, Error};
 
@@ -25,7 +28,21 @@ pub(crate) const STREAM_HEARTBEAT: HeaderName = HeaderName::from_static("Stream-
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct RequestEnvelope {
     #[prost(message, optional, tag = "1")]
-    pub(crate) meta: Option<common::Meta>,
+    pub(crate) meta: Option<ReceivedMeta>,
+}
+
+/// `common.v1.Meta` without what is not needed to handle a request: this is read once more for every one of them.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ReceivedMeta {
+    #[prost(string, tag = "1")]
+    pub(crate) request_id: String,
+    /// Text, but only looked at if there is no `traceparent`.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub(crate) trace_id: Bytes,
+    #[prost(string, tag = "4")]
+    pub(crate) idempotency_key: String,
+    #[prost(uint32, tag = "5")]
+    pub(crate) timeout_ms: u32,
 }
 
 /// Every response, as far as the SDK needs it.
@@ -35,14 +52,63 @@ struct ResponseEnvelope {
     error: Option<common::Error>,
 }
 
-/// The request with `meta` in it: protobuf merges a field that comes twice, the later one winning.
-pub(crate) fn with_meta(request: &[u8], meta: common::Meta) -> Bytes {
-    let envelope = RequestEnvelope { meta: Some(meta) };
-    let mut out = BytesMut::with_capacity(request.len() + envelope.encoded_len());
+/// What a call says of itself, in `common.v1.Meta`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SentMeta<'a> {
+    pub(crate) request_id: &'a str,
+    pub(crate) trace_id: &'a [u8; 32],
+    pub(crate) timestamp: Duration,
+    pub(crate) idempotency_key: &'a str,
+    pub(crate) timeout_ms: u32,
+}
+
+/// The request with its metadata: protobuf merges a field that comes twice, the later one winning. Written by hand, because every
+/// call pays for it; the layout is that of `common.v1.Meta`.
+pub(crate) fn with_meta(request: &[u8], meta: SentMeta<'_>) -> Bytes {
+    let (seconds, nanos) = (meta.timestamp.as_secs(), u64::from(meta.timestamp.subsec_nanos()));
+    let text = |text: &str| if text.is_empty() { 0 } else { 1 + encoded_len_varint(text.len() as u64) + text.len() };
+    let timestamp = 2 + encoded_len_varint(seconds) + encoded_len_varint(nanos);
+    let timeout = 1 + encoded_len_varint(meta.timeout_ms.into());
+    let length = text(meta.request_id) + 2 + meta.trace_id.len() + 2 + timestamp + text(meta.idempotency_key) + timeout;
+
+    let mut out = BytesMut::with_capacity(request.len() + length + 12);
     out.put_slice(request);
-    // The buffer grows as needed.
-    let _ = envelope.encode(&mut out);
+    let mut field = |number: u64, wire_type: u64, value: u64| {
+        encode_varint(number << 3 | wire_type, &mut out);
+        encode_varint(value, &mut out);
+    };
+    field(1, LENGTH_DELIMITED, length as u64);
+    let mut bytes = |number: u8, bytes: &[u8]| {
+        if !bytes.is_empty() {
+            out.put_u8(number << 3 | LENGTH_DELIMITED as u8);
+            encode_varint(bytes.len() as u64, &mut out);
+            out.put_slice(bytes);
+        }
+    };
+    bytes(1, meta.request_id.as_bytes());
+    bytes(2, meta.trace_id);
+    bytes(4, meta.idempotency_key.as_bytes());
+    let mut field = |number: u64, wire_type: u64, value: u64| {
+        encode_varint(number << 3 | wire_type, &mut out);
+        encode_varint(value, &mut out);
+    };
+    field(3, LENGTH_DELIMITED, timestamp as u64);
+    field(1, VARINT, seconds);
+    field(2, VARINT, nanos);
+    field(5, VARINT, meta.timeout_ms.into());
     out.freeze()
+}
+
+const VARINT: u64 = 0;
+const LENGTH_DELIMITED: u64 = 2;
+
+/// Lower-case hexadecimal digits; faster than formatting.
+pub(crate) fn hex<const DIGITS: usize>(value: u128) -> [u8; DIGITS] {
+    let mut digits = [0; DIGITS];
+    for (index, digit) in digits.iter_mut().rev().enumerate() {
+        *digit = b"0123456789abcdef"[(value >> (4 * index)) as usize & 0xf];
+    }
+    digits
 }
 
 /// The response that carries nothing but `error`.
@@ -87,12 +153,36 @@ mod tests {
 
     #[test]
     fn metadata_is_added_to_a_request_that_has_some_already() {
-        let request = RequestEnvelope {
-            meta: Some(common::Meta { idempotency_key: "k".into(), request_id: "old".into(), ..Default::default() }),
+        #[derive(Clone, PartialEq, Message)]
+        struct Request {
+            #[prost(message, optional, tag = "1")]
+            meta: Option<common::Meta>,
+        }
+        let before = common::Meta { idempotency_key: "k".into(), request_id: "old".into(), ..Default::default() };
+        let added = SentMeta {
+            request_id: "new",
+            trace_id: &hex(0x4bf9),
+            timestamp: Duration::new(1_800_000_000, 5_000),
+            idempotency_key: "",
+            timeout_ms: 30_000,
         };
-        let added = common::Meta { request_id: "new".into(), timeout_ms: 5, ..Default::default() };
-        let merged = RequestEnvelope::decode(with_meta(&request.encode_to_vec(), added)).unwrap().meta.unwrap();
-        assert_eq!((merged.request_id.as_str(), merged.idempotency_key.as_str(), merged.timeout_ms), ("new", "k", 5));
+        let request = Request { meta: Some(before) }.encode_to_vec();
+        let merged = Request::decode(with_meta(&request, added)).unwrap().meta.unwrap();
+        let expected = common::Meta {
+            request_id: "new".into(),
+            trace_id: format!("{:032x}", 0x4bf9),
+            timestamp: Some(proto::well_known::Timestamp { seconds: 1_800_000_000, nanos: 5_000 }),
+            idempotency_key: "k".into(),
+            timeout_ms: 30_000,
+        };
+        assert_eq!(merged, expected);
+        let read = RequestEnvelope::decode(with_meta(&[], SentMeta { idempotency_key: "other", ..added })).unwrap();
+        let read = read.meta.unwrap();
+        assert_eq!(
+            (read.request_id.as_str(), read.idempotency_key.as_str(), read.timeout_ms),
+            ("new", "other", 30_000)
+        );
+        assert_eq!(&read.trace_id[..], added.trace_id);
     }
 
     #[test]
