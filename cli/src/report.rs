@@ -125,8 +125,12 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
 
 /// Completions, on standard output.
 pub(crate) fn completions(shell: Shell, command: &mut clap::Command) -> ExitCode {
-    clap_complete::generate(shell, command, "natsctl", &mut io::stdout());
-    ExitCode::SUCCESS
+    let mut script = Vec::new();
+    clap_complete::generate(shell, command, "natsctl", &mut script);
+    match io::stdout().write_all(&script) {
+        Err(error) => failure(&error.into(), Format::Table),
+        Ok(()) => ExitCode::SUCCESS,
+    }
 }
 
 /// Ctrl-C was typed.
