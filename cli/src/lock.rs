@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
+use crate::local::create_private;
 use crate::nats::Advised;
 use crate::report;
 
@@ -43,7 +44,7 @@ impl Lock {
     pub(crate) async fn take(dir: &Path, command: &str, if_taken: IfTaken) -> anyhow::Result<Self> {
         let path = dir.join("lock");
         let open = || OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
-        fs::create_dir_all(dir).with_context(|| format!("failed to make `{}`", dir.display()))?;
+        create_private(dir).with_context(|| format!("failed to make `{}`", dir.display()))?;
         let mut file = open().with_context(|| format!("failed to open `{}`", path.display()))?;
         let mut waiting = false;
         loop {

@@ -87,7 +87,7 @@ impl Dir {
 }
 
 /// A directory that only its owner can look into.
-pub(super) fn create_private(path: &Path) -> io::Result<()> {
+pub(crate) fn create_private(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 

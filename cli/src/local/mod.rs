@@ -12,3 +12,5 @@ pub mod shim;
 pub mod supervisor;
 
 mod dir;
+
+pub(crate) use dir::create_private;
