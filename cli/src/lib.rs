@@ -84,7 +84,7 @@ async fn dispatch(command: Command, invocation: &Invocation) -> anyhow::Result<R
         Command::Nats(command) => command.run(invocation).await,
         Command::Proto(command) => command.run(invocation),
         Command::Schema(command) => command.run(invocation),
-        Command::Doctor(command) => command.run(invocation),
+        Command::Doctor(command) => command.run(invocation).await,
         Command::Completions { .. } | Command::Supervise | Command::Shim { .. } => Ok(Report::silent()),
     }
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::invocation::Invocation;
 use crate::local::ports;
+use crate::local::protocol::{Description, ServiceStatus};
 use crate::manifest::Environment;
 use crate::nats::locate;
 use crate::report::{FAILED, Report, table};
@@ -28,7 +29,7 @@ struct Finding {
 }
 
 impl Doctor {
-    pub(crate) fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
+    pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
         let workspace = invocation.workspace()?;
         let mut findings = vec![
             program("cargo", &["--version"], "install Rust from https://rustup.rs, or run `./scripts/up`"),
@@ -42,9 +43,8 @@ impl Doctor {
         match invocation.local() {
             Ok(local) => {
                 findings.push(ok("manifests", format!("{} services", local.manifests.services.len())));
-                if !local.dir().join("supervisor.sock").exists() {
-                    findings.extend(taken_ports(&local.manifests.environment));
-                }
+                let own = local.describe().await?.unwrap_or_default();
+                findings.extend(taken_ports(&local.manifests.environment, &own));
             }
             Err(error) => {
                 let hint = Some("`natsctl validate` shows all problems".to_owned());
@@ -100,13 +100,20 @@ fn nats_server(workspace: &Path) -> Finding {
 }
 
 /// Ports that the environment needs and somebody else has; nothing is worth telling of the others.
-fn taken_ports(environment: &Environment) -> Vec<Finding> {
+fn taken_ports(environment: &Environment, own: &Description) -> Vec<Finding> {
     let Environment::Local { nats, gateway } = environment;
-    let nodes = u16::try_from(nats.nodes).unwrap_or(u16::MAX);
-    let of_nodes = [nats.client_port, nats.route_port, nats.monitor_port].into_iter().filter(|first| *first != 0);
-    let wanted =
-        of_nodes.flat_map(|first| (0..nodes).map(move |offset| first.saturating_add(offset))).chain([gateway.port]);
-    let taken = wanted.filter(|port| *port != 0 && TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_err());
+    let first = [nats.client_port, nats.route_port, nats.monitor_port];
+    let stopped =
+        (1..=nats.nodes).filter(|number| !own.nodes.get(&format!("nats-{number}")).is_some_and(|node| node.running));
+    let of_nodes = stopped.flat_map(|number| {
+        let offset = u16::try_from(number - 1).unwrap_or(u16::MAX);
+        first.into_iter().filter(|port| *port != 0).map(move |port| port.saturating_add(offset))
+    });
+    let listens = |service: &ServiceStatus| service.http.is_some_and(|address| address.port() == gateway.port);
+    let of_gateway = Some(gateway.port).filter(|_| !own.services.values().any(listens));
+    let taken = of_nodes
+        .chain(of_gateway)
+        .filter(|port| *port != 0 && TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_err());
     let finding = |port: u16| Finding {
         what: format!("port {port}"),
         ok: false,
