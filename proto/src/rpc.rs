@@ -132,6 +132,15 @@ impl Error {
         self
     }
 
+    /// Gives a fact another name, if there is such a fact.
+    #[must_use]
+    pub fn with_detail_renamed(mut self, from: &str, to: &str) -> Self {
+        if let Some(value) = self.details.remove(from) {
+            self.details.insert(to.to_owned(), value);
+        }
+        self
+    }
+
     /// What kind of failure it is.
     pub fn code(&self) -> Code {
         self.code

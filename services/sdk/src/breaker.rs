@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use proto::rpc::{Code, Error};
+use proto::rpc::Error;
 use tokio::time::Instant;
 
 use crate::reason;
@@ -102,11 +102,13 @@ pub(crate) struct Pass {
 }
 
 impl Pass {
-    /// Tells the breaker how the call went. Only a destination that cannot answer counts as failed: an answer that says no is one.
+    /// Tells the breaker how the call went. Only a destination that does not answer has failed: one that answers is there, even if
+    /// it says that it cannot help just now, and keeping away from it would make a short trouble a long one.
     pub(crate) fn settle<T>(mut self, result: &Result<T, Error>) {
-        let outcome = match result {
-            Err(error) if error.detail(reason::KEY) == Some(reason::DISCONNECTED) => Outcome::Unknown,
-            Err(error) if error.code() == Code::Unavailable => Outcome::Failure,
+        let reason = result.as_ref().err().and_then(|error| error.detail(reason::KEY));
+        let outcome = match reason {
+            Some(reason::NO_RESPONDERS | reason::TIMEOUT) => Outcome::Failure,
+            Some(reason::DISCONNECTED) => Outcome::Unknown,
             _ => Outcome::Success,
         };
         self.settled = true;
@@ -141,7 +143,7 @@ mod tests {
     }
 
     fn down() -> Result<(), Error> {
-        Err(Error::unavailable("down"))
+        Err(Error::unavailable("down").with_detail(reason::KEY, reason::NO_RESPONDERS))
     }
 
     fn is_open(breaker: &Arc<Breaker>) -> bool {
@@ -191,6 +193,7 @@ mod tests {
         let breaker = Arc::new(Breaker::default());
         for _ in 0..20 {
             let _ = call(&breaker, Err(Error::invalid("no")));
+            let _ = call(&breaker, Err(Error::unavailable("not just now")));
             let _ = call(&breaker, Err(Error::unavailable("gone").with_detail(reason::KEY, reason::DISCONNECTED)));
         }
         assert!(!is_open(&breaker));

@@ -10,6 +10,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use proto::rpc::{Code, Error};
 
 use crate::fleet::Fleet;
+use crate::patience::patiently;
 
 /// Reads of one listing that are on their way at the same time.
 const READS_AT_ONCE: usize = 32;
@@ -54,6 +55,17 @@ pub enum WriteError {
     Failed(Error),
 }
 
+/// Nobody answers for the bucket just now.
+fn is_away(error: &Error) -> bool {
+    error.code() == Code::Unavailable
+}
+
+/// Trying again is safe even if the write was done and only its confirmation got lost: then it is a conflict, and whoever reads
+/// again sees what was written.
+fn could_not_write(error: &WriteError) -> bool {
+    matches!(error, WriteError::Failed(error) if is_away(error))
+}
+
 impl From<WriteError> for Error {
     fn from(error: WriteError) -> Self {
         match error {
@@ -73,6 +85,10 @@ impl Bucket {
     /// # Errors
     /// UNAVAILABLE if the bucket does not answer.
     pub async fn get(&self, key: &str) -> Result<Option<Entry>, Error> {
+        patiently(is_away, || self.get_once(key)).await
+    }
+
+    async fn get_once(&self, key: &str) -> Result<Option<Entry>, Error> {
         let stream = self.stream().await?;
         match stream.get_last_raw_message_by_subject(&self.subject(key)).await {
             Ok(message) => Ok(self.entry(message)),
@@ -86,6 +102,10 @@ impl Bucket {
     /// # Errors
     /// Conflict if it is there.
     pub async fn create(&self, key: &str, value: Bytes) -> Result<u64, WriteError> {
+        patiently(could_not_write, || self.create_once(key, value.clone())).await
+    }
+
+    async fn create_once(&self, key: &str, value: Bytes) -> Result<u64, WriteError> {
         let store = self.fleet.link().store(&self.name).await.map_err(WriteError::Failed)?;
         store.create(key, value).await.map_err(|error| match error.kind() {
             CreateErrorKind::AlreadyExists => WriteError::Conflict,
@@ -99,6 +119,10 @@ impl Bucket {
     /// # Errors
     /// Conflict if it is not.
     pub async fn update(&self, key: &str, value: Bytes, expected: u64) -> Result<u64, WriteError> {
+        patiently(could_not_write, || self.update_once(key, value.clone(), expected)).await
+    }
+
+    async fn update_once(&self, key: &str, value: Bytes, expected: u64) -> Result<u64, WriteError> {
         let store = self.fleet.link().store(&self.name).await.map_err(WriteError::Failed)?;
         store.update(key, value, expected).await.map_err(|error| match error.kind() {
             UpdateErrorKind::WrongLastRevision => WriteError::Conflict,
@@ -138,6 +162,10 @@ impl Bucket {
     /// # Errors
     /// UNAVAILABLE if the write was not confirmed.
     pub async fn put(&self, key: &str, value: Bytes) -> Result<u64, Error> {
+        patiently(is_away, || self.put_once(key, value.clone())).await
+    }
+
+    async fn put_once(&self, key: &str, value: Bytes) -> Result<u64, Error> {
         let store = self.fleet.link().store(&self.name).await?;
         store.put(key, value).await.map_err(|error| self.failed("write", key, &error))
     }
@@ -147,6 +175,10 @@ impl Bucket {
     /// # Errors
     /// UNAVAILABLE if the deletion was not confirmed.
     pub async fn delete(&self, key: &str) -> Result<(), Error> {
+        patiently(is_away, || self.delete_once(key)).await
+    }
+
+    async fn delete_once(&self, key: &str) -> Result<(), Error> {
         let store = self.fleet.link().store(&self.name).await?;
         store.delete(key).await.map_err(|error| self.failed("delete", key, &error))
     }
@@ -156,16 +188,7 @@ impl Bucket {
     /// # Errors
     /// UNAVAILABLE if the bucket does not answer.
     pub async fn entries(&self, filter: &str) -> Result<Vec<Entry>, Error> {
-        let stream = self.stream().await?;
-        let listing = stream
-            .info_with_subjects(self.subject(filter))
-            .await
-            .map_err(|error| self.failed("list", filter, &error))?;
-        let mut subjects: Vec<String> = listing
-            .map_ok(|(subject, _)| subject)
-            .try_collect()
-            .await
-            .map_err(|error| self.failed("list", filter, &error))?;
+        let mut subjects = patiently(is_away, || self.subjects_once(filter)).await?;
         subjects.sort_unstable();
         let prefix = self.subject("");
         // Owned keys and handles: the compiler cannot show that a stream of borrowing futures may move between threads.
@@ -178,11 +201,22 @@ impl Bucket {
         Ok(entries.into_iter().flatten().collect())
     }
 
+    async fn subjects_once(&self, filter: &str) -> Result<Vec<String>, Error> {
+        let failed = |error: &dyn std::fmt::Display| self.failed("list", filter, error);
+        let listing =
+            self.stream().await?.info_with_subjects(self.subject(filter)).await.map_err(|error| failed(&error))?;
+        listing.map_ok(|(subject, _)| subject).try_collect().await.map_err(|error| failed(&error))
+    }
+
     /// The revisions of one key that are kept, the newest first. Deletions are left out.
     ///
     /// # Errors
     /// UNAVAILABLE if the bucket does not answer.
     pub async fn history(&self, key: &str) -> Result<Vec<Entry>, Error> {
+        patiently(is_away, || self.history_once(key)).await
+    }
+
+    async fn history_once(&self, key: &str) -> Result<Vec<Entry>, Error> {
         let stream = self.stream().await?;
         let subject = self.subject(key);
         let mut entries = Vec::new();

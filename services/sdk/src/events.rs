@@ -9,10 +9,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::context::context;
 use crate::fleet::Fleet;
+use crate::patience::patiently;
 use crate::wire;
-
-/// How often an event is sent before the publisher is told that it failed. Its id makes repetition harmless.
-const ATTEMPTS: u32 = 3;
 
 impl Fleet {
     /// Publishes what the current request caused, and waits until it is stored. Equal events of one operation are one event: a
@@ -38,16 +36,8 @@ impl Fleet {
         let mut headers = HeaderMap::new();
         headers.insert(NATS_MESSAGE_ID, id);
         headers.insert(wire::TRACEPARENT, context.traceparent());
-        let mut attempt = 1;
-        loop {
-            match self.store_event(E::SUBJECT, headers.clone(), payload.clone()).await {
-                Err(error) if attempt < ATTEMPTS && !context.remaining().is_zero() => {
-                    tracing::debug!(subject = E::SUBJECT, %error, attempt, "publishing again");
-                    attempt += 1;
-                }
-                result => return result,
-            }
-        }
+        // Its id makes repetition harmless.
+        patiently(|_: &Error| true, || self.store_event(E::SUBJECT, headers.clone(), payload.clone())).await
     }
 
     async fn store_event(&self, subject: &'static str, headers: HeaderMap, payload: bytes::Bytes) -> Result<(), Error> {

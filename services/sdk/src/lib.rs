@@ -18,6 +18,7 @@ mod inbox;
 mod link;
 mod logging;
 mod metrics;
+mod patience;
 mod requests;
 mod serve;
 mod settings;
@@ -53,6 +54,9 @@ pub mod reason {
     pub const DISCONNECTED: &str = "disconnected";
     /// The worker's queue is full.
     pub const OVERLOADED: &str = "overloaded";
+    /// Key of the detail that keeps the reason of an error that a service passes on: the reason itself is about the service
+    /// that the caller asked.
+    pub const CAUSE: &str = "cause";
     /// Key of the detail that says after how many milliseconds to try again.
     pub const RETRY_AFTER_MS: &str = "retry_after_ms";
 }

@@ -19,8 +19,8 @@ use crate::settings::Settings;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Two of these without an answer, and the server counts as gone.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
-/// How long JetStream may take to answer one request.
-const JETSTREAM_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long JetStream may take to answer one request, before it is asked again.
+const JETSTREAM_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A connection and what belongs to it. Ends with its last holder.
 #[derive(Debug)]

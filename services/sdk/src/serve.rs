@@ -221,7 +221,7 @@ impl<S: Server> Worker<S> {
         let called = pin!(AssertUnwindSafe(self.server.call(method, payload)).catch_unwind());
         match tokio::time::timeout_at(deadline, called).await {
             Err(_) => Err(late()),
-            Ok(Ok(outcome)) => outcome,
+            Ok(Ok(outcome)) => outcome.map_err(|error| error.with_detail_renamed(reason::KEY, reason::CAUSE)),
             Ok(Err(panic)) => Err(Error::internal(format_args!("the service panicked: {}", panic_message(&*panic)))),
         }
     }

@@ -43,6 +43,7 @@ impl Llm for Fake {
             "large" => {
                 return Ok(InferResponse { text: "x".repeat(2 << 20), ..InferResponse::default() });
             }
+            "passes on" => return Err(Error::unavailable("model-management").with_detail(reason::KEY, reason::TIMEOUT)),
             "refuse" => return Err(Error::new(Code::Aborted, "no").with_detail("current_revision", 7)),
             _ => {}
         }
@@ -290,6 +291,17 @@ async fn the_circuit_opens_after_five_failures_in_a_row() {
 }
 
 #[tokio::test]
+async fn a_service_that_answers_is_not_left_alone_for_what_others_fail() {
+    let server = NatsServer::start();
+    let (_serving, client) = llm(&server, &Fake::default()).await;
+    for _ in 0..10 {
+        let error = client.infer(prompt("passes on")).await.unwrap_err();
+        assert_eq!((reason_of(&error), error.detail(reason::CAUSE)), ("", Some(reason::TIMEOUT)));
+    }
+    client.infer(prompt("")).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_stop_finishes_what_was_taken_and_loses_nothing() {
     let server = NatsServer::start();
     let mut current = serve(Settings::for_service("llm", server.link()), LlmServer(Fake::default())).await;
@@ -476,7 +488,8 @@ async fn an_event_with_the_same_id_is_stored_once() {
 #[tokio::test]
 async fn an_event_that_no_stream_takes_is_an_error() {
     let server = NatsServer::start();
-    let error = caller(&server).await.publish(Selected::default()).await.unwrap_err();
+    let fleet = caller(&server).await;
+    let error = within(500).scope(fleet.publish(Selected::default())).await.unwrap_err();
     assert_eq!(error.code(), Code::Unavailable);
     assert!(error.message().contains("evt.ai.model.selected.v1"), "{error}");
 }
