@@ -1,6 +1,9 @@
 //! Compiles the .proto files, without `protoc`, into messages, and derives the contracts from them: per service a trait,
 //! a server, a client and its table of methods; per event its subject. What breaks a convention stops the build.
 
+#[allow(unreachable_pub, reason = "the crate shares this module and publishes it")]
+mod naming;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -9,6 +12,8 @@ use std::{env, fs};
 use prost::Message as _;
 use prost_types::method_options::IdempotencyLevel;
 use prost_types::{DescriptorProto, FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto};
+
+use naming::{event_subject, snake};
 
 const META: &str = ".common.v1.Meta";
 const ERROR: &str = ".common.v1.Error";
@@ -267,25 +272,8 @@ fn first_field_is(message: &DescriptorProto, type_name: &str) -> bool {
     message.field.iter().any(|field| field.number() == 1 && field.type_name() == type_name)
 }
 
-/// `ai.model.v1` and `Selected` give `evt.ai.model.selected.v1`.
-fn event_subject(package: &str, message: &str) -> Option<String> {
-    let (domain, version) = package.rsplit_once('.')?;
-    Some(format!("evt.{domain}.{}.{version}", snake(message)))
-}
-
 fn rust_path(package: &str) -> String {
     package.replace('.', "::")
-}
-
-fn snake(name: &str) -> String {
-    let mut out = String::new();
-    for (index, letter) in name.char_indices() {
-        if letter.is_uppercase() && index > 0 {
-            out.push('_');
-        }
-        out.extend(letter.to_lowercase());
-    }
-    out
 }
 
 fn screaming(name: &str) -> String {

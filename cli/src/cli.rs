@@ -1,11 +1,10 @@
 //! What can be typed.
 
-use std::path::PathBuf;
-
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::commands;
+use crate::options::Global;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -24,36 +23,6 @@ pub(crate) struct Cli {
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) command: Command,
-}
-
-/// Options of every command.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct Global {
-    /// Environment: the name of a file in `environments/` of the manifests
-    #[arg(long, global = true, env = "NATSCTL_ENV", default_value = "local", value_name = "NAME")]
-    pub(crate) env: String,
-    /// How results are printed
-    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
-    pub(crate) output: Format,
-    /// Folder of the manifests; by default `manifests` here or in the nearest folder above
-    #[arg(long, global = true, env = "NATSCTL_MANIFESTS", value_name = "DIR")]
-    pub(crate) manifests: Option<PathBuf>,
-    /// Where the local environment keeps its files; by default `.natsctl` beside the manifests
-    #[arg(long, global = true, env = "NATSCTL_STATE_DIR", value_name = "DIR")]
-    pub(crate) state_dir: Option<PathBuf>,
-    /// Tell more of what is done; twice for everything
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
-    pub(crate) verbose: u8,
-}
-
-/// How results are printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    /// For people.
-    #[default]
-    Table,
-    /// For programs: one JSON document on standard output.
-    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -103,16 +72,4 @@ pub(crate) enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<std::ffi::OsString>,
     },
-}
-
-/// Which services a command is about.
-#[derive(Clone, Debug, Args)]
-#[group(required = true, multiple = false)]
-pub(crate) struct Which {
-    /// Everything that the manifests name
-    #[arg(long)]
-    pub(crate) all: bool,
-    /// Only these services, and what they need of NATS
-    #[arg(value_name = "SERVICE")]
-    pub(crate) services: Vec<String>,
 }

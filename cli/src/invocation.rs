@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::cli::Global;
 use crate::local::environment::Local;
 use crate::manifest::{self, Manifests};
 use crate::nats::Advised;
+use crate::options::Global;
 
 /// One run of natsctl.
 pub(crate) struct Invocation {

@@ -12,6 +12,7 @@ pub mod local;
 mod lock;
 pub mod manifest;
 pub mod nats;
+mod options;
 pub mod plan;
 pub mod problem;
 mod report;
@@ -26,6 +27,7 @@ use clap::{CommandFactory as _, Parser as _};
 use cli::{Cli, Command};
 use invocation::Invocation;
 use report::Report;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Does what was typed, prints the outcome, and says how the process ends.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -62,9 +64,11 @@ fn execute(cli: Cli, command_line: String) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let invocation = Invocation::new(cli.global, command_line)?;
+        // Before anything is begun: a handler that is set while the command runs may come too late.
+        let mut interrupts = signal(SignalKind::interrupt())?;
         tokio::select! {
             report = dispatch(cli.command, &invocation) => Ok(report?.print(format)),
-            _ = tokio::signal::ctrl_c() => Ok(report::interrupted()),
+            _ = interrupts.recv() => Ok(report::interrupted()),
         }
     })
 }

@@ -11,9 +11,9 @@ use serde::Serialize;
 use serde_json::Value;
 use tracing::level_filters::LevelFilter;
 
-use crate::cli::Format;
 use crate::local::client;
 use crate::nats;
+use crate::options::Format;
 use crate::problem::Problems;
 
 /// What a command found or did.

@@ -4,6 +4,8 @@
 //! it, and a client that implements the same trait; for each event the subject. Transport is somebody else's business:
 //! see [`rpc::Transport`].
 
+#[path = "../naming.rs"]
+pub mod naming;
 pub mod rpc;
 
 #[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]

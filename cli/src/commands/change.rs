@@ -8,12 +8,12 @@ use serde_json::json;
 
 use super::deploy::{LockOptions, chosen, known};
 use crate::apply::{follow, judge};
-use crate::cli::Which;
 use crate::invocation::Invocation;
 use crate::local::client::Client;
 use crate::local::environment::{Local, WantedService};
 use crate::local::protocol::{Force, ServiceStatus};
 use crate::nats::Advised;
+use crate::options::Which;
 use crate::report::Report;
 
 /// Replace all tasks of services, without a gap.

@@ -8,12 +8,12 @@ use serde_json::json;
 
 use crate::apply::Apply;
 use crate::artifacts::Source;
-use crate::cli::Which;
 use crate::invocation::Invocation;
 use crate::journal::Journal;
 use crate::lock::IfTaken;
 use crate::manifest::Manifests;
 use crate::nats::Advised;
+use crate::options::Which;
 use crate::plan::Plan;
 use crate::problem::did_you_mean;
 use crate::report::{Report, note};

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use clap::Args;
 use serde_json::json;
 
-use crate::cli::Format;
 use crate::invocation::Invocation;
 use crate::local::logs::{self, Follower, Line};
 use crate::nats::Advised;
+use crate::options::Format;
 use crate::report::{self, Report};
 
 /// Show what a service logs.

@@ -6,8 +6,8 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::deploy::Binaries;
-use crate::cli::Which;
 use crate::invocation::Invocation;
+use crate::options::Which;
 use crate::plan::{Observed, Plan as Steps};
 use crate::report::{CHANGES, Report};
 

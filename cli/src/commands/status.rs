@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::cli::Format;
 use crate::invocation::Invocation;
+use crate::options::Format;
 use crate::report::{self, Report, UNHEALTHY};
 
 /// Between two looks of `--watch`.

@@ -10,6 +10,7 @@ use prost_types::{
     DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorProto, MessageOptions,
     MethodDescriptorProto, MethodOptions,
 };
+use proto::naming::{event_subject, snake};
 
 use super::{Contract, Key, Kind};
 use crate::problem::{Place, Problem, Problems, position, read};
@@ -204,8 +205,7 @@ impl Reader<'_> {
     fn event(&self, package: &str, message: &DescriptorProto) -> Option<String> {
         let has_meta = message.field.iter().any(|field| field.number() == 1 && field.type_name() == ".common.v1.Meta");
         let is_request = self.requests.contains(format!(".{package}.{}", message.name()).as_str());
-        let (domain, version) = package.rsplit_once('.')?;
-        (has_meta && !is_request).then(|| format!("evt.{domain}.{}.{version}", snake(message.name())))
+        if has_meta && !is_request { event_subject(package, message.name()) } else { None }
     }
 
     fn message(&mut self, name: &str, message: &DescriptorProto, at: &[i32]) {
@@ -292,18 +292,6 @@ fn type_name(field: &FieldDescriptorProto) -> String {
 
 fn without_dot(name: &str) -> &str {
     name.strip_prefix('.').unwrap_or(name)
-}
-
-/// `BatchGet` gives `batch_get`, as in subjects.
-fn snake(name: &str) -> String {
-    let mut out = String::new();
-    for (index, letter) in name.char_indices() {
-        if letter.is_uppercase() && index > 0 {
-            out.push('_');
-        }
-        out.extend(letter.to_lowercase());
-    }
-    out
 }
 
 /// `player_id` gives `playerId`, as in JSON.

@@ -20,23 +20,22 @@ use crate::fleet::{Definition, Fleet, Role};
 use crate::lock::{IfTaken, Lock};
 use crate::manifest::{Artifact, Environment, Inputs, Manifests};
 use crate::nats::discovery::{Instance, instances};
-use crate::nats::health::{self, Health, NodeHealth};
+use crate::nats::health::{self, Health};
 use crate::nats::identity::SYSTEM_USER;
 use crate::nats::jetstream::JetStream;
 use crate::nats::{Advised, locate};
 use crate::plan::{Action, Observed, ObservedNode, ObservedService, Step};
-use crate::status::{GatewayStatus, ServiceStatus, Status};
 
 /// How long a command waits for a connection to NATS.
-const CONNECT: Duration = Duration::from_secs(2);
+pub(super) const CONNECT: Duration = Duration::from_secs(2);
 /// How long JetStream may take to make a stream; a new meta leader may have to be elected meanwhile.
 const JETSTREAM: Duration = Duration::from_secs(20);
 /// How long the cluster may take to settle after a server was started.
 const SETTLE: Duration = Duration::from_secs(60);
 /// A server that ended so often right after its start will not come up.
 const FRUITLESS_STARTS: u32 = 3;
-/// How long `status` waits for servers and services to answer.
-const STATUS: Duration = Duration::from_millis(1_000);
+/// How long JetStream may take to list what it has.
+const LISTING: Duration = Duration::from_millis(1_000);
 /// How long a deployed service may take to answer on the bus.
 const PROOF: Duration = Duration::from_secs(10);
 /// Between two looks.
@@ -109,7 +108,7 @@ impl Local {
             Some(endpoints) if description.nodes.values().any(|node| node.running) => {
                 let client = endpoints.of(ADMIN)?.connect("natsctl", CONNECT).await;
                 match client {
-                    Ok(client) => JetStream::new(client).observe(STATUS).await.unwrap_or_default(),
+                    Ok(client) => JetStream::new(client).observe(LISTING).await.unwrap_or_default(),
                     Err(_) => Default::default(),
                 }
             }
@@ -317,63 +316,6 @@ impl Local {
         });
         try_join_all(proofs).await
     }
-
-    // ------------------------------------------------------------------------------------------ status
-
-    /// How everything is.
-    pub(crate) async fn status(&self) -> anyhow::Result<Status> {
-        let Some(description) = self.describe().await? else {
-            return Ok(self.nothing_deployed());
-        };
-        let mut problems = Vec::new();
-        if description.supervisor.is_none() {
-            problems
-                .push("the supervisor does not run; `natsctl deploy --all` starts it and everything else".to_owned());
-        }
-        let endpoints = self.endpoints()?;
-        let is_up = description.nodes.values().any(|node| node.running);
-        let (nats, instances) = if is_up {
-            tokio::join!(nats_health(&endpoints), on_bus(&endpoints, &description))
-        } else {
-            (nats_down(&endpoints), Vec::new())
-        };
-        let services: Vec<ServiceStatus> =
-            description.services.iter().map(|(name, service)| service_status(name, service, &instances)).collect();
-        for name in self.manifests.services.keys().filter(|name| !description.services.contains_key(*name)) {
-            problems.push(format!("service `{name}` is not deployed; `natsctl deploy {name}` deploys it"));
-        }
-        let gateway =
-            description.services.values().find_map(|service| service.http).map(|address| format!("http://{address}"));
-        let nodes_are_healthy = nats.nodes.iter().all(|node| node.healthy);
-        let healthy = problems.is_empty()
-            && nodes_are_healthy
-            && nats.quorum
-            && services.iter().all(|service| service.reason.is_none());
-        Ok(Status {
-            environment: self.manifests.name.clone(),
-            healthy,
-            services,
-            nats,
-            gateway: GatewayStatus { url: gateway },
-            problems,
-        })
-    }
-
-    fn nothing_deployed(&self) -> Status {
-        Status {
-            environment: self.manifests.name.clone(),
-            healthy: false,
-            services: Vec::new(),
-            nats: Health { nodes: Vec::new(), quorum: false, settled: false },
-            gateway: GatewayStatus { url: None },
-            problems: vec!["nothing is deployed; `natsctl deploy --all` deploys everything".to_owned()],
-        }
-    }
-
-    /// How the NATS cluster is.
-    pub(crate) async fn nats(&self) -> anyhow::Result<Health> {
-        Ok(nats_health(&self.endpoints()?).await)
-    }
 }
 
 /// What a service should become.
@@ -433,14 +375,14 @@ fn does_not_start(name: &str, node: &NodeStatus) -> anyhow::Error {
 }
 
 /// Which tasks of a service, of which revision, take requests.
-fn ready_tasks(service: &Running) -> BTreeSet<&str> {
+pub(super) fn ready_tasks(service: &Running) -> BTreeSet<&str> {
     let ready =
         |task: &&super::protocol::TaskStatus| task.state == TaskState::Ready && task.revision == service.revision;
     service.tasks.iter().filter(ready).map(|task| task.id.as_str()).collect()
 }
 
 /// The tasks of this revision that answered.
-fn answering<'a>(instances: &'a [Instance], name: &str, revision: u64) -> BTreeSet<&'a str> {
+pub(super) fn answering<'a>(instances: &'a [Instance], name: &str, revision: u64) -> BTreeSet<&'a str> {
     let revision = revision.to_string();
     let of_revision =
         |instance: &&Instance| instance.service == name && instance.metadata.get("revision") == Some(&revision);
@@ -485,76 +427,5 @@ async fn prove_gateway(address: SocketAddr) -> anyhow::Result<()> {
             }
             Err(_) => sleep(LOOK_EVERY).await,
         }
-    }
-}
-
-async fn nats_health(endpoints: &Endpoints) -> Health {
-    let asked = async {
-        let client = endpoints.of(SYSTEM_USER)?.connect("natsctl", CONNECT).await?;
-        health::ask(&client, &endpoints.nodes, STATUS).await
-    };
-    asked.await.unwrap_or_else(|_| nats_down(endpoints))
-}
-
-fn nats_down(endpoints: &Endpoints) -> Health {
-    let nodes = endpoints.nodes.iter().map(|(name, url)| NodeHealth {
-        name: name.clone(),
-        url: url.clone(),
-        healthy: false,
-        meta_leader: false,
-        version: None,
-        reason: Some("does not answer".to_owned()),
-    });
-    Health { nodes: nodes.collect(), quorum: false, settled: false }
-}
-
-/// Who answers on the bus; nobody if it cannot be asked.
-async fn on_bus(endpoints: &Endpoints, description: &Description) -> Vec<Instance> {
-    let enough = |found: &[Instance]| {
-        let workers = description.services.iter().filter(|(_, service)| service.definition.role == Role::Worker);
-        workers
-            .into_iter()
-            .all(|(name, service)| answering(found, name, service.revision).is_superset(&ready_tasks(service)))
-    };
-    let asked = async {
-        let client = endpoints.of(ADMIN)?.connect("natsctl", CONNECT).await?;
-        instances(&client, None, STATUS, enough).await
-    };
-    asked.await.unwrap_or_default()
-}
-
-fn count<T>(items: impl Iterator<Item = T>) -> u32 {
-    u32::try_from(items.count()).unwrap_or(u32::MAX)
-}
-
-fn service_status(name: &str, service: &Running, instances: &[Instance]) -> ServiceStatus {
-    let ready = ready_tasks(service);
-    let on_bus = answering(instances, name, service.revision);
-    // The gateway is reached over HTTP; its readiness says that it is on the bus too.
-    let answers = |task: &&&str| service.definition.role == Role::Gateway || on_bus.contains(**task);
-    let healthy = count(ready.iter().filter(answers));
-    let running = count(service.tasks.iter().filter(|task| {
-        let stops = matches!(task.state, TaskState::Draining | TaskState::Stopped);
-        task.revision == service.revision && task.pid.is_some() && !stops
-    }));
-    let failed = service.deployment().filter(|_| service.failed).and_then(|deployment| deployment.reason.clone());
-    let waiting = || service.tasks.iter().find_map(|task| task.reason.clone());
-    let reason = if service.failed {
-        Some(format!("the last deployment failed: {}", failed.unwrap_or_else(|| "see the logs".to_owned())))
-    } else if count(ready.iter()) < service.desired {
-        Some(waiting().unwrap_or_else(|| "tasks are being started".to_owned()))
-    } else if healthy < service.desired {
-        Some(format!("{healthy} of {} tasks answer on the bus", service.desired))
-    } else {
-        None
-    };
-    ServiceStatus {
-        name: name.to_owned(),
-        desired: service.desired,
-        running,
-        healthy,
-        revision: service.revision,
-        version: service.definition.version.clone(),
-        reason,
     }
 }

@@ -9,6 +9,7 @@ pub mod logs;
 pub mod ports;
 pub mod protocol;
 pub mod shim;
+mod status;
 pub mod supervisor;
 
 mod dir;

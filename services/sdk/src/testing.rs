@@ -19,7 +19,7 @@ use crate::fleet::Fleet;
 use crate::settings::{Link, Settings};
 
 /// How long a request of [`as_request`] may take.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a server may take to listen.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 const PASSWORD: &str = "only for tests";

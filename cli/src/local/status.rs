@@ -1,0 +1,143 @@
+//! How the local environment is: what the supervisor has, what the servers say of themselves, and who answers on the bus.
+
+use std::time::Duration;
+
+use super::environment::{CONNECT, Local, answering, ready_tasks};
+use super::ground::{ADMIN, Endpoints};
+use super::protocol::{Description, ServiceStatus as Running, TaskState};
+use crate::fleet::Role;
+use crate::nats::discovery::{Instance, instances};
+use crate::nats::health::{self, Health, NodeHealth};
+use crate::nats::identity::SYSTEM_USER;
+use crate::status::{GatewayStatus, ServiceStatus, Status};
+
+/// How long servers and services may take to answer.
+const ANSWERS: Duration = Duration::from_millis(1_000);
+
+impl Local {
+    /// How everything is.
+    pub(crate) async fn status(&self) -> anyhow::Result<Status> {
+        let Some(description) = self.describe().await? else {
+            return Ok(self.nothing_deployed());
+        };
+        let mut problems = Vec::new();
+        if description.supervisor.is_none() {
+            problems
+                .push("the supervisor does not run; `natsctl deploy --all` starts it and everything else".to_owned());
+        }
+        let endpoints = self.endpoints()?;
+        let is_up = description.nodes.values().any(|node| node.running);
+        let (nats, instances) = if is_up {
+            tokio::join!(nats_health(&endpoints), on_bus(&endpoints, &description))
+        } else {
+            (nats_down(&endpoints), Vec::new())
+        };
+        let services: Vec<ServiceStatus> =
+            description.services.iter().map(|(name, service)| service_status(name, service, &instances)).collect();
+        for name in self.manifests.services.keys().filter(|name| !description.services.contains_key(*name)) {
+            problems.push(format!("service `{name}` is not deployed; `natsctl deploy {name}` deploys it"));
+        }
+        let gateway =
+            description.services.values().find_map(|service| service.http).map(|address| format!("http://{address}"));
+        let nodes_are_healthy = nats.nodes.iter().all(|node| node.healthy);
+        let healthy = problems.is_empty()
+            && nodes_are_healthy
+            && nats.quorum
+            && services.iter().all(|service| service.reason.is_none());
+        Ok(Status {
+            environment: self.manifests.name.clone(),
+            healthy,
+            services,
+            nats,
+            gateway: GatewayStatus { url: gateway },
+            problems,
+        })
+    }
+
+    fn nothing_deployed(&self) -> Status {
+        Status {
+            environment: self.manifests.name.clone(),
+            healthy: false,
+            services: Vec::new(),
+            nats: Health { nodes: Vec::new(), quorum: false, settled: false },
+            gateway: GatewayStatus { url: None },
+            problems: vec!["nothing is deployed; `natsctl deploy --all` deploys everything".to_owned()],
+        }
+    }
+
+    /// How the NATS cluster is.
+    pub(crate) async fn nats(&self) -> anyhow::Result<Health> {
+        Ok(nats_health(&self.endpoints()?).await)
+    }
+}
+
+async fn nats_health(endpoints: &Endpoints) -> Health {
+    let asked = async {
+        let client = endpoints.of(SYSTEM_USER)?.connect("natsctl", CONNECT).await?;
+        health::ask(&client, &endpoints.nodes, ANSWERS).await
+    };
+    asked.await.unwrap_or_else(|_| nats_down(endpoints))
+}
+
+fn nats_down(endpoints: &Endpoints) -> Health {
+    let nodes = endpoints.nodes.iter().map(|(name, url)| NodeHealth {
+        name: name.clone(),
+        url: url.clone(),
+        healthy: false,
+        meta_leader: false,
+        version: None,
+        reason: Some("does not answer".to_owned()),
+    });
+    Health { nodes: nodes.collect(), quorum: false, settled: false }
+}
+
+/// Who answers on the bus; nobody if it cannot be asked.
+async fn on_bus(endpoints: &Endpoints, description: &Description) -> Vec<Instance> {
+    let enough = |found: &[Instance]| {
+        let workers = description.services.iter().filter(|(_, service)| service.definition.role == Role::Worker);
+        workers
+            .into_iter()
+            .all(|(name, service)| answering(found, name, service.revision).is_superset(&ready_tasks(service)))
+    };
+    let asked = async {
+        let client = endpoints.of(ADMIN)?.connect("natsctl", CONNECT).await?;
+        instances(&client, None, ANSWERS, enough).await
+    };
+    asked.await.unwrap_or_default()
+}
+
+fn count<T>(items: impl Iterator<Item = T>) -> u32 {
+    u32::try_from(items.count()).unwrap_or(u32::MAX)
+}
+
+fn service_status(name: &str, service: &Running, instances: &[Instance]) -> ServiceStatus {
+    let ready = ready_tasks(service);
+    let on_bus = answering(instances, name, service.revision);
+    // The gateway is reached over HTTP; its readiness says that it is on the bus too.
+    let answers = |task: &&&str| service.definition.role == Role::Gateway || on_bus.contains(**task);
+    let healthy = count(ready.iter().filter(answers));
+    let running = count(service.tasks.iter().filter(|task| {
+        let stops = matches!(task.state, TaskState::Draining | TaskState::Stopped);
+        task.revision == service.revision && task.pid.is_some() && !stops
+    }));
+    let failed = service.deployment().filter(|_| service.failed).and_then(|deployment| deployment.reason.clone());
+    let waiting = || service.tasks.iter().find_map(|task| task.reason.clone());
+    let reason = if service.failed {
+        Some(format!("the last deployment failed: {}", failed.unwrap_or_else(|| "see the logs".to_owned())))
+    } else if count(ready.iter()) < service.desired {
+        Some(waiting().unwrap_or_else(|| "tasks are being started".to_owned()))
+    } else if healthy < service.desired {
+        Some(format!("{healthy} of {} tasks answer on the bus", service.desired))
+    } else {
+        None
+    };
+    ServiceStatus {
+        name: name.to_owned(),
+        desired: service.desired,
+        running,
+        healthy,
+        revision: service.revision,
+        version: service.definition.version.clone(),
+        reason,
+    }
+}
