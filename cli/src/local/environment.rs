@@ -301,8 +301,10 @@ impl Local {
 
     /// Asks the bus and the gateway whether what was deployed answers: every task, with the revision that it should have.
     pub(crate) async fn prove(&self, services: &BTreeSet<String>) -> anyhow::Result<Vec<String>> {
-        let description = self.describe().await?.ok_or_else(|| self.not_deployed())?;
-        let client = self.endpoints()?.of(ADMIN)?.connect("natsctl", CONNECT).await?;
+        let endpoints = self.endpoints()?;
+        health::wait_until_settled(endpoints.of(SYSTEM_USER)?, &endpoints.nodes, SETTLE).await?;
+        let description = self.complete(services).await?;
+        let client = endpoints.of(ADMIN)?.connect("natsctl", CONNECT).await?;
         let proofs = description.services.iter().filter(|(name, _)| services.contains(*name)).map(|(name, service)| {
             let client = &client;
             async move {
@@ -315,6 +317,25 @@ impl Local {
             }
         });
         try_join_all(proofs).await
+    }
+
+    /// Waits until these services have all their tasks: one that has just lost its server or was killed comes back by itself.
+    async fn complete(&self, services: &BTreeSet<String>) -> anyhow::Result<Description> {
+        let deadline = Instant::now() + SETTLE;
+        loop {
+            let description = self.describe().await?.ok_or_else(|| self.not_deployed())?;
+            let deployed = description.services.iter().filter(|(name, _)| services.contains(*name));
+            let Some((name, short)) = deployed.into_iter().find(|(_, service)| service.ready() < service.desired)
+            else {
+                return Ok(description);
+            };
+            if Instant::now() >= deadline {
+                let message =
+                    format!("`{name}` is deployed, but {} of {} tasks are ready", short.ready(), short.desired);
+                return Err(Advised::new(message, format!("see `natsctl status` and `natsctl logs {name}`")).into());
+            }
+            sleep(LOOK_EVERY).await;
+        }
     }
 }
 

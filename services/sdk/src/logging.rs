@@ -4,21 +4,26 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
 use tracing::{Event, Subscriber};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::context;
 
 /// Writes logs to standard output from now on; `LOG_LEVEL` says from which level (`info` if absent).
 pub(crate) fn init() {
-    let level = std::env::var("LOG_LEVEL").unwrap_or_else(|_| "info".to_owned());
+    let level = std::env::var("LOG_LEVEL").ok().and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
     // The client library tells of every reconnect itself; the SDK says it once, with context.
-    let filter = EnvFilter::try_new(format!("{level},async_nats=warn")).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = Targets::new().with_default(level).with_target("async_nats", level.min(LevelFilter::WARN));
+    let lines = tracing_subscriber::fmt::layer().event_format(JsonLine).with_filter(filter);
     // In tests somebody may have set one already.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).event_format(JsonLine).try_init();
+    let _ = tracing_subscriber::registry().with(lines).try_init();
 }
 
 struct JsonLine;
