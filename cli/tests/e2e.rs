@@ -1,1 +1,0 @@
-//! The whole fleet, run by the real binary on this machine.

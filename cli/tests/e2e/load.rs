@@ -1,0 +1,101 @@
+//! Clients that ask the gateway all the time, about a hundred times per second together, and count what fails.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::http::Http;
+
+const CLIENTS: usize = 10;
+const EVERY: Duration = Duration::from_millis(100);
+
+/// More failures than these say nothing more.
+const MOST_SHOWN: usize = 10;
+
+pub(crate) struct Load {
+    stop: watch::Sender<bool>,
+    clients: Vec<JoinHandle<Tally>>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) answered: usize,
+    /// When, and why.
+    failed: Vec<(Duration, String)>,
+    /// The longest wait for an answer.
+    pub(crate) longest: Duration,
+}
+
+/// What the clients ask, each time.
+pub(crate) type Questions = fn(usize) -> (&'static str, Value);
+
+/// Requests that may be sent again when it is not known what became of them.
+pub(crate) fn idempotent(number: usize) -> (&'static str, Value) {
+    let player = format!("player{}", number % 50);
+    match number % 4 {
+        0 => ("/api/quest/v1/generate", json!({ "playerId": player, "level": 7 })),
+        1 => ("/api/quest/v1/list", json!({ "playerId": player })),
+        2 => ("/api/ai/model/v1/list", json!({})),
+        _ => ("/api/state/manager/v1/update", json!({ "key": { "kind": "KIND_PLAYER", "id": player }, "merge": {} })),
+    }
+}
+
+/// These, and the others too.
+pub(crate) fn everything(number: usize) -> (&'static str, Value) {
+    let chore = json!({ "name": "work", "cost": 1, "effects": { "done": 1 } });
+    match number % 6 {
+        4 => ("/api/ai/llm/v1/infer", json!({ "prompt": "the king", "sampling": { "maxTokens": 8 } })),
+        5 => ("/api/npc/behavior/v1/plan", json!({ "npcId": "smith", "goal": { "done": 1 }, "actions": [chore] })),
+        _ => idempotent(number),
+    }
+}
+
+impl Load {
+    pub(crate) fn start(gateway: &Http, questions: Questions) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        let client = |first: usize| tokio::spawn(ask(gateway.another(), questions, first, stopped.clone()));
+        Self { clients: (0..CLIENTS).map(client).collect(), stop }
+    }
+
+    /// Ends it, and expects that nothing has failed.
+    pub(crate) async fn ends_without_a_failure(self, at_least: usize) -> Tally {
+        self.stop.send_replace(true);
+        let mut sum = Tally::default();
+        for client in self.clients {
+            let tally = client.await.unwrap();
+            sum.answered += tally.answered;
+            sum.failed.extend(tally.failed);
+            sum.longest = sum.longest.max(tally.longest);
+        }
+        sum.failed.sort();
+        let (failed, first) = (sum.failed.len(), &sum.failed[..sum.failed.len().min(MOST_SHOWN)]);
+        assert!(failed == 0, "{failed} failed, {} did not; the first: {first:#?}", sum.answered);
+        assert!(sum.answered >= at_least, "{} requests say little", sum.answered);
+        sum
+    }
+}
+
+async fn ask(mut gateway: Http, questions: Questions, first: usize, stopped: watch::Receiver<bool>) -> Tally {
+    let mut tally = Tally::default();
+    let start = Instant::now();
+    let mut ticks = interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for turn in 0.. {
+        ticks.tick().await;
+        if *stopped.borrow() {
+            break;
+        }
+        let (path, body) = questions(first + turn * CLIENTS + turn);
+        let began = Instant::now();
+        match gateway.post(path, &body).await {
+            Ok(answer) if answer.status == 200 => tally.answered += 1,
+            Ok(answer) => tally.failed.push((began - start, format!("{path}: {} {}", answer.status, answer.body))),
+            Err(error) => tally.failed.push((began - start, format!("{path}: {error}"))),
+        }
+        tally.longest = tally.longest.max(began.elapsed());
+    }
+    tally
+}

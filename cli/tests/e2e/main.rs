@@ -1,0 +1,13 @@
+//! The whole fleet on this machine: the real natsctl, real servers, the services that ship, and stories of what people do with them.
+
+mod failures;
+mod fleet;
+mod http;
+mod interruptions;
+mod load;
+mod machine;
+mod newcomer;
+mod rolling;
+mod run;
+mod tour;
+mod usage;

@@ -1,0 +1,150 @@
+//! What is typed wrongly, or asked too early. Nothing runs here.
+
+use std::fs;
+use std::io::pipe;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use crate::fleet::{Fleet, NATSCTL};
+
+#[tokio::test]
+async fn wrong_usage_ends_with_64() {
+    let fleet = Fleet::new(1);
+    for arguments in [
+        vec![],
+        vec!["dploy"],
+        vec!["deploy"],
+        vec!["deploy", "--all", "quest-system"],
+        vec!["deploy", "--everything"],
+        vec!["restart"],
+        vec!["scale", "quest-system"],
+        vec!["scale", "quest-system", "many"],
+        vec!["logs"],
+        vec!["status", "--output", "xml"],
+        vec!["completions", "cobol"],
+        vec!["plan", "--observed", "a", "--save-observed", "b"],
+    ] {
+        let run = fleet.run(&arguments).await.ends(64);
+        assert!(run.out.is_empty() && !run.err.is_empty(), "{run:?}");
+    }
+    fleet.run(&["dploy"]).await.says(&["deploy"]);
+}
+
+#[tokio::test]
+async fn help_documents_the_exit_codes() {
+    let fleet = Fleet::new(1);
+    let help = fleet.run(&["--help"]).await.ends(0).out;
+    for code in ["0 ", "1 ", "2 ", "3 ", "64 ", "130 "] {
+        assert!(help.lines().any(|line| line.trim_start().starts_with(code)), "{help}");
+    }
+    assert!(help.contains("deploy") && !help.contains("supervise"), "{help}");
+    let version = fleet.run(&["--version"]).await.ends(0).out;
+    assert_eq!(version.trim(), format!("natsctl {}", env!("CARGO_PKG_VERSION")));
+}
+
+#[tokio::test]
+async fn before_anything_is_deployed_every_command_says_so() {
+    let fleet = Fleet::new(1);
+    let status = fleet.status().await;
+    assert_eq!((&status["healthy"], &status["services"]), (&json!(false), &json!([])));
+    for arguments in [
+        vec!["env"],
+        vec!["logs", "quest-system"],
+        vec!["nats", "status"],
+        vec!["restart", "--all"],
+        vec!["scale", "quest-system", "3"],
+        vec!["rollback", "quest-system"],
+    ] {
+        fleet.run(&arguments).await.ends(1).says(&[
+            "nothing is deployed in environment `test`",
+            "hint: ",
+            "natsctl deploy",
+        ]);
+    }
+    fleet.run(&["down"]).await.ends(0);
+    assert_eq!(fleet.processes().into_values().collect::<Vec<_>>(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn names_that_nobody_has_are_answered_with_those_that_there_are() {
+    let fleet = Fleet::new(1);
+    fleet.run(&["--env", "tset", "status"]).await.ends(1).says(&["environment `tset` does not exist", "`test`"]);
+    let names = ["--env", "production", "status"];
+    fleet.run(&names).await.ends(1).says(&["environment `production` does not exist", "test"]);
+    let services = [vec!["deploy", "quest-sytem"], vec!["scale", "quest-sytem", "2"], vec!["plan", "quest-sytem"]];
+    for arguments in services {
+        fleet.run(&arguments).await.ends(1).says(&["`quest-sytem`", "hint: did you mean `quest-system`?"]);
+    }
+    fleet.run(&["scale", "quest-system", "11"]).await.ends(1).says(&["at most 10 tasks", "`autoscaling.max`"]);
+}
+
+#[tokio::test]
+async fn all_that_is_wrong_with_the_manifests_is_told_at_once() {
+    let fleet = Fleet::new(1);
+    fleet.append("quest-system", "tasts: 3\n");
+    fleet.append("npc-behavior", "calls: [quest-sytem]\nstop_timeout: 10\n");
+    fs::write(fleet.manifest("services/broken.yaml"), "name: [").unwrap();
+    for command in [vec!["validate"], vec!["plan"], vec!["deploy", "--all"], vec!["status"]] {
+        let run = fleet.run(&command).await.ends(1);
+        run.says(&[
+            "unknown key `tasts`",
+            "quest-system.yaml:7:1",
+            "hint: did you mean `tasks`?",
+            "calls `quest-sytem`, which does not exist",
+            "`10` has no unit",
+            "broken.yaml:1:",
+        ]);
+    }
+    let problems = fleet.run(&["validate", "--output", "json"]).await.ends(1).json();
+    let problems = problems["problems"].as_array().unwrap();
+    assert!(problems.len() >= 4, "{problems:#?}");
+    let complete = |problem: &Value| {
+        problem["file"].is_string()
+            && problem["message"].is_string()
+            && problem["line"].is_u64()
+            && problem["column"].is_u64()
+    };
+    assert!(problems.iter().all(complete), "{problems:#?}");
+}
+
+#[tokio::test]
+async fn a_plan_against_a_saved_state_needs_nothing_that_runs() {
+    let fleet = Fleet::new(1);
+    let file = fleet.path("observed.json").display().to_string();
+    let count = |plan: &Value| plan["steps"].as_array().unwrap().len();
+    let plan = fleet.plan(&["--save-observed", &file]).await.ends(2).json();
+    assert_eq!(count(&fleet.plan(&["--observed", &file]).await.ends(2).json()), count(&plan));
+
+    fs::write(&file, r#"{ "services": { "#).unwrap();
+    fleet.plan(&["--observed", &file]).await.ends(1).says(&["observed.json` is not an observed state"]);
+    fleet.plan(&["--observed", "nowhere.json"]).await.ends(1).says(&["failed to read `nowhere.json`"]);
+    assert_eq!(fleet.processes().into_values().collect::<Vec<_>>(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_reader_that_goes_away_is_no_failure() {
+    let fleet = Fleet::new(1);
+    let commands = [vec!["--help"], vec!["validate"], vec!["completions", "bash"], vec!["doctor"], vec!["status"]];
+    for arguments in commands {
+        let (reader, writer) = pipe().unwrap();
+        drop(reader);
+        let mut command = fleet.command(&arguments);
+        let run = command.stdin(Stdio::null()).stdout(writer).output().unwrap();
+        let said = String::from_utf8_lossy(&run.stderr);
+        assert!(run.status.success() && said.is_empty(), "{arguments:?}: {:?} {said}", run.status);
+    }
+}
+
+#[tokio::test]
+async fn completions_know_the_commands() {
+    let fleet = Fleet::new(1);
+    for shell in ["bash", "zsh", "fish"] {
+        let script = fleet.run(&["completions", shell]).await.ends(0).out;
+        assert!(script.contains("rollback") && script.contains("natsctl"), "{shell}: {script}");
+    }
+    let script = fleet.path("completions.bash");
+    fs::write(&script, fleet.run(&["completions", "bash"]).await.out).unwrap();
+    let checked = std::process::Command::new("bash").arg("-n").arg(&script).status();
+    assert!(checked.is_ok_and(|status| status.success()), "bash refuses the completions of {NATSCTL}");
+}
