@@ -22,6 +22,8 @@ pub(crate) struct Report {
     json: Value,
     text: String,
     code: u8,
+    /// Whether the first sign of a line says what happens to what it names.
+    is_diff: bool,
 }
 
 /// `status` found something unhealthy.
@@ -38,12 +40,12 @@ pub(crate) const INTERRUPTED: u8 = 130;
 impl Report {
     /// `data` for programs, `text` for people.
     pub(crate) fn new(data: &impl Serialize, text: impl Into<String>) -> Self {
-        Self { json: serde_json::to_value(data).unwrap_or_default(), text: text.into(), code: 0 }
+        Self { json: serde_json::to_value(data).unwrap_or_default(), text: text.into(), code: 0, is_diff: false }
     }
 
     /// Nothing more to tell.
     pub(crate) fn silent() -> Self {
-        Self { json: Value::Null, text: String::new(), code: 0 }
+        Self { json: Value::Null, text: String::new(), code: 0, is_diff: false }
     }
 
     /// Ends the command with this exit code.
@@ -53,9 +55,17 @@ impl Report {
         self
     }
 
+    /// Colours the lines by their first sign: `+`, `~`, `>`, `-`.
+    #[must_use]
+    pub(crate) fn diff(mut self) -> Self {
+        self.is_diff = true;
+        self
+    }
+
     /// Prints, and says how the process ends.
     pub(crate) fn print(&self, format: Format) -> ExitCode {
         let text = match (format, &self.json) {
+            (Format::Table, _) if self.is_diff && colours(&io::stdout()) => coloured(self.text.trim_end()),
             (Format::Table, _) => self.text.trim_end().to_owned(),
             (Format::Json, Value::Null) => String::new(),
             (Format::Json, json) => format!("{json:#}"),
@@ -149,9 +159,24 @@ pub(crate) fn log(verbosity: u8) {
     // The supervisor sets its own.
     let _ = tracing_subscriber::fmt()
         .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
+        .with_ansi(colours(&io::stderr()))
         .with_max_level(level)
         .try_init();
+}
+
+/// Whether colours are welcome (<https://no-color.org>).
+fn colours(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+fn coloured(text: &str) -> String {
+    let line = |line: &str| match line.chars().next() {
+        Some('+') => format!("\x1b[32m{line}\x1b[0m"),
+        Some('~' | '>') => format!("\x1b[33m{line}\x1b[0m"),
+        Some('-') => format!("\x1b[31m{line}\x1b[0m"),
+        _ => line.to_owned(),
+    };
+    text.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// A table without lines, its columns as wide as they must be.

@@ -28,9 +28,8 @@ impl Env {
             access.credentials_file.display(),
         );
         if let Some(url) = &gateway {
-            text.push_str(&format!(
-                "gateway  {url}\n\ncurl --json '{{\"playerId\": \"ada\", \"level\": 7}}' {url}/api/quest/v1/generate"
-            ));
+            let request = r#"--header 'content-type: application/json' --data '{"playerId": "ada", "level": 7}'"#;
+            text.push_str(&format!("gateway  {url}\n\ncurl {url}/api/quest/v1/generate {request}"));
         }
         Ok(Report::new(&json!({ "nats": access, "gateway": { "url": gateway } }), text))
     }

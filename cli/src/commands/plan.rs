@@ -42,7 +42,7 @@ impl Plan {
             std::fs::write(file, text).with_context(|| format!("failed to write `{}`", file.display()))?;
         }
         let plan = Steps::new(&prepared.desired, &observed).select(&which);
-        Ok(Report::new(&plan, plan.to_string()).code(if plan.steps.is_empty() { 0 } else { CHANGES }))
+        Ok(Report::new(&plan, plan.to_string()).diff().code(if plan.steps.is_empty() { 0 } else { CHANGES }))
     }
 }
 

@@ -36,7 +36,7 @@ pub struct Settings {
     pub workers: usize,
     /// `CONCURRENCY`: requests that one worker handles at the same time; 100 if absent.
     pub concurrency: usize,
-    /// `QUEUE`: requests that may wait in one worker; 1000 if absent.
+    /// `REQUEST_QUEUE`: requests that may wait in one worker; 1000 if absent.
     pub queue: usize,
     /// `CALL_TIMEOUT_MS`: for calls that no request set a deadline for; 5 s if absent.
     pub call_timeout: Duration,
@@ -70,7 +70,7 @@ impl Settings {
             task: optional("TASK_ID")?.unwrap_or_else(|| std::process::id().to_string()),
             workers: positive("WORKERS", 1)?,
             concurrency: positive("CONCURRENCY", 100)?,
-            queue: optional("QUEUE")?.unwrap_or(1000),
+            queue: optional("REQUEST_QUEUE")?.unwrap_or(1000),
             call_timeout: Duration::from_millis(optional("CALL_TIMEOUT_MS")?.unwrap_or(5_000)),
             stop_timeout: Duration::from_millis(optional("STOP_TIMEOUT_MS")?.unwrap_or(25_000)),
             link,
