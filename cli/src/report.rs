@@ -1,7 +1,7 @@
 //! The one place that prints. Commands return data; what they tell on the way goes to standard error.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the place")]
 
-use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
+use std::io::{self, ErrorKind, IsTerminal, Write as _};
 use std::process::ExitCode;
 
 use clap_complete::Shell;
