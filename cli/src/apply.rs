@@ -58,6 +58,7 @@ impl Apply<'_> {
     /// Does one thing that is the whole of these steps.
     async fn together(&self, steps: &[&Step], work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
         for step in steps {
+            tracing::info!(%step, wave = step.wave, "begun");
             self.journal.begun(step)?;
         }
         let outcome = work.await;

@@ -66,6 +66,7 @@ async fn cargo_build(workspace: &Path, folder: &Path, services: &[&String]) -> a
     for service in services {
         cargo.args(["--package", service]);
     }
+    tracing::info!(folder = %folder.display(), "building the services");
     let output = cargo.stdin(Stdio::null()).kill_on_drop(true).output().await;
     let output = output.map_err(|error| {
         let hint = "`./scripts/up` installs cargo; `--no-build` deploys the binaries as they are";

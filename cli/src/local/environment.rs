@@ -72,7 +72,9 @@ impl Local {
     /// Builds the services and lays the ground; changes nothing that runs.
     pub(crate) async fn prepare(&self, source: &Source) -> anyhow::Result<Prepared> {
         let artifacts = self.artifacts(source).await?;
-        self.prepared(artifacts, Ground::lay(&self.manifests, &self.dir, &locate::locate(&self.workspace)?)?)
+        let server = locate::locate(&self.workspace)?;
+        tracing::info!(path = %server.path.display(), version = %server.version, "using nats-server");
+        self.prepared(artifacts, Ground::lay(&self.manifests, &self.dir, &server)?)
     }
 
     /// What [`Local::prepare`] would give, without a trace but for copies of binaries.
