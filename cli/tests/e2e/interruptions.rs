@@ -134,7 +134,7 @@ async fn no_request_fails_when_a_server_is_killed() {
     is_back(&fleet, leader, pid).await;
     fleet.deploy(&["--all"]).await.ends(0);
     fleet.is_healthy().await;
-    load.ends_without_a_failure(50).await;
+    load.ends_without_a_failure(200).await;
 }
 
 fn named<'a>(list: &'a Value, name: &str) -> &'a Value {

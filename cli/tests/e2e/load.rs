@@ -1,5 +1,7 @@
 //! Clients that ask the gateway all the time, about a hundred times per second together, and count what fails.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -7,6 +9,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::fleet::eventually;
 use crate::http::Http;
 
 const CLIENTS: usize = 10;
@@ -18,15 +21,15 @@ const MOST_SHOWN: usize = 10;
 pub(crate) struct Load {
     stop: watch::Sender<bool>,
     clients: Vec<JoinHandle<Tally>>,
+    answered: Arc<AtomicUsize>,
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
-    pub(crate) answered: usize,
+struct Tally {
     /// When, and why.
     failed: Vec<(Duration, String)>,
     /// The longest wait for an answer.
-    pub(crate) longest: Duration,
+    longest: Duration,
 }
 
 /// What the clients ask, each time.
@@ -56,29 +59,39 @@ pub(crate) fn everything(number: usize) -> (&'static str, Value) {
 impl Load {
     pub(crate) fn start(gateway: &Http, questions: Questions) -> Self {
         let (stop, stopped) = watch::channel(false);
-        let client = |first: usize| tokio::spawn(ask(gateway.another(), questions, first, stopped.clone()));
-        Self { clients: (0..CLIENTS).map(client).collect(), stop }
+        let answered = Arc::new(AtomicUsize::new(0));
+        let client = |first: usize| {
+            let client = ask(gateway.another(), questions, first, Arc::clone(&answered), stopped.clone());
+            tokio::spawn(client)
+        };
+        Self { clients: (0..CLIENTS).map(client).collect(), stop, answered }
     }
 
-    /// Ends it, and expects that nothing has failed.
-    pub(crate) async fn ends_without_a_failure(self, at_least: usize) -> Tally {
+    /// Ends it when so many requests have come to an end, and expects that none has failed.
+    pub(crate) async fn ends_without_a_failure(self, at_least: usize) {
+        let enough = || async { (self.answered.load(Ordering::Relaxed) >= at_least).then_some(()) };
+        eventually("enough requests have come to an end", enough).await;
         self.stop.send_replace(true);
-        let mut sum = Tally::default();
+        let (mut failed, mut longest) = (Vec::new(), Duration::ZERO);
         for client in self.clients {
             let tally = client.await.unwrap();
-            sum.answered += tally.answered;
-            sum.failed.extend(tally.failed);
-            sum.longest = sum.longest.max(tally.longest);
+            failed.extend(tally.failed);
+            longest = longest.max(tally.longest);
         }
-        sum.failed.sort();
-        let (failed, first) = (sum.failed.len(), &sum.failed[..sum.failed.len().min(MOST_SHOWN)]);
-        assert!(failed == 0, "{failed} failed, {} did not; the first: {first:#?}", sum.answered);
-        assert!(sum.answered >= at_least, "{} requests say little", sum.answered);
-        sum
+        failed.sort();
+        let (count, all) = (failed.len(), self.answered.load(Ordering::Relaxed));
+        failed.truncate(MOST_SHOWN);
+        assert!(count == 0, "{count} of {all} failed, the longest took {longest:?}; the first: {failed:#?}");
     }
 }
 
-async fn ask(mut gateway: Http, questions: Questions, first: usize, stopped: watch::Receiver<bool>) -> Tally {
+async fn ask(
+    mut gateway: Http,
+    questions: Questions,
+    first: usize,
+    answered: Arc<AtomicUsize>,
+    stopped: watch::Receiver<bool>,
+) -> Tally {
     let mut tally = Tally::default();
     let start = Instant::now();
     let mut ticks = interval(EVERY);
@@ -88,13 +101,14 @@ async fn ask(mut gateway: Http, questions: Questions, first: usize, stopped: wat
         if *stopped.borrow() {
             break;
         }
-        let (path, body) = questions(first + turn * CLIENTS + turn);
+        let (path, body) = questions(first + turn * (CLIENTS + 1));
         let began = Instant::now();
         match gateway.post(path, &body).await {
-            Ok(answer) if answer.status == 200 => tally.answered += 1,
+            Ok(answer) if answer.status == 200 => {}
             Ok(answer) => tally.failed.push((began - start, format!("{path}: {} {}", answer.status, answer.body))),
             Err(error) => tally.failed.push((began - start, format!("{path}: {error}"))),
         }
+        answered.fetch_add(1, Ordering::Relaxed);
         tally.longest = tally.longest.max(began.elapsed());
     }
     tally
