@@ -57,10 +57,11 @@ impl Requests {
     /// Leaves the group, and hands over what still comes. Takes `patience` at the most, and only without a connection so long.
     pub(crate) async fn run_out(mut self, patience: Duration, mut each: impl FnMut(Message)) {
         let deadline = Instant::now() + patience;
-        let rest = AT_LEAST + self.pace.within(ON_THE_WIRE, self.taken);
+        // Only ever lowered: the server may have counted to the end already, and then no more messages come.
+        let mut last = self.taken + AT_LEAST + self.pace.within(ON_THE_WIRE, self.taken);
         let mut portion = AT_LEAST;
         let mut wait = QUIET;
-        if self.subscriber.unsubscribe_after(self.taken + rest).await.is_err() {
+        if self.subscriber.unsubscribe_after(last).await.is_err() {
             // The connection is closed: nothing can come.
             return;
         }
@@ -72,7 +73,8 @@ impl Requests {
                     if wait == QUIET {
                         // A busy worker's count would take long to fill.
                         wait = REFILL;
-                        let _ = self.subscriber.unsubscribe_after(self.taken + AT_LEAST).await;
+                        last = last.min(self.taken + AT_LEAST);
+                        let _ = self.subscriber.unsubscribe_after(last).await;
                     }
                     for _ in 0..portion {
                         // Without a connection patience ends it.
