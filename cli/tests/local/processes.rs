@@ -194,9 +194,9 @@ async fn the_supervisors_environment_stays_with_it() {
     let stage = Stage::start().await;
     let deployed = stage.deploy(service("quest", &[("PRINT", "hello")])).await;
     let names = get(deployed.tasks[0].health_port.unwrap(), "/env").unwrap();
-    let allowed = ["PATH", "HOME", "TMPDIR", "TASK_ID", "PRINT", "LISTEN_FDNAMES"];
+    let allowed = ["PATH", "HOME", "TMPDIR", "TASK_ID", "SERVICE_REVISION", "PRINT", "LISTEN_FDNAMES"];
     assert!(names.lines().all(|name| allowed.contains(&name)), "{names}");
-    assert!(names.contains("TASK_ID"));
+    assert!(names.contains("TASK_ID") && names.contains("SERVICE_REVISION"));
 }
 
 #[tokio::test]
