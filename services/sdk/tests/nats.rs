@@ -593,24 +593,21 @@ async fn mutual_tls_and_permissions_are_enough_for_calls_and_streams() {
 #[tokio::test]
 async fn clients_of_a_server_in_lame_duck_mode_move_without_a_failed_request() {
     let [leaving, staying] = NatsServer::pair();
-    let only = |server: &NatsServer| LinkSettings { urls: server.link().urls, ..LinkSettings::default() };
-    let both = |first: &NatsServer, second: &NatsServer| LinkSettings {
-        urls: [only(first).urls, only(second).urls].concat(),
-        ..LinkSettings::default()
-    };
-    let worker = Fleet::connect(Settings::for_service("llm", both(&leaving, &staying))).await.unwrap();
+    let link = || LinkSettings { urls: [leaving.link().urls, staying.link().urls].concat(), ..LinkSettings::default() };
+    let worker = Fleet::connect(Settings::for_service("llm", link())).await.unwrap();
     let (order, stop) = Stop::new();
     let serving = tokio::spawn(async move { sdk::serve(&worker, LlmServer(Fake::default()), stop).await });
-    let fleets = [both(&leaving, &staying), both(&staying, &leaving)].map(|link| async {
-        Fleet::connect(Settings::for_service("caller", link)).await.unwrap().client::<LlmClient>()
-    });
-    let clients = futures::future::join_all(fleets).await;
+    // Each takes any server; at least one must be on the one that leaves.
+    let mut clients: Vec<LlmClient> = Vec::new();
+    while clients.is_empty() || leaving.connections() == Some(0) {
+        clients.push(Fleet::connect(Settings::for_service("caller", link())).await.unwrap().client());
+    }
     for client in &clients {
         timeout(SOON, async { while client.infer(prompt("")).await.is_err() {} }).await.unwrap();
     }
     let moved = async {
         leaving.lame_duck();
-        while leaving.connections() > 0 {
+        while leaving.connections().is_some_and(|clients| clients > 0) {
             for client in &clients {
                 client.infer(prompt("")).await.unwrap();
             }
