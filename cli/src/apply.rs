@@ -89,16 +89,12 @@ impl Apply<'_> {
     }
 
     async fn services(&self, supervisor: &Client, steps: &[&Step]) -> anyhow::Result<()> {
-        let mut deployments = BTreeMap::new();
-        let mut limit = Duration::ZERO;
+        let mut wanted = Vec::new();
         for step in steps {
             self.journal.begun(step)?;
-            let wanted = WantedService::of_step(step, &self.prepared.desired)?;
-            let health = wanted.definition.health;
-            limit = limit.max(health.start_period * 2 + wanted.definition.stop_timeout + MARGIN);
-            deployments.insert(step.name.clone(), self.local.put_service(supervisor, wanted).await?);
+            wanted.push(WantedService::of_step(step, &self.prepared.desired)?);
         }
-        let outcomes = follow(supervisor, &deployments, limit).await?;
+        let outcomes = roll(self.local, supervisor, wanted).await?;
         let outcomes = steps.iter().map(|step| {
             let outcome = outcomes.get(&step.name).map_or(Ok(()), |outcome| judge(&step.name, outcome));
             self.journal.ended(step, &outcome)?;
@@ -118,12 +114,18 @@ impl Apply<'_> {
     }
 }
 
-/// Waits for deployments, and tells of their progress.
-pub(crate) async fn follow(
+/// Brings services to what is wanted, all at the same time, waits, and tells of the progress.
+pub(crate) async fn roll(
+    local: &Local,
     supervisor: &Client,
-    deployments: &BTreeMap<String, u64>,
-    limit: Duration,
+    wanted: Vec<WantedService<'_>>,
 ) -> anyhow::Result<BTreeMap<String, Outcome>> {
+    let mut deployments = BTreeMap::new();
+    let mut limit = Duration::ZERO;
+    for service in wanted {
+        limit = limit.max(service.definition.health.start_period * 2 + service.definition.stop_timeout + MARGIN);
+        deployments.insert(service.name.to_owned(), local.put_service(supervisor, service).await?);
+    }
     let tell = |progress| match progress {
         Progress::Tasks { service, ready, desired } => {
             note(&format!("service {service}: {ready} of {desired} tasks ready"));
@@ -132,7 +134,7 @@ pub(crate) async fn follow(
         // Explained at the end, when everything else has been tried.
         Progress::Ended { service, .. } => note(&format!("service {service} FAILED")),
     };
-    Ok(supervisor.follow(deployments, limit, tell).await?)
+    Ok(supervisor.follow(&deployments, limit, tell).await?)
 }
 
 /// A failed deployment explains itself on one screen.
@@ -186,8 +188,8 @@ fn failed(service: &str, deployment: &Deployment) -> anyhow::Error {
     Advised::new(message, format!("what ran before keeps running; all of the log: `natsctl logs {service}`")).into()
 }
 
-/// The first failure, with the number of the others.
-fn all(outcomes: Vec<anyhow::Result<()>>) -> anyhow::Result<()> {
+/// All failures as one.
+pub(crate) fn all(outcomes: Vec<anyhow::Result<()>>) -> anyhow::Result<()> {
     let mut failures: Vec<anyhow::Error> = outcomes.into_iter().filter_map(Result::err).collect();
     if failures.len() <= 1 {
         return failures.pop().map_or(Ok(()), Err);

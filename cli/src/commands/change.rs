@@ -1,13 +1,12 @@
 //! `natsctl restart`, `scale` and `rollback`: deployments of what is there, with one thing different.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
 
 use super::deploy::{LockOptions, chosen, known};
-use crate::apply::{follow, judge};
+use crate::apply::{all, judge, roll};
 use crate::invocation::Invocation;
 use crate::local::client::Client;
 use crate::local::environment::{Local, WantedService};
@@ -140,18 +139,12 @@ fn deployed<'a>(running: &'a BTreeMap<String, ServiceStatus>, name: &str) -> any
 
 async fn deploy(local: &Local, wanted: BTreeMap<String, Wanted>) -> anyhow::Result<Report> {
     let supervisor: Client = local.supervisor().await?;
-    let mut deployments = BTreeMap::new();
-    let mut limit = Duration::ZERO;
-    for (name, wanted) in &wanted {
+    let services = wanted.iter().map(|(name, wanted)| {
         let Wanted { definition, declared_tasks, tasks, force } = wanted;
-        limit = limit.max(definition.health.start_period * 2 + definition.stop_timeout * 2);
-        let service = WantedService { name, definition, declared_tasks: *declared_tasks, tasks: *tasks, force: *force };
-        deployments.insert(name.clone(), local.put_service(&supervisor, service).await?);
-    }
-    let outcomes = follow(&supervisor, &deployments, limit).await?;
-    for (name, outcome) in &outcomes {
-        judge(name, outcome)?;
-    }
+        WantedService { name, definition, declared_tasks: *declared_tasks, tasks: *tasks, force: *force }
+    });
+    let outcomes = roll(local, &supervisor, services.collect()).await?;
+    all(outcomes.iter().map(|(name, outcome)| judge(name, outcome)).collect())?;
     let names: BTreeSet<String> = wanted.into_keys().collect();
     let proofs = local.prove(&names).await?;
     Ok(Report::new(&json!({ "services": names, "proofs": proofs }), proofs.join("\n")))

@@ -19,11 +19,12 @@ use crate::artifacts::Source;
 use crate::fleet::{Definition, Fleet, Role};
 use crate::lock::{IfTaken, Lock};
 use crate::manifest::{Artifact, Environment, Inputs, Manifests};
+use crate::nats::Advised;
 use crate::nats::discovery::{Instance, instances};
 use crate::nats::health::{self, Health};
 use crate::nats::identity::SYSTEM_USER;
 use crate::nats::jetstream::JetStream;
-use crate::nats::{Advised, locate};
+use crate::nats::locate::{self, NatsServer};
 use crate::plan::{Action, Observed, ObservedNode, ObservedService, Step};
 
 /// How long a command waits for a connection to NATS.
@@ -52,6 +53,7 @@ pub(crate) struct Local {
 pub(crate) struct Prepared {
     pub(crate) desired: Fleet,
     ground: Ground,
+    server: NatsServer,
 }
 
 impl Local {
@@ -74,18 +76,26 @@ impl Local {
         let artifacts = self.artifacts(source).await?;
         let server = locate::locate(&self.workspace)?;
         tracing::info!(path = %server.path.display(), version = %server.version, "using nats-server");
-        self.prepared(artifacts, Ground::lay(&self.manifests, &self.dir, &server)?)
+        let ground = Ground::lay(&self.manifests, &self.dir, &server)?;
+        self.prepared(artifacts, ground, server)
     }
 
     /// What [`Local::prepare`] would give, without a trace but for copies of binaries.
     pub(crate) async fn preview(&self, source: &Source) -> anyhow::Result<Prepared> {
         let artifacts = self.artifacts(source).await?;
-        self.prepared(artifacts, Ground::preview(&self.manifests, &self.dir, &locate::locate(&self.workspace)?)?)
+        let server = locate::locate(&self.workspace)?;
+        let ground = Ground::preview(&self.manifests, &self.dir, &server)?;
+        self.prepared(artifacts, ground, server)
     }
 
-    fn prepared(&self, artifacts: BTreeMap<String, Artifact>, ground: Ground) -> anyhow::Result<Prepared> {
+    fn prepared(
+        &self,
+        artifacts: BTreeMap<String, Artifact>,
+        ground: Ground,
+        server: NatsServer,
+    ) -> anyhow::Result<Prepared> {
         let desired = self.manifests.desired(&Inputs { artifacts, nodes: ground.desired() })?;
-        Ok(Prepared { desired, ground })
+        Ok(Prepared { desired, ground, server })
     }
 
     async fn artifacts(&self, source: &Source) -> anyhow::Result<BTreeMap<String, Artifact>> {
@@ -179,10 +189,9 @@ impl Local {
                 refuse_taken_ports(&step.name, node.ports)?;
             }
         }
-        let server = locate::locate(&self.workspace)?;
         for step in steps {
             let spec = self.node(prepared, &step.name)?.spec.clone();
-            server.check(&spec.config_path)?;
+            prepared.server.check(&spec.config_path)?;
             supervisor.put_node(&step.name, spec).await?;
         }
         self.settled(supervisor, prepared).await.map(drop)
@@ -196,7 +205,7 @@ impl Local {
         step: &Step,
     ) -> anyhow::Result<()> {
         let spec = self.node(prepared, &step.name)?.spec.clone();
-        locate::locate(&self.workspace)?.check(&spec.config_path)?;
+        prepared.server.check(&spec.config_path)?;
         supervisor.put_node(&step.name, spec).await?;
         self.settled(supervisor, prepared).await.map(drop)
     }

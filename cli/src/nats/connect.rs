@@ -8,6 +8,8 @@ use async_nats::{Client, ConnectErrorKind, ConnectOptions, ServerAddr};
 use serde::{Deserialize, Serialize};
 
 use super::Advised;
+use super::identity::Identities;
+use super::pki::Pki;
 
 /// Everything that a client needs in order to connect as one user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +27,18 @@ pub struct Access {
 }
 
 impl Access {
+    /// How `user` connects, by the files that are made for it.
+    pub fn of(user: &str, urls: Vec<String>, pki: &Pki, identities: &Identities) -> Self {
+        let tls = pki.client(user);
+        Self {
+            urls,
+            ca_file: tls.authority,
+            credentials_file: identities.credentials(user),
+            client_cert_file: tls.certificate,
+            client_key_file: tls.key,
+        }
+    }
+
     /// Connects to the first server that accepts; `name` is shown by the server's own tools.
     pub async fn connect(&self, name: &str, within: Duration) -> anyhow::Result<Client> {
         self.connect_with(self.options(name).await?, name, within).await

@@ -110,14 +110,7 @@ impl Cluster {
     }
 
     pub(super) fn access(&self, user: &str) -> Access {
-        let tls = self.pki.client(user);
-        Access {
-            urls: self.urls().into_values().collect(),
-            ca_file: tls.authority,
-            credentials_file: self.identities.credentials(user),
-            client_cert_file: tls.certificate,
-            client_key_file: tls.key,
-        }
+        Access::of(user, self.urls().into_values().collect(), &self.pki, &self.identities)
     }
 
     pub(super) async fn connect(&self, user: &str) -> async_nats::Client {
