@@ -7,6 +7,7 @@
 use std::env;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use proto::ai::llm::v1::{
     InferRequest, InferResponse, InferStreamRequest, InferStreamResponse, Llm, LlmClient, LlmServer,
 };
 use sdk::testing::{NatsServer, User};
-use sdk::{Error, Fleet, LinkSettings, Settings, Stop, Stream};
+use sdk::{Error, Fleet, LinkSettings, Material, Settings, Stop, Stream};
 
 const PAYLOAD: usize = 256;
 const CONCURRENCIES: [usize; 3] = [1, 64, 256];
@@ -38,8 +39,9 @@ fn number(text: &str) -> usize {
 fn link(arguments: &[String]) -> LinkSettings {
     let mut link = LinkSettings { urls: vec![arguments[0].clone()], ..LinkSettings::default() };
     if let [_, authority, certificate, key, user, password] = arguments {
-        link.ca_file = Some(authority.into());
-        link.client_certificate = Some((certificate.into(), key.into()));
+        let file = |path: &String| Material::File(path.into());
+        link.ca = Some(file(authority));
+        link.client_certificate = Some((file(certificate), file(key)));
         link.user = Some((user.clone(), password.clone()));
     }
     link
@@ -48,12 +50,16 @@ fn link(arguments: &[String]) -> LinkSettings {
 fn arguments(link: &LinkSettings) -> Vec<String> {
     let mut arguments = link.urls.clone();
     if let (Some(authority), Some((certificate, key)), Some((user, password))) =
-        (&link.ca_file, &link.client_certificate, &link.user)
+        (&link.ca, &link.client_certificate, &link.user)
     {
-        arguments.extend([authority, certificate, key].map(|path| path.display().to_string()));
+        arguments.extend([authority, certificate, key].map(|file| path(file).display().to_string()));
         arguments.extend([user.clone(), password.clone()]);
     }
     arguments
+}
+
+fn path(material: &Material) -> &PathBuf {
+    material.file().expect("the servers of benchmarks have files")
 }
 
 // ---------------------------------------------------------------------------------------------- variants
@@ -133,13 +139,13 @@ async fn worker_is_there(link: &LinkSettings) {
 async fn stock(link: &LinkSettings) -> async_nats::Client {
     let mut options = async_nats::ConnectOptions::new();
     if let (Some(authority), Some((certificate, key)), Some((user, password))) =
-        (&link.ca_file, &link.client_certificate, &link.user)
+        (&link.ca, &link.client_certificate, &link.user)
     {
         // Like the SDK: the process has one TLS provider.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         options = options
-            .add_root_certificates(authority.clone())
-            .add_client_certificate(certificate.clone(), key.clone())
+            .add_root_certificates(path(authority).clone())
+            .add_client_certificate(path(certificate).clone(), path(key).clone())
             .require_tls(true);
         options =
             options.user_and_password(user.clone(), password.clone()).custom_inbox_prefix(format!("_INBOX_{user}"));

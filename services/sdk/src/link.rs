@@ -13,6 +13,7 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::inbox::{CANCEL, Inbox, Undelivered};
+use crate::material::{Material, tls};
 use crate::settings::Settings;
 
 /// How long one attempt to connect may take.
@@ -62,7 +63,7 @@ impl Link {
         let inbox = Arc::new(Inbox::new(&format!("{prefix}.{:016x}", fastrand::u64(..))));
         let connected = Arc::new(AtomicBool::new(true));
 
-        let options = options(settings).await?.custom_inbox_prefix(prefix).event_callback({
+        let options = options(settings)?.custom_inbox_prefix(prefix).event_callback({
             let (inbox, connected) = (Arc::clone(&inbox), Arc::clone(&connected));
             move |event| {
                 observe(&event, &inbox, &connected, &events);
@@ -119,7 +120,7 @@ impl Drop for Link {
     }
 }
 
-async fn options(settings: &Settings) -> Result<ConnectOptions, LinkError> {
+fn options(settings: &Settings) -> Result<ConnectOptions, LinkError> {
     let link = &settings.link;
     let mut options = ConnectOptions::new()
         .name(format!("{}/{}", settings.service, settings.task))
@@ -127,21 +128,40 @@ async fn options(settings: &Settings) -> Result<ConnectOptions, LinkError> {
         .ping_interval(PING_INTERVAL)
         .ignore_discovered_servers()
         .reconnect_delay_callback(reconnect_delay);
-    if let Some(file) = &link.ca_file {
-        options = options.add_root_certificates(file.clone()).require_tls(true);
-    }
-    if let Some((certificate, key)) = &link.client_certificate {
-        options = options.add_client_certificate(certificate.clone(), key.clone());
-    }
-    if let Some(file) = &link.credentials_file {
-        let with_credentials = options.credentials_file(file).await;
-        options = with_credentials
-            .map_err(|error| LinkError::Refused(format!("credentials `{}`: {error}", file.display())))?;
+    options = with_tls(options, &link.ca, &link.client_certificate).map_err(LinkError::Refused)?;
+    if let Some(credentials) = &link.credentials {
+        let text = credentials.read().map_err(LinkError::Refused)?;
+        let with_credentials = options.credentials(&text);
+        options =
+            with_credentials.map_err(|_| LinkError::Refused(format!("{credentials} holds no credentials of NATS")))?;
     }
     if let Some((user, password)) = &link.user {
         options = options.user_and_password(user.clone(), password.clone());
     }
     Ok(options)
+}
+
+fn with_tls(
+    options: ConnectOptions,
+    ca: &Option<Material>,
+    client_certificate: &Option<(Material, Material)>,
+) -> Result<ConnectOptions, String> {
+    let Some(ca) = ca else {
+        return match client_certificate {
+            None => Ok(options),
+            Some(_) => Err("a certificate was given, but not who signs those of the servers (`NATS_CA`)".to_owned()),
+        };
+    };
+    let files = client_certificate.as_ref().map(|(certificate, key)| certificate.file().zip(key.file()));
+    match (ca.file(), files) {
+        // Files are read again whenever the client reconnects.
+        (Some(ca), None) => Ok(options.require_tls(true).add_root_certificates(ca.clone())),
+        (Some(ca), Some(Some((certificate, key)))) => Ok(options
+            .require_tls(true)
+            .add_root_certificates(ca.clone())
+            .add_client_certificate(certificate.clone(), key.clone())),
+        _ => Ok(options.require_tls(true).tls_client_config(tls(ca, client_certificate.as_ref())?)),
+    }
 }
 
 fn observe(event: &Event, inbox: &Inbox, connected: &AtomicBool, events: &mpsc::UnboundedSender<LinkEvent>) {

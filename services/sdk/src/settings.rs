@@ -6,17 +6,20 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// How to reach NATS.
+use crate::material::Material;
+use crate::task::Identity;
+
+/// How to reach NATS. Each of what proves this service comes in a file or as a text, whose variables end in `_FILE` or do not.
 #[derive(Clone, Debug, Default)]
 pub struct Link {
     /// `NATS_URLS`, separated by commas, for example `tls://127.0.0.1:4222`.
     pub urls: Vec<String>,
-    /// `NATS_CA_FILE`: who signs the servers' certificates.
-    pub ca_file: Option<PathBuf>,
-    /// `NATS_CERT_FILE` and `NATS_KEY_FILE`: this service's certificate.
-    pub client_certificate: Option<(PathBuf, PathBuf)>,
-    /// `NATS_CREDS_FILE`: this service's user.
-    pub credentials_file: Option<PathBuf>,
+    /// `NATS_CA` or `NATS_CA_FILE`: who signs the servers' certificates.
+    pub ca: Option<Material>,
+    /// `NATS_CERT` and `NATS_KEY`, or `NATS_CERT_FILE` and `NATS_KEY_FILE`: this service's certificate.
+    pub client_certificate: Option<(Material, Material)>,
+    /// `NATS_CREDS` or `NATS_CREDS_FILE`: this service's user.
+    pub credentials: Option<Material>,
     /// User and password in the place of credentials, in tests.
     pub user: Option<(String, String)>,
 }
@@ -28,9 +31,9 @@ pub struct Settings {
     pub service: String,
     /// `SERVICE_VERSION`, as reported on the bus; a semantic version.
     pub version: String,
-    /// `SERVICE_REVISION`, as reported on the bus.
+    /// `SERVICE_REVISION`, as reported on the bus; on ECS the revision of the task definition.
     pub revision: String,
-    /// `TASK_ID`, as reported on the bus.
+    /// `TASK_ID`, as reported on the bus; on ECS the last part of the task's ARN.
     pub task: String,
     /// `WORKERS`: threads, each with its own connection; 1 if absent.
     pub workers: usize,
@@ -47,32 +50,33 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Reads the environment variables.
+    /// Reads the environment variables; on ECS, asks which task this is.
     ///
     /// # Errors
     /// One sentence that names the variable.
     pub fn from_env() -> Result<Self, String> {
-        let link = Link {
-            urls: required("NATS_URLS")?
-                .split(',')
-                .map(|url| url.trim().to_owned())
-                .filter(|url| !url.is_empty())
-                .collect(),
-            ca_file: optional("NATS_CA_FILE")?,
-            client_certificate: optional("NATS_CERT_FILE")?.zip(optional("NATS_KEY_FILE")?),
-            credentials_file: optional("NATS_CREDS_FILE")?,
-            user: None,
+        Self::read(&Variables(&|name| env::var(name)))
+    }
+
+    fn read(variables: &Variables<'_>) -> Result<Self, String> {
+        let link = variables.link()?;
+        let identity =
+            Identity { task: variables.optional("TASK_ID")?, revision: variables.optional("SERVICE_REVISION")? };
+        let endpoint: Option<String> = variables.optional("ECS_CONTAINER_METADATA_URI_V4")?;
+        let identity = identity.complete(endpoint.as_deref());
+        let milliseconds = |name: &str, default: u64| {
+            variables.optional(name).map(|value| Duration::from_millis(value.unwrap_or(default)))
         };
         Ok(Self {
-            service: required("SERVICE_NAME")?,
-            version: optional("SERVICE_VERSION")?.unwrap_or_else(|| "0.0.0".to_owned()),
-            revision: optional("SERVICE_REVISION")?.unwrap_or_else(|| "0".to_owned()),
-            task: optional("TASK_ID")?.unwrap_or_else(|| std::process::id().to_string()),
-            workers: positive("WORKERS", 1)?,
-            concurrency: positive("CONCURRENCY", 100)?,
-            queue: optional("REQUEST_QUEUE")?.unwrap_or(1000),
-            call_timeout: Duration::from_millis(optional("CALL_TIMEOUT_MS")?.unwrap_or(5_000)),
-            stop_timeout: Duration::from_millis(optional("STOP_TIMEOUT_MS")?.unwrap_or(25_000)),
+            service: variables.required("SERVICE_NAME")?,
+            version: variables.optional("SERVICE_VERSION")?.unwrap_or_else(|| "0.0.0".to_owned()),
+            revision: identity.revision.unwrap_or_else(|| "0".to_owned()),
+            task: identity.task.unwrap_or_else(|| std::process::id().to_string()),
+            workers: variables.positive("WORKERS", 1)?,
+            concurrency: variables.positive("CONCURRENCY", 100)?,
+            queue: variables.optional("REQUEST_QUEUE")?.unwrap_or(1000),
+            call_timeout: milliseconds("CALL_TIMEOUT_MS", 5_000)?,
+            stop_timeout: milliseconds("STOP_TIMEOUT_MS", 25_000)?,
             link,
         })
     }
@@ -99,26 +103,103 @@ impl Settings {
     }
 }
 
-fn required(name: &str) -> Result<String, String> {
-    optional(name)?.ok_or_else(|| format!("environment variable `{name}` is not set"))
-}
+/// Where variables are read.
+struct Variables<'a>(&'a dyn Fn(&str) -> Result<String, VarError>);
 
-fn positive(name: &str, default: usize) -> Result<usize, String> {
-    match optional(name)? {
-        Some(0) => Err(format!("environment variable `{name}` must be above 0")),
-        Some(value) => Ok(value),
-        None => Ok(default),
+impl Variables<'_> {
+    fn link(&self) -> Result<Link, String> {
+        let urls = self.required("NATS_URLS")?;
+        let client_certificate = match (self.material("NATS_CERT")?, self.material("NATS_KEY")?) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            (Some(one), None) | (None, Some(one)) => {
+                return Err(format!("{one} is of no use alone: a certificate needs its key (`NATS_CERT`, `NATS_KEY`)"));
+            }
+        };
+        Ok(Link {
+            urls: urls.split(',').map(|url| url.trim().to_owned()).filter(|url| !url.is_empty()).collect(),
+            ca: self.material("NATS_CA")?,
+            client_certificate,
+            credentials: self.material("NATS_CREDS")?,
+            user: None,
+        })
+    }
+
+    /// The text of this variable, or the file that the variable with `_FILE` names.
+    fn material(&self, variable: &'static str) -> Result<Option<Material>, String> {
+        let file = format!("{variable}_FILE");
+        let path: Option<PathBuf> = self.optional(&file)?;
+        match (self.optional::<String>(variable)?, path) {
+            (Some(_), Some(_)) => {
+                Err(format!("environment variables `{variable}` and `{file}` are both set: one of them is enough"))
+            }
+            (Some(text), None) => Ok(Some(Material::Text { variable, text: text.into() })),
+            (None, path) => Ok(path.map(Material::File)),
+        }
+    }
+
+    fn required(&self, name: &str) -> Result<String, String> {
+        self.optional(name)?.ok_or_else(|| format!("environment variable `{name}` is not set"))
+    }
+
+    fn positive(&self, name: &str, default: usize) -> Result<usize, String> {
+        match self.optional(name)? {
+            Some(0) => Err(format!("environment variable `{name}` must be above 0")),
+            Some(value) => Ok(value),
+            None => Ok(default),
+        }
+    }
+
+    fn optional<T: FromStr<Err: Display>>(&self, name: &str) -> Result<Option<T>, String> {
+        match (self.0)(name) {
+            Ok(value) if value.is_empty() => Ok(None),
+            Ok(value) => {
+                let parsed = value.parse();
+                parsed.map(Some).map_err(|error| format!("environment variable `{name}` is `{value}`: {error}"))
+            }
+            Err(VarError::NotPresent) => Ok(None),
+            Err(VarError::NotUnicode(_)) => Err(format!("environment variable `{name}` is not UTF-8")),
+        }
     }
 }
 
-fn optional<T: FromStr<Err: Display>>(name: &str) -> Result<Option<T>, String> {
-    match env::var(name) {
-        Ok(value) if value.is_empty() => Ok(None),
-        Ok(value) => {
-            let parsed = value.parse();
-            parsed.map(Some).map_err(|error| format!("environment variable `{name}` is `{value}`: {error}"))
-        }
-        Err(VarError::NotPresent) => Ok(None),
-        Err(VarError::NotUnicode(_)) => Err(format!("environment variable `{name}` is not UTF-8")),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(set: &[(&str, &str)]) -> Result<Settings, String> {
+        let always = [("NATS_URLS", "tls://one:4222, tls://two:4222"), ("SERVICE_NAME", "quest-system")];
+        Settings::read(&Variables(&|name| {
+            let found = set.iter().chain(&always).find(|(known, _)| *known == name);
+            found.map(|(_, value)| (*value).to_owned()).ok_or(VarError::NotPresent)
+        }))
+    }
+
+    #[test]
+    fn material_comes_in_files_or_as_text() {
+        let link = read(&[("NATS_CA", "pem"), ("NATS_CREDS_FILE", "/a/creds")]).unwrap().link;
+        assert_eq!(link.urls, ["tls://one:4222", "tls://two:4222"]);
+        assert!(matches!(link.ca, Some(Material::Text { variable: "NATS_CA", text }) if &*text == "pem"));
+        assert_eq!(link.credentials.unwrap().file().unwrap(), &PathBuf::from("/a/creds"));
+        assert!(link.client_certificate.is_none());
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused_without_its_text() {
+        let refused = |set: &[(&str, &str)]| read(set).unwrap_err();
+        assert_eq!(
+            refused(&[("NATS_CA", "secret"), ("NATS_CA_FILE", "/ca")]),
+            "environment variables `NATS_CA` and `NATS_CA_FILE` are both set: one of them is enough"
+        );
+        assert_eq!(
+            refused(&[("NATS_KEY", "secret")]),
+            "environment variable `NATS_KEY` is of no use alone: a certificate needs its key (`NATS_CERT`, `NATS_KEY`)"
+        );
+    }
+
+    #[test]
+    fn settings_do_not_show_secrets() {
+        let set = [("NATS_CREDS", "secret"), ("NATS_CERT", "secret"), ("NATS_KEY", "secret"), ("NATS_CA", "secret")];
+        assert!(!format!("{:?}", read(&set).unwrap()).contains("secret"));
     }
 }

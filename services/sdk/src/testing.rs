@@ -147,9 +147,9 @@ impl NatsServer {
         assert!(self.secured, "this server has no users");
         Link {
             urls: self.ports.nats.iter().map(|url| url.replace("nats://", "tls://")).collect(),
-            ca_file: Some(file("ca.pem")),
-            client_certificate: Some((file("client.pem"), file("client.key"))),
-            credentials_file: None,
+            ca: Some(file("ca.pem").into()),
+            client_certificate: Some((file("client.pem").into(), file("client.key").into())),
+            credentials: None,
             user: Some((user.to_owned(), PASSWORD.to_owned())),
         }
     }

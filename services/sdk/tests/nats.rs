@@ -16,7 +16,7 @@ use proto::ai::model::v1::{
 };
 use sdk::testing::{NatsServer, User, as_request};
 use sdk::{
-    Change, Code, Context, Error, Event as _, Fleet, Incoming, LinkSettings, Server, Settings, Stop, Stream,
+    Change, Code, Context, Error, Event as _, Fleet, Incoming, LinkSettings, Material, Server, Settings, Stop, Stream,
     WriteError, reason,
 };
 use tokio::sync::{Notify, watch};
@@ -588,6 +588,31 @@ async fn mutual_tls_and_permissions_are_enough_for_calls_and_streams() {
     assert_eq!(collect(&client, "").await.len(), 200);
     order.send_replace(true);
     serving.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn what_a_service_proves_itself_with_may_come_as_text() {
+    let server = NatsServer::secured(&[User { name: "llm", publish: &[">"], subscribe: &[">"] }]);
+    let text = |material: Material, variable: &'static str| {
+        let text = std::fs::read_to_string(material.file().unwrap()).unwrap();
+        Material::Text { variable, text: text.into() }
+    };
+    let link = || {
+        let mut link = server.link_as("llm");
+        link.ca = link.ca.map(|ca| text(ca, "NATS_CA"));
+        link.client_certificate =
+            link.client_certificate.map(|(certificate, key)| (text(certificate, "NATS_CERT"), text(key, "NATS_KEY")));
+        link
+    };
+    let connect = async |link: LinkSettings| Fleet::connect(Settings::for_service("llm", link)).await;
+    connect(link()).await.unwrap();
+
+    let swapped = LinkSettings { client_certificate: link().client_certificate.map(|(a, b)| (b, a)), ..link() };
+    let error = connect(swapped).await.unwrap_err();
+    assert!(error.message().contains("environment variable `NATS_KEY` holds no certificate in PEM"), "{error}");
+    let credentials = Some(Material::Text { variable: "NATS_CREDS", text: "secret".into() });
+    let error = connect(LinkSettings { credentials, user: None, ..link() }).await.unwrap_err();
+    assert!(error.message().contains("environment variable `NATS_CREDS` holds no credentials"), "{error}");
 }
 
 #[tokio::test]
