@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::manifest::Architecture;
 
 /// Everything that an environment should hold.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -19,6 +22,18 @@ pub struct Fleet {
     pub buckets: BTreeMap<String, Bucket>,
     /// Services by name, the gateway among them.
     pub services: BTreeMap<String, Service>,
+    /// Images that the registry must have, by service. None where binaries run as they are.
+    #[serde(default)]
+    pub images: BTreeMap<String, Image>,
+}
+
+/// An image in a registry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// With its registry, for example `localhost:5000/bodybroker-services/quest-system-nats`.
+    pub repository: String,
+    /// Of the manifest: `sha256:…`.
+    pub digest: String,
 }
 
 /// One NATS server, as far as a change of it matters.
@@ -65,6 +80,49 @@ pub struct Service {
     pub scaling: Scaling,
     /// Services that must be up first.
     pub calls: BTreeSet<String>,
+    /// What it is on ECS besides its tasks; `None` where there is no ECS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ecs: Option<EcsService>,
+}
+
+/// What an ECS service is besides its tasks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EcsService {
+    /// Where its tasks have their network interfaces.
+    pub subnets: BTreeSet<String>,
+    /// What its tasks may reach and be reached by.
+    pub security_groups: BTreeSet<String>,
+    /// CloudWatch alarms that fail a deployment, by name.
+    pub alarms: BTreeSet<String>,
+    /// Whether a deployment that fails is stopped and goes back by itself.
+    pub circuit_breaker: bool,
+    /// Fewest tasks during a deployment, in percent of those that should run.
+    pub minimum_healthy_percent: i32,
+    /// Most tasks during a deployment, in percent of those that should run.
+    pub maximum_percent: i32,
+    /// Whether ECS keeps its tasks spread over the zones.
+    pub zone_rebalancing: bool,
+    /// Whether a session may be opened in its tasks.
+    pub execute_command: bool,
+    /// Where a load balancer finds its tasks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_group: Option<String>,
+    /// What moves the number of tasks; `None` if nothing does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<Autoscaling>,
+}
+
+/// Target tracking by Application Auto Scaling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Autoscaling {
+    /// Fewest tasks.
+    pub min: i32,
+    /// Most tasks.
+    pub max: i32,
+    /// Use of CPU that is aimed at, in percent.
+    pub cpu_percent: i32,
+    /// Use of memory that is aimed at, in percent.
+    pub memory_percent: i32,
 }
 
 /// Bounds of the number of tasks.
@@ -102,6 +160,35 @@ pub struct Definition {
     /// How long a task may take to finish what it has begun.
     #[serde(with = "crate::units::span")]
     pub stop_timeout: Duration,
+    /// What its task definition says besides; `None` where there is no ECS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ecs: Option<EcsTask>,
+}
+
+/// What an ECS task definition says that a process on this machine does not need.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EcsTask {
+    /// Family of the task definition, and name of the service.
+    pub family: String,
+    /// Repository of the image, with its registry; the image is named by the digest that the definition's `artifact` is.
+    pub repository: String,
+    /// What pulls the image, reads the secrets and writes the log.
+    pub execution_role: String,
+    /// What the task may do on AWS.
+    pub task_role: String,
+    /// Log group; the prefix of the streams is the family.
+    pub log_group: String,
+    /// Region of the log group.
+    pub region: String,
+    /// Processors.
+    pub architecture: Architecture,
+    /// Whether a session may be opened in it; then its file system cannot be read-only.
+    pub execute_command: bool,
+    /// Environment variables whose values are secrets: what ECS is told of where each comes from.
+    pub secrets: BTreeMap<String, String>,
+    /// What a task definition says that natsctl never writes, by its path. Desired is none of it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub foreign: BTreeMap<String, Value>,
 }
 
 /// What a service does for the outside.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::fleet::{Bucket, Definition, Fleet, Node, Scaling, Service, Stream};
+use crate::fleet::{Bucket, Definition, EcsService, Fleet, Image, Node, Scaling, Service, Stream};
 
 /// What is there, as a platform saw it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -21,6 +21,8 @@ pub struct Observed {
     pub buckets: BTreeMap<String, Bucket>,
     /// Services by name.
     pub services: BTreeMap<String, ObservedService>,
+    /// Images that the registry has, by service.
+    pub images: BTreeMap<String, Image>,
 }
 
 /// A NATS server that is there.
@@ -47,6 +49,9 @@ pub struct ObservedService {
     pub running: u32,
     /// Whether the last deployment failed and was rolled back or stopped.
     pub failed: bool,
+    /// What it is on ECS besides its tasks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ecs: Option<EcsService>,
 }
 
 /// What a step does to its object.
@@ -67,6 +72,8 @@ pub enum Action {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
+    /// An image in a registry.
+    Image,
     /// A NATS server.
     Node,
     /// A JetStream stream.
@@ -125,7 +132,7 @@ impl Plan {
         let layers = layers(&desired.services);
         let after_services = FIRST_SERVICE_WAVE + layers.values().max().map_or(0, |last| last + 1);
 
-        let mut steps = Vec::new();
+        let mut steps = stored(Kind::Image, 0, &desired.images, &observed.images);
         for (name, node) in &desired.nodes {
             let there = observed.nodes.get(name);
             let changes = differences("", there.map(|there| &there.node), node);
@@ -137,8 +144,8 @@ impl Plan {
             };
             steps.push(Step::new(action, Kind::Node, name, 0, changes));
         }
-        steps.extend(stored(Kind::Stream, &desired.streams, &observed.streams));
-        steps.extend(stored(Kind::Bucket, &desired.buckets, &observed.buckets));
+        steps.extend(stored(Kind::Stream, 1, &desired.streams, &observed.streams));
+        steps.extend(stored(Kind::Bucket, 1, &desired.buckets, &observed.buckets));
         for (name, service) in &desired.services {
             let wave = FIRST_SERVICE_WAVE + layers[name.as_str()];
             steps.extend(service_step(name, service, observed.services.get(name), wave));
@@ -158,7 +165,14 @@ impl Plan {
     /// The same without the steps of other services than these; what NATS needs stays.
     #[must_use]
     pub fn select(mut self, services: &BTreeSet<String>) -> Self {
-        self.steps.retain(|step| step.kind != Kind::Service || services.contains(&step.name));
+        self.steps.retain(|step| !matches!(step.kind, Kind::Service | Kind::Image) || services.contains(&step.name));
+        self
+    }
+
+    /// The same, but what nothing asks for any more stays.
+    #[must_use]
+    pub fn without_deletions(mut self) -> Self {
+        self.steps.retain(|step| step.action != Action::Delete);
         self
     }
 
@@ -197,8 +211,13 @@ fn layers(services: &BTreeMap<String, Service>) -> BTreeMap<&str, usize> {
     layers
 }
 
-/// Streams or buckets that are to be created or changed.
-fn stored<T: Serialize>(kind: Kind, desired: &BTreeMap<String, T>, observed: &BTreeMap<String, T>) -> Vec<Step> {
+/// Images, streams or buckets that are to be created or changed.
+fn stored<T: Serialize>(
+    kind: Kind,
+    wave: usize,
+    desired: &BTreeMap<String, T>,
+    observed: &BTreeMap<String, T>,
+) -> Vec<Step> {
     let step = |(name, wanted): (&String, &T)| {
         let there = observed.get(name);
         let changes = differences("", there, wanted);
@@ -207,7 +226,7 @@ fn stored<T: Serialize>(kind: Kind, desired: &BTreeMap<String, T>, observed: &BT
             Some(_) if !changes.is_empty() => Action::Update,
             Some(_) => return None,
         };
-        Some(Step::new(action, kind, name, 1, changes))
+        Some(Step::new(action, kind, name, wave, changes))
     };
     desired.iter().filter_map(step).collect()
 }
@@ -218,12 +237,14 @@ fn service_step(name: &str, desired: &Service, observed: Option<&ObservedService
     let Some(observed) = observed else {
         let mut changes = differences::<Definition>("definition", None, &desired.definition);
         changes.push(Change::new("tasks", None, Some(desired.tasks.into())));
+        changes.extend(differences("service", None, &desired.ecs));
         return Some(step(Action::Create, changes, desired.tasks));
     };
 
     let tasks = tasks(desired, observed);
     let count = |field: &str, from: u32, to: u32| Change::new(field, Some(from.into()), Some(to.into()));
     let mut changes = differences("definition", Some(&observed.definition), &desired.definition);
+    changes.extend(differences("service", Some(&observed.ecs), &desired.ecs));
     if observed.declared_tasks != desired.tasks {
         changes.push(count("declared_tasks", observed.declared_tasks, desired.tasks));
     }
@@ -259,7 +280,7 @@ impl Change {
 }
 
 /// The fields in which two values differ, by their paths under `root`; all fields of `to` if there is no `from`.
-fn differences<T: Serialize>(root: &str, from: Option<&T>, to: &T) -> Vec<Change> {
+pub(crate) fn differences<T: Serialize>(root: &str, from: Option<&T>, to: &T) -> Vec<Change> {
     let mut from = from.map(|from| fields(root, from)).unwrap_or_default();
     let mut changes = Vec::new();
     for (field, to) in fields(root, to) {

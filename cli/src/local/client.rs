@@ -203,7 +203,7 @@ impl Client {
 
     /// Deploys or scales a service; [`Client::follow`] waits for it.
     pub async fn put_service(&self, service: PutService) -> Result<Accepted, Error> {
-        match self.ask(&Request::PutService(service)).await? {
+        match self.ask(&Request::PutService(Box::new(service))).await? {
             Response::Accepted(accepted) => Ok(accepted),
             _ => Err(Error::Confused),
         }

@@ -20,7 +20,7 @@ use crate::fleet::{Definition, Fleet, Role};
 use crate::lock::{IfTaken, Lock};
 use crate::manifest::{Artifact, Environment, Inputs, Manifests};
 use crate::nats::Advised;
-use crate::nats::discovery::{Instance, instances};
+use crate::nats::bus::{self, Expected, JETSTREAM, PROOF};
 use crate::nats::health::{self, Health};
 use crate::nats::identity::SYSTEM_USER;
 use crate::nats::jetstream::JetStream;
@@ -29,16 +29,12 @@ use crate::plan::{Action, Observed, ObservedNode, ObservedService, Step};
 
 /// How long a command waits for a connection to NATS.
 pub(super) const CONNECT: Duration = Duration::from_secs(2);
-/// How long JetStream may take to make a stream; a new meta leader may have to be elected meanwhile.
-const JETSTREAM: Duration = Duration::from_secs(20);
 /// How long the cluster may take to settle after a server was started.
 const SETTLE: Duration = Duration::from_secs(60);
 /// A server that ended so often right after its start will not come up.
 const FRUITLESS_STARTS: u32 = 3;
 /// How long JetStream may take to list what it has.
 const LISTING: Duration = Duration::from_millis(1_000);
-/// How long a deployed service may take to answer on the bus.
-const PROOF: Duration = Duration::from_secs(10);
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -138,6 +134,7 @@ impl Local {
                 desired: service.desired,
                 running: service.ready(),
                 failed: service.failed,
+                ecs: None,
             };
             (name.clone(), observed)
         });
@@ -146,6 +143,7 @@ impl Local {
             streams: assets.streams,
             buckets: assets.buckets,
             services: services.collect(),
+            images: BTreeMap::new(),
         })
     }
 
@@ -269,8 +267,12 @@ impl Local {
     }
 
     fn http_listen(&self, role: Role) -> Option<SocketAddr> {
-        let Environment::Local { gateway, .. } = &self.manifests.environment;
-        (role == Role::Gateway).then(|| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), gateway.port))
+        match &self.manifests.environment {
+            Environment::Local(local) if role == Role::Gateway => {
+                Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), local.gateway.port))
+            }
+            _ => None,
+        }
     }
 
     /// What a task of this definition is on this machine.
@@ -316,18 +318,20 @@ impl Local {
         health::wait_until_settled(endpoints.of(SYSTEM_USER)?, &endpoints.nodes, SETTLE).await?;
         let description = self.complete(services).await?;
         let client = endpoints.of(ADMIN)?.connect("natsctl", CONNECT).await?;
-        let proofs = description.services.iter().filter(|(name, _)| services.contains(*name)).map(|(name, service)| {
-            let client = &client;
-            async move {
-                match (service.definition.role, service.http) {
-                    (Role::Gateway, Some(address)) => {
-                        prove_gateway(address).await.map(|()| format!("{name} takes HTTP at http://{address}"))
-                    }
-                    _ => prove_on_bus(client, name, service).await,
-                }
-            }
-        });
-        try_join_all(proofs).await
+        let deployed = || description.services.iter().filter(|(name, _)| services.contains(*name));
+        let gateways = deployed().filter_map(|(name, service)| Some((name, service.http?)));
+        let gateways = try_join_all(gateways.map(|(name, address)| async move {
+            prove_gateway(address).await.map(|()| (name.clone(), format!("{name} takes HTTP at http://{address}")))
+        }));
+        let workers = deployed().filter(|(_, service)| service.http.is_none());
+        let workers = workers.map(|(name, service)| (name.clone(), expected(service))).collect();
+        let (gateways, found) = futures::try_join!(gateways, bus::find(&client, &workers, PROOF))?;
+        let mut proofs: BTreeMap<String, String> = gateways.into_iter().collect();
+        for (name, tasks) in found {
+            let proof = workers[&name].proof(&name, &tasks)?;
+            proofs.insert(name, proof);
+        }
+        Ok(proofs.into_values().collect())
     }
 
     /// Waits until these services have all their tasks: one that has just lost its server or was killed comes back by itself.
@@ -413,39 +417,10 @@ pub(super) fn ready_tasks(service: &Running) -> BTreeSet<&str> {
     service.tasks.iter().filter(ready).map(|task| task.id.as_str()).collect()
 }
 
-/// The tasks of this revision that answered.
-pub(super) fn answering<'a>(instances: &'a [Instance], name: &str, revision: u64) -> BTreeSet<&'a str> {
-    let revision = revision.to_string();
-    let of_revision =
-        |instance: &&Instance| instance.service == name && instance.metadata.get("revision") == Some(&revision);
-    instances
-        .iter()
-        .filter(of_revision)
-        .filter_map(|instance| instance.metadata.get("task"))
-        .map(String::as_str)
-        .collect()
-}
-
-async fn prove_on_bus(client: &async_nats::Client, name: &str, service: &Running) -> anyhow::Result<String> {
-    let expected = ready_tasks(service);
-    let enough = |found: &[Instance]| answering(found, name, service.revision).is_superset(&expected);
-    let found = instances(client, Some(name), PROOF, enough).await?;
-    let answered = answering(&found, name, service.revision);
-    let missing: Vec<&str> = expected.difference(&answered).copied().collect();
-    if !missing.is_empty() {
-        let message = format!(
-            "`{name}` is deployed, but of revision {} these tasks do not answer on the bus: {}",
-            service.revision,
-            missing.join(", ")
-        );
-        return Err(Advised::new(message, format!("see `natsctl logs {name}`")).into());
-    }
-    Ok(format!(
-        "{name} answers on the bus: {} tasks of revision {}, version {}",
-        answered.len(),
-        service.revision,
-        service.definition.version
-    ))
+/// What should answer on the bus: the tasks that take requests.
+pub(super) fn expected(service: &Running) -> Expected {
+    let known: BTreeSet<String> = ready_tasks(service).into_iter().map(str::to_owned).collect();
+    Expected { revision: service.revision, tasks: u32::try_from(known.len()).unwrap_or(u32::MAX), known }
 }
 
 async fn prove_gateway(address: SocketAddr) -> anyhow::Result<()> {

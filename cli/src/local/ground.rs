@@ -14,7 +14,7 @@ use super::dir::{create_private, write_atomically};
 use super::ports::Ports;
 use super::protocol::NodeSpec;
 use crate::fleet;
-use crate::manifest::{Environment, Manifests};
+use crate::manifest::{Environment, LocalEnvironment, Manifests};
 use crate::nats::Advised;
 use crate::nats::connect::Access;
 use crate::nats::identity::{Identities, SYSTEM_USER};
@@ -113,8 +113,7 @@ impl Ground {
     fn lay_at(manifests: &Manifests, at: &Path, dir: &Path, server: &NatsServer) -> anyhow::Result<Self> {
         create_private(at).with_context(|| format!("failed to make `{}`", at.display()))?;
         let users = permissions::users(manifests);
-        let Environment::Local { nats, .. } = &manifests.environment;
-        let names: Vec<String> = (1..=nats.nodes).map(|number| format!("nats-{number}")).collect();
+        let names: Vec<String> = (1..=manifests.environment.nodes()).map(|number| format!("nats-{number}")).collect();
         let servers: Vec<ServerName> = names
             .iter()
             .map(|name| ServerName { name: name.clone(), addresses: vec![HOST], dns: vec!["localhost".to_owned()] })
@@ -207,7 +206,9 @@ fn config_path(dir: &Path, name: &str) -> PathBuf {
 }
 
 fn ports(file: &Path, manifests: &Manifests, names: &[String]) -> anyhow::Result<Ports> {
-    let Environment::Local { nats, .. } = &manifests.environment;
+    let Environment::Local(LocalEnvironment { nats, .. }) = &manifests.environment else {
+        anyhow::bail!("environment `{}` is not on this machine", manifests.name);
+    };
     let mut wanted = BTreeMap::new();
     for (offset, name) in (0..).zip(names) {
         for (kind, first) in [("client", nats.client_port), ("route", nats.route_port), ("monitor", nats.monitor_port)]

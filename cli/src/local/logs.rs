@@ -6,9 +6,13 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 use serde::Deserialize;
 
 use super::dir::Dir;
+use crate::logs::{Filter, Line, last};
 
 /// A file that has grown larger is moved aside, in the place of the one that was moved aside before.
 const LARGEST: u64 = 10 << 20;
@@ -22,25 +26,14 @@ const LONGEST_TAIL: u64 = 1 << 20;
 /// How often files are looked at.
 const POLL: Duration = Duration::from_millis(100);
 
-/// What a task wrote.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
-    /// Which task.
-    pub task: String,
-    /// Without its end.
-    pub text: String,
-}
-
-/// The last lines of all tasks of a service or node, the ended ones too, in the order of their timestamps.
-pub fn tail(state_dir: &Path, name: &str, lines: usize) -> io::Result<Vec<Line>> {
-    Follower::new(state_dir, name, lines).map(|follower| follower.unread.into())
-}
-
-/// Reads on as the tasks of a service or node write, those that start later too.
+/// Reads what the tasks of services and nodes have written, the ended ones too, and reads on as they write and as others start.
 #[derive(Debug)]
 pub struct Follower {
-    dir: PathBuf,
-    read: BTreeMap<String, Position>,
+    /// By service or node.
+    dirs: BTreeMap<String, PathBuf>,
+    filter: Filter,
+    /// By file.
+    read: BTreeMap<PathBuf, Position>,
     unread: VecDeque<Line>,
 }
 
@@ -52,23 +45,32 @@ struct Position {
 }
 
 impl Follower {
-    /// Begins with the last lines that are there.
-    pub fn new(state_dir: &Path, name: &str, lines: usize) -> io::Result<Self> {
-        let dir = Dir::new(state_dir)?.logs(name);
+    /// Begins with the last lines that are there, in the order of their timestamps.
+    pub fn new(state_dir: &Path, names: &[&str], filter: Filter, lines: usize) -> io::Result<Self> {
+        let dir = Dir::new(state_dir)?;
+        let dirs: BTreeMap<String, PathBuf> = names.iter().map(|name| ((*name).to_owned(), dir.logs(name))).collect();
         let (mut read, mut found) = (BTreeMap::new(), Vec::new());
-        for (task, path) in files(&dir)? {
-            let (position, texts) = last_lines(&path, lines)?;
-            let mut time = String::new();
-            for text in texts {
-                time = timestamp(&text).unwrap_or(time);
-                found.push((time.clone(), Line { task: task.clone(), text }));
+        // Of those that are read, not all may be asked for.
+        let enough = if filter == Filter::default() { lines } else { usize::MAX };
+        for (name, dir) in &dirs {
+            for (task, path) in files(dir)? {
+                let (position, texts) = last_lines(&path, enough)?;
+                let mut time = None;
+                for text in texts {
+                    time = timestamp(&text).or(time);
+                    found.push(Line { service: name.clone(), task: task.clone(), time, text });
+                }
+                read.insert(path, position);
             }
-            read.insert(task, position);
         }
-        found.sort_by(|(a, _), (b, _)| a.cmp(b));
-        let skipped = found.len().saturating_sub(lines);
-        let unread = found.into_iter().skip(skipped).map(|(_, line)| line).collect();
-        Ok(Self { dir, read, unread })
+        found.retain(|line| filter.keeps(line.time, &line.text));
+        found.sort_by_key(|line| line.time);
+        Ok(Self { dirs, filter, read, unread: last(found, lines).into() })
+    }
+
+    /// What has been read, and no more.
+    pub fn into_lines(self) -> impl Iterator<Item = Line> {
+        self.unread.into_iter()
     }
 
     /// The next line. Waits until there is one; nothing is lost if the wait is given up.
@@ -77,15 +79,26 @@ impl Follower {
             if let Some(line) = self.unread.pop_front() {
                 return Ok(line);
             }
-            for (task, path) in files(&self.dir)? {
-                let position = self.read.entry(task.clone()).or_default();
-                let texts = position.advance(&path)?;
-                self.unread.extend(texts.into_iter().map(|text| Line { task: task.clone(), text }));
-            }
+            self.look()?;
             if self.unread.is_empty() {
                 tokio::time::sleep(POLL).await;
             }
         }
+    }
+
+    fn look(&mut self) -> io::Result<()> {
+        for (name, dir) in &self.dirs {
+            for (task, path) in files(dir)? {
+                let position = self.read.entry(path.clone()).or_default();
+                for text in position.advance(&path)? {
+                    let line = Line { service: name.clone(), task: task.clone(), time: timestamp(&text), text };
+                    if self.filter.keeps(line.time, &line.text) {
+                        self.unread.push_back(line);
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -216,13 +229,20 @@ fn aside(path: &Path) -> PathBuf {
     path.with_extension("log.1")
 }
 
-/// Of a line of JSON. Others belong to the line before them.
-fn timestamp(line: &str) -> Option<String> {
+/// Of a line of a service or of `nats-server`. Others belong to the line before them.
+fn timestamp(line: &str) -> Option<Timestamp> {
     #[derive(Deserialize)]
     struct Stamped {
-        timestamp: String,
+        timestamp: Timestamp,
     }
-    serde_json::from_str::<Stamped>(line).ok().map(|stamped| stamped.timestamp)
+    if let Ok(stamped) = serde_json::from_str::<Stamped>(line) {
+        return Some(stamped.timestamp);
+    }
+    // `[4711] 2026/11/21 06:41:00.123456 [INF] …`, in local time.
+    let (_, stamped) = line.strip_prefix('[')?.split_once("] ")?;
+    let end = stamped.match_indices(' ').nth(1)?.0;
+    let time = DateTime::strptime("%Y/%m/%d %H:%M:%S%.f", stamped.get(..end)?).ok()?;
+    Some(time.to_zoned(TimeZone::system()).ok()?.timestamp())
 }
 
 #[cfg(test)]
@@ -250,8 +270,17 @@ mod tests {
         }
 
         fn follow(&self, lines: usize) -> Follower {
-            Follower::new(self.0.path(), "quest", lines).unwrap()
+            Follower::new(self.0.path(), &["quest"], Filter::default(), lines).unwrap()
         }
+
+        fn tail(&self, filter: Filter) -> Vec<String> {
+            let follower = Follower::new(self.0.path(), &["quest", "nobody"], filter, 4).unwrap();
+            shown(&follower.into_lines().collect::<Vec<_>>())
+        }
+    }
+
+    fn at(second: u8) -> String {
+        format!("{{\"timestamp\":\"2026-11-21T06:41:0{second}Z\"}}")
     }
 
     fn shown(lines: &[Line]) -> Vec<String> {
@@ -266,16 +295,34 @@ mod tests {
     #[test]
     fn lines_of_several_tasks_are_ordered_by_their_time() {
         let logs = Logs::new();
-        logs.write("a", "{\"timestamp\":\"1\"}\npanic\n{\"timestamp\":\"4\"}\n");
-        logs.write("b", "{\"timestamp\":\"2\"}\n{\"timestamp\":\"3\"}\n");
-        let expected = ["a panic", "b {\"timestamp\":\"2\"}", "b {\"timestamp\":\"3\"}", "a {\"timestamp\":\"4\"}"];
-        assert_eq!(shown(&tail(logs.0.path(), "quest", 4).unwrap()), expected);
+        logs.write("a", &format!("{}\npanic\n{}\n", at(1), at(4)));
+        logs.write("b", &format!("{}\n{}\n", at(2), at(3)));
+        let expected = ["a panic".to_owned(), format!("b {}", at(2)), format!("b {}", at(3)), format!("a {}", at(4))];
+        assert_eq!(logs.tail(Filter::default()), expected);
+    }
+
+    #[test]
+    fn only_the_lines_that_are_asked_for_are_shown() {
+        let logs = Logs::new();
+        logs.write("a", &format!("{}\npanic\n{}\n{}\nat main\n{}\n", at(1), at(2), at(4), at(5)));
+        let since = Filter { since: Some("2026-11-21T06:41:04Z".parse().unwrap()), grep: None };
+        assert_eq!(logs.tail(since), [format!("a {}", at(4)), "a at main".to_owned(), format!("a {}", at(5))]);
+        let grep = Filter { since: None, grep: Some("panic".to_owned()) };
+        assert_eq!(logs.tail(grep), ["a panic"]);
+    }
+
+    #[test]
+    fn times_of_services_and_of_nats_servers_are_known() {
+        assert_eq!(timestamp(&at(1)), Some("2026-11-21T06:41:01Z".parse().unwrap()));
+        let local = timestamp("[4711] 2026/11/21 06:41:00.123456 [INF] Server is ready").unwrap();
+        assert_eq!(local.to_zoned(TimeZone::system()).datetime(), "2026-11-21T06:41:00.123456".parse().unwrap());
+        assert_eq!(timestamp("[4711] panic: no time here"), None);
     }
 
     #[test]
     fn a_service_without_logs_has_no_lines() {
         let logs = Logs::new();
-        assert_eq!(tail(logs.0.path(), "nobody", 4).unwrap(), []);
+        assert_eq!(logs.tail(Filter::default()), Vec::<String>::new());
     }
 
     #[tokio::test]

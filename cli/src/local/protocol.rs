@@ -33,7 +33,7 @@ pub enum Request {
         name: String,
     },
     /// Deploys or scales a service. Answered by [`Response::Accepted`] before anything has started.
-    PutService(PutService),
+    PutService(Box<PutService>),
     /// Stops a service and forgets it. Answered by [`Response::Done`] when its processes are gone.
     DeleteService {
         /// Name of the service.

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use super::environment::{CONNECT, Local, answering, ready_tasks};
+use super::environment::{CONNECT, Local, expected, ready_tasks};
 use super::ground::{ADMIN, Endpoints};
 use super::protocol::{Description, ServiceStatus as Running, TaskState};
 use crate::fleet::Role;
+use crate::nats::bus::tasks;
 use crate::nats::discovery::{Instance, instances};
 use crate::nats::health::{self, Health, NodeHealth};
 use crate::nats::identity::SYSTEM_USER;
@@ -48,9 +49,10 @@ impl Local {
             environment: self.manifests.name.clone(),
             healthy,
             services,
-            nats,
+            nats: Some(nats),
             gateway: GatewayStatus { url: gateway },
             problems,
+            notes: Vec::new(),
         })
     }
 
@@ -59,9 +61,10 @@ impl Local {
             environment: self.manifests.name.clone(),
             healthy: false,
             services: Vec::new(),
-            nats: Health { nodes: Vec::new(), quorum: false, settled: false },
+            nats: Some(Health { nodes: Vec::new(), quorum: false, settled: false }),
             gateway: GatewayStatus { url: None },
             problems: vec!["nothing is deployed; `natsctl deploy --all` deploys everything".to_owned()],
+            notes: Vec::new(),
         }
     }
 
@@ -95,9 +98,7 @@ fn nats_down(endpoints: &Endpoints) -> Health {
 async fn on_bus(endpoints: &Endpoints, description: &Description) -> Vec<Instance> {
     let enough = |found: &[Instance]| {
         let workers = description.services.iter().filter(|(_, service)| service.definition.role == Role::Worker);
-        workers
-            .into_iter()
-            .all(|(name, service)| answering(found, name, service.revision).is_superset(&ready_tasks(service)))
+        workers.into_iter().all(|(name, service)| expected(service).is_met(&tasks(found, name)))
     };
     let asked = async {
         let client = endpoints.of(ADMIN)?.connect("natsctl", CONNECT).await?;
@@ -112,7 +113,8 @@ fn count<T>(items: impl Iterator<Item = T>) -> u32 {
 
 fn service_status(name: &str, service: &Running, instances: &[Instance]) -> ServiceStatus {
     let ready = ready_tasks(service);
-    let on_bus = answering(instances, name, service.revision);
+    let found = tasks(instances, name);
+    let on_bus = expected(service).answering(&found);
     // The gateway is reached over HTTP; its readiness says that it is on the bus too.
     let answers = |task: &&&str| service.definition.role == Role::Gateway || on_bus.contains(**task);
     let healthy = count(ready.iter().filter(answers));
@@ -138,6 +140,9 @@ fn service_status(name: &str, service: &Running, instances: &[Instance]) -> Serv
         healthy,
         revision: service.revision,
         version: service.definition.version.clone(),
+        image: None,
+        rollout: None,
+        alarms: Vec::new(),
         reason,
     }
 }

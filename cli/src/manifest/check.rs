@@ -38,6 +38,7 @@ impl Checker {
             (Some("object"), Value::Map(entries)) => return self.object(node, entries, schema, name),
             (Some("array"), Value::List(items)) => return self.array(items, schema, name),
             (Some("string"), Value::Text(text)) => return self.string(node, text, schema, name),
+            (Some("boolean"), Value::Bool(_)) => return,
             (Some("integer"), Value::Integer(number)) => return self.integer(node, *number, schema, name),
             (right, _) => right.unwrap_or("null"),
         };
@@ -213,6 +214,7 @@ impl Checker {
             "object" => "a map",
             "array" => "a list",
             "integer" => "a whole number",
+            "boolean" => "`true` or `false`",
             _ => "a text",
         };
         let actual = match &node.value {

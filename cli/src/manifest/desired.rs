@@ -48,14 +48,18 @@ impl Manifests {
             nodes: inputs.nodes.clone(),
             streams: self.streams(),
             buckets: self.buckets(),
+            images: BTreeMap::new(),
             services: self.services.iter().map(service).collect::<Result<_, _>>()?,
         })
     }
 
     /// Most that JetStream stores on one node.
     pub fn max_file_store(&self) -> Size {
-        let files::Environment::Local { nats, .. } = &self.environment;
-        nats.max_file_store.unwrap_or(self.project.nats.max_file_store)
+        let own = match &self.environment {
+            files::Environment::Local(local) => local.nats.max_file_store,
+            files::Environment::Aws(_) => None,
+        };
+        own.unwrap_or(self.project.nats.max_file_store)
     }
 
     /// The name of the stream that keeps a service's events.
@@ -87,10 +91,12 @@ impl Manifests {
                     start_period: settings.health.start_period.duration(),
                 },
                 stop_timeout: settings.stop_timeout.duration(),
+                ecs: None,
             },
             tasks: settings.tasks,
             scaling: Scaling { min: settings.autoscaling.min, max: settings.autoscaling.max },
             calls: self.callees(service),
+            ecs: None,
         }
     }
 

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::path::PathBuf;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -43,11 +44,49 @@ pub struct Service {
     pub environment: BTreeMap<Variable, String>,
     /// Environment variables whose values are secrets: the name of each secret.
     #[serde(default)]
-    pub secrets: BTreeMap<Variable, String>,
+    pub secrets: BTreeMap<Variable, SecretName>,
+    /// What its tasks may do on AWS besides; Terraform makes the role of it.
+    #[serde(default)]
+    pub aws: Vec<Grant>,
+    /// Where its image comes from; built by cargo if absent.
+    #[serde(default)]
+    pub build: Option<Build>,
     /// How it runs; what the file does not say is as in `fleet.yaml`.
     #[serde(flatten)]
     #[schemars(with = "Partial<Settings>")]
     pub settings: Settings,
+}
+
+impl Service {
+    /// Name of its ECS service, and family of its task definitions.
+    pub fn ecs_name(&self) -> String {
+        self.ecs_name.as_ref().map_or_else(|| format!("{}-nats", self.name), ToString::to_string)
+    }
+}
+
+/// Actions that a service's tasks may take on resources of AWS.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Grant {
+    /// For example `s3:GetObject`.
+    pub actions: BTreeSet<String>,
+    /// ARNs.
+    pub resources: BTreeSet<String>,
+}
+
+/// Where the image of a service comes from that cargo does not build. One of the two.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Build {
+    /// `docker buildx` builds it from this file, relative to the folder that holds `manifests/`.
+    #[serde(default)]
+    pub dockerfile: Option<PathBuf>,
+    /// Folder that the Dockerfile sees; the Dockerfile's own if absent.
+    #[serde(default)]
+    pub context: Option<PathBuf>,
+    /// It exists already: `repository@sha256:…`.
+    #[serde(default)]
+    pub image: Option<String>,
 }
 
 /// How a service runs.
@@ -77,6 +116,22 @@ pub struct Settings {
     pub stop_timeout: Span,
     /// When somebody is told.
     pub alarms: Alarms,
+    /// What its tasks run on.
+    pub architecture: Architecture,
+    /// Whether `natsctl exec` may open a session in its tasks.
+    pub execute_command: bool,
+}
+
+/// Processors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Architecture {
+    /// Intel and AMD.
+    #[default]
+    #[serde(rename = "x86_64")]
+    X86_64,
+    /// Graviton.
+    Arm64,
 }
 
 /// How far the number of tasks may move, and what moves it.
@@ -209,21 +264,56 @@ pub struct Retention {
 #[schemars(title = "Environment manifest", deny_unknown_fields)]
 pub enum Environment {
     /// On this machine.
-    Local {
-        /// The NATS cluster.
-        nats: LocalNats,
-        /// Where clients reach the gateway.
-        gateway: LocalGateway,
-    },
+    Local(LocalEnvironment),
+    /// On ECS.
+    Aws(AwsEnvironment),
 }
 
 impl Environment {
     /// How many NATS servers it has.
     pub fn nodes(&self) -> usize {
         match self {
-            Self::Local { nats, .. } => nats.nodes,
+            Self::Local(local) => local.nats.nodes,
+            Self::Aws(aws) => aws.nats.nodes,
         }
     }
+}
+
+/// This machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct LocalEnvironment {
+    /// The NATS cluster.
+    pub nats: LocalNats,
+    /// Where clients reach the gateway.
+    pub gateway: LocalGateway,
+}
+
+/// A part of an AWS account. What it consists of is in the handover, which Terraform writes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct AwsEnvironment {
+    /// For example `us-east-1`.
+    pub region: String,
+    /// The account, 12 digits; the variable `NATSCTL_ACCOUNT` if absent. With credentials of another one nothing is done.
+    #[serde(default)]
+    pub account: Option<String>,
+    /// Name of the parameter of Systems Manager that Terraform writes, for example `/gaming-system/production/natsctl`.
+    pub handover: String,
+    /// Where images go, for example `localhost:5000`; the registry of the handover if absent.
+    #[serde(default)]
+    pub registry: Option<String>,
+    /// The NATS cluster.
+    pub nats: AwsNats,
+}
+
+/// A NATS cluster on EC2.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct AwsNats {
+    /// Servers; an odd number, so that a majority is never a tie.
+    #[schemars(with = "Nodes")]
+    pub nodes: usize,
 }
 
 /// A NATS cluster of processes on this machine. Server i listens on each port plus i − 1; port 0 is any free port.
@@ -352,6 +442,14 @@ named! {
         expected: "upper-case letters, digits and `_`, a letter first",
         letter: u8::is_ascii_uppercase,
         others: b"_",
+        length: (1, 128),
+    };
+    /// Name of a secret.
+    SecretName: Form {
+        pattern: "^[a-z][a-z0-9/_-]{0,127}$",
+        expected: "up to 128 lower-case letters, digits, `-`, `_` and `/`, a letter first",
+        letter: u8::is_ascii_lowercase,
+        others: b"/_-",
         length: (1, 128),
     };
 }

@@ -30,7 +30,7 @@ impl Tree {
     pub(crate) fn valid() -> Self {
         let mut tree = Self(tempfile::tempdir().unwrap());
         let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests");
-        for file in ["fleet.yaml", "environments/local.yaml"] {
+        for file in ["fleet.yaml", "environments/local.yaml", "environments/production.yaml"] {
             tree.write(file, fs::read_to_string(repository.join(file)).unwrap());
         }
         for (name, text) in SERVICES {

@@ -4,6 +4,7 @@
 //! helps editors, and only what has passed is deserialized.
 
 mod check;
+mod cloud;
 mod desired;
 mod files;
 #[cfg(test)]
@@ -24,8 +25,9 @@ use serde_json::Value as Json;
 
 pub use desired::{Artifact, Inputs, MissingArtifact};
 pub use files::{
-    Alarms, Autoscaling, Bucket, BucketName, Environment, Events, Health, LocalGateway, LocalNats, Name, Nats, Project,
-    Retention, Service, Settings, Variable,
+    Alarms, Architecture, Autoscaling, AwsEnvironment, AwsNats, Bucket, BucketName, Build, Environment, Events, Grant,
+    Health, LocalEnvironment, LocalGateway, LocalNats, Name, Nats, Project, Retention, SecretName, Service, Settings,
+    Variable,
 };
 pub use schema::schemas;
 
@@ -60,8 +62,10 @@ pub fn load(folder: &Path, environment: &str) -> Result<Manifests, Problems> {
 
     loading.problems.extend(fleet.map(sizes::fleet).unwrap_or_default());
     loading.problems.extend(place.map(sizes::environment).unwrap_or_default());
+    loading.problems.extend(place.map(cloud::environment).unwrap_or_default());
     for service in &services {
         loading.problems.extend(sizes::service(service, fleet));
+        loading.problems.extend(cloud::service(service, fleet, environment));
     }
     let known = Services { readable: &services, unreadable: &loading.unreadable };
     let linked = links::problems(&known, &folder.join("services"), workspace(folder).as_deref());

@@ -9,13 +9,15 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::Value;
 
 use super::files::{Environment, Project, Service};
+use crate::handover::Handover;
 
 /// Names and contents of the files under `manifests/schema/`.
-pub fn schemas() -> [(&'static str, String); 3] {
+pub fn schemas() -> [(&'static str, String); 4] {
     [
         ("service.schema.json", of::<Service>()),
         ("fleet.schema.json", of::<Project>()),
         ("environment.schema.json", of::<Environment>()),
+        ("handover.schema.json", of::<Handover>()),
     ]
     .map(|(name, schema)| (name, format!("{:#}\n", schema.as_value())))
 }

@@ -41,7 +41,7 @@ impl Access {
 
     /// Connects to the first server that accepts; `name` is shown by the server's own tools.
     pub async fn connect(&self, name: &str, within: Duration) -> anyhow::Result<Client> {
-        self.connect_with(self.options(name).await?, name, within).await
+        connect_to(&self.urls, self.options(name).await?, name, within).await
     }
 
     pub(super) async fn options(&self, name: &str) -> anyhow::Result<ConnectOptions> {
@@ -56,24 +56,25 @@ impl Access {
             .add_client_certificate(self.client_cert_file.clone(), self.client_key_file.clone())
             .ignore_discovered_servers())
     }
+}
 
-    pub(super) async fn connect_with(
-        &self,
-        options: ConnectOptions,
-        name: &str,
-        within: Duration,
-    ) -> anyhow::Result<Client> {
-        let parse = |url: &String| url.parse().with_context(|| format!("`{url}` is not the address of a server"));
-        let servers: Vec<ServerAddr> = self.urls.iter().map(parse).collect::<Result<_, _>>()?;
-        let connecting = options.connection_timeout(within).connect(servers);
-        let (reason, hint) = match tokio::time::timeout(within, connecting).await {
-            Ok(Ok(client)) => return Ok(client),
-            Ok(Err(error)) => (error.to_string(), advice(error.kind())),
-            Err(_) => (format!("no answer within {} s", within.as_secs_f32()), NOT_RUNNING),
-        };
-        let servers = self.urls.join("`, `");
-        Err(Advised::new(format!("failed to connect to NATS at `{servers}` as `{name}`: {reason}"), hint).into())
-    }
+/// Connects to one of these servers.
+pub(super) async fn connect_to(
+    urls: &[String],
+    options: ConnectOptions,
+    name: &str,
+    within: Duration,
+) -> anyhow::Result<Client> {
+    let parse = |url: &String| url.parse().with_context(|| format!("`{url}` is not the address of a server"));
+    let servers: Vec<ServerAddr> = urls.iter().map(parse).collect::<Result<_, _>>()?;
+    let connecting = options.connection_timeout(within).connect(servers);
+    let (reason, hint) = match tokio::time::timeout(within, connecting).await {
+        Ok(Ok(client)) => return Ok(client),
+        Ok(Err(error)) => (error.to_string(), advice(error.kind())),
+        Err(_) => (format!("no answer within {} s", within.as_secs_f32()), NOT_RUNNING),
+    };
+    let servers = urls.join("`, `");
+    Err(Advised::new(format!("failed to connect to NATS at `{servers}` as `{name}`: {reason}"), hint).into())
 }
 
 const NOT_RUNNING: &str = "see whether the servers run: `natsctl status`; `natsctl deploy --all` starts them";

@@ -9,6 +9,7 @@ use async_nats::jetstream::stream::{self, DiscardPolicy, RetentionPolicy, Storag
 use async_nats::jetstream::{Context, ErrorCode};
 use async_nats::{Client, jetstream};
 use futures::TryStreamExt;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
@@ -22,7 +23,7 @@ pub struct JetStream {
 }
 
 /// What JetStream holds.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Assets {
     /// Streams by name, buckets not among them.
     pub streams: BTreeMap<String, Stream>,

@@ -1,6 +1,7 @@
 //! NATS as its operators see it: who may connect, what a server is told, whether the cluster is well and what it holds.
 //! Requests between services are not its business; they are the SDK's.
 
+pub mod bus;
 pub mod connect;
 pub mod discovery;
 pub mod health;
@@ -10,11 +11,12 @@ mod jwt;
 pub mod locate;
 pub mod permissions;
 pub mod pki;
-mod private;
+pub(crate) mod private;
+pub mod secret;
 pub mod server;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 

@@ -18,7 +18,10 @@ pub const NATSCTL: &str = "natsctl";
 /// The user for people and their tools: may call services and read what is stored.
 pub const OPERATOR: &str = "operator";
 
-/// Inboxes of clients that choose none of their own: the two users above.
+/// The user of a natsctl that runs in the network for one that does not: asks who is there, and sees to streams and buckets.
+pub const ERRAND: &str = "errand";
+
+/// Inboxes of clients that choose none of their own: the users above.
 const DEFAULT_INBOX: &str = "_INBOX.>";
 
 /// Subjects that a user may use; what is not named is refused.
@@ -60,6 +63,15 @@ pub fn users(manifests: &Manifests) -> BTreeMap<String, Permissions> {
     let everything = || BTreeSet::from([">".to_owned()]);
     users.insert(NATSCTL.to_owned(), Permissions { publish: everything(), subscribe: everything() });
     users
+}
+
+/// The permissions of [`ERRAND`].
+pub fn of_errand() -> Permissions {
+    let mut permissions = Permissions::default();
+    permissions.may_publish(["$SRV.PING.*"]);
+    permissions.may_publish(["STREAM.LIST", "STREAM.INFO.*", "STREAM.CREATE.*", "STREAM.UPDATE.*"].map(api));
+    permissions.may_subscribe([DEFAULT_INBOX]);
+    permissions
 }
 
 fn of_service(manifests: &Manifests, service: &Service) -> Permissions {

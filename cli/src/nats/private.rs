@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 /// Makes the directory with mode 0700, or gives an existing one this mode.
-pub(super) fn directory(path: &Path) -> anyhow::Result<()> {
+pub(crate) fn directory(path: &Path) -> anyhow::Result<()> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -18,7 +18,7 @@ pub(super) fn directory(path: &Path) -> anyhow::Result<()> {
 }
 
 /// Writes the file with mode 0600.
-pub(super) fn write(path: &Path, contents: &str) -> anyhow::Result<()> {
+pub(crate) fn write(path: &Path, contents: &str) -> anyhow::Result<()> {
     let temporary = temporary(path);
     replace(path, &temporary, contents).with_context(|| format!("failed to write `{}`", path.display())).inspect_err(
         |_| {
@@ -42,7 +42,7 @@ fn temporary(path: &Path) -> PathBuf {
 }
 
 /// The contents, or `None` if there is no such file.
-pub(super) fn read(path: &Path) -> anyhow::Result<Option<String>> {
+pub(crate) fn read(path: &Path) -> anyhow::Result<Option<String>> {
     match fs::read_to_string(path) {
         Ok(contents) => Ok(Some(contents)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

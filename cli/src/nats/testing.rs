@@ -41,7 +41,7 @@ struct Plan {
     monitor: SocketAddr,
 }
 
-pub(super) fn permissions(publish: &[&str], subscribe: &[&str]) -> Permissions {
+pub(crate) fn permissions(publish: &[&str], subscribe: &[&str]) -> Permissions {
     let set = |subjects: &[&str]| subjects.iter().map(ToString::to_string).collect();
     Permissions { publish: set(publish), subscribe: set(subscribe) }
 }

@@ -13,7 +13,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::connect::Access;
+use super::connect::{Access, connect_to};
 use super::discovery;
 use super::health::{self, Health, NodeHealth};
 use super::identity::SYSTEM_USER;
@@ -45,7 +45,7 @@ async fn listening(access: &Access) -> (Client, mpsc::UnboundedReceiver<String>)
         }
         std::future::ready(())
     });
-    (access.connect_with(options, "test", PATIENCE).await.unwrap(), complaints)
+    (connect_to(&access.urls, options, "test", PATIENCE).await.unwrap(), complaints)
 }
 
 #[tokio::test]
@@ -85,7 +85,7 @@ async fn refuses_clients_without_certificate(cluster: &Cluster) {
     let access = cluster.access("quest");
     let credentials = async_nats::ConnectOptions::with_credentials_file(&access.credentials_file).await.unwrap();
     let options = credentials.require_tls(true).add_root_certificates(access.ca_file.clone());
-    let error = access.connect_with(options, "quest", Duration::from_secs(5)).await.unwrap_err();
+    let error = connect_to(&access.urls, options, "quest", Duration::from_secs(5)).await.unwrap_err();
     assert!(error.to_string().contains("as `quest`"), "{error:#}");
 }
 

@@ -84,6 +84,7 @@ impl Action {
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Image => "image",
             Self::Node => "node",
             Self::Stream => "stream",
             Self::Bucket => "bucket",

@@ -26,6 +26,7 @@ fn definition(version: &str) -> Definition {
             start_period: Duration::from_secs(30),
         },
         stop_timeout: Duration::from_secs(30),
+        ecs: None,
     }
 }
 
@@ -35,6 +36,7 @@ fn service(version: &str, calls: &[&str]) -> Service {
         tasks: 2,
         scaling: Scaling { min: 2, max: 10 },
         calls: calls.iter().map(ToString::to_string).collect(),
+        ecs: None,
     }
 }
 
@@ -50,6 +52,7 @@ fn fleet() -> Fleet {
     let bucket = Bucket { replicas: 3, history: 1, ttl_seconds: 0 };
     Fleet {
         environment: "local".to_owned(),
+        images: BTreeMap::new(),
         nodes: BTreeMap::from([("nats-1".to_owned(), node("2.15.1"))]),
         streams: BTreeMap::from([("EVT_A".to_owned(), stream("evt.a"))]),
         buckets: BTreeMap::from([("models".to_owned(), bucket)]),
@@ -75,6 +78,9 @@ fn apply(plan: &Plan, desired: &Fleet, observed: &mut Observed) {
             }
             (Kind::Stream, _) => drop(observed.streams.insert(name.clone(), desired.streams[&name].clone())),
             (Kind::Bucket, _) => drop(observed.buckets.insert(name.clone(), desired.buckets[&name].clone())),
+            (Kind::Image, _) => {
+                observed.images.insert(name.clone(), desired.images[&name].clone());
+            }
             (Kind::Service, _) => {
                 let service = &desired.services[&name];
                 let tasks = step.tasks.unwrap();
@@ -86,6 +92,7 @@ fn apply(plan: &Plan, desired: &Fleet, observed: &mut Observed) {
                     desired: tasks,
                     running: tasks,
                     failed: false,
+                    ecs: None,
                 };
                 observed.services.insert(name, service);
             }
@@ -248,6 +255,7 @@ fn services() -> impl Strategy<Value = BTreeMap<String, Service>> {
                 tasks: tasks.min(min + more).max(min),
                 scaling: Scaling { min, max: min + more },
                 calls: calls.into_iter().filter(|callee| *callee < number).map(|callee| format!("s{callee}")).collect(),
+                ecs: None,
             };
             (format!("s{number}"), service)
         };

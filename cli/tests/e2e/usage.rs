@@ -20,7 +20,6 @@ async fn wrong_usage_ends_with_64() {
         vec!["restart"],
         vec!["scale", "quest-system"],
         vec!["scale", "quest-system", "many"],
-        vec!["logs"],
         vec!["status", "--output", "xml"],
         vec!["completions", "cobol"],
         vec!["plan", "--observed", "a", "--save-observed", "b"],

@@ -9,6 +9,7 @@ use natsctl::fleet::Role;
 use natsctl::local::client::{self, Client, Error, Outcome};
 use natsctl::local::logs::Follower;
 use natsctl::local::protocol::PutService;
+use natsctl::logs::Filter;
 
 use crate::stage::{PATIENCE, Stage, eventually, get, kill, natsctl, node, pids, ready, runs, service};
 
@@ -202,7 +203,7 @@ async fn the_supervisors_environment_stays_with_it() {
 #[tokio::test]
 async fn logs_of_all_tasks_are_followed() {
     let stage = Stage::start().await;
-    let mut follower = Follower::new(stage.dir.path(), "quest", 10).unwrap();
+    let mut follower = Follower::new(stage.dir.path(), &["quest"], Filter::default(), 10).unwrap();
     let accepted = stage.put(service("quest", &[])).await;
     let mut tasks = BTreeSet::new();
     for _ in 0..2 {

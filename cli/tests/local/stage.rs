@@ -136,6 +136,7 @@ pub(crate) fn service(name: &str, env: &[(&str, &str)]) -> PutService {
             start_period: Duration::from_secs(10),
         },
         stop_timeout: Duration::from_secs(10),
+        ecs: None,
     };
     let spec = TaskSpec { definition, program: fake_task(), env: environment };
     let name = name.to_owned();

@@ -31,7 +31,7 @@ impl World {
                 self.unsaved = true;
                 Response::Done
             }),
-            Request::PutService(put) => self.put_service(put, now),
+            Request::PutService(put) => self.put_service(*put, now),
             Request::DeleteNode { name } => {
                 if let Some(node) = self.nodes.get_mut(&name) {
                     node.delete();

@@ -135,6 +135,7 @@ fn put(version: &str, tasks: u32, force: Force) -> PutService {
             start_period: Duration::from_secs(10),
         },
         stop_timeout: Duration::from_secs(30),
+        ecs: None,
     };
     let spec = TaskSpec { definition, program: "/bin/true".into(), env: BTreeMap::new() };
     PutService { name: "quest".to_owned(), spec, declared_tasks: tasks, tasks, http_listen: None, force }

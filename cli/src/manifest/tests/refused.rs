@@ -120,7 +120,7 @@ fn a_figure_out_of_range_is_refused() {
         "environments/local.yaml",
         "platform: local",
         "",
-        &["5:1: the file lacks the key `platform` (the values are `local`)"],
+        &["5:1: the file lacks the key `platform` (the values are `local` and `aws`)"],
     );
 }
 
@@ -187,7 +187,7 @@ fn figures_that_do_not_fit_together_are_refused() {
         "fleet.yaml",
         "max_age: 7 d",
         "max_age: 1 min",
-        &["32:23: `duplicate_window` 2 min is longer than `max_age` 1 min (NATS refuses that: shorten it)"],
+        &["34:23: `duplicate_window` 2 min is longer than `max_age` 1 min (NATS refuses that: shorten it)"],
     );
 }
 

@@ -9,6 +9,7 @@ use futures::StreamExt as _;
 
 use super::*;
 use crate::manifest::fixture::Tree;
+use crate::nats::connect::connect_to;
 use crate::nats::testing::{Cluster, PATIENCE};
 
 fn sample() -> BTreeMap<String, Permissions> {
@@ -88,7 +89,7 @@ async fn service(cluster: &Cluster, name: &str) -> Client {
     let access = cluster.access(name);
     let options: ConnectOptions = access.options(name).await.unwrap();
     let options = options.custom_inbox_prefix(format!("_INBOX_{name}")).request_timeout(Some(Duration::from_secs(5)));
-    access.connect_with(options, name, PATIENCE).await.unwrap()
+    connect_to(&access.urls, options, name, PATIENCE).await.unwrap()
 }
 
 /// Hears every message in the account.

@@ -1,0 +1,89 @@
+//! What AWS would refuse later is refused here, one thing at a time.
+
+use super::Tree;
+use crate::manifest::load;
+
+#[track_caller]
+fn check(change: impl FnOnce(&mut Tree), expected: &[&str]) {
+    let mut tree = Tree::valid();
+    change(&mut tree);
+    let problems = load(&tree.folder(), "production").unwrap_err();
+    let said: Vec<String> = problems
+        .iter()
+        .map(|problem| format!("{} ({})", problem.message, problem.hint.as_deref().unwrap_or_default()))
+        .collect();
+    assert_eq!(said, expected);
+}
+
+#[track_caller]
+fn check_build(build: &str, expected: &[&str]) {
+    check(|tree| tree.replace("services/quest-system.yaml", "serves", &format!("build: {build}\nserves")), expected);
+}
+
+#[test]
+fn an_account_a_region_and_a_parameter_look_like_one() {
+    check(
+        |tree| tree.replace("environments/production.yaml", "platform: aws", "account: \"12\"\nplatform: aws"),
+        &["`12` is not the number of an account (it has 12 digits, in quotes)"],
+    );
+    check(
+        |tree| tree.replace("environments/production.yaml", "us-east-1", "virginia"),
+        &["`virginia` is not a region (for example `us-east-1`)"],
+    );
+    check(
+        |tree| tree.replace("environments/production.yaml", "/gaming-system/production/natsctl", "natsctl"),
+        &[
+            "`natsctl` is not the name of a parameter (write the parameter's full name, for example `/gaming-system/production/natsctl`)",
+        ],
+    );
+}
+
+#[test]
+fn an_image_needs_a_digest() {
+    check_build(
+        "{ image: example/quest:latest }",
+        &[
+            "image `example/quest:latest` has no digest (a tag can move; write `repository@sha256:…` (`skopeo inspect` shows the digest))",
+        ],
+    );
+    check_build(
+        "{ image: a@sha256:1 }",
+        &[
+            "image `a@sha256:1` has no digest (a tag can move; write `repository@sha256:…` (`skopeo inspect` shows the digest))",
+        ],
+    );
+}
+
+#[test]
+fn an_image_comes_from_one_place() {
+    check_build(
+        "{}",
+        &[
+            "`build` says neither `dockerfile` nor `image` (write `{ dockerfile: … }` or `{ image: repository@sha256:… }`, or leave `build` out)",
+        ],
+    );
+    check_build("{ dockerfile: Dockerfile, image: a }", &["`build` says `dockerfile` and `image` (keep one)"]);
+    check_build("{ context: ., image: a }", &["`context` is for a `dockerfile` (remove it)"]);
+}
+
+#[test]
+fn a_role_that_is_too_long_for_iam_is_refused() {
+    let name = "a-service-with-a-name-that-goes-on-and-on-and-on";
+    check(
+        |tree| {
+            tree.write(&format!("services/{name}.yaml"), format!("name: {name}\n"));
+            tree.write(&format!("../services/{name}/Cargo.toml"), "");
+        },
+        &[
+            "its role on AWS would be called `gaming-system-production-a-service-with-a-name-that-goes-on-and-on-and-on`, which has 73 characters (IAM allows 64: shorten the name of the service, the environment or the project)",
+        ],
+    );
+}
+
+#[test]
+fn a_boolean_is_no_text() {
+    check(
+        |tree| tree.replace("services/quest-system.yaml", "serves", "execute_command: \"yes\"\nserves"),
+        &["`execute_command` must be `true` or `false`, not a text ()"],
+    );
+}

@@ -1,0 +1,243 @@
+//! What natsctl asks of the bus: whether what was deployed answers, and that streams and buckets are what they should be. Asked from
+//! here where NATS can be reached, and otherwise by a natsctl that runs where it can: so questions and answers can be written down.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use async_nats::Client;
+use futures::{StreamExt as _, TryStreamExt as _};
+use serde::{Deserialize, Serialize};
+
+use super::Advised;
+use super::discovery::{Instance, instances};
+use super::jetstream::{Assets, JetStream};
+
+/// How long a deployed service may take to answer.
+pub const PROOF: Duration = Duration::from_secs(10);
+/// How long JetStream may take to make a stream; a new meta leader may have to be elected meanwhile.
+pub const JETSTREAM: Duration = Duration::from_secs(20);
+/// Changes with the written form of questions and answers.
+pub const PROTOCOL: &str = "1";
+/// Services that are asked at the same time.
+const AT_ONCE: usize = 32;
+/// What a written answer begins with, among other lines.
+const MARKER: &str = "natsctl-bus ";
+
+/// The tasks of a service that should answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expected {
+    /// What they run.
+    pub revision: u64,
+    /// How many there should be.
+    pub tasks: u32,
+    /// Those that are known by their ids.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub known: BTreeSet<String>,
+}
+
+/// A task that answered.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Answered {
+    /// Its id.
+    pub task: String,
+    /// What it runs.
+    pub revision: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// Tasks that answered, by service.
+pub type Found = BTreeMap<String, BTreeSet<Answered>>;
+
+/// The tasks behind the instances of a service: each worker of a task is one.
+pub fn tasks(instances: &[Instance], service: &str) -> BTreeSet<Answered> {
+    let of_service = instances.iter().filter(|instance| instance.service == service);
+    let task = |instance: &Instance| {
+        let said = |key: &str| instance.metadata.get(key).cloned();
+        Some(Answered { task: said("task")?, revision: said("revision")?, version: instance.version.clone() })
+    };
+    of_service.filter_map(task).collect()
+}
+
+impl Expected {
+    /// The ids of the tasks that answered with the revision that they should have.
+    pub fn answering<'a>(&self, found: &'a BTreeSet<Answered>) -> BTreeSet<&'a str> {
+        let revision = self.revision.to_string();
+        found.iter().filter(|one| one.revision == revision).map(|one| one.task.as_str()).collect()
+    }
+
+    /// Whether all that should answer did.
+    pub fn is_met(&self, found: &BTreeSet<Answered>) -> bool {
+        let answering = self.answering(found);
+        answering.len() >= self.tasks as usize && self.known.iter().all(|task| answering.contains(&**task))
+    }
+
+    /// The proof that service `name` does what was asked for.
+    ///
+    /// # Errors
+    /// Which of its tasks do not answer.
+    pub fn proof(&self, name: &str, found: &BTreeSet<Answered>) -> Result<String, Advised> {
+        let (answering, revision) = (self.answering(found), self.revision);
+        if self.is_met(found) {
+            let version = found.iter().find(|one| answering.contains(&*one.task)).map_or("", |one| &one.version);
+            let count = answering.len();
+            return Ok(format!("{name} answers on the bus: {count} tasks of revision {revision}, version {version}"));
+        }
+        let mut message = format!("`{name}` is deployed, but of revision {revision} ");
+        let silent: Vec<&str> =
+            self.known.iter().map(String::as_str).filter(|task| !answering.contains(task)).collect();
+        // Writing to a string does not fail.
+        let _ = if silent.is_empty() {
+            write!(message, "only {} of {} tasks answer on the bus", answering.len(), self.tasks)
+        } else {
+            write!(message, "these tasks do not answer on the bus: {}", silent.join(", "))
+        };
+        let others: BTreeSet<&str> =
+            found.iter().filter(|one| !answering.contains(&*one.task)).map(|one| &*one.revision).collect();
+        if !others.is_empty() {
+            let others: Vec<&str> = others.into_iter().collect();
+            let _ = write!(message, "; tasks of revision {} do", others.join(", "));
+        }
+        Err(Advised::new(message, format!("see `natsctl logs {name}`")))
+    }
+}
+
+/// Asks until those that should answer have, or the time is over.
+pub async fn find(client: &Client, expected: &BTreeMap<String, Expected>, within: Duration) -> anyhow::Result<Found> {
+    let one = |(name, expected): (String, Expected)| async move {
+        let enough = |found: &[Instance]| expected.is_met(&tasks(found, &name));
+        let found = instances(client, Some(&name), within, enough).await?;
+        let tasks = tasks(&found, &name);
+        Ok::<_, anyhow::Error>((name, tasks))
+    };
+    futures::stream::iter(expected.clone()).map(one).buffer_unordered(AT_ONCE).try_collect().await
+}
+
+/// Makes streams and buckets, or changes what differs.
+///
+/// # Errors
+/// Which of them the servers refuse, or that they cannot do it now.
+pub async fn ensure(client: &Client, assets: &Assets) -> anyhow::Result<()> {
+    let jetstream = JetStream::new(client.clone());
+    let there = jetstream.observe(JETSTREAM).await?;
+    for (name, stream) in assets.streams.iter().filter(|(name, stream)| there.streams.get(*name) != Some(*stream)) {
+        jetstream.put_stream(name, stream, JETSTREAM).await?;
+    }
+    for (name, bucket) in assets.buckets.iter().filter(|(name, bucket)| there.buckets.get(*name) != Some(*bucket)) {
+        jetstream.put_bucket(name, bucket, JETSTREAM).await?;
+    }
+    Ok(())
+}
+
+/// What is asked, written down.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// Which tasks of these services answer.
+    Find(BTreeMap<String, Expected>),
+    /// That these streams and buckets are there.
+    Ensure(Assets),
+}
+
+/// A part of what came of it, written down as one line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// The tasks of one service that answered.
+    Found {
+        /// Its name.
+        service: String,
+        /// Those that did.
+        tasks: BTreeSet<Answered>,
+    },
+    /// The last: nothing is missing.
+    Done,
+    /// The last: it failed.
+    Failed {
+        /// Why.
+        message: String,
+        /// What to do.
+        hint: Option<String>,
+    },
+}
+
+impl Request {
+    /// The same in parts that are no longer than `most` when written; what cannot be parted is left as it is.
+    pub fn parts(self, most: usize) -> Vec<Self> {
+        let is_short = serde_json::to_string(&self).is_ok_and(|text| text.len() <= most);
+        let halves = match &self {
+            _ if is_short => None,
+            Self::Find(services) => halves(services).map(|(a, b)| (Self::Find(a), Self::Find(b))),
+            Self::Ensure(assets) => {
+                let of = |streams, buckets| Self::Ensure(Assets { streams, buckets });
+                let (streams, buckets) = (&assets.streams, &assets.buckets);
+                if !streams.is_empty() && !buckets.is_empty() {
+                    Some((of(streams.clone(), BTreeMap::new()), of(BTreeMap::new(), buckets.clone())))
+                } else {
+                    let streams = halves(streams).map(|(a, b)| (of(a, BTreeMap::new()), of(b, BTreeMap::new())));
+                    streams.or(halves(buckets).map(|(a, b)| (of(BTreeMap::new(), a), of(BTreeMap::new(), b))))
+                }
+            }
+        };
+        match halves {
+            None => vec![self],
+            Some((first, second)) => [first.parts(most), second.parts(most)].concat(),
+        }
+    }
+
+    /// Does what is asked; `say` is given each part of what comes of it.
+    pub async fn perform(&self, client: &Client, mut say: impl FnMut(Part)) -> anyhow::Result<()> {
+        match self {
+            Self::Find(expected) => {
+                for (service, tasks) in find(client, expected, PROOF).await? {
+                    say(Part::Found { service, tasks });
+                }
+            }
+            Self::Ensure(assets) => ensure(client, assets).await?,
+        }
+        Ok(())
+    }
+}
+
+fn halves<T: Clone>(map: &BTreeMap<String, T>) -> Option<(BTreeMap<String, T>, BTreeMap<String, T>)> {
+    let middle = map.keys().nth(map.len() / 2).filter(|_| map.len() > 1)?.clone();
+    let mut first = map.clone();
+    let second = first.split_off(&middle);
+    Some((first, second))
+}
+
+impl Part {
+    /// One line among others.
+    pub fn write(&self) -> anyhow::Result<String> {
+        Ok(format!("{MARKER}{}", serde_json::to_string(self)?))
+    }
+
+    /// The part in this line, if there is one.
+    pub fn read(line: &str) -> Option<Self> {
+        serde_json::from_str(line.trim_end().strip_prefix(MARKER)?).ok()
+    }
+}
+
+/// All that was found, by the lines that say so; `None` as long as the last is not among them.
+pub fn gather<'a>(lines: impl IntoIterator<Item = &'a str>) -> Option<anyhow::Result<Found>> {
+    let mut found = Found::new();
+    for part in lines.into_iter().filter_map(Part::read) {
+        match part {
+            Part::Found { service, tasks } => {
+                found.insert(service, tasks);
+            }
+            Part::Done => return Some(Ok(found)),
+            Part::Failed { message, hint } => {
+                let hint = hint.unwrap_or_else(|| "see `natsctl nats status`".to_owned());
+                return Some(Err(Advised::new(message, hint).into()));
+            }
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod live;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,71 @@
+//! Asking a real cluster as the user that is made for it.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::fleet::{Bucket, Stream};
+use crate::nats::permissions::{ERRAND, of_errand};
+use crate::nats::secret::{Detour, Secret};
+use crate::nats::testing::{Cluster, PATIENCE, permissions};
+
+fn assets() -> Assets {
+    let stream =
+        Stream { subjects: vec!["evt.>".to_owned()], replicas: 1, max_age_seconds: 60, duplicate_window_seconds: 60 };
+    let bucket = Bucket { replicas: 1, history: 1, ttl_seconds: 0 };
+    Assets { streams: [("events".to_owned(), stream)].into(), buckets: [("quests".to_owned(), bucket)].into() }
+}
+
+/// Answers as the workers of a task do.
+async fn answer(client: Client, task: &'static str) {
+    let mut questions = client.subscribe("$SRV.PING.quest").await.unwrap();
+    client.flush().await.unwrap();
+    tokio::spawn(async move {
+        while let Some(question) = questions.next().await {
+            for worker in ["0", "1"] {
+                let answer = serde_json::json!({
+                    "name": "quest", "id": format!("{task}-{worker}"), "version": "1.2.0",
+                    "metadata": { "task": task, "revision": "7", "worker": worker },
+                });
+                client.publish(question.reply.clone().unwrap(), answer.to_string().into()).await.unwrap();
+            }
+        }
+    });
+}
+
+#[tokio::test]
+async fn the_errand_asks_by_a_detour_and_can_do_nothing_else() {
+    let users = [("quest", permissions(&[">"], &[">"])), (ERRAND, of_errand())];
+    let cluster = Cluster::start(1, &users.map(|(name, permissions)| (name.to_owned(), permissions)).into()).await;
+    let url = cluster.urls().into_values().next().unwrap();
+    answer(cluster.connect("quest").await, "a").await;
+
+    // The certificate is one for `localhost`, which is not what is dialled.
+    let secret =
+        Secret { urls: "tls://nowhere.test:4222".to_owned(), ..Secret::try_from(&cluster.access(ERRAND)).unwrap() };
+    let detour = |host: &str| Detour { url: url.clone(), host: host.to_owned() };
+    let error = secret.connect("test", Some(&detour("nowhere.test")), PATIENCE).await.unwrap_err();
+    assert!(format!("{error:#}").contains("certificate"), "{error:#}");
+    let client = secret.connect("test", Some(&detour("localhost")), PATIENCE).await.unwrap();
+
+    let expected = BTreeMap::from([("quest".to_owned(), Expected { revision: 7, tasks: 1, ..Expected::default() })]);
+    let mut parts = Vec::new();
+    Request::Find(expected.clone()).perform(&client, |part| parts.push(part.write().unwrap())).await.unwrap();
+    parts.push(Part::Done.write().unwrap());
+    let found = gather(parts.iter().map(String::as_str)).unwrap().unwrap();
+    assert_eq!(
+        expected["quest"].proof("quest", &found["quest"]).unwrap(),
+        "quest answers on the bus: 1 tasks of revision 7, version 1.2.0"
+    );
+
+    for _ in 0..2 {
+        Request::Ensure(assets()).perform(&client, |_| ()).await.unwrap();
+    }
+    let jetstream = JetStream::new(client.clone());
+    assert_eq!(jetstream.observe(PATIENCE).await.unwrap(), assets());
+
+    let delete = client.request("$JS.API.STREAM.DELETE.events", "".into());
+    assert!(
+        tokio::time::timeout(std::time::Duration::from_secs(1), delete).await.map_or(true, |answer| answer.is_err())
+    );
+    assert_eq!(jetstream.observe(PATIENCE).await.unwrap(), assets());
+}

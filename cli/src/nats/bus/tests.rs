@@ -1,0 +1,102 @@
+//! Decisions by plain values.
+
+use super::*;
+use crate::fleet::{Bucket, Stream};
+
+fn answered(tasks: &[(&str, &str)]) -> BTreeSet<Answered> {
+    let one = |&(task, revision): &(&str, &str)| Answered {
+        task: task.to_owned(),
+        revision: revision.to_owned(),
+        version: "1.2.0".to_owned(),
+    };
+    tasks.iter().map(one).collect()
+}
+
+fn expected(tasks: u32, known: &[&str]) -> Expected {
+    Expected { revision: 7, tasks, known: known.iter().map(ToString::to_string).collect() }
+}
+
+fn check(expected: &Expected, found: &[(&str, &str)], says: &str) {
+    let outcome = expected.proof("quest", &answered(found));
+    assert_eq!(outcome.unwrap_or_else(|error| error.to_string()), says);
+}
+
+#[test]
+fn a_service_is_proved_by_its_tasks() {
+    let proof = "quest answers on the bus: 2 tasks of revision 7, version 1.2.0";
+    check(&expected(2, &[]), &[("a", "7"), ("b", "7")], proof);
+    check(&expected(2, &["a", "b"]), &[("a", "7"), ("b", "7")], proof);
+    // One that is about to stop does no harm.
+    check(&expected(2, &["a", "b"]), &[("a", "7"), ("b", "7"), ("old", "6")], proof);
+}
+
+#[test]
+fn who_does_not_answer_is_named() {
+    let start = "`quest` is deployed, but of revision 7";
+    check(&expected(2, &[]), &[("a", "7")], &format!("{start} only 1 of 2 tasks answer on the bus"));
+    check(&expected(2, &["a", "b"]), &[("a", "7")], &format!("{start} these tasks do not answer on the bus: b"));
+    check(
+        &expected(2, &[]),
+        &[("a", "6"), ("b", "6")],
+        &format!("{start} only 0 of 2 tasks answer on the bus; tasks of revision 6 do"),
+    );
+    // As many as there should be, but not those.
+    check(&expected(1, &["a"]), &[("b", "7")], &format!("{start} these tasks do not answer on the bus: a"));
+}
+
+#[test]
+fn workers_of_a_task_are_one_task() {
+    let instance = |id: &str, service: &str| -> Instance {
+        let metadata = serde_json::json!({ "task": "a", "revision": "7", "worker": id });
+        serde_json::from_value(
+            serde_json::json!({ "name": service, "id": id, "version": "1.2.0", "metadata": metadata }),
+        )
+        .unwrap()
+    };
+    let instances = [instance("a-0", "quest"), instance("a-1", "quest"), instance("b-0", "weather")];
+    assert_eq!(tasks(&instances, "quest"), answered(&[("a", "7")]));
+}
+
+#[test]
+fn answers_are_found_among_other_lines() {
+    let found = Part::Found { service: "quest".to_owned(), tasks: answered(&[("a", "7")]) };
+    let (found, done) = (found.write().unwrap(), Part::Done.write().unwrap());
+    let lines = ["something else", &found, "natsctl-bus nonsense"];
+    assert!(gather(lines).is_none());
+    let gathered = gather(lines.into_iter().chain([&*done])).unwrap().unwrap();
+    assert_eq!(gathered, Found::from([("quest".to_owned(), answered(&[("a", "7")]))]));
+
+    let failed = Part::Failed { message: "no".to_owned(), hint: Some("do".to_owned()) }.write().unwrap();
+    let error = gather([&*failed]).unwrap().unwrap_err();
+    assert_eq!((error.to_string(), crate::nats::hint(&error)), ("no".to_owned(), Some("do".to_owned())));
+}
+
+#[test]
+fn long_requests_are_parted_and_lose_nothing() {
+    let services: BTreeMap<String, Expected> =
+        (0..100).map(|n| (format!("service-{n}"), expected(2, &["a"]))).collect();
+    let parts = Request::Find(services.clone()).parts(1000);
+    assert!(parts.len() > 4);
+    let mut together = BTreeMap::new();
+    for part in parts {
+        assert!(serde_json::to_string(&part).unwrap().len() <= 1000);
+        let Request::Find(services) = part else { panic!("another request") };
+        together.extend(services);
+    }
+    assert_eq!(together, services);
+
+    let stream =
+        Stream { subjects: vec!["evt.>".to_owned()], replicas: 3, max_age_seconds: 1, duplicate_window_seconds: 1 };
+    let bucket = Bucket { replicas: 3, history: 1, ttl_seconds: 0 };
+    let assets = Assets {
+        streams: (0..10).map(|n| (format!("s{n}"), stream.clone())).collect(),
+        buckets: (0..10).map(|n| (format!("b{n}"), bucket.clone())).collect(),
+    };
+    let mut together = Assets::default();
+    for part in Request::Ensure(assets.clone()).parts(200) {
+        let Request::Ensure(part) = part else { panic!("another request") };
+        together.streams.extend(part.streams);
+        together.buckets.extend(part.buckets);
+    }
+    assert_eq!(together, assets);
+}
