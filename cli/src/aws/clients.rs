@@ -1,0 +1,87 @@
+//! The clients of AWS: made when first used, one of each.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
+
+/// How long a connection may take.
+const CONNECT: Duration = Duration::from_secs(4);
+/// How long one attempt may take.
+const ATTEMPT: Duration = Duration::from_secs(15);
+/// How long a call may take with all its attempts.
+const CALL: Duration = Duration::from_secs(90);
+/// Attempts of a call that was throttled or that failed on the other side, unless `AWS_MAX_ATTEMPTS` says otherwise.
+const ATTEMPTS: u32 = 8;
+
+/// What CloudTrail shows of who called, after `app/`.
+pub(crate) const APP: &str = "natsctl";
+
+macro_rules! clients {
+    ($($(#[$doc:meta])* $name:ident: $package:ident,)+) => {
+        /// See the module.
+        pub(crate) struct Clients {
+            config: SdkConfig,
+            $($name: OnceLock<$package::Client>,)+
+        }
+
+        impl Clients {
+            fn with(config: SdkConfig) -> Self {
+                Self { config, $($name: OnceLock::new(),)+ }
+            }
+
+            $($(#[$doc])*
+            pub(crate) fn $name(&self) -> &$package::Client {
+                self.$name.get_or_init(|| $package::Client::new(&self.config))
+            })+
+        }
+    };
+}
+
+clients! {
+    /// Scalable targets and their policies.
+    autoscaling: aws_sdk_applicationautoscaling,
+    /// Who changed what.
+    cloudtrail: aws_sdk_cloudtrail,
+    /// Alarms.
+    cloudwatch: aws_sdk_cloudwatch,
+    /// The ledger.
+    dynamodb: aws_sdk_dynamodb,
+    /// Subnets and security groups.
+    ec2: aws_sdk_ec2,
+    /// Repositories.
+    ecr: aws_sdk_ecr,
+    /// Services, tasks and task definitions.
+    ecs: aws_sdk_ecs,
+    /// Roles.
+    iam: aws_sdk_iam,
+    /// What tasks write.
+    logs: aws_sdk_cloudwatchlogs,
+    /// Secrets.
+    secrets: aws_sdk_secretsmanager,
+    /// The handover, and sessions.
+    ssm: aws_sdk_ssm,
+    /// Who calls.
+    sts: aws_sdk_sts,
+}
+
+impl Clients {
+    /// By the usual chain: environment, profile, SSO, container, instance.
+    pub(crate) async fn new(region: &str) -> Self {
+        let loaded = aws_config::defaults(BehaviorVersion::v2026_01_12()).region(Region::new(region.to_owned()));
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(CONNECT)
+            .operation_attempt_timeout(ATTEMPT)
+            .operation_timeout(CALL);
+        let loaded = loaded.timeout_config(timeouts.build()).load().await;
+        let attempts =
+            std::env::var("AWS_MAX_ATTEMPTS").ok().and_then(|number| number.parse().ok()).unwrap_or(ATTEMPTS);
+        // Not the adaptive mode: after one throttled call it holds back all calls of the client, for half a minute.
+        let retries = RetryConfig::standard().with_max_attempts(attempts);
+        let mut configured = loaded.into_builder().retry_config(retries);
+        configured.set_app_name(AppName::new(APP).ok());
+        Self::with(configured.build())
+    }
+}

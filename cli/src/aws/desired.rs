@@ -1,0 +1,123 @@
+//! From the state that should be anywhere to the state that should be on ECS. Pure.
+
+use std::collections::BTreeMap;
+
+use crate::aws::definition::health_on_ecs;
+use crate::fleet::{Autoscaling, EcsService, EcsTask, Fleet, Image, Role};
+use crate::handover::Handover;
+use crate::manifest::{Artifact, Inputs, Manifests, Service};
+use crate::nats::Advised;
+
+/// What a service is told of its identity on NATS: variables, and the keys of the secret that they come from.
+pub(super) const IDENTITY: [(&str, &str); 5] =
+    [("NATS_URLS", "urls"), ("NATS_CA", "ca"), ("NATS_CERT", "cert"), ("NATS_KEY", "key"), ("NATS_CREDS", "creds")];
+/// A rolling deployment never has fewer tasks than wanted, nor more than twice as many.
+const MINIMUM_HEALTHY_PERCENT: i32 = 100;
+const MAXIMUM_PERCENT: i32 = 200;
+
+/// What the desired state on ECS is made of.
+pub(crate) struct Frame<'a> {
+    pub(crate) manifests: &'a Manifests,
+    pub(crate) handover: &'a Handover,
+    /// ARNs of secrets by name.
+    pub(crate) secrets: &'a BTreeMap<String, String>,
+    /// What was built, by service.
+    pub(crate) images: &'a BTreeMap<String, Image>,
+}
+
+/// Where ECS finds the variables of an identity, by the ARN of its secret.
+pub(super) fn identity_from(arn: &str) -> impl Iterator<Item = (String, String)> {
+    IDENTITY.into_iter().map(move |(variable, key)| (variable.to_owned(), format!("{arn}:{key}::")))
+}
+
+impl Frame<'_> {
+    /// The state that should be.
+    ///
+    /// # Errors
+    /// Secrets that are not there; a service without an image.
+    pub(crate) fn desired(&self) -> anyhow::Result<Fleet> {
+        let artifacts = self.images.iter().map(|(name, image)| {
+            (name.clone(), Artifact { digest: image.digest.clone(), version: version(&image.digest) })
+        });
+        let inputs = Inputs { artifacts: artifacts.collect(), nodes: BTreeMap::new() };
+        let mut fleet = self.manifests.desired(&inputs)?;
+        self.refuse_missing_secrets()?;
+        for (name, desired) in &mut fleet.services {
+            let service = &self.manifests.services[name];
+            desired.definition.health = health_on_ecs(desired.definition.health);
+            desired.definition.ecs = Some(self.task(service));
+            desired.ecs = Some(self.service(service));
+        }
+        fleet.images = self.images.clone();
+        Ok(fleet)
+    }
+
+    fn task(&self, service: &Service) -> EcsTask {
+        let handover = self.handover;
+        EcsTask {
+            family: service.ecs_name(),
+            repository: self.images.get(&*service.name).map(|image| image.repository.clone()).unwrap_or_default(),
+            execution_role: handover.execution_role.clone(),
+            task_role: handover.task_role(&service.name),
+            log_group: handover.log_group.clone(),
+            region: handover.region.clone(),
+            architecture: service.settings.architecture,
+            execute_command: service.settings.execute_command,
+            secrets: self.secrets_of(service),
+            foreign: BTreeMap::new(),
+        }
+    }
+
+    fn service(&self, service: &Service) -> EcsService {
+        let scaling = &service.settings.autoscaling;
+        let figure = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
+        let gateway = self.handover.gateway.as_ref().filter(|_| service.role == Role::Gateway);
+        EcsService {
+            subnets: self.handover.network.subnets.iter().cloned().collect(),
+            security_groups: self.handover.network.security_groups.iter().cloned().collect(),
+            alarms: self.handover.alarms(&service.name).collect(),
+            circuit_breaker: true,
+            minimum_healthy_percent: MINIMUM_HEALTHY_PERCENT,
+            maximum_percent: MAXIMUM_PERCENT,
+            zone_rebalancing: true,
+            execute_command: service.settings.execute_command,
+            target_group: gateway.map(|gateway| gateway.target_group.clone()),
+            autoscaling: Some(Autoscaling {
+                min: figure(scaling.min),
+                max: figure(scaling.max),
+                cpu_percent: figure(scaling.cpu_percent),
+                memory_percent: figure(scaling.memory_percent),
+            }),
+        }
+    }
+
+    /// Where ECS finds the value of each variable that is a secret.
+    fn secrets_of(&self, service: &Service) -> BTreeMap<String, String> {
+        let arn = |name: &str| self.secrets.get(name).cloned().unwrap_or_default();
+        let identity = arn(&self.handover.nats_secret(&service.name));
+        let own =
+            service.secrets.iter().map(|(variable, name)| (variable.to_string(), arn(&self.handover.secret(name))));
+        identity_from(&identity).chain(own).collect()
+    }
+
+    fn refuse_missing_secrets(&self) -> anyhow::Result<()> {
+        let mut missing: Vec<String> = Vec::new();
+        for (name, service) in &self.manifests.services {
+            let identity = self.handover.nats_secret(name);
+            let own = service.secrets.values().map(|secret| self.handover.secret(secret));
+            let absent = own.chain([identity]).filter(|secret| !self.secrets.contains_key(secret));
+            missing.extend(absent.map(|secret| format!("`{secret}` (of `{name}`)")));
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let hint = "Terraform makes them: `terraform apply` in the environment's folder; or remove them from `secrets` of the manifest";
+        Err(Advised::new(format!("these secrets are not there: {}", missing.join(", ")), hint).into())
+    }
+}
+
+/// What a service reports on the bus: natsctl's own version, and which image it is.
+fn version(digest: &str) -> String {
+    let short: String = digest.trim_start_matches("sha256:").chars().take(12).collect();
+    format!("{}+{short}", env!("CARGO_PKG_VERSION"))
+}

@@ -1,0 +1,112 @@
+//! What AWS refuses, in words: the object, the reason, the request, and what to do.
+
+use std::error::Error;
+
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+
+use crate::nats::Advised;
+
+/// The failure of a call as an error that says what it was for; `what` completes "failed to …".
+pub(crate) fn failed<E>(what: &str, error: SdkError<E, HttpResponse>) -> anyhow::Error
+where
+    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+{
+    let Some(meta) = error.as_service_error().map(ProvideErrorMetadata::meta) else {
+        return unanswered(what, error);
+    };
+    let code = meta.code().unwrap_or("an error without a code").to_owned();
+    let mut message = format!("failed to {what}: {code}");
+    if let Some(said) = meta.message() {
+        message.push_str(&format!(": {}", said.trim_end_matches('.')));
+    }
+    if let Some(request) = meta.extra("aws_request_id") {
+        message.push_str(&format!(" (request {request})"));
+    }
+    Advised::new(message, advice(&code, meta.message().unwrap_or_default())).into()
+}
+
+/// The code that AWS gave; `None` if there was no answer.
+pub(crate) fn code<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Option<&str> {
+    error.as_service_error().and_then(|error| error.meta().code())
+}
+
+/// Whether the call may have taken place although nobody said so.
+pub(crate) fn is_uncertain<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
+    match error {
+        SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) | SdkError::ResponseError(_) => true,
+        SdkError::ServiceError(error) => error.raw().status().is_server_error(),
+        _ => false,
+    }
+}
+
+fn unanswered<E>(what: &str, error: SdkError<E, HttpResponse>) -> anyhow::Error
+where
+    E: Error + Send + Sync + 'static,
+{
+    let reasons = chain(&error);
+    let text = reasons.join(": ");
+    let about_credentials =
+        |text: &str| text.contains("credential") || text.contains("Credential") || text.contains("sso");
+    let (reason, hint) = if about_credentials(&text) {
+        let reason = if text.contains("expired") { "the credentials have expired" } else { "there are no credentials" };
+        (
+            reason.to_owned(),
+            "log in (`aws sso login`), or set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        )
+    } else {
+        let reason = match &error {
+            SdkError::TimeoutError(_) => "no answer in time".to_owned(),
+            SdkError::ResponseError(_) => format!("the answer is no answer of AWS: {}", last(&reasons)),
+            _ => last(&reasons),
+        };
+        (reason, "see that this machine reaches AWS (proxy, VPN, AWS_ENDPOINT_URL); running the command again is safe")
+    };
+    tracing::debug!(%text, "no answer");
+    Advised::new(format!("failed to {what}: {reason}"), hint).into()
+}
+
+fn chain(error: &dyn Error) -> Vec<String> {
+    let mut reasons = vec![error.to_string()];
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        reasons.push(error.to_string());
+        cause = error.source();
+    }
+    reasons
+}
+
+fn last(reasons: &[String]) -> String {
+    reasons.last().cloned().unwrap_or_default()
+}
+
+fn advice(code: &str, message: &str) -> &'static str {
+    match code {
+        "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" => {
+            "the caller lacks this right; docs/iam.md has the policy of each command"
+        }
+        "ExpiredToken" | "ExpiredTokenException" | "RequestExpired" => {
+            "the credentials have expired: log in again (`aws sso login`); running the command again is safe"
+        }
+        "UnrecognizedClientException" | "InvalidClientTokenId" | "AuthFailure" => {
+            "AWS does not know these credentials: see AWS_PROFILE and AWS_ACCESS_KEY_ID"
+        }
+        "RequestTimeTooSkewed" => CLOCK,
+        "SignatureDoesNotMatch" | "InvalidSignatureException" | "SignatureException"
+            if message.contains("expired") || message.contains("not yet current") =>
+        {
+            CLOCK
+        }
+        "SignatureDoesNotMatch" | "InvalidSignatureException" => "the secret key does not belong to the access key",
+        "ThrottlingException" | "Throttling" | "TooManyRequestsException" | "RequestLimitExceeded" => {
+            "AWS limits how many calls it takes: run it again, with a smaller `--max-parallel`"
+        }
+        "ClusterNotFoundException" => {
+            "the cluster is not there or INACTIVE: `terraform apply` in the environment's folder; `natsctl verify` tells"
+        }
+        _ => "`natsctl verify` says what is missing; running the command again is safe",
+    }
+}
+
+const CLOCK: &str = "the clock of this machine is off: set it (`timedatectl set-ntp true`)";

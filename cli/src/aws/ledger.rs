@@ -1,0 +1,283 @@
+//! What natsctl remembers of an environment, in one DynamoDB table: who changes it now, what each service was last brought to,
+//! and every deployment.
+
+use std::collections::{BTreeMap, HashMap};
+
+use anyhow::Context as _;
+use aws_sdk_dynamodb::primitives::Blob;
+use aws_sdk_dynamodb::types::AttributeValue;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::Aws;
+use super::error::failed;
+use crate::fleet::{Autoscaling, Definition};
+use crate::plan::Step;
+
+/// Longer texts are compressed.
+const READABLE: usize = 64 << 10;
+/// How long the record of a deployment is kept.
+const RECORDS_ARE_KEPT: jiff::SignedDuration = jiff::SignedDuration::from_hours(400 * 24);
+
+/// The table; partition key `pk`, sort key `sk`, both texts.
+#[derive(Clone)]
+pub(super) struct Ledger {
+    pub(super) client: aws_sdk_dynamodb::Client,
+    pub(super) table: String,
+}
+
+/// What each service was last brought to. All of it can be found out again, with more calls.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct State {
+    /// By service.
+    pub(crate) services: BTreeMap<String, Known>,
+    /// The streams and buckets that NATS was last brought to, as JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) assets: Option<String>,
+    /// When everybody had an identity on NATS, and with which permissions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) identities: Option<Ensured>,
+}
+
+/// Something was as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ensured {
+    /// Of what it should be.
+    pub(crate) digest: String,
+    pub(crate) at: jiff::Timestamp,
+}
+
+/// What a service was last brought to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Known {
+    /// ARN of its task definition; what a task definition says never changes.
+    pub(crate) task_definition: String,
+    /// Digest of the definition that it was made of.
+    pub(crate) definition: String,
+    /// What it reports on the bus.
+    pub(crate) version: String,
+    /// Image that it runs, with its digest.
+    pub(crate) image: String,
+    /// What names the content of the image, if it was made here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tag: Option<String>,
+    /// How many tasks the manifest asked for.
+    pub(crate) declared_tasks: u32,
+    /// Policies that were put.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) autoscaling: Option<Autoscaling>,
+}
+
+/// One run that changed the environment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// Sorts by time.
+    pub(crate) id: String,
+    /// ARN of the caller.
+    pub(crate) who: String,
+    /// As typed.
+    pub(crate) command: String,
+    /// Of the sources, with `-dirty` if they were changed; empty if they are in no repository.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) git_revision: String,
+    pub(crate) started: jiff::Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ended: Option<jiff::Timestamp>,
+    pub(crate) result: Outcome,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<String>,
+    /// Services that were meant.
+    pub(crate) services: Vec<String>,
+    /// What was done to each.
+    pub(crate) steps: Vec<Done>,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Outcome {
+    /// It has not ended, or was killed.
+    Begun,
+    /// Everything was done and proved.
+    Done,
+    /// Something failed; what had been changed went back.
+    RolledBack,
+    /// Something failed.
+    Failed,
+}
+
+/// A step of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Done {
+    pub(crate) step: String,
+    /// Task definition before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) from: Option<String>,
+    /// Task definition afterwards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) to: Option<String>,
+    /// Digest of the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) image: Option<String>,
+    pub(crate) result: String,
+}
+
+impl Done {
+    pub(crate) fn begun(step: &Step) -> Self {
+        Self { step: step.to_string(), from: None, to: None, image: None, result: "begun".to_owned() }
+    }
+}
+
+impl Record {
+    /// A run that begins now.
+    pub(crate) fn begin(aws: &Aws, services: impl IntoIterator<Item = String>) -> Self {
+        let started = jiff::Timestamp::now();
+        Self {
+            id: format!("{started:.3}-{:04x}", fastrand::u16(..)),
+            who: aws.caller.clone(),
+            command: aws.command_line.clone(),
+            git_revision: git_revision(&aws.workspace),
+            started,
+            ended: None,
+            result: Outcome::Begun,
+            error: None,
+            services: services.into_iter().collect(),
+            steps: Vec::new(),
+        }
+    }
+
+    /// How long it took; until now if it has not ended.
+    pub(crate) fn duration(&self) -> jiff::SignedDuration {
+        self.ended.unwrap_or_else(jiff::Timestamp::now).duration_since(self.started)
+    }
+}
+
+/// The commit of the sources that a deployment is made of.
+fn git_revision(workspace: &std::path::Path) -> String {
+    let git = std::process::Command::new("git")
+        .args(["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"])
+        .current_dir(workspace)
+        .output();
+    let said = git.ok().filter(|output| output.status.success()).map(|output| output.stdout).unwrap_or_default();
+    String::from_utf8_lossy(&said).trim().to_owned()
+}
+
+/// The same for the same definition.
+pub(crate) fn digest(definition: &Definition) -> String {
+    use sha2::Digest as _;
+    let text = serde_json::to_vec(definition).unwrap_or_default();
+    data_encoding::HEXLOWER.encode(&sha2::Sha256::digest(text))
+}
+
+impl Ledger {
+    /// What each service was last brought to.
+    pub(crate) async fn state(&self) -> anyhow::Result<State> {
+        let item = self.client.get_item().table_name(&self.table).consistent_read(true);
+        let answer = item.key("pk", text("state")).key("sk", text("services")).send().await;
+        let answer = answer.map_err(|error| failed(&format!("read the ledger `{}`", self.table), error))?;
+        answer.item().map_or_else(|| Ok(State::default()), json)
+    }
+
+    /// Remembers what each service was brought to.
+    pub(crate) async fn put_state(&self, state: &State) -> anyhow::Result<()> {
+        let item =
+            self.client.put_item().table_name(&self.table).item("pk", text("state")).item("sk", text("services"));
+        let put = item.item("json", packed(state)?).send().await;
+        put.map_err(|error| failed(&format!("write the ledger `{}`", self.table), error)).map(drop)
+    }
+
+    /// Writes a run as it is now.
+    pub(crate) async fn put_record(&self, record: &Record) -> anyhow::Result<()> {
+        let expires = record.started.checked_add(RECORDS_ARE_KEPT)?.as_second();
+        let item = self.client.put_item().table_name(&self.table).item("pk", text("run")).item("sk", text(&record.id));
+        let item = item.item("json", packed(record)?).item("expires", number(expires));
+        item.send().await.map_err(|error| failed(&format!("write the ledger `{}`", self.table), error)).map(drop)
+    }
+
+    /// The last runs, the newest first.
+    pub(crate) async fn records(&self, limit: i32) -> anyhow::Result<Vec<Record>> {
+        let query = self.client.query().table_name(&self.table).consistent_read(true).limit(limit);
+        let query = query.key_condition_expression("pk = :run").expression_attribute_values(":run", text("run"));
+        let answer = query.scan_index_forward(false).send().await;
+        let answer = answer.map_err(|error| failed(&format!("read the ledger `{}`", self.table), error))?;
+        answer.items().iter().map(json).collect()
+    }
+}
+
+impl Aws {
+    /// The ledger of the environment.
+    pub(super) fn ledger(&self) -> Ledger {
+        Ledger { client: self.clients.dynamodb().clone(), table: self.handover.ledger.clone() }
+    }
+
+    /// The last runs that changed the environment, the newest first.
+    pub(crate) async fn records(&self, limit: i32) -> anyhow::Result<Vec<Record>> {
+        self.ledger().records(limit).await
+    }
+}
+
+pub(super) fn text(text: impl Into<String>) -> AttributeValue {
+    AttributeValue::S(text.into())
+}
+
+pub(super) fn number(number: i64) -> AttributeValue {
+    AttributeValue::N(number.to_string())
+}
+
+/// JSON as an item holds it: as it is while it is short, so that people can read it, and compressed beyond. DynamoDB takes 400 KB,
+/// which a thousand services would exceed.
+fn packed(value: &impl Serialize) -> anyhow::Result<AttributeValue> {
+    let json = serde_json::to_string(value)?;
+    if json.len() <= READABLE {
+        return Ok(text(json));
+    }
+    Ok(AttributeValue::B(Blob::new(zstd::encode_all(json.as_bytes(), 0)?)))
+}
+
+fn json<T: DeserializeOwned>(item: &HashMap<String, AttributeValue>) -> anyhow::Result<T> {
+    let damaged = "an item of the ledger is damaged; natsctl of another version may have written it";
+    match item.get("json") {
+        Some(AttributeValue::S(text)) => serde_json::from_str(text).context(damaged),
+        Some(AttributeValue::B(bytes)) => {
+            serde_json::from_slice(&zstd::decode_all(bytes.as_ref()).context(damaged)?).context(damaged)
+        }
+        _ => Err(anyhow::anyhow!(damaged)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(services: usize) -> State {
+        let known = |number: usize| Known {
+            task_definition: format!("arn:aws:ecs:us-east-1:123456789012:task-definition/service-{number}-nats:7"),
+            definition: format!("{number:064x}"),
+            version: "0.1.0+0123456789ab".to_owned(),
+            image: format!("123456789012.dkr.ecr.us-east-1.amazonaws.com/x/service-{number}@sha256:{number:064x}"),
+            tag: Some(format!("{number:016x}")),
+            declared_tasks: 2,
+            autoscaling: None,
+        };
+        let services = (0..services).map(|number| (format!("service-{number}"), known(number)));
+        State { services: services.collect(), ..State::default() }
+    }
+
+    #[test]
+    fn a_fleet_of_a_thousand_fits_into_an_item() {
+        for services in [0, 23, 1000] {
+            let state = state(services);
+            let value = packed(&state).unwrap();
+            let size = match &value {
+                AttributeValue::S(text) => text.len(),
+                AttributeValue::B(bytes) => bytes.as_ref().len(),
+                _ => unreachable!(),
+            };
+            assert!(size < 200_000, "{services} services: {size} bytes");
+            assert_eq!(json::<State>(&HashMap::from([("json".to_owned(), value)])).unwrap(), state);
+        }
+        assert!(json::<State>(&HashMap::from([("json".to_owned(), text("{"))])).is_err());
+    }
+}

@@ -1,0 +1,317 @@
+//! What tasks on ECS write, from CloudWatch Logs. It is polled: Live Tail costs by the minute, and no emulator has it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use aws_sdk_cloudwatchlogs::types::FilteredLogEvent;
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::Aws;
+use super::error::{code, failed, is_uncertain};
+use crate::logs::{Filter, Line, last};
+use crate::report::note;
+
+/// How often the logs are looked at.
+const POLL: Duration = Duration::from_secs(2);
+/// The longest pause, after CloudWatch has refused.
+const LONGEST_POLL: Duration = Duration::from_secs(30);
+/// More services than this are read from the whole log group: each of them would be a call.
+const MOST_CALLS: usize = 5;
+/// How far back the last lines are looked for, in minutes: step by step, because CloudWatch gives the oldest first.
+const LOOK_BACK: [i64; 6] = [1, 10, 60, 6 * 60, 24 * 60, 30 * 24 * 60];
+/// Lines with a text in them are not looked for further back than this, in minutes: all lines are read to find them.
+const SEARCH_BACK: i64 = 24 * 60;
+const MINUTE: i64 = 60_000;
+
+/// Reads what services have written, and reads on. No line is shown twice, nor lost if it comes late.
+pub(crate) struct Follower<'a> {
+    aws: &'a Aws,
+    /// Prefixes of log streams; empty for the whole group.
+    prefixes: Vec<String>,
+    /// Names of services by their names on ECS; those that are asked for.
+    names: BTreeMap<String, String>,
+    /// Whether others are asked for as well.
+    all: bool,
+    filter: Filter,
+    seen: Seen,
+    pause: Duration,
+    unread: VecDeque<Line>,
+}
+
+impl<'a> Follower<'a> {
+    /// Begins with the last lines that are there, in the order of their times.
+    ///
+    /// # Errors
+    /// A name that no manifest has; what CloudWatch refuses.
+    pub(crate) async fn new(
+        aws: &'a Aws,
+        services: &[String],
+        filter: Filter,
+        lines: usize,
+    ) -> anyhow::Result<Follower<'a>> {
+        let names = aws.names_on_ecs(services)?;
+        let one_by_one = !services.is_empty() && names.len() <= MOST_CALLS;
+        let prefixes = if one_by_one { names.keys().map(|name| format!("{name}/")).collect() } else { Vec::new() };
+        let seen = Seen::new(Timestamp::now().as_millisecond());
+        let all = services.is_empty();
+        let mut follower = Self { aws, prefixes, names, all, filter, seen, pause: POLL, unread: VecDeque::new() };
+        let found = match follower.filter.since {
+            Some(since) => follower.between(since.as_millisecond(), None).await.map_err(|refusal| refusal.error)?,
+            None => follower.back(lines).await?,
+        };
+        follower.unread = last(found, lines).into();
+        Ok(follower)
+    }
+
+    /// What has been read, and no more.
+    pub(crate) fn into_lines(self) -> impl Iterator<Item = Line> {
+        self.unread.into_iter()
+    }
+
+    /// The next line. Waits until there is one; nothing is lost if the wait is given up.
+    ///
+    /// # Errors
+    /// What CloudWatch refuses for good.
+    pub(crate) async fn next(&mut self) -> anyhow::Result<Line> {
+        loop {
+            if let Some(line) = self.unread.pop_front() {
+                return Ok(line);
+            }
+            tokio::time::sleep(self.pause).await;
+            let looked = Timestamp::now().as_millisecond();
+            let from = self.seen.next_from(Instant::now());
+            match self.between(from, None).await {
+                Ok(lines) => {
+                    self.unread.extend(lines);
+                    self.seen.looked(looked);
+                    self.pause = POLL;
+                }
+                Err(refusal) if refusal.passes => {
+                    if self.pause == POLL {
+                        note(&format!("{:#}; going on", refusal.error));
+                    }
+                    self.pause = (self.pause * 2).min(LONGEST_POLL);
+                }
+                Err(refusal) => return Err(refusal.error),
+            }
+        }
+    }
+
+    /// The last lines, as far back as needed.
+    async fn back(&mut self, lines: usize) -> anyhow::Result<Vec<Line>> {
+        let now = Timestamp::now().as_millisecond();
+        let mut found: Vec<Line> = Vec::new();
+        let mut until = None;
+        for minutes in LOOK_BACK {
+            if found.len() >= lines {
+                break;
+            }
+            if self.filter.grep.is_some() && minutes > SEARCH_BACK {
+                note("only the last day was searched; `--since` looks further back");
+                break;
+            }
+            let from = now - minutes * MINUTE;
+            let mut earlier = self.between(from, until).await.map_err(|refusal| refusal.error)?;
+            earlier.append(&mut found);
+            (found, until) = (earlier, Some(from - 1));
+        }
+        Ok(found)
+    }
+
+    /// What was written in this time and was not read yet, in the order of time.
+    async fn between(&mut self, from: i64, to: Option<i64>) -> Result<Vec<Line>, Refusal> {
+        let mut events = Vec::new();
+        if self.prefixes.is_empty() {
+            events = read(self.aws, None, from, to).await?;
+        }
+        for prefix in &self.prefixes {
+            events.extend(read(self.aws, Some(prefix), from, to).await?);
+        }
+        self.seen.begins(from);
+        let fresh = self.seen.fresh(events);
+        Ok(fresh.iter().filter_map(|event| self.line(event)).collect())
+    }
+
+    /// The line of an event, if it is asked for.
+    fn line(&self, event: &FilteredLogEvent) -> Option<Line> {
+        // Streams are called `<prefix>/<container>/<task>`.
+        let stream = event.log_stream_name().unwrap_or_default();
+        let (on_ecs, rest) = stream.split_once('/').unwrap_or((stream, stream));
+        let service = match self.names.get(on_ecs) {
+            Some(name) => name.as_str(),
+            None if self.all => on_ecs,
+            None => return None,
+        };
+        let time = Timestamp::from_millisecond(event.timestamp().unwrap_or(0)).ok();
+        let text = event.message().unwrap_or_default().trim_end_matches(['\r', '\n']);
+        let task = rest.rsplit('/').next().unwrap_or(rest);
+        let line = || Line { service: service.to_owned(), task: task.to_owned(), time, text: text.to_owned() };
+        self.filter.keeps(time, text).then(line)
+    }
+}
+
+/// CloudWatch has refused.
+struct Refusal {
+    error: anyhow::Error,
+    /// Whether it may answer the next time.
+    passes: bool,
+}
+
+/// All events of the streams with this prefix, oldest first.
+async fn read(aws: &Aws, prefix: Option<&str>, from: i64, to: Option<i64>) -> Result<Vec<FilteredLogEvent>, Refusal> {
+    let group = &aws.handover.log_group;
+    let call = aws.clients.logs().filter_log_events().log_group_name(group);
+    let call = call.set_log_stream_name_prefix(prefix.map(str::to_owned)).start_time(from.max(0)).set_end_time(to);
+    let mut events = Vec::new();
+    let mut token = None;
+    loop {
+        let answer = call.clone().set_next_token(token).send().await.map_err(|error| {
+            let throttled =
+                code(&error).is_some_and(|code| code.contains("Throttl") || code == "LimitExceededException");
+            let passes = throttled || is_uncertain(&error);
+            Refusal { error: failed(&format!("read the log group `{group}`"), error), passes }
+        })?;
+        let is_ours = |event: &FilteredLogEvent| {
+            prefix.is_none_or(|prefix| event.log_stream_name().is_some_and(|stream| stream.starts_with(prefix)))
+        };
+        events.extend(answer.events.unwrap_or_default().into_iter().filter(is_ours));
+        token = answer.next_token.filter(|next| !next.is_empty());
+        if token.is_none() {
+            return Ok(events);
+        }
+    }
+}
+
+/// What has been read. CloudWatch gives no order of arrival: what was written earlier may come later, so a part is always read again.
+struct Seen {
+    /// Nothing before is asked for. Times are in milliseconds since 1970.
+    begin: i64,
+    /// Times and ids of events.
+    read: BTreeSet<(i64, String)>,
+    /// When the logs were last looked at.
+    looked: i64,
+    /// When everything that can come late was last read again.
+    thorough: Instant,
+}
+
+/// So much is read again each time, in milliseconds.
+const OVERLAP: i64 = 30_000;
+/// And so much now and then: a task that could not reach CloudWatch sends what it has kept.
+const LATEST: i64 = 10 * MINUTE;
+/// How often.
+const THOROUGHLY: Duration = Duration::from_secs(60);
+
+impl Seen {
+    fn new(now: i64) -> Self {
+        Self { begin: i64::MAX, read: BTreeSet::new(), looked: now, thorough: Instant::now() }
+    }
+
+    fn begins(&mut self, from: i64) {
+        self.begin = self.begin.min(from);
+    }
+
+    /// From when on to read the next time.
+    fn next_from(&mut self, now: Instant) -> i64 {
+        let mut overlap = OVERLAP;
+        if now.duration_since(self.thorough) >= THOROUGHLY {
+            (self.thorough, overlap) = (now, LATEST);
+        }
+        (self.newest() - overlap).max(self.begin)
+    }
+
+    /// No later than the last look: the clock of a task may be ahead.
+    fn newest(&self) -> i64 {
+        self.read.last().map_or(self.looked, |(time, _)| self.looked.min(*time))
+    }
+
+    /// Everything until then has been read, but for what comes late.
+    fn looked(&mut self, now: i64) {
+        self.looked = self.looked.max(now);
+        let forgotten = self.newest() - LATEST;
+        self.read = self.read.split_off(&(forgotten, String::new()));
+    }
+
+    /// Those that were not read before, in the order of time.
+    fn fresh(&mut self, events: Vec<FilteredLogEvent>) -> Vec<FilteredLogEvent> {
+        let mut fresh: Vec<FilteredLogEvent> =
+            events.into_iter().filter(|event| self.read.insert(key(event))).collect();
+        fresh.sort_by_key(FilteredLogEvent::timestamp);
+        fresh
+    }
+}
+
+fn key(event: &FilteredLogEvent) -> (i64, String) {
+    let id = event.event_id().map(str::to_owned).unwrap_or_else(|| {
+        format!("{} {}", event.log_stream_name().unwrap_or_default(), event.message().unwrap_or_default())
+    });
+    (event.timestamp().unwrap_or(0), id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_800_000_000_000;
+
+    fn event(time: i64, id: &str) -> FilteredLogEvent {
+        FilteredLogEvent::builder().timestamp(time).event_id(id).message(id).build()
+    }
+
+    fn seen(events: &[(i64, &str)]) -> Seen {
+        let mut seen = Seen::new(NOW);
+        seen.begins(NOW - 60 * MINUTE);
+        seen.fresh(events.iter().map(|(time, id)| event(*time, id)).collect());
+        seen
+    }
+
+    #[track_caller]
+    fn check_fresh(seen: &mut Seen, events: &[(i64, &str)], expected: &[&str]) {
+        let fresh = seen.fresh(events.iter().map(|(time, id)| event(*time, id)).collect());
+        assert_eq!(fresh.iter().filter_map(|event| event.event_id()).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn an_event_is_shown_once_however_late_it_comes() {
+        let mut seen = seen(&[(NOW, "a"), (NOW + 1, "b")]);
+        check_fresh(&mut seen, &[(NOW, "a"), (NOW + 1, "b"), (NOW + 1, "c"), (NOW - 5_000, "late")], &["late", "c"]);
+        seen.looked(NOW + 2_000);
+        check_fresh(&mut seen, &[(NOW - 5_000, "late"), (NOW + 1, "c"), (NOW + 2_000, "d")], &["d"]);
+    }
+
+    #[test]
+    fn what_is_read_again_is_still_known() {
+        let mut seen = seen(&[(NOW - LATEST, "old"), (NOW, "new")]);
+        seen.looked(NOW);
+        check_fresh(&mut seen, &[(NOW - LATEST, "old"), (NOW, "new")], &[]);
+        check_fresh(&mut seen, &[(NOW + 20 * MINUTE, "newer")], &["newer"]);
+        seen.looked(NOW + 20 * MINUTE);
+        assert_eq!(seen.read.len(), 1, "{:?}", seen.read);
+    }
+
+    #[track_caller]
+    fn check_next(events: &[(i64, &str)], expected: i64) {
+        assert_eq!(seen(events).next_from(Instant::now()), expected);
+    }
+
+    #[test]
+    fn reading_goes_on_a_little_before_the_newest_event_and_never_before_the_beginning() {
+        check_next(&[(NOW - 90_000, "a")], NOW - 90_000 - OVERLAP);
+        check_next(&[], NOW - OVERLAP);
+        check_next(&[(NOW - 60 * MINUTE, "a")], NOW - 60 * MINUTE);
+    }
+
+    #[test]
+    fn a_task_whose_clock_is_ahead_hides_nothing() {
+        check_next(&[(NOW + 60 * MINUTE, "ahead")], NOW - OVERLAP);
+    }
+
+    #[test]
+    fn now_and_then_everything_that_can_come_late_is_read_again() {
+        let mut seen = seen(&[(NOW, "a")]);
+        let later = Instant::now() + THOROUGHLY;
+        assert_eq!(seen.next_from(Instant::now()), NOW - OVERLAP);
+        assert_eq!(seen.next_from(later), NOW - LATEST);
+        assert_eq!(seen.next_from(later), NOW - OVERLAP);
+    }
+}

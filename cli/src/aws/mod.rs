@@ -1,0 +1,159 @@
+//! The platform of AWS: services on ECS, images in a registry, one parameter that says what Terraform has made.
+//!
+//! Nothing outside this folder knows AWS, and nothing in it decides what should be: it observes, does single steps,
+//! and follows what it has begun.
+#![allow(
+    clippy::redundant_closure_for_method_calls,
+    reason = "the paths of the SDKs' methods are longer than the closures"
+)]
+
+pub(crate) mod apply;
+pub(crate) mod bus;
+pub(crate) mod calls;
+pub(crate) mod change;
+pub(crate) mod clients;
+pub(crate) mod definition;
+pub(crate) mod deploy;
+pub(crate) mod desired;
+pub(crate) mod drift;
+mod errand;
+pub(crate) mod error;
+pub(crate) mod events;
+pub(crate) mod exec;
+pub(crate) mod history;
+pub(crate) mod identities;
+pub(crate) mod images;
+pub(crate) mod import;
+pub(crate) mod ledger;
+pub(crate) mod lock;
+mod login;
+pub(crate) mod logs;
+pub(crate) mod observe;
+pub(crate) mod proof;
+pub(crate) mod register;
+pub(crate) mod revisions;
+pub(crate) mod rollout;
+pub(crate) mod run;
+pub(crate) mod session;
+pub(crate) mod status;
+pub(crate) mod tasks;
+pub(crate) mod trail;
+pub(crate) mod verify;
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use tokio::sync::OnceCell;
+
+use self::bus::Bus;
+use self::clients::Clients;
+use self::error::failed;
+use crate::handover::Handover;
+use crate::manifest::{AwsEnvironment, Environment, Manifests};
+use crate::nats::Advised;
+
+/// Calls that are under way at the same time, unless `--max-parallel` says otherwise.
+pub(crate) const AT_ONCE: usize = 8;
+
+/// The environment of one handover: who asks, and what there is.
+pub(crate) struct Aws {
+    pub(crate) manifests: Manifests,
+    /// The manifest of the environment.
+    pub(crate) described: AwsEnvironment,
+    /// The folder that holds the manifests, and beside them the sources.
+    pub(crate) workspace: PathBuf,
+    /// Where this machine keeps what it may lose: packed images.
+    pub(crate) cache: PathBuf,
+    pub(crate) clients: Clients,
+    pub(crate) handover: Handover,
+    /// ARN of who calls.
+    pub(crate) caller: String,
+    /// The command, as typed.
+    pub(crate) command_line: String,
+    /// The way to NATS, once it is known.
+    bus: OnceCell<Bus>,
+}
+
+impl Aws {
+    /// Finds out who calls, refuses the wrong account, and reads the handover.
+    pub(crate) async fn open(
+        manifests: Manifests,
+        workspace: PathBuf,
+        cache: PathBuf,
+        command_line: String,
+    ) -> anyhow::Result<Self> {
+        let Environment::Aws(described) = &manifests.environment else {
+            anyhow::bail!("environment `{}` is not on AWS", manifests.name);
+        };
+        let described = described.clone();
+        let account = account(&manifests.name, &described)?;
+        let clients = Clients::new(&described.region).await;
+        let caller = identity(&clients, &manifests.name, &account).await?;
+        let handover = read_handover(&clients, &described.handover).await?;
+        handover.fits(&manifests, &described, &account)?;
+        Ok(Self {
+            manifests,
+            described,
+            workspace,
+            cache,
+            clients,
+            handover,
+            caller,
+            command_line,
+            bus: OnceCell::new(),
+        })
+    }
+
+    /// Where images go: the variable `NATSCTL_REGISTRY`, the environment's manifest, or the handover.
+    pub(crate) fn registry(&self) -> String {
+        let typed = std::env::var("NATSCTL_REGISTRY").ok().filter(|registry| !registry.is_empty());
+        typed.or_else(|| self.described.registry.clone()).unwrap_or_else(|| self.handover.registry.clone())
+    }
+
+    /// Name of the ECS cluster.
+    pub(crate) fn cluster(&self) -> &str {
+        &self.handover.cluster
+    }
+}
+
+/// The account that the environment is in, as people have written it.
+fn account(environment: &str, described: &AwsEnvironment) -> anyhow::Result<String> {
+    let typed = std::env::var("NATSCTL_ACCOUNT").ok().filter(|account| !account.is_empty());
+    let account = described.account.clone().or(typed).ok_or_else(|| {
+        let hint = format!("set NATSCTL_ACCOUNT, or `account` in `environments/{environment}.yaml`");
+        Advised::new(format!("nothing says which account environment `{environment}` is in"), hint)
+    })?;
+    if account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(account);
+    }
+    let message = format!("`{account}` is not the number of an account");
+    Err(Advised::new(message, "it has 12 digits; see NATSCTL_ACCOUNT").into())
+}
+
+async fn identity(clients: &Clients, environment: &str, account: &str) -> anyhow::Result<String> {
+    let answer = clients.sts().get_caller_identity().send().await;
+    let identity = answer.map_err(|error| failed("find out who calls", error))?;
+    let (found, caller) = (identity.account().unwrap_or_default(), identity.arn().unwrap_or_default());
+    if found == account {
+        return Ok(caller.to_owned());
+    }
+    let message =
+        format!("the credentials are of account {found} (`{caller}`), environment `{environment}` is in {account}");
+    Err(Advised::new(message, "use other credentials (AWS_PROFILE), or another `--env`; nothing was changed").into())
+}
+
+async fn read_handover(clients: &Clients, name: &str) -> anyhow::Result<Handover> {
+    let answer = clients.ssm().get_parameter().name(name).with_decryption(true).send().await;
+    let answer = answer.map_err(|error| {
+        let missing = error.as_service_error().is_some_and(|error| error.is_parameter_not_found());
+        let error = failed(&format!("read the handover `{name}`"), error);
+        let hint = "Terraform writes it: `terraform apply` in the environment's folder; or the region is another";
+        if missing {
+            Advised::new(format!("there is no parameter `{name}`"), hint).because(error).into()
+        } else {
+            error
+        }
+    })?;
+    let text = answer.parameter().and_then(|parameter| parameter.value()).unwrap_or_default();
+    text.parse().with_context(|| format!("the handover `{name}` is not what natsctl reads"))
+}

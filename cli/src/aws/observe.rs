@@ -1,0 +1,298 @@
+//! What is there on ECS, with few calls: ten services a call, and of what natsctl itself has registered not even a description.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aws_sdk_applicationautoscaling::types::{MetricType, ScalableDimension, ServiceNamespace};
+use aws_sdk_ecs::types::{
+    AvailabilityZoneRebalancing, Deployment, DeploymentControllerType, DeploymentRolloutState, Service, ServiceField,
+};
+use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType};
+use futures::{StreamExt as _, TryStreamExt as _};
+
+use super::definition::parse;
+use super::error::failed;
+use super::ledger::{State, digest};
+use super::rollout::short;
+use super::{AT_ONCE, Aws};
+use crate::fleet::{Autoscaling, Definition, EcsService, Fleet};
+use crate::nats::Advised;
+use crate::plan::{Observed, ObservedService};
+
+/// What DescribeServices takes at once.
+const SERVICES_PER_CALL: usize = 10;
+/// What DescribeScalableTargets takes at once.
+const TARGETS_PER_CALL: usize = 50;
+
+/// What is there, and what the next steps need of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) observed: Observed,
+    /// By the manifests' names.
+    pub(crate) services: BTreeMap<String, Service>,
+    /// What natsctl remembers.
+    pub(crate) state: State,
+}
+
+impl Aws {
+    /// ARNs of the environment's secrets, by name.
+    pub(crate) async fn secrets(&self) -> anyhow::Result<BTreeMap<String, String>> {
+        let prefix = |template: &str| template.split('{').next().unwrap_or_default().to_owned();
+        let names = &self.handover.names;
+        let (own, nats) = (prefix(&names.secret), prefix(&names.nats_secret));
+        let mut filter = Filter::builder().key(FilterNameStringType::Name).values(&own);
+        if !nats.starts_with(&own) {
+            filter = filter.values(nats);
+        }
+        let list = self.clients.secrets().list_secrets().filters(filter.build()).max_results(100);
+        let mut pages = list.into_paginator().send();
+        let mut secrets = BTreeMap::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| failed("list the secrets", error))?;
+            secrets.extend(
+                page.secret_list.unwrap_or_default().into_iter().filter_map(|secret| Some((secret.name?, secret.arn?))),
+            );
+        }
+        Ok(secrets)
+    }
+
+    /// The ECS services that are there, by name on ECS; those that are being deleted only if they are named.
+    pub(crate) async fn ecs_services(&self, named: BTreeSet<String>) -> anyhow::Result<BTreeMap<String, Service>> {
+        let pages = self.clients.ecs().list_services().cluster(self.cluster()).max_results(100).into_paginator();
+        let mut listed = pages.items().send();
+        let mut names = named;
+        while let Some(arn) = listed.next().await {
+            let failed = |error| failed(&format!("list the services of cluster `{}`", self.cluster()), error);
+            names.insert(short(&arn.map_err(failed)?).to_owned());
+        }
+        self.describe_services(&names.into_iter().collect::<Vec<_>>()).await
+    }
+
+    /// These ECS services, by name on ECS; those that are no more are left out.
+    pub(crate) async fn describe_services(&self, names: &[String]) -> anyhow::Result<BTreeMap<String, Service>> {
+        let calls = names.chunks(SERVICES_PER_CALL).map(|names| async {
+            let call = self.clients.ecs().describe_services().cluster(self.cluster()).include(ServiceField::Tags);
+            let answer = call.set_services(Some(names.to_vec())).send().await;
+            let answer = answer
+                .map_err(|error| failed(&format!("describe the services of cluster `{}`", self.cluster()), error))?;
+            Ok::<_, anyhow::Error>(answer.services.unwrap_or_default())
+        });
+        let pages: Vec<Vec<Service>> = futures::stream::iter(calls).buffered(AT_ONCE).try_collect().await?;
+        let there = |service: &Service| service.status() != Some("INACTIVE");
+        let named = |service: Service| (service.service_name().unwrap_or_default().to_owned(), service);
+        Ok(pages.into_iter().flatten().filter(there).map(named).collect())
+    }
+
+    /// What is there. What should be is needed to recognise it.
+    pub(crate) async fn observe(&self, desired: &Fleet) -> anyhow::Result<Seen> {
+        let ledger = self.ledger();
+        // One that is being deleted is listed no more, but its name is still taken.
+        let named = desired.services.keys().filter_map(|name| Some(self.manifests.services.get(name)?.ecs_name()));
+        let named = named.collect();
+        let (services, state) = futures::try_join!(self.ecs_services(named), ledger.state())?;
+        let mut services = self.by_manifest(services);
+        // Those that are not asked about need no calls.
+        services.retain(|name, _| desired.services.contains_key(name) || !self.manifests.services.contains_key(name));
+        let definitions = self.definitions(&services, &state, desired);
+        let scaling = self.scaling(&services, &state);
+        let (definitions, scaling) = futures::try_join!(definitions, scaling)?;
+        let mut observed = Observed::default();
+        for (name, service) in &services {
+            let Some(definition) = definitions.get(name) else { continue };
+            let known = state.services.get(name);
+            let declared = known.map(|known| known.declared_tasks);
+            let declared = declared.or_else(|| Some(desired.services.get(name)?.tasks)).unwrap_or_default();
+            observed
+                .services
+                .insert(name.clone(), seen(service, definition.clone(), declared, scaling.get(name).copied()));
+        }
+        Ok(Seen { observed, services, state })
+    }
+
+    /// The services that are ours, by the manifests' names; those that no manifest names keep the name of their tag.
+    pub(super) fn by_manifest(&self, mut services: BTreeMap<String, Service>) -> BTreeMap<String, Service> {
+        let mut ours = BTreeMap::new();
+        for (name, service) in &self.manifests.services {
+            if let Some(found) = services.remove(&service.ecs_name()) {
+                ours.insert(name.clone(), found);
+            }
+        }
+        for (_, service) in services {
+            let tag = |key: &str| {
+                service.tags().iter().find(|tag| tag.key() == Some(key)).and_then(|tag| tag.value()).map(str::to_owned)
+            };
+            let of_fleet = tag(TAG_PROJECT).as_deref() == Some(&*self.handover.project)
+                && tag(TAG_ENVIRONMENT).as_deref() == Some(&*self.handover.environment);
+            if let (true, Some(name)) = (of_fleet, tag(TAG_SERVICE)) {
+                ours.entry(name).or_insert(service);
+            }
+        }
+        ours
+    }
+
+    /// What each service's task definition says.
+    async fn definitions(
+        &self,
+        services: &BTreeMap<String, Service>,
+        state: &State,
+        desired: &Fleet,
+    ) -> anyhow::Result<BTreeMap<String, Definition>> {
+        let one = |(name, service): (String, String)| async move {
+            let recognised = state.services.get(&name).filter(|known| known.task_definition == service);
+            let wanted = desired.services.get(&name).map(|wanted| &wanted.definition);
+            if let (Some(known), Some(wanted)) = (recognised, wanted)
+                && known.definition == digest(wanted)
+            {
+                return Ok((name, wanted.clone()));
+            }
+            let definition = self.described(&name, &service).await?;
+            Ok::<_, anyhow::Error>((name, definition))
+        };
+        let arn = |service: &Service| service.task_definition().unwrap_or_default().to_owned();
+        let all: Vec<(String, String)> = services.iter().map(|(name, service)| (name.clone(), arn(service))).collect();
+        futures::stream::iter(all).map(one).buffer_unordered(AT_ONCE).try_collect().await
+    }
+
+    /// What a task definition says; by its ARN, or by `family:revision`.
+    pub(crate) async fn described(&self, name: &str, task_definition: &str) -> anyhow::Result<Definition> {
+        let answer = self.clients.ecs().describe_task_definition().task_definition(task_definition).send().await;
+        let answer =
+            answer.map_err(|error| failed(&format!("describe the task definition `{task_definition}`"), error))?;
+        let found = answer.task_definition.as_ref();
+        let hint = "`natsctl revisions` lists those that there are";
+        let found =
+            found.ok_or_else(|| Advised::new(format!("there is no task definition `{task_definition}`"), hint))?;
+        Ok(parse(name, found))
+    }
+
+    /// How the number of tasks of each service moves. Policies are looked at only if they are not known.
+    pub(super) async fn scaling(
+        &self,
+        services: &BTreeMap<String, Service>,
+        state: &State,
+    ) -> anyhow::Result<BTreeMap<String, Autoscaling>> {
+        let by_resource: BTreeMap<String, &String> =
+            services.iter().map(|(name, service)| (self.resource_id(service), name)).collect();
+        let resources: Vec<String> = by_resource.keys().cloned().collect();
+        let calls = resources.chunks(TARGETS_PER_CALL).map(|resources| {
+            let call = self.clients.autoscaling().describe_scalable_targets().service_namespace(ServiceNamespace::Ecs);
+            let call = call.scalable_dimension(ScalableDimension::EcsServiceDesiredCount);
+            call.set_resource_ids(Some(resources.to_vec())).send()
+        });
+        let mut scaling = BTreeMap::new();
+        let mut answers = futures::stream::iter(calls).buffered(AT_ONCE);
+        while let Some(answer) = answers.next().await {
+            let answer = answer.map_err(|error| failed("describe the scalable targets", error))?;
+            for target in answer.scalable_targets() {
+                let Some(name) = by_resource.get(target.resource_id()) else { continue };
+                let known = state.services.get(*name).and_then(|known| known.autoscaling);
+                let (cpu_percent, memory_percent) = match known {
+                    Some(known) => (known.cpu_percent, known.memory_percent),
+                    None => self.policies(target.resource_id()).await?,
+                };
+                let (min, max) = (target.min_capacity(), target.max_capacity());
+                scaling.insert((*name).clone(), Autoscaling { min, max, cpu_percent, memory_percent });
+            }
+        }
+        Ok(scaling)
+    }
+
+    /// What CPU and memory are aimed at, in percent; 0 where there is no policy.
+    pub(crate) async fn policies(&self, resource: &str) -> anyhow::Result<(i32, i32)> {
+        let call = self.clients.autoscaling().describe_scaling_policies().service_namespace(ServiceNamespace::Ecs);
+        let answer = call.resource_id(resource).send().await;
+        let answer =
+            answer.map_err(|error| failed(&format!("describe the scaling policies of `{resource}`"), error))?;
+        let target = |metric: MetricType| {
+            let configurations = answer
+                .scaling_policies()
+                .iter()
+                .filter_map(|policy| policy.target_tracking_scaling_policy_configuration());
+            let mut of_metric = configurations.filter(|configuration| {
+                configuration.predefined_metric_specification().map(|one| one.predefined_metric_type()) == Some(&metric)
+            });
+            #[allow(clippy::cast_possible_truncation, reason = "a percentage")]
+            of_metric.next().map_or(0, |configuration| configuration.target_value() as i32)
+        };
+        Ok((
+            target(MetricType::EcsServiceAverageCpuUtilization),
+            target(MetricType::EcsServiceAverageMemoryUtilization),
+        ))
+    }
+
+    /// How Application Auto Scaling calls a service.
+    pub(crate) fn resource_id(&self, service: &Service) -> String {
+        format!("service/{}/{}", self.cluster(), service.service_name().unwrap_or_default())
+    }
+
+    /// Refuses services that ECS would not change now.
+    pub(crate) fn refuse_unchangeable(seen: &Seen, names: &BTreeSet<String>) -> anyhow::Result<()> {
+        for (name, service) in seen.services.iter().filter(|(name, _)| names.contains(*name)) {
+            if service.status() == Some("DRAINING") {
+                let hint = "it is being deleted: wait until its tasks have stopped, and run the same command again";
+                return Err(Advised::new(format!("service `{name}` is DRAINING"), hint).into());
+            }
+            let controller = service.deployment_controller().map(|controller| controller.r#type());
+            if let Some(other) = controller.filter(|controller| **controller != DeploymentControllerType::Ecs) {
+                let message = format!("service `{name}` is deployed by {other}, not by ECS");
+                let hint = "its controller cannot be changed: delete the service, or take its manifest out";
+                return Err(Advised::new(message, hint).into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Tags of everything that natsctl makes.
+pub(crate) const TAG_PROJECT: &str = "natsctl:project";
+pub(crate) const TAG_ENVIRONMENT: &str = "natsctl:environment";
+pub(crate) const TAG_SERVICE: &str = "natsctl:service";
+
+/// The deployment that a service is at, or is on its way to.
+pub(crate) fn primary(service: &Service) -> Option<&Deployment> {
+    service.deployments().iter().find(|deployment| deployment.status() == Some("PRIMARY"))
+}
+
+/// The number at the end of a task definition's ARN.
+pub(crate) fn revision(task_definition: &str) -> u64 {
+    task_definition.rsplit(':').next().and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+fn seen(
+    service: &Service,
+    definition: Definition,
+    declared_tasks: u32,
+    scaling: Option<Autoscaling>,
+) -> ObservedService {
+    let count = |number: i32| u32::try_from(number).unwrap_or(0);
+    let primary = primary(service);
+    let failed = primary.and_then(Deployment::rollout_state) == Some(&DeploymentRolloutState::Failed);
+    ObservedService {
+        definition,
+        revision: revision(service.task_definition().unwrap_or_default()),
+        declared_tasks,
+        desired: count(service.desired_count()),
+        running: count(primary.map_or(service.running_count(), Deployment::running_count)),
+        failed,
+        ecs: Some(ecs(service, scaling)),
+    }
+}
+
+fn ecs(service: &Service, autoscaling: Option<Autoscaling>) -> EcsService {
+    let network = service.network_configuration().and_then(|network| network.awsvpc_configuration());
+    let deployment = service.deployment_configuration();
+    let alarms =
+        deployment.and_then(|deployment| deployment.alarms()).filter(|alarms| alarms.enable() && alarms.rollback());
+    let breaker = deployment.and_then(|deployment| deployment.deployment_circuit_breaker());
+    EcsService {
+        subnets: network.map(|network| network.subnets().iter().cloned().collect()).unwrap_or_default(),
+        security_groups: network.map(|network| network.security_groups().iter().cloned().collect()).unwrap_or_default(),
+        alarms: alarms.map(|alarms| alarms.alarm_names().iter().cloned().collect()).unwrap_or_default(),
+        circuit_breaker: breaker.is_some_and(|breaker| breaker.enable() && breaker.rollback()),
+        minimum_healthy_percent: deployment.and_then(|deployment| deployment.minimum_healthy_percent()).unwrap_or(100),
+        maximum_percent: deployment.and_then(|deployment| deployment.maximum_percent()).unwrap_or(200),
+        zone_rebalancing: service.availability_zone_rebalancing() == Some(&AvailabilityZoneRebalancing::Enabled),
+        execute_command: service.enable_execute_command(),
+        target_group: service.load_balancers().first().and_then(|one| one.target_group_arn()).map(str::to_owned),
+        autoscaling,
+    }
+}

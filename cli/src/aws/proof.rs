@@ -1,0 +1,161 @@
+//! What proves that a deployment has done what was asked for; and streams and buckets, which are on the bus too.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Context as _;
+use aws_sdk_ecs::types::{DesiredStatus, Service};
+
+use super::Aws;
+use super::observe::{Seen, primary, revision};
+use super::tasks;
+use crate::commands::rollout::ProofMode;
+use crate::fleet::{Fleet, Role};
+use crate::image::Binaries;
+use crate::nats::Advised;
+use crate::nats::bus::Expected;
+use crate::nats::jetstream::Assets;
+
+/// What a proof is made of.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Evidence<'a> {
+    pub(crate) mode: ProofMode,
+    /// What ECS has said a moment ago, by the manifests' names, if nothing has changed since.
+    pub(crate) services: Option<&'a BTreeMap<String, Service>>,
+    /// What natsctl's own image is made of, if it takes one.
+    pub(crate) binaries: Option<&'a Binaries>,
+}
+
+impl Aws {
+    /// Whether these services run what they were brought to, each with as many tasks as it should have.
+    ///
+    /// # Errors
+    /// Which of them do not; or that nobody could be asked.
+    pub(crate) async fn prove(
+        &self,
+        services: &BTreeSet<String>,
+        evidence: Evidence<'_>,
+    ) -> anyhow::Result<Vec<String>> {
+        let described = match evidence.services {
+            Some(known) => known.clone(),
+            None => {
+                let names: Vec<String> = services.iter().map(|name| self.manifests.services[name].ecs_name()).collect();
+                self.by_manifest(self.describe_services(&names).await?)
+            }
+        };
+        let mut proofs = BTreeMap::new();
+        let mut expected = BTreeMap::new();
+        for name in services {
+            let running = running(name, described.get(name))?;
+            let asks = evidence.mode == ProofMode::Bus && self.manifests.services[name].role == Role::Worker;
+            if asks {
+                expected.insert(name.clone(), running);
+            } else {
+                let (tasks, revision) = (running.tasks, running.revision);
+                proofs.insert(name.clone(), format!("{name} runs: {tasks} tasks of revision {revision} (as ECS says)"));
+            }
+        }
+        if expected.is_empty() {
+            return Ok(proofs.into_values().collect());
+        }
+        let unproved = "the deployment is done, and the bus could not be asked whether its tasks answer";
+        let doing_without = "`--proof ecs` does without the bus";
+        let bus = self.bus().await.map_err(|error| advised(error, unproved, doing_without))?;
+        let found = bus.find(self, expected.clone(), evidence.binaries).await;
+        let found = found.map_err(|error| advised(error, unproved, doing_without))?;
+        for (name, mut expected) in expected {
+            let tasks = found.get(&name).cloned().unwrap_or_default();
+            if !expected.is_met(&tasks) {
+                expected.known = self.running_tasks(&name, expected.revision).await?;
+            }
+            let proof = expected.proof(&name, &tasks)?;
+            proofs.insert(name, proof);
+        }
+        Ok(proofs.into_values().chain([bus.way()]).collect())
+    }
+
+    /// Ids of the tasks of a revision that ECS says run.
+    async fn running_tasks(&self, name: &str, wanted: u64) -> anyhow::Result<BTreeSet<String>> {
+        let on_ecs = self.manifests.services[name].ecs_name();
+        let tasks = self.ecs_tasks(Some(&on_ecs), DesiredStatus::Running).await?;
+        let of_revision = tasks.iter().filter(|task| {
+            task.last_status() == Some("RUNNING") && revision(task.task_definition_arn().unwrap_or_default()) == wanted
+        });
+        Ok(of_revision.map(|task| tasks::id(task).to_owned()).collect())
+    }
+
+    /// Looks at streams and buckets. Who does without the bus takes them to be there; where only a task could look, they are as they
+    /// were left.
+    pub(crate) async fn observe_assets(&self, desired: &Fleet, seen: &mut Seen, mode: ProofMode) -> anyhow::Result<()> {
+        let assets = match mode {
+            ProofMode::Ecs => Assets { streams: desired.streams.clone(), buckets: desired.buckets.clone() },
+            ProofMode::Bus => match self.look_at_assets().await {
+                Ok(Some(assets)) => assets,
+                Ok(None) => remembered(seen),
+                Err(error) => {
+                    tracing::warn!("streams and buckets are taken to be as they were left: {error:#}");
+                    remembered(seen)
+                }
+            },
+        };
+        (seen.observed.streams, seen.observed.buckets) = (assets.streams, assets.buckets);
+        Ok(())
+    }
+
+    async fn look_at_assets(&self) -> anyhow::Result<Option<Assets>> {
+        self.bus().await?.observe().await
+    }
+
+    /// Brings streams and buckets to what they should be; returns what is to be remembered.
+    pub(crate) async fn ensure_assets(&self, desired: &Fleet, binaries: &Binaries) -> anyhow::Result<String> {
+        let assets = Assets { streams: desired.streams.clone(), buckets: desired.buckets.clone() };
+        let text = serde_json::to_string(&assets)?;
+        self.bus().await?.ensure(self, assets, Some(binaries)).await?;
+        Ok(text)
+    }
+}
+
+fn remembered(seen: &Seen) -> Assets {
+    seen.state.assets.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+}
+
+/// What ECS says that runs, which is what should answer.
+fn running(name: &str, service: Option<&Service>) -> anyhow::Result<Expected> {
+    let Some((service, primary)) = service.and_then(|service| Some((service, primary(service)?))) else {
+        return Err(Advised::new(format!("`{name}` is not there"), format!("`natsctl deploy {name}`")).into());
+    };
+    let (running, desired) = (primary.running_count(), service.desired_count());
+    let revision = revision(service.task_definition().unwrap_or_default());
+    if running < desired {
+        let message = format!("`{name}` is deployed, but {running} of {desired} tasks of revision {revision} run");
+        return Err(Advised::new(message, format!("see `natsctl tasks {name}` and `natsctl logs {name}`")).into());
+    }
+    let tasks = u32::try_from(desired).context("ECS gives a negative number of tasks")?;
+    Ok(Expected { revision, tasks, known: BTreeSet::new() })
+}
+
+fn advised(error: anyhow::Error, message: &str, hint: &str) -> anyhow::Error {
+    Advised::new(message, hint).because(error).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_ecs::types::Deployment;
+
+    use super::*;
+
+    fn service(running: i32, desired: i32) -> Service {
+        let definition = "arn:aws:ecs:us-east-1:123456789012:task-definition/quest-nats:7";
+        let primary =
+            Deployment::builder().status("PRIMARY").running_count(running).task_definition(definition).build();
+        Service::builder().desired_count(desired).task_definition(definition).deployments(primary).build()
+    }
+
+    #[test]
+    fn what_ecs_says_that_runs_should_answer() {
+        let expected = Expected { revision: 7, tasks: 2, known: BTreeSet::new() };
+        assert_eq!(running("quest", Some(&service(2, 2))).unwrap(), expected);
+        let error = |service: Option<&Service>| running("quest", service).unwrap_err().to_string();
+        assert_eq!(error(None), "`quest` is not there");
+        assert_eq!(error(Some(&service(1, 2))), "`quest` is deployed, but 1 of 2 tasks of revision 7 run");
+    }
+}

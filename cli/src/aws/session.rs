@@ -1,0 +1,284 @@
+//! Sessions of Systems Manager: commands in tasks, and ports of what only the inside of the network reaches. The connection itself is the
+//! business of AWS' session-manager-plugin; natsctl asks for the session and starts it.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::net::{Ipv4Addr, TcpListener};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use super::Aws;
+use super::error::failed;
+use crate::afterwards;
+use crate::nats::Advised;
+
+const PLUGIN: &str = "session-manager-plugin";
+const INSTALL: &str =
+    "https://docs.aws.amazon.com/systems-manager/latest/userguide/session-manager-working-with-install-plugin.html";
+/// Later ones take the token from a variable, where no other user of this machine sees it.
+const TOO_OLD: [u32; 4] = [1, 2, 497, 0];
+const RESPONSE: &str = "AWS_SSM_START_SESSION_RESPONSE";
+/// How long a tunnel may take until it is open.
+const OPENS: Duration = Duration::from_secs(30);
+
+/// The plugin, which is there and new enough.
+pub(crate) struct Plugin(());
+
+/// What AWS gives for a session. The token is a secret.
+pub(super) struct Ticket {
+    pub(super) id: String,
+    pub(super) url: String,
+    pub(super) token: String,
+}
+
+/// A local port that leads somewhere else. Dropping it closes the port, and ends the session when the command has ended.
+pub(crate) struct Tunnel {
+    ssm: aws_sdk_ssm::Client,
+    /// `None` when it was ended.
+    session: Option<String>,
+    child: Child,
+    /// On 127.0.0.1.
+    pub(crate) local_port: u16,
+    /// What it goes through.
+    pub(crate) through: String,
+}
+
+/// Where a tunnel leads.
+pub(crate) enum Destination {
+    /// A host that the NATS nodes reach.
+    Host { host: String, port: u16 },
+    /// A port of a task, by the target of its session.
+    Task { target: String, port: u16 },
+}
+
+impl Plugin {
+    /// Looks for the plugin.
+    ///
+    /// # Errors
+    /// It is missing or too old.
+    pub(crate) async fn find() -> anyhow::Result<Self> {
+        let asked = Command::new(PLUGIN).arg("--version").stdin(Stdio::null()).output().await;
+        let hint = format!("install it: {INSTALL}");
+        let said =
+            asked.map_err(|error| Advised::new(format!("`{PLUGIN}` is not installed"), &*hint).because(error))?;
+        let version = String::from_utf8_lossy(&said.stdout).trim().to_owned();
+        let numbers: Vec<u32> = version.split('.').filter_map(|number| number.parse().ok()).collect();
+        if numbers.as_slice() > TOO_OLD.as_slice() {
+            return Ok(Self(()));
+        }
+        Err(Advised::new(format!("`{PLUGIN}` has version `{version}`, which is too old"), hint).into())
+    }
+
+    /// The plugin as it takes over a session.
+    fn command(&self, region: &str, ticket: &Ticket, parameters: &Value) -> Command {
+        let ticket = json!({ "SessionId": ticket.id, "StreamUrl": ticket.url, "TokenValue": ticket.token });
+        let mut command = Command::new(PLUGIN);
+        command.args(arguments(region, parameters)).env(RESPONSE, ticket.to_string());
+        command
+    }
+}
+
+/// What the plugin is given; instead of the session the name of the variable that has it.
+fn arguments(region: &str, parameters: &Value) -> [OsString; 6] {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
+    let endpoint = variable("AWS_ENDPOINT_URL_SSM").or_else(|| variable("AWS_ENDPOINT_URL"));
+    let endpoint = endpoint.unwrap_or_else(|| format!("https://ssm.{region}.{domain}").into());
+    let profile = variable("AWS_PROFILE").unwrap_or_default();
+    [RESPONSE.into(), region.into(), "StartSession".into(), profile, parameters.to_string().into(), endpoint]
+}
+
+impl Aws {
+    /// Opens a tunnel; at a local port that is free, unless one is asked for.
+    ///
+    /// # Errors
+    /// A port that is taken; a session that AWS refuses; a tunnel that does not open in time.
+    pub(crate) async fn tunnel(
+        &self,
+        plugin: &Plugin,
+        to: &Destination,
+        local_port: Option<u16>,
+    ) -> anyhow::Result<Tunnel> {
+        let local_port = free_port(local_port)?;
+        let (document, parameters) = to.request(local_port);
+        let mut refused = None;
+        for (through, target) in self.targets(to) {
+            let call = self.clients.ssm().start_session().target(&target).document_name(document);
+            let call = call.set_parameters(Some(parameters.clone().into_iter().collect()));
+            let answer = match call.send().await {
+                Ok(answer) => answer,
+                Err(error) => {
+                    tracing::info!(through, "no session");
+                    refused = Some(failed(&format!("start a session through `{through}`"), error));
+                    continue;
+                }
+            };
+            let ticket = Ticket {
+                id: answer.session_id.unwrap_or_default(),
+                url: answer.stream_url.unwrap_or_default(),
+                token: answer.token_value.unwrap_or_default(),
+            };
+            let request = json!({ "Target": target, "DocumentName": document, "Parameters": parameters });
+            let mut command = plugin.command(&self.handover.region, &ticket, &request);
+            command.stdin(Stdio::null()).stdout(Stdio::piped());
+            let child = self.start_plugin(command, &ticket).await?;
+            let (ssm, session) = (self.clients.ssm().clone(), Some(ticket.id));
+            return Tunnel { ssm, session, child, local_port, through }.opened().await;
+        }
+        Err(refused.unwrap_or_else(|| Advised::new("the handover names no NATS node", "`terraform apply`").into()))
+    }
+
+    /// What a session may go through, by name; the first one that is connected will do.
+    fn targets(&self, to: &Destination) -> Vec<(String, String)> {
+        match to {
+            Destination::Task { target, .. } => vec![(target.clone(), target.clone())],
+            Destination::Host { .. } => {
+                let nodes = self.handover.nats.nodes.iter();
+                nodes.map(|(name, node)| (name.clone(), node.instance.clone())).collect()
+            }
+        }
+    }
+
+    /// Gives the terminal to a session, and waits until it has ended.
+    pub(super) async fn attend(
+        &self,
+        plugin: &Plugin,
+        ticket: &Ticket,
+        parameters: &Value,
+    ) -> anyhow::Result<ExitStatus> {
+        let command = plugin.command(&self.handover.region, ticket, parameters);
+        let mut child = self.start_plugin(command, ticket).await?;
+        child.wait().await.with_context(|| format!("`{PLUGIN}` was lost"))
+    }
+
+    async fn start_plugin(&self, mut command: Command, ticket: &Ticket) -> anyhow::Result<Child> {
+        match command.kill_on_drop(true).spawn() {
+            Ok(child) => Ok(child),
+            Err(error) => {
+                end(self.clients.ssm(), &ticket.id).await;
+                Err(anyhow::Error::new(error).context(format!("failed to start `{PLUGIN}`")))
+            }
+        }
+    }
+}
+
+/// Ends a session, rather than leaving it to its time-out.
+async fn end(ssm: &aws_sdk_ssm::Client, session: &str) {
+    if let Err(error) = ssm.terminate_session().session_id(session).send().await {
+        tracing::info!(session, %error, "the session was not ended");
+    }
+}
+
+impl Destination {
+    /// Document and parameters of its session.
+    fn request(&self, local_port: u16) -> (&'static str, BTreeMap<String, Vec<String>>) {
+        let parameter = |name: &str, value: String| (name.to_owned(), vec![value]);
+        let local = parameter("localPortNumber", local_port.to_string());
+        match self {
+            Self::Host { host, port } => {
+                let host = parameter("host", host.clone());
+                let port = parameter("portNumber", port.to_string());
+                ("AWS-StartPortForwardingSessionToRemoteHost", [host, port, local].into())
+            }
+            Self::Task { port, .. } => {
+                ("AWS-StartPortForwardingSession", [parameter("portNumber", port.to_string()), local].into())
+            }
+        }
+    }
+}
+
+impl Tunnel {
+    /// Waits until it takes connections.
+    async fn opened(mut self) -> anyhow::Result<Self> {
+        match timeout(OPENS, self.says_that_it_is_open()).await {
+            Ok(Ok(())) => Ok(self),
+            outcome => {
+                let hint = "the node or task must run the SSM agent and reach Systems Manager; `-v` tells more";
+                let reason = outcome.map_or_else(|_| "not in time".to_owned(), |said| said.unwrap_err().to_string());
+                let message = format!("the tunnel through `{}` did not open: {reason}", self.through);
+                self.close().await;
+                Err(Advised::new(message, hint).into())
+            }
+        }
+    }
+
+    async fn says_that_it_is_open(&mut self) -> anyhow::Result<()> {
+        let out = self.child.stdout.take().context("it says nothing")?;
+        let mut lines = BufReader::new(out).lines();
+        let mut last = String::new();
+        while let Some(line) = lines.next_line().await? {
+            if line.contains("Waiting for connections") {
+                // It goes on writing, a line for each connection, and would be stopped by a pipe that nobody reads.
+                tokio::spawn(async move { while lines.next_line().await.is_ok_and(|line| line.is_some()) {} });
+                return Ok(());
+            }
+            last = if line.trim().is_empty() { last } else { line };
+        }
+        anyhow::bail!("`{PLUGIN}` has ended: {last}")
+    }
+
+    /// Waits until it has closed by itself.
+    pub(crate) async fn closed(&mut self) -> anyhow::Result<()> {
+        let status = self.child.wait().await.with_context(|| format!("`{PLUGIN}` was lost"))?;
+        let hint = "the session has a time-out; open it again";
+        Err(Advised::new(format!("the tunnel has closed: `{PLUGIN}` has ended ({status})"), hint).into())
+    }
+
+    /// Closes it on both sides.
+    pub(crate) async fn close(mut self) {
+        let _ = self.child.kill().await;
+        if let Some(session) = self.session.take() {
+            end(&self.ssm, &session).await;
+        }
+    }
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        let ssm = self.ssm.clone();
+        if let Some(session) = self.session.take() {
+            afterwards::leave(async move { end(&ssm, &session).await });
+        }
+    }
+}
+
+fn free_port(wanted: Option<u16>) -> anyhow::Result<u16> {
+    let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, wanted.unwrap_or(0)));
+    let listener = bound.map_err(|error| {
+        let message = format!("port {} of this machine cannot be used", wanted.unwrap_or(0));
+        Advised::new(message, "name another one, or none").because(error)
+    })?;
+    Ok(listener.local_addr()?.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_token_is_no_argument() {
+        let parameters = json!({ "Target": "i-1" });
+        let arguments = arguments("us-east-1", &parameters).map(|argument| argument.into_string().unwrap());
+        assert_eq!(arguments[..3], [RESPONSE, "us-east-1", "StartSession"]);
+        assert_eq!(arguments[4], r#"{"Target":"i-1"}"#);
+    }
+
+    #[test]
+    fn a_tunnel_to_a_host_names_it_and_one_to_a_task_does_not() {
+        let (document, parameters) = Destination::Host { host: "nats.internal".to_owned(), port: 4222 }.request(5000);
+        assert_eq!(document, "AWS-StartPortForwardingSessionToRemoteHost");
+        assert_eq!(
+            json!(parameters),
+            json!({ "host": ["nats.internal"], "portNumber": ["4222"], "localPortNumber": ["5000"] })
+        );
+        let (document, parameters) = Destination::Task { target: "ecs:c_t_r".to_owned(), port: 8080 }.request(5000);
+        assert_eq!(document, "AWS-StartPortForwardingSession");
+        assert_eq!(json!(parameters), json!({ "portNumber": ["8080"], "localPortNumber": ["5000"] }));
+    }
+}

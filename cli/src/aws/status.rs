@@ -1,0 +1,281 @@
+//! How the environment is: what ECS, the alarms and natsctl's own memory say. Six calls for up to 30 services.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aws_sdk_cloudwatch::types::{AlarmType, StateValue};
+use aws_sdk_ecs::types::{Deployment, DeploymentRolloutState, Service};
+
+use super::Aws;
+use super::error::failed;
+use super::ledger::{Known, Outcome, Record, State};
+use super::observe::{primary, revision};
+use crate::handover::Handover;
+use crate::manifest::Service as ManifestService;
+use crate::status::{GatewayStatus, Rollout, ServiceStatus, Status};
+
+/// The one that goes on, and the one before.
+const LAST_RUNS: i32 = 2;
+
+impl Aws {
+    /// How everything is.
+    pub(crate) async fn status(&self) -> anyhow::Result<Status> {
+        let ledger = self.ledger();
+        let names: Vec<String> = self.manifests.services.values().map(ManifestService::ecs_name).collect();
+        let (mut found, ringing, state, runs) = futures::try_join!(
+            self.describe_services(&names),
+            self.ringing(),
+            ledger.state(),
+            ledger.records(LAST_RUNS)
+        )?;
+        found.extend(self.describe_services(&forgotten(&state, &names)).await?);
+        let found = self.by_manifest(found);
+        let Alarms { of_services, others } = Alarms::new(ringing, found.keys(), &self.handover);
+        let mut problems: Vec<String> = others.into_iter().map(|alarm| format!("alarm `{alarm}`")).collect();
+        let mut notes = Vec::new();
+        last_run(&runs, &mut problems, &mut notes);
+        for name in self.manifests.services.keys().filter(|name| !found.contains_key(*name)) {
+            problems.push(format!("service `{name}` is not deployed; `natsctl deploy {name}` deploys it"));
+        }
+        for name in found.keys().filter(|name| !self.manifests.services.contains_key(*name)) {
+            problems.push(format!("no manifest describes service `{name}`; `natsctl deploy --all --prune` removes it"));
+        }
+        let services: Vec<ServiceStatus> =
+            found.iter().map(|(name, service)| judge(name, service, &of_services, &state)).collect();
+        let healthy = problems.is_empty() && services.iter().all(|service| service.reason.is_none());
+        Ok(Status {
+            environment: self.manifests.name.clone(),
+            healthy,
+            services,
+            nats: None,
+            gateway: GatewayStatus { url: self.handover.gateway.as_ref().map(|gateway| gateway.url.clone()) },
+            problems,
+            notes,
+        })
+    }
+
+    /// The environment's alarms that ring now, by name.
+    async fn ringing(&self) -> anyhow::Result<BTreeSet<String>> {
+        let prefix = self.handover.names.alarm.split('{').next().unwrap_or_default();
+        let call = self.clients.cloudwatch().describe_alarms().alarm_name_prefix(prefix).state_value(StateValue::Alarm);
+        let call = call.alarm_types(AlarmType::MetricAlarm).alarm_types(AlarmType::CompositeAlarm).max_records(100);
+        let mut ringing = BTreeSet::new();
+        let mut pages = call.into_paginator().send();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| failed(&format!("describe the alarms `{prefix}…`"), error))?;
+            let metric = page.metric_alarms().iter().map(|alarm| (alarm.alarm_name(), alarm.state_value()));
+            let composite = page.composite_alarms().iter().map(|alarm| (alarm.alarm_name(), alarm.state_value()));
+            let rings = |(_, state): &(_, Option<&StateValue>)| *state == Some(&StateValue::Alarm);
+            ringing.extend(metric.chain(composite).filter(rings).filter_map(|(name, _)| name.map(str::to_owned)));
+        }
+        Ok(ringing)
+    }
+}
+
+/// Names on ECS of what natsctl has deployed and no manifest describes any more.
+fn forgotten(state: &State, described: &[String]) -> Vec<String> {
+    let family = |known: &Known| {
+        let name = known.task_definition.rsplit('/').next().unwrap_or_default();
+        name.split(':').next().unwrap_or_default().to_owned()
+    };
+    let names = state.services.values().map(family);
+    names.filter(|name| !name.is_empty() && !described.contains(name)).collect()
+}
+
+/// Whether somebody changes the environment now, and whether the last change failed; `runs` are the last ones, the newest first.
+fn last_run(runs: &[Record], problems: &mut Vec<String>, notes: &mut Vec<String>) {
+    let told = |run: &Record| format!("`{}` of {} ({:.0})", run.command, run.who, run.started);
+    let (begun, ended): (Vec<&Record>, Vec<&Record>) = runs.iter().partition(|run| run.result == Outcome::Begun);
+    notes.extend(begun.first().map(|run| format!("{} goes on, or was killed", told(run))));
+    let failed = ended.first().filter(|run| matches!(run.result, Outcome::Failed | Outcome::RolledBack));
+    problems.extend(failed.map(|run| {
+        let went_back = if run.result == Outcome::RolledBack { " and went back" } else { "" };
+        let reason = run.error.as_deref().and_then(|error| error.lines().next()).unwrap_or("see `natsctl history`");
+        format!("the last run failed{went_back}: {}: {reason}", told(run))
+    }));
+}
+
+/// Alarms that ring.
+struct Alarms {
+    of_services: BTreeMap<String, Vec<String>>,
+    others: BTreeSet<String>,
+}
+
+impl Alarms {
+    fn new<'a>(mut ringing: BTreeSet<String>, services: impl Iterator<Item = &'a String>, handover: &Handover) -> Self {
+        let of = |name: &String| (name.clone(), handover.alarms(name).filter(|alarm| ringing.remove(alarm)).collect());
+        let of_services = services.map(of).collect();
+        Self { of_services, others: ringing }
+    }
+}
+
+fn judge(name: &str, service: &Service, alarms: &BTreeMap<String, Vec<String>>, state: &State) -> ServiceStatus {
+    let count = |number: i32| u32::try_from(number).unwrap_or(0);
+    let alarms = alarms.get(name).cloned().unwrap_or_default();
+    let current = service.task_definition().unwrap_or_default();
+    let running = count(primary(service).map_or(service.running_count(), Deployment::running_count));
+    let desired = count(service.desired_count());
+    // What it was deployed with is known as long as nobody else has deployed it since.
+    let known = state.services.get(name).filter(|known| known.task_definition == current);
+    let mut reasons: Vec<String> = wrong(service, running, desired).into_iter().collect();
+    reasons.extend((!alarms.is_empty()).then(|| format!("alarm: {}", alarms.join(", "))));
+    ServiceStatus {
+        name: name.to_owned(),
+        desired,
+        running,
+        healthy: running.min(desired),
+        revision: revision(current),
+        version: known.map(|known| known.version.clone()).unwrap_or_default(),
+        image: known.map(|known: &Known| known.image.clone()),
+        rollout: rollout(service),
+        alarms,
+        reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
+    }
+}
+
+/// What is wrong with a service, without its alarms.
+fn wrong(service: &Service, running: u32, desired: u32) -> Option<String> {
+    if let Some(status) = service.status().filter(|status| *status != "ACTIVE") {
+        return Some(format!("it is {status}"));
+    }
+    let is_failed = |one: &&Deployment| one.rollout_state() == Some(&DeploymentRolloutState::Failed);
+    if let Some(failed) = service.deployments().iter().find(is_failed) {
+        let went_back = if failed.status() == Some("PRIMARY") { "" } else { " and went back" };
+        let reason = failed.rollout_state_reason().unwrap_or("see `natsctl events`").trim_end_matches('.');
+        return Some(format!("the last deployment failed{went_back}: {reason}"));
+    }
+    let current = primary(service);
+    let crashed = current.map_or(0, Deployment::failed_tasks);
+    let is_rolling = current.and_then(Deployment::rollout_state) == Some(&DeploymentRolloutState::InProgress);
+    let crashes = if crashed > 0 { format!(", {crashed} have failed") } else { String::new() };
+    match (is_rolling, running < desired) {
+        (true, true) => Some(format!("rolling out: {running} of {desired} tasks run{crashes}")),
+        (false, true) => {
+            let event = last_event(service).map(|event| format!(": {event}")).unwrap_or_default();
+            Some(format!("{running} of {desired} tasks run{crashes}{event}"))
+        }
+        (_, false) if crashed > 0 && is_rolling => Some(format!("rolling out{crashes}")),
+        _ => None,
+    }
+}
+
+/// The newest event that is news.
+fn last_event(service: &Service) -> Option<String> {
+    let prefix = format!("(service {}) ", service.service_name().unwrap_or_default());
+    let messages = service.events().iter().filter_map(|event| event.message());
+    let said = messages.map(|message| message.strip_prefix(&prefix).unwrap_or(message)).next()?;
+    Some(said.trim_end_matches('.').to_owned()).filter(|said| !said.contains("has reached a steady state"))
+}
+
+fn rollout(service: &Service) -> Option<Rollout> {
+    let current = primary(service)?;
+    let state = current.rollout_state()?.as_str().to_lowercase();
+    Some(Rollout { state, reason: current.rollout_state_reason().map(str::to_owned) })
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_ecs::types::ServiceEvent;
+    use serde_json::json;
+
+    use super::*;
+
+    fn deployment(status: &str, state: DeploymentRolloutState, running: i32) -> Deployment {
+        Deployment::builder()
+            .status(status)
+            .running_count(running)
+            .rollout_state(state)
+            .rollout_state_reason("tasks failed to start.")
+            .build()
+    }
+
+    fn service(running: i32, deployments: Vec<Deployment>) -> Service {
+        let event = "(service quest-system-nats) was unable to place a task.";
+        Service::builder()
+            .service_name("quest-system-nats")
+            .status("ACTIVE")
+            .desired_count(2)
+            .running_count(running)
+            .task_definition("arn:aws:ecs:us-east-1:123456789012:task-definition/quest-system-nats:7")
+            .set_deployments(Some(deployments))
+            .events(ServiceEvent::builder().message(event).build())
+            .build()
+    }
+
+    #[track_caller]
+    fn check(service: &Service, expected: Option<&str>) {
+        let status = judge("quest-system", service, &BTreeMap::new(), &State::default());
+        assert_eq!(status.reason.as_deref(), expected);
+        assert_eq!((status.revision, status.desired), (7, 2));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_service_is_said() {
+        use DeploymentRolloutState::{Completed, Failed, InProgress};
+        check(&service(2, vec![deployment("PRIMARY", Completed, 2)]), None);
+        check(
+            &service(1, vec![deployment("PRIMARY", Completed, 1)]),
+            Some("1 of 2 tasks run: was unable to place a task"),
+        );
+        let both = vec![deployment("PRIMARY", InProgress, 1), deployment("ACTIVE", Completed, 2)];
+        check(&service(3, both), Some("rolling out: 1 of 2 tasks run"));
+        check(
+            &service(2, vec![deployment("PRIMARY", Failed, 2)]),
+            Some("the last deployment failed: tasks failed to start"),
+        );
+        let back = vec![deployment("PRIMARY", Completed, 2), deployment("INACTIVE", Failed, 0)];
+        check(&service(2, back), Some("the last deployment failed and went back: tasks failed to start"));
+        let mut draining = service(2, vec![deployment("PRIMARY", Completed, 2)]);
+        draining.status = Some("DRAINING".to_owned());
+        check(&draining, Some("it is DRAINING"));
+    }
+
+    #[track_caller]
+    fn check_runs(results: &[Outcome], problems: usize, notes: usize) {
+        let run = |result: &Outcome| Record {
+            id: "2026".to_owned(),
+            who: "arn:aws:iam::123456789012:user/ann".to_owned(),
+            command: "natsctl deploy --all".to_owned(),
+            git_revision: String::new(),
+            started: jiff::Timestamp::UNIX_EPOCH,
+            ended: None,
+            result: *result,
+            error: Some("`quest-system` crashed\nits log".to_owned()),
+            services: Vec::new(),
+            steps: Vec::new(),
+        };
+        let (mut wrong, mut noted) = (Vec::new(), Vec::new());
+        last_run(&results.iter().map(run).collect::<Vec<_>>(), &mut wrong, &mut noted);
+        assert_eq!((wrong.len(), noted.len()), (problems, notes), "{wrong:?} {noted:?}");
+        assert!(wrong.iter().all(|text| text.ends_with(": `quest-system` crashed")), "{wrong:?}");
+    }
+
+    #[test]
+    fn what_was_last_done_counts_until_something_else_is_done() {
+        check_runs(&[], 0, 0);
+        check_runs(&[Outcome::Done, Outcome::Failed], 0, 0);
+        check_runs(&[Outcome::RolledBack, Outcome::Done], 1, 0);
+        check_runs(&[Outcome::Begun, Outcome::Failed], 1, 1);
+    }
+
+    #[test]
+    fn what_was_deployed_once_is_not_forgotten() {
+        let known = |family: &str| -> Known {
+            let arn = format!("arn:aws:ecs:us-east-1:123456789012:task-definition/{family}:3");
+            let known =
+                json!({ "definition": "", "version": "", "image": "", "declared_tasks": 2, "task_definition": arn });
+            serde_json::from_value(known).unwrap()
+        };
+        let services = [("quest-system", "quest-system-nats"), ("old", "old-nats")];
+        let services = services.map(|(name, family)| (name.to_owned(), known(family))).into();
+        let state = State { services, ..State::default() };
+        assert_eq!(forgotten(&state, &["quest-system-nats".to_owned()]), ["old-nats"]);
+    }
+
+    #[test]
+    fn a_service_whose_alarm_rings_is_not_healthy() {
+        let alarms = BTreeMap::from([("quest-system".to_owned(), vec!["quest-system-cpu".to_owned()])]);
+        let healthy = service(2, vec![deployment("PRIMARY", DeploymentRolloutState::Completed, 2)]);
+        let status = judge("quest-system", &healthy, &alarms, &State::default());
+        assert_eq!(status.reason.as_deref(), Some("alarm: quest-system-cpu"));
+    }
+}

@@ -1,0 +1,261 @@
+//! Roles: that they are there, whom they trust, and what they may do.
+
+use std::collections::BTreeSet;
+
+use aws_sdk_iam::types::{ContextEntry, ContextKeyTypeEnum, EvaluationResult, PolicyEvaluationDecisionType};
+use futures::{StreamExt as _, TryStreamExt as _};
+use serde_json::Value;
+
+use super::secrets::{Listed, Use};
+use super::{APPLY, Finding};
+use crate::aws::calls::{Condition, Group, On, TASKS};
+use crate::aws::error::{code, failed};
+use crate::aws::{AT_ONCE, Aws};
+
+/// Whether the roles of the handover and of the services are there, and may be taken by tasks.
+pub(super) async fn trust(aws: &Aws) -> anyhow::Result<Vec<Finding>> {
+    let of_tasks = aws.manifests.services.keys().map(|service| aws.handover.task_role(service));
+    let arns: Vec<String> = std::iter::once(aws.handover.execution_role.clone()).chain(of_tasks).collect();
+    let one = |arn: String| async move {
+        let name = role_name(&arn).to_owned();
+        match aws.clients.iam().get_role().role_name(&name).send().await {
+            Ok(answer) => {
+                let document = answer.role().and_then(|role| role.assume_role_policy_document());
+                Ok((name, Some(trusts_tasks(document.unwrap_or_default()))))
+            }
+            Err(error) if error.as_service_error().is_some_and(|error| error.is_no_such_entity_exception()) => {
+                Ok((name, None))
+            }
+            Err(error) => Err(failed(&format!("describe the role `{name}`"), error)),
+        }
+    };
+    let found: Vec<(String, Option<bool>)> =
+        futures::stream::iter(arns).map(one).buffered(AT_ONCE).try_collect().await?;
+    Ok(judge_trust(&found))
+}
+
+/// Of each role, whether tasks may take it; `None` if it is not there.
+pub(super) fn judge_trust(found: &[(String, Option<bool>)]) -> Vec<Finding> {
+    let good = found.iter().filter(|(_, trusts)| *trusts == Some(true)).count();
+    let mut findings = Vec::new();
+    if good > 0 {
+        findings.push(Finding::ok("roles", format!("{good} of {}, for tasks of ECS", found.len())));
+    }
+    findings.extend(found.iter().filter_map(|(name, trusts)| {
+        let found = match trusts {
+            Some(true) => return None,
+            Some(false) => "tasks may not take it: it does not trust `ecs-tasks.amazonaws.com`",
+            None => "not there",
+        };
+        Some(Finding::missing(format!("role `{name}`"), found, APPLY))
+    }));
+    findings
+}
+
+/// Whether a role's trust policy, as IAM tells it (percent-encoded JSON), lets tasks of ECS take it.
+pub(super) fn trusts_tasks(document: &str) -> bool {
+    let Ok(policy) = serde_json::from_str::<Value>(&decoded(document)) else { return false };
+    list(&policy["Statement"]).iter().any(|statement| {
+        let has = |value: &Value, wanted: &str| list(value).iter().any(|one| one.as_str() == Some(wanted));
+        statement["Effect"] == "Allow"
+            && has(&statement["Principal"]["Service"], TASKS)
+            && (has(&statement["Action"], "sts:AssumeRole") || has(&statement["Action"], "sts:*"))
+    })
+}
+
+/// A policy says one thing with or without a list around it.
+fn list(value: &Value) -> Vec<&Value> {
+    match value {
+        Value::Array(values) => values.iter().collect(),
+        one => vec![one],
+    }
+}
+
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let hex = after.get(..2).and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
+        match hex.filter(|_| *first == b'%') {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &after[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Whether the execution role may pull the images, read the secrets and write the log.
+pub(super) async fn execution(aws: &Aws, secrets: &anyhow::Result<Listed>) -> anyhow::Result<Vec<Finding>> {
+    let handover = &aws.handover;
+    let log = format!(
+        "arn:{}:logs:{}:{}:log-group:{}:log-stream:*",
+        handover.partition(),
+        handover.region,
+        handover.account,
+        handover.log_group
+    );
+    let mut questions = vec![Question::new(&["logs:CreateLogStream", "logs:PutLogEvents"], vec![log])];
+    if aws.registry() == handover.registry {
+        let prefix = format!("arn:{}:ecr:{}:{}:repository", handover.partition(), handover.region, handover.account);
+        let built = aws
+            .manifests
+            .services
+            .values()
+            .filter(|service| service.build.as_ref().is_none_or(|build| build.image.is_none()));
+        let repositories = built.map(|service| format!("{prefix}/{}", handover.repository(service)));
+        let pull = ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer", "ecr:BatchCheckLayerAvailability"];
+        questions.push(Question::new(&pull, repositories.collect()));
+        questions.push(Question::new(&["ecr:GetAuthorizationToken"], vec!["*".to_owned()]));
+    }
+    if let Ok(listed) = secrets {
+        let arns = listed
+            .wanted(aws)
+            .into_iter()
+            // No task is started with what natsctl itself uses.
+            .filter(|(_, of)| *of != Use::Own)
+            .filter_map(|(name, _)| listed.by_name.get(&name))
+            .map(|secret| secret.arn.clone());
+        questions.push(Question::new(&["secretsmanager:GetSecretValue"], arns.collect()));
+    }
+    let what = format!("rights of `{}`", role_name(&handover.execution_role));
+    match denied(aws, &handover.execution_role, questions).await? {
+        Answer::NotTold(found) => Ok(vec![Finding::note(what, found, NOT_TOLD)]),
+        Answer::Denied(denied) if denied.is_empty() => {
+            Ok(vec![Finding::ok(what, "pulls images, reads secrets, writes logs")])
+        }
+        Answer::Denied(denied) => Ok(denied
+            .into_iter()
+            .map(|(action, on)| Finding::missing(&what, format!("may not `{action}` on `{on}`"), APPLY))
+            .collect()),
+    }
+}
+
+/// What the caller may not do of what `deploy` needs. A caller that only looks is no fault.
+pub(super) async fn caller(aws: &Aws) -> anyhow::Result<Vec<Finding>> {
+    let what = "rights of the caller to deploy";
+    let Some(principal) = principal(&aws.caller) else {
+        return Ok(vec![Finding::note(what, format!("IAM does not tell of `{}`", aws.caller), NOT_TOLD)]);
+    };
+    let mut questions: Vec<(On, Condition, Question)> = Vec::new();
+    for call in [Group::Look, Group::Build, Group::Deploy].into_iter().flat_map(Group::calls) {
+        // Everybody may ask who they are; and rights that depend on how they are used cannot be asked for.
+        if call.service == "sts" || call.service == "kms" || call.condition == Condition::OnCreation {
+            continue;
+        }
+        match questions.iter_mut().find(|(on, condition, _)| (*on, *condition) == (call.on, call.condition)) {
+            Some((_, _, question)) => question.actions.push(call.name()),
+            None => {
+                let mut question = Question::new(&[&call.name()], call.on.arns(&aws.handover));
+                question.context = call.condition.context(&aws.handover);
+                questions.push((call.on, call.condition, question));
+            }
+        }
+    }
+    let questions = questions.into_iter().map(|(_, _, question)| question).collect();
+    match denied(aws, &principal, questions).await? {
+        Answer::NotTold(found) => Ok(vec![Finding::note(what, found, NOT_TOLD)]),
+        Answer::Denied(denied) if denied.is_empty() => Ok(vec![Finding::ok(what, format!("`{principal}` may"))]),
+        Answer::Denied(denied) => {
+            let actions: BTreeSet<String> = denied.into_iter().map(|(action, _)| format!("`{action}`")).collect();
+            let found = format!("`{principal}` may not {}", actions.into_iter().collect::<Vec<_>>().join(", "));
+            Ok(vec![Finding::note(what, found, "docs/iam.md has the policy of `deploy`; looking needs less")])
+        }
+    }
+}
+
+const NOT_TOLD: &str = "allow the caller `iam:SimulatePrincipalPolicy` to have this looked at too";
+
+/// Actions that somebody should be allowed on resources.
+struct Question {
+    actions: Vec<String>,
+    resources: Vec<String>,
+    /// Key and value of the request's context.
+    context: Option<(&'static str, String)>,
+}
+
+impl Question {
+    fn new(actions: &[&str], resources: Vec<String>) -> Self {
+        Self { actions: actions.iter().map(|action| (*action).to_owned()).collect(), resources, context: None }
+    }
+}
+
+/// What IAM says.
+enum Answer {
+    /// Action and resource of each right that is lacking.
+    Denied(Vec<(String, String)>),
+    /// Nothing: the caller may not ask.
+    NotTold(String),
+}
+
+/// Which of these rights somebody lacks.
+async fn denied(aws: &Aws, principal: &str, questions: Vec<Question>) -> anyhow::Result<Answer> {
+    let questions = questions.into_iter().filter(|question| !question.resources.is_empty());
+    let asked: Vec<_> = questions.map(|question| ask(aws, principal, question)).collect();
+    let answers: Vec<Answer> = futures::stream::iter(asked).buffered(AT_ONCE).try_collect().await?;
+    let mut denied = Vec::new();
+    for answer in answers {
+        match answer {
+            Answer::Denied(lacking) => denied.extend(lacking),
+            not_told @ Answer::NotTold(_) => return Ok(not_told),
+        }
+    }
+    Ok(Answer::Denied(denied))
+}
+
+async fn ask(aws: &Aws, principal: &str, question: Question) -> anyhow::Result<Answer> {
+    let context = question.context.map(|(key, value)| {
+        let entry = ContextEntry::builder().context_key_name(key).context_key_values(value);
+        vec![entry.context_key_type(ContextKeyTypeEnum::String).build()]
+    });
+    let call = aws.clients.iam().simulate_principal_policy().policy_source_arn(principal);
+    let call = call.set_action_names(Some(question.actions)).set_resource_arns(Some(question.resources));
+    let mut results = call.set_context_entries(context).max_items(1000).into_paginator().items().send();
+    let mut denied = Vec::new();
+    while let Some(result) = results.next().await {
+        match result {
+            Ok(result) => denied.extend(lacking(&result)),
+            Err(error) if code(&error).is_some_and(|code| code.starts_with("AccessDenied")) => {
+                return Ok(Answer::NotTold("the caller may not ask IAM".to_owned()));
+            }
+            Err(error) if code(&error) == Some("NoSuchEntity") => {
+                return Ok(Answer::NotTold(format!("IAM does not know `{principal}`")));
+            }
+            Err(error) => return Err(failed(&format!("ask IAM what `{principal}` may"), error)),
+        }
+    }
+    Ok(Answer::Denied(denied))
+}
+
+/// The resources on which an action is not allowed.
+pub(super) fn lacking(result: &EvaluationResult) -> Vec<(String, String)> {
+    let refused = |decision: &PolicyEvaluationDecisionType| *decision != PolicyEvaluationDecisionType::Allowed;
+    let on = |resource: &str| (result.eval_action_name().to_owned(), resource.to_owned());
+    match result.resource_specific_results() {
+        [] if refused(result.eval_decision()) => vec![on(result.eval_resource_name().unwrap_or("*"))],
+        specific => {
+            let specific = specific.iter().filter(|one| refused(one.eval_resource_decision()));
+            specific.map(|one| on(one.eval_resource_name())).collect()
+        }
+    }
+}
+
+/// The identity whose policies IAM knows: of a session, its role. `None` for the account itself.
+pub(super) fn principal(caller: &str) -> Option<String> {
+    let (start, resource) = caller.rsplit_once(':')?;
+    if let Some(session) = resource.strip_prefix("assumed-role/") {
+        let role = session.split('/').next()?;
+        return Some(format!("{}:role/{role}", start.replacen(":sts:", ":iam:", 1)));
+    }
+    (resource.starts_with("user/") || resource.starts_with("role/")).then(|| caller.to_owned())
+}
+
+/// The name at the end of a role's ARN; paths before it are not part of it.
+fn role_name(arn: &str) -> &str {
+    arn.rsplit(['/', ':']).next().unwrap_or(arn)
+}

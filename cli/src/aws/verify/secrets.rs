@@ -1,0 +1,177 @@
+//! Secrets: that they are there, have a value, and hold what a service needs to get onto the bus.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType};
+use futures::{StreamExt as _, TryStreamExt as _};
+use serde_json::Value;
+
+use super::{APPLY, Finding};
+use crate::aws::error::failed;
+use crate::aws::{AT_ONCE, Aws};
+
+/// What BatchGetSecretValue takes at once.
+const SECRETS_PER_CALL: usize = 20;
+/// What the secret with a service's identity on NATS has.
+const KEYS: [&str; 5] = ["urls", "ca", "cert", "key", "creds"];
+/// Stage of the version that is used.
+const CURRENT: &str = "AWSCURRENT";
+
+/// The secrets that are there.
+pub(super) struct Listed {
+    pub(super) by_name: BTreeMap<String, Secret>,
+}
+
+/// A secret that is there.
+#[derive(Clone, Debug)]
+pub(super) struct Secret {
+    pub(super) arn: String,
+    pub(super) has_value: bool,
+}
+
+/// What a secret is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    /// A manifest names it.
+    Variable,
+    /// A service's identity on NATS.
+    Identity,
+    /// What natsctl itself uses.
+    Own,
+}
+
+impl Listed {
+    /// Names of the secrets that the environment needs.
+    pub(super) fn wanted(&self, aws: &Aws) -> BTreeMap<String, Use> {
+        let handover = &aws.handover;
+        let mut wanted = BTreeMap::new();
+        for (name, service) in &aws.manifests.services {
+            wanted.extend(service.secrets.values().map(|secret| (handover.secret(secret), Use::Variable)));
+            wanted.insert(handover.nats_secret(name), Use::Identity);
+        }
+        wanted.insert(handover.nats.operator_secret.clone(), Use::Own);
+        wanted.extend(handover.redis.iter().map(|redis| (redis.auth_secret.clone(), Use::Variable)));
+        wanted
+    }
+}
+
+pub(super) async fn listed(aws: &Aws) -> anyhow::Result<Listed> {
+    let handover = &aws.handover;
+    let templates = [&handover.names.secret, &handover.names.nats_secret, &handover.nats.operator_secret];
+    let redis = handover.redis.as_ref().map(|redis| &redis.auth_secret);
+    let prefixes = templates.into_iter().chain(redis).map(|name| name.split('{').next().unwrap_or_default());
+    let mut shortest: Vec<&str> = Vec::new();
+    for prefix in prefixes.collect::<BTreeSet<_>>() {
+        if !shortest.iter().any(|shorter| prefix.starts_with(shorter)) {
+            shortest.push(prefix);
+        }
+    }
+    let filter = Filter::builder()
+        .key(FilterNameStringType::Name)
+        .set_values(Some(shortest.into_iter().map(str::to_owned).collect()));
+    let mut pages =
+        aws.clients.secrets().list_secrets().filters(filter.build()).max_results(100).into_paginator().send();
+    let mut by_name = BTreeMap::new();
+    while let Some(page) = pages.next().await {
+        let page = page.map_err(|error| failed("list the secrets", error))?;
+        for secret in page.secret_list() {
+            let stages =
+                secret.secret_versions_to_stages().into_iter().flat_map(|versions| versions.values().flatten());
+            let has_value = stages.into_iter().any(|stage| stage == CURRENT);
+            let arn = secret.arn().unwrap_or_default().to_owned();
+            by_name.insert(secret.name().unwrap_or_default().to_owned(), Secret { arn, has_value });
+        }
+    }
+    Ok(Listed { by_name })
+}
+
+pub(super) async fn complete(aws: &Aws, listed: &anyhow::Result<Listed>) -> anyhow::Result<Vec<Finding>> {
+    let listed = match listed {
+        Ok(listed) => listed,
+        Err(error) => return Ok(vec![Finding::unknown("secrets", error)]),
+    };
+    let wanted = listed.wanted(aws);
+    let mut findings = judge(&wanted, &listed.by_name, &aws.manifests.name);
+    let identities = wanted.iter().filter(|(_, of)| **of == Use::Identity).map(|(name, _)| name);
+    let readable: Vec<String> =
+        identities.filter(|name| listed.by_name.get(*name).is_some_and(|secret| secret.has_value)).cloned().collect();
+    match contents(aws, readable).await {
+        Ok(contents) => findings.extend(judge_identities(&contents, &aws.manifests.name)),
+        Err(error) => findings.push(Finding::unknown("identities on NATS", &error)),
+    }
+    Ok(findings)
+}
+
+/// Whether what is needed is there and has a value.
+pub(super) fn judge(
+    wanted: &BTreeMap<String, Use>,
+    there: &BTreeMap<String, Secret>,
+    environment: &str,
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut good = 0;
+    for (name, of) in wanted {
+        let what = format!("secret `{name}`");
+        match there.get(name) {
+            Some(secret) if secret.has_value => good += 1,
+            None => findings.push(Finding::missing(what, "not there", APPLY)),
+            Some(_) => {
+                let hint = match of {
+                    Use::Variable => {
+                        format!("`aws secretsmanager put-secret-value --secret-id {name} --secret-string file://…`")
+                    }
+                    Use::Identity | Use::Own => identities(environment),
+                };
+                findings.push(Finding::missing(what, "has no value", hint));
+            }
+        }
+    }
+    if good > 0 {
+        findings.insert(0, Finding::ok("secrets", format!("{good} of {} have a value", wanted.len())));
+    }
+    findings
+}
+
+/// Whether each identity has everything; of each, its keys that have a text.
+pub(super) fn judge_identities(contents: &BTreeMap<String, BTreeSet<String>>, environment: &str) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (name, keys) in contents {
+        let missing: Vec<&str> = KEYS.into_iter().filter(|key| !keys.contains(*key)).collect();
+        if !missing.is_empty() {
+            let found = format!("has no {}", missing.join(", "));
+            findings.push(Finding::missing(format!("secret `{name}`"), found, identities(environment)));
+        }
+    }
+    let good = contents.len() - findings.len();
+    if good > 0 {
+        findings.insert(0, Finding::ok("identities on NATS", format!("{good} of {} are complete", contents.len())));
+    }
+    findings
+}
+
+fn identities(environment: &str) -> String {
+    format!("`natsctl nats identities --env {environment}` writes it")
+}
+
+/// The keys that each of these secrets has; their values are looked at no further.
+async fn contents(aws: &Aws, names: Vec<String>) -> anyhow::Result<BTreeMap<String, BTreeSet<String>>> {
+    let calls = names.chunks(SECRETS_PER_CALL).map(|names| async {
+        let call = aws.clients.secrets().batch_get_secret_value().set_secret_id_list(Some(names.to_vec()));
+        let answer = call.send().await.map_err(|error| failed("read the identities on NATS", error))?;
+        if let Some(error) = answer.errors().first() {
+            let (code, name) = (error.error_code().unwrap_or_default(), error.secret_id().unwrap_or_default());
+            anyhow::bail!("failed to read the secret `{name}`: {code}");
+        }
+        Ok::<_, anyhow::Error>(answer.secret_values.unwrap_or_default())
+    });
+    let pages: Vec<_> = futures::stream::iter(calls).buffered(AT_ONCE).try_collect().await?;
+    let keys = |text: &str| {
+        let Ok(Value::Object(object)) = serde_json::from_str::<Value>(text) else { return BTreeSet::new() };
+        let filled = object.into_iter().filter(|(_, value)| value.as_str().is_some_and(|text| !text.is_empty()));
+        filled.map(|(key, _)| key).collect()
+    };
+    let named = |secret: aws_sdk_secretsmanager::types::SecretValueEntry| {
+        (secret.name.unwrap_or_default(), keys(secret.secret_string.as_deref().unwrap_or_default()))
+    };
+    Ok(pages.into_iter().flatten().map(named).collect())
+}
