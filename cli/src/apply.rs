@@ -108,7 +108,7 @@ impl Apply<'_> {
             Kind::Service => supervisor.delete_service(&step.name).await?,
             Kind::Node => supervisor.delete_node(&step.name).await?,
             // A plan never deletes what holds data.
-            Kind::Stream | Kind::Bucket => {}
+            Kind::Image | Kind::Stream | Kind::Bucket => {}
         }
         Ok(())
     }

@@ -2,10 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+#[cfg(feature = "aws")]
+use crate::aws::Aws;
 use crate::local::environment::Local;
-use crate::manifest::{self, Manifests};
+use crate::manifest::{self, Environment, Manifests};
 use crate::nats::Advised;
 use crate::options::Global;
+use crate::platform::Platform;
 
 /// One run of natsctl.
 pub(crate) struct Invocation {
@@ -53,15 +56,63 @@ impl Invocation {
         Ok(manifest::load(&self.manifests_dir()?, &self.global.env)?)
     }
 
+    /// The environment that the manifests describe.
+    pub(crate) async fn platform(&self) -> anyhow::Result<Platform> {
+        let manifests = self.load()?;
+        match &manifests.environment {
+            Environment::Local(_) => Ok(Platform::Local(Box::new(self.local_of(manifests)?))),
+            #[cfg(feature = "aws")]
+            Environment::Aws(_) => Ok(Platform::Aws(Box::new(self.aws_of(manifests).await?))),
+            #[cfg(not(feature = "aws"))]
+            Environment::Aws(_) => Err(without_aws(&self.global.env)),
+        }
+    }
+
     /// The local environment that the manifests describe.
     pub(crate) fn local(&self) -> anyhow::Result<Local> {
         let manifests = self.load()?;
-        let workspace = self.workspace()?;
-        let states = self
-            .global
-            .state_dir
-            .as_ref()
-            .map_or_else(|| workspace.join(".natsctl"), |typed| self.current_dir.join(typed));
-        Ok(Local::new(manifests, states.join(&self.global.env), workspace))
+        match &manifests.environment {
+            Environment::Local(_) => self.local_of(manifests),
+            Environment::Aws(_) => {
+                let message = format!("environment `{}` is not on this machine", self.global.env);
+                Err(Advised::new(message, "this command is for local environments").into())
+            }
+        }
     }
+
+    fn local_of(&self, manifests: Manifests) -> anyhow::Result<Local> {
+        let workspace = self.workspace()?;
+        Ok(Local::new(manifests, self.states()?.join(&self.global.env), workspace))
+    }
+
+    /// The environment on AWS that the manifests describe.
+    #[cfg(feature = "aws")]
+    pub(crate) async fn aws(&self) -> anyhow::Result<Aws> {
+        let manifests = self.load()?;
+        match &manifests.environment {
+            Environment::Aws(_) => self.aws_of(manifests).await,
+            Environment::Local(_) => {
+                let message = format!("environment `{}` is not on AWS", self.global.env);
+                Err(Advised::new(message, "name one that is: `--env production`").into())
+            }
+        }
+    }
+
+    #[cfg(feature = "aws")]
+    async fn aws_of(&self, manifests: Manifests) -> anyhow::Result<Aws> {
+        Aws::open(manifests, self.workspace()?, self.states()?.join(&self.global.env), self.command_line.clone()).await
+    }
+
+    /// Where this machine keeps what it knows of environments.
+    pub(crate) fn states(&self) -> anyhow::Result<PathBuf> {
+        let typed = self.global.state_dir.as_ref().map(|typed| self.current_dir.join(typed));
+        typed.map_or_else(|| Ok(self.workspace()?.join(".natsctl")), Ok)
+    }
+}
+
+/// This binary is one for this machine alone.
+#[cfg(not(feature = "aws"))]
+fn without_aws(environment: &str) -> anyhow::Error {
+    let message = format!("environment `{environment}` is on AWS, and this natsctl was built without it");
+    Advised::new(message, crate::BUILD_WITH_AWS).into()
 }

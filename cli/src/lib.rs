@@ -1,19 +1,28 @@
 //! natsctl: the operator's tool over a fleet of services on NATS. A library, so that the thin binary has nothing to test.
 
+#[cfg(feature = "aws")]
+mod afterwards;
 mod apply;
 mod artifacts;
+#[cfg(feature = "aws")]
+mod aws;
 mod cli;
 mod commands;
 pub mod contract;
 pub mod fleet;
+pub mod handover;
+#[cfg(feature = "aws")]
+mod image;
 mod invocation;
 mod journal;
 pub mod local;
 mod lock;
+pub mod logs;
 pub mod manifest;
 pub mod nats;
 mod options;
 pub mod plan;
+mod platform;
 pub mod problem;
 mod report;
 mod status;
@@ -26,15 +35,27 @@ use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
 use cli::{Cli, Command};
 use invocation::Invocation;
+use options::Format;
 use report::Report;
 use tokio::signal::unix::{SignalKind, signal};
+
+/// How to get a natsctl that knows AWS: its SDKs take minutes to compile, and the local environment does not need them.
+#[cfg(not(feature = "aws"))]
+pub(crate) const BUILD_WITH_AWS: &str =
+    "`cargo build --profile dist --package natsctl --features aws` builds one that knows it, in minutes";
 
 /// Does what was typed, prints the outcome, and says how the process ends.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
-        Err(error) => return report::usage(&error),
+        Err(error) => {
+            #[cfg(not(feature = "aws"))]
+            if let Some(error) = cli::only_with_aws(&error) {
+                return report::failure(&error, options::Format::Table);
+            }
+            return report::usage(&error);
+        }
     };
     if !matches!(cli.command, Command::Supervise) {
         report::log(cli.global.verbose);
@@ -64,28 +85,71 @@ fn execute(cli: Cli, command_line: String) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let invocation = Invocation::new(cli.global, command_line)?;
-        // Before anything is begun: a handler that is set while the command runs may come too late.
-        let mut interrupts = signal(SignalKind::interrupt())?;
-        tokio::select! {
-            report = dispatch(cli.command, &invocation) => Ok(report?.print(format)),
-            _ = interrupts.recv() => Ok(report::interrupted()),
-        }
+        let outcome = perform(cli.command, &invocation, format).await;
+        #[cfg(feature = "aws")]
+        afterwards::finish().await;
+        outcome
     })
+}
+
+async fn perform(command: Command, invocation: &Invocation, format: Format) -> anyhow::Result<ExitCode> {
+    if command.minds_interrupts() {
+        return Ok(dispatch(command, invocation).await?.print(format));
+    }
+    // Before anything is begun: a handler that is set while the command runs may come too late.
+    let mut interrupts = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        report = dispatch(command, invocation) => Ok(report?.print(format)),
+        _ = interrupts.recv() => Ok(report::interrupted()),
+    }
 }
 
 async fn dispatch(command: Command, invocation: &Invocation) -> anyhow::Result<Report> {
     match command {
         Command::Validate(command) => command.run(invocation),
+        #[cfg(feature = "aws")]
+        Command::Build(command) => command.run(invocation).await,
+        #[cfg(feature = "aws")]
+        Command::Policy(command) => command.run(invocation).await,
+        #[cfg(feature = "aws")]
+        Command::Verify(command) => command.run(invocation).await,
         Command::Plan(command) => command.run(invocation).await,
         Command::Deploy(command) => command.run(invocation).await,
         Command::Status(command) => command.run(invocation).await,
         Command::Logs(command) => command.run(invocation).await,
+        #[cfg(feature = "aws")]
+        Command::Tasks(command) => command.run(invocation).await,
+        #[cfg(feature = "aws")]
+        Command::Events(command) => command.run(invocation).await,
+        #[cfg(feature = "aws")]
+        Command::History(command) => command.run(invocation).await,
+        #[cfg(feature = "aws")]
+        Command::Run(command) => command.run(invocation).await,
+        #[cfg(feature = "aws")]
+        Command::Stop(command) => command.run(invocation).await,
+        #[cfg(feature = "aws")]
+        Command::Exec(command) => command.run(invocation).await,
+        #[cfg(feature = "aws")]
+        Command::Tunnel(command) => command.run(invocation).await,
         Command::Restart(command) => command.run(invocation).await,
         Command::Scale(command) => command.run(invocation).await,
         Command::Rollback(command) => command.run(invocation).await,
+        #[cfg(feature = "aws")]
+        Command::Revisions(command) => command.run(invocation).await,
+        #[cfg(feature = "aws")]
+        Command::Deregister(command) => command.run(invocation).await,
+        #[cfg(feature = "aws")]
+        Command::Register(command) => command.run(invocation).await,
+        #[cfg(feature = "aws")]
+        Command::Diff(command) => command.run(invocation).await,
+        #[cfg(feature = "aws")]
+        Command::Drift(command) => command.run(invocation).await,
+        #[cfg(feature = "aws")]
+        Command::Import(command) => command.run(invocation).await,
         Command::Down(command) => command.run(invocation).await,
         Command::Env(command) => command.run(invocation).await,
         Command::Nats(command) => command.run(invocation).await,
+        Command::Bus(command) => command.run().await,
         Command::Proto(command) => command.run(invocation),
         Command::Schema(command) => command.run(invocation),
         Command::Doctor(command) => command.run(invocation).await,

@@ -70,6 +70,7 @@ impl Report {
             (Format::Json, Value::Null) => String::new(),
             (Format::Json, json) => format!("{json:#}"),
         };
+        summarise(&self.text);
         match if text.is_empty() { Ok(()) } else { line(&text) } {
             Err(error) => failure(&error.into(), format),
             Ok(()) => ExitCode::from(self.code),
@@ -98,6 +99,31 @@ pub(crate) fn note(text: &str) {
     eprintln!("{text}");
 }
 
+/// Whether somebody agrees. Without a terminal nobody is asked: who wrote the command has meant it.
+#[cfg(feature = "aws")]
+pub(crate) fn agreed(question: &str) -> io::Result<bool> {
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return Ok(true);
+    }
+    eprint!("{question} [y/N] ");
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// Tells it to GitHub too, where a stage has a page for what it has found or done.
+fn summarise(text: &str) {
+    let Some(file) = std::env::var_os("GITHUB_STEP_SUMMARY").filter(|file| !file.is_empty() && !text.is_empty()) else {
+        return;
+    };
+    let typed: Vec<String> = std::env::args().skip(1).collect();
+    let summary = format!("### `natsctl {}`\n\n```\n{}\n```\n\n", typed.join(" "), text.trim_end());
+    let opened = std::fs::OpenOptions::new().create(true).append(true).open(&file);
+    if let Err(error) = opened.and_then(|mut file| file.write_all(summary.as_bytes())) {
+        tracing::warn!(file = %file.display(), %error, "the summary cannot be written");
+    }
+}
+
 /// Why a command failed, with its causes and what to do.
 pub(crate) fn failure(error: &anyhow::Error, format: Format) -> ExitCode {
     if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe) {
@@ -108,6 +134,7 @@ pub(crate) fn failure(error: &anyhow::Error, format: Format) -> ExitCode {
         Some(problems) if format == Format::Json => return problems_as_json(problems),
         Some(problems) => eprintln!("{problems}"),
         None => {
+            summarise(&format!("error: {error:#}"));
             eprintln!("error: {error:#}");
             if let Some(hint) = hint(error) {
                 eprintln!("hint: {hint}");

@@ -12,11 +12,16 @@ pub(crate) struct Status {
     /// Whether everything runs as it was deployed.
     pub(crate) healthy: bool,
     pub(crate) services: Vec<ServiceStatus>,
-    pub(crate) nats: Health,
+    /// `None` if its servers cannot be asked from here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) nats: Option<Health>,
     pub(crate) gateway: GatewayStatus,
     /// What is wrong beyond single services and nodes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) problems: Vec<String>,
+    /// What could not be found out, and how it could be.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) notes: Vec<String>,
 }
 
 /// How a service is.
@@ -27,11 +32,30 @@ pub(crate) struct ServiceStatus {
     pub(crate) desired: u32,
     /// Tasks of the current revision whose processes run.
     pub(crate) running: u32,
-    /// Tasks of the current revision that are ready and answer on the bus.
+    /// Tasks of the current revision that are ready and answer on the bus; where the bus cannot be asked, that run.
     pub(crate) healthy: u32,
     pub(crate) revision: u64,
     pub(crate) version: String,
+    /// With its digest, where there are images.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) image: Option<String>,
+    /// How its last deployment goes, where that is another one's business.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rollout: Option<Rollout>,
+    /// Alarms that ring, by name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) alarms: Vec<String>,
     /// What is wrong with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<String>,
+}
+
+/// How the last deployment of a service goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Rollout {
+    /// `in_progress`, `completed` or `failed`.
+    pub(crate) state: String,
+    /// What the platform says of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
 }
@@ -48,7 +72,7 @@ impl Status {
         let mut parts = Vec::new();
         let verdict = if self.healthy { "healthy" } else { "NOT healthy" };
         parts.push(format!("environment {}: {verdict}", self.environment));
-        parts.extend(self.problems.iter().map(|problem| format!("  {problem}")));
+        parts.extend(self.problems.iter().chain(&self.notes).map(|problem| format!("  {problem}")));
         if !self.services.is_empty() {
             let mut services: Vec<&ServiceStatus> = self.services.iter().collect();
             services.sort_by_key(|service| service.reason.is_none());
@@ -60,9 +84,9 @@ impl Status {
             parts.push(String::new());
             parts.push(table(&["service", "tasks", "revision", "version", "state"], rows));
         }
-        if !self.nats.nodes.is_empty() {
+        if let Some(nats) = self.nats.as_ref().filter(|nats| !nats.nodes.is_empty()) {
             parts.push(String::new());
-            parts.push(nats_text(&self.nats));
+            parts.push(nats_text(nats));
         }
         if let Some(url) = &self.gateway.url {
             parts.push(String::new());

@@ -6,13 +6,18 @@ use clap::Args;
 use serde_json::json;
 
 use super::deploy::{LockOptions, chosen, known};
+use super::proof::Proof;
 use crate::apply::{all, judge, roll};
+#[cfg(feature = "aws")]
+use crate::aws::{Aws, change::Difference};
 use crate::invocation::Invocation;
 use crate::local::client::Client;
 use crate::local::environment::{Local, WantedService};
 use crate::local::protocol::{Force, ServiceStatus};
+use crate::manifest::Manifests;
 use crate::nats::Advised;
 use crate::options::Which;
+use crate::platform::Platform;
 use crate::report::Report;
 
 /// Replace all tasks of services, without a gap.
@@ -22,6 +27,8 @@ pub(crate) struct Restart {
     which: Which,
     #[command(flatten)]
     lock: LockOptions,
+    #[command(flatten)]
+    proof: Proof,
 }
 
 /// Set how many tasks of a service run.
@@ -33,6 +40,8 @@ pub(crate) struct Scale {
     tasks: u32,
     #[command(flatten)]
     lock: LockOptions,
+    #[command(flatten)]
+    proof: Proof,
 }
 
 /// Go back to the revision of a service that ran before.
@@ -45,14 +54,26 @@ pub(crate) struct Rollback {
     to: Option<u64>,
     #[command(flatten)]
     lock: LockOptions,
+    #[command(flatten)]
+    proof: Proof,
 }
 
 impl Restart {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
-        let local = invocation.local()?;
+        match invocation.platform().await? {
+            Platform::Local(local) => self.local(&local, invocation).await,
+            #[cfg(feature = "aws")]
+            Platform::Aws(aws) => {
+                on_aws(&aws, &chosen(&self.which, &aws.manifests)?, Difference::Restart, &self.lock, self.proof).await
+            }
+        }
+    }
+
+    async fn local(self, local: &Local, invocation: &Invocation) -> anyhow::Result<Report> {
+        self.proof.refuse_locally()?;
         let which = chosen(&self.which, &local.manifests)?;
         let _lock = local.lock(&invocation.command_line, self.lock.if_taken()).await?;
-        let running = running(&local).await?;
+        let running = running(local).await?;
         let mut wanted = BTreeMap::new();
         for name in which.iter().filter(|name| !self.which.all || running.contains_key(*name)) {
             wanted.insert(
@@ -60,34 +81,60 @@ impl Restart {
                 Wanted { force: Force::NewDeployment, ..Wanted::as_it_is(deployed(&running, name)?) },
             );
         }
-        deploy(&local, wanted).await
+        deploy(local, wanted).await
     }
 }
 
 impl Scale {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
-        let local = invocation.local()?;
-        let name = known(&self.service, &local.manifests)?;
-        let most = local.manifests.services[&name].settings.autoscaling.max;
-        if self.tasks > most {
-            let hint = format!("raise `autoscaling.max` in `services/{name}.yaml`");
-            return Err(
-                Advised::new(format!("`{name}` may have at most {most} tasks, not {}", self.tasks), hint).into()
-            );
+        match invocation.platform().await? {
+            Platform::Local(local) => self.local(&local, invocation).await,
+            #[cfg(feature = "aws")]
+            Platform::Aws(aws) => {
+                let name = self.allowed(&aws.manifests)?;
+                on_aws(&aws, &BTreeSet::from([name]), Difference::Tasks(self.tasks), &self.lock, self.proof).await
+            }
         }
+    }
+
+    /// The service, if it may have so many tasks.
+    fn allowed(&self, manifests: &Manifests) -> anyhow::Result<String> {
+        let name = known(&self.service, manifests)?;
+        let most = manifests.services[&name].settings.autoscaling.max;
+        if self.tasks <= most {
+            return Ok(name);
+        }
+        let hint = format!("raise `autoscaling.max` in `services/{name}.yaml`");
+        Err(Advised::new(format!("`{name}` may have at most {most} tasks, not {}", self.tasks), hint).into())
+    }
+
+    async fn local(self, local: &Local, invocation: &Invocation) -> anyhow::Result<Report> {
+        self.proof.refuse_locally()?;
+        let name = self.allowed(&local.manifests)?;
         let _lock = local.lock(&invocation.command_line, self.lock.if_taken()).await?;
-        let running = running(&local).await?;
+        let running = running(local).await?;
         let wanted = Wanted { tasks: self.tasks, ..Wanted::as_it_is(deployed(&running, &name)?) };
-        deploy(&local, BTreeMap::from([(name, wanted)])).await
+        deploy(local, BTreeMap::from([(name, wanted)])).await
     }
 }
 
 impl Rollback {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
-        let local = invocation.local()?;
+        match invocation.platform().await? {
+            Platform::Local(local) => self.local(&local, invocation).await,
+            #[cfg(feature = "aws")]
+            Platform::Aws(aws) => {
+                let name = known(&self.service, &aws.manifests)?;
+                on_aws(&aws, &BTreeSet::from([name]), Difference::Revision(self.to), &self.lock, self.proof).await
+            }
+        }
+    }
+
+    async fn local(self, local: &Local, invocation: &Invocation) -> anyhow::Result<Report> {
+        self.proof.refuse_locally()?;
         let name = known(&self.service, &local.manifests)?;
         let _lock = local.lock(&invocation.command_line, self.lock.if_taken()).await?;
-        let running = running(&local).await?;
+        let running = running(local).await?;
         let service = deployed(&running, &name)?;
         let target = match self.to {
             Some(number) => service.kept.iter().find(|kept| kept.revision == number),
@@ -103,8 +150,20 @@ impl Rollback {
             .into());
         };
         let wanted = Wanted { definition: target.definition.clone(), ..Wanted::as_it_is(service) };
-        deploy(&local, BTreeMap::from([(name, wanted)])).await
+        deploy(local, BTreeMap::from([(name, wanted)])).await
     }
+}
+
+#[cfg(feature = "aws")]
+async fn on_aws(
+    aws: &Aws,
+    names: &BTreeSet<String>,
+    difference: Difference,
+    lock: &LockOptions,
+    proof: Proof,
+) -> anyhow::Result<Report> {
+    let proofs = aws.change(names, difference, lock.if_taken(), proof.mode()?).await?;
+    Ok(Report::new(&json!({ "services": names, "proofs": proofs }), proofs.join("\n")))
 }
 
 /// What a service should become.

@@ -6,15 +6,18 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
+use super::rollout::Rollout;
 use crate::apply::Apply;
 use crate::artifacts::Source;
 use crate::invocation::Invocation;
 use crate::journal::Journal;
+use crate::local::environment::Local;
 use crate::lock::IfTaken;
 use crate::manifest::Manifests;
 use crate::nats::Advised;
 use crate::options::Which;
 use crate::plan::Plan;
+use crate::platform::Platform;
 use crate::problem::did_you_mean;
 use crate::report::{Report, note};
 
@@ -27,6 +30,8 @@ pub(crate) struct Deploy {
     binaries: Binaries,
     #[command(flatten)]
     lock: LockOptions,
+    #[command(flatten)]
+    rollout: Rollout,
 }
 
 /// Where the services' binaries come from.
@@ -41,6 +46,19 @@ pub(crate) struct Binaries {
 }
 
 impl Binaries {
+    /// The same for images: static binaries, from this folder or by cargo.
+    #[cfg(feature = "aws")]
+    pub(crate) fn of_images(&self) -> anyhow::Result<crate::image::Binaries> {
+        match (&self.binaries, self.no_build) {
+            (Some(folder), _) => Ok(crate::image::Binaries::Folder(folder.clone())),
+            (None, false) => Ok(crate::image::Binaries::Cargo { profile: "release".to_owned() }),
+            (None, true) => {
+                let hint = "`--binaries DIR` takes static binaries from a folder";
+                Err(Advised::new("`--no-build` is for environments on this machine", hint).into())
+            }
+        }
+    }
+
     pub(crate) fn source(&self, workspace: &Path) -> anyhow::Result<Source> {
         match (&self.binaries, self.no_build) {
             (Some(folder), _) => Ok(Source { folder: folder.clone(), workspace: None }),
@@ -66,14 +84,30 @@ impl LockOptions {
 
 impl Deploy {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
-        let local = invocation.local()?;
+        match invocation.platform().await? {
+            Platform::Local(local) => self.local(&local, invocation).await,
+            #[cfg(feature = "aws")]
+            Platform::Aws(aws) => self.aws(&aws).await,
+        }
+    }
+
+    #[cfg(feature = "aws")]
+    async fn aws(self, aws: &crate::aws::Aws) -> anyhow::Result<Report> {
+        let deployed = aws.deploy(self.rollout.options(aws, &self.which, &self.binaries, &self.lock).await?).await?;
+        let done = if deployed.plan.is_empty() { "nothing had to be done" } else { "deployed" };
+        let data = json!({ "steps": deployed.plan.steps, "proofs": deployed.proofs, "record": deployed.record });
+        Ok(Report::new(&data, [deployed.proofs, vec![done.to_owned()]].concat().join("\n")))
+    }
+
+    async fn local(self, local: &Local, invocation: &Invocation) -> anyhow::Result<Report> {
+        self.rollout.refuse_locally()?;
         let which = chosen(&self.which, &local.manifests)?;
         let _lock = local.lock(&invocation.command_line, self.lock.if_taken()).await?;
         let prepared = local.prepare(&self.binaries.source(&local.workspace)?).await?;
         let plan = Plan::new(&prepared.desired, &local.observe().await?).select(&which);
         let journal = Journal::new(local.dir(), &invocation.command_line);
         note(&plan.summary());
-        Apply { local: &local, prepared: &prepared, journal }.run(&plan).await?;
+        Apply { local, prepared: &prepared, journal }.run(&plan).await?;
         let proofs = local.prove(&which).await?;
         local.prune().await?;
         let text = format!(

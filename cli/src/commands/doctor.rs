@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::invocation::Invocation;
 use crate::local::ports;
 use crate::local::protocol::{Description, ServiceStatus};
-use crate::manifest::Environment;
+use crate::manifest::{Environment, LocalEnvironment};
 use crate::nats::locate;
 use crate::report::{FAILED, Report, table};
 
@@ -101,7 +101,9 @@ fn nats_server(workspace: &Path) -> Finding {
 
 /// Ports that the environment needs and somebody else has; nothing is worth telling of the others.
 fn taken_ports(environment: &Environment, own: &Description) -> Vec<Finding> {
-    let Environment::Local { nats, gateway } = environment;
+    let Environment::Local(LocalEnvironment { nats, gateway }) = environment else {
+        return Vec::new();
+    };
     let first = [nats.client_port, nats.route_port, nats.monitor_port];
     let stopped =
         (1..=nats.nodes).filter(|number| !own.nodes.get(&format!("nats-{number}")).is_some_and(|node| node.running));

@@ -6,33 +6,45 @@ use clap::Args;
 
 use crate::invocation::Invocation;
 use crate::options::Format;
+use crate::platform::Platform;
 use crate::report::{self, Report, UNHEALTHY};
 
-/// Between two looks of `--watch`.
+/// Between two looks of `--watch` at this machine.
 const EVERY: Duration = Duration::from_secs(2);
+/// And at AWS, which limits how often it is asked.
+#[cfg(feature = "aws")]
+const EVERY_ON_AWS: Duration = Duration::from_secs(5);
 
 /// Show how everything is.
 #[derive(Debug, Args)]
 pub(crate) struct Status {
-    /// Look again every two seconds, until Ctrl-C
+    /// Look again every two seconds (on AWS five), until Ctrl-C
     #[arg(long)]
     watch: bool,
 }
 
 impl Status {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
-        let local = invocation.local()?;
+        let platform = invocation.platform().await?;
         if self.watch {
             loop {
-                let status = local.status().await?;
+                let status = platform.status().await?;
                 match invocation.global.output {
                     Format::Table => report::redraw(&status.text())?,
                     Format::Json => report::line(&serde_json::to_string(&status)?)?,
                 }
-                tokio::time::sleep(EVERY).await;
+                tokio::time::sleep(every(&platform)).await;
             }
         }
-        let status = local.status().await?;
+        let status = platform.status().await?;
         Ok(Report::new(&status, status.text()).code(if status.healthy { 0 } else { UNHEALTHY }))
+    }
+}
+
+fn every(platform: &Platform) -> Duration {
+    match platform {
+        Platform::Local(_) => EVERY,
+        #[cfg(feature = "aws")]
+        Platform::Aws(_) => EVERY_ON_AWS,
     }
 }

@@ -1,0 +1,60 @@
+//! `natsctl bus`, which natsctl runs inside the network when it is itself outside.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+
+use crate::nats::bus::{Part, Request};
+use crate::nats::hint;
+use crate::nats::secret::Secret;
+use crate::report::{FAILED, Report, line};
+
+/// How long connecting may take.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// Ask the bus for a natsctl that cannot reach it.
+#[derive(Debug, Args)]
+pub(crate) struct Bus {
+    /// What to ask
+    #[arg(long, env = "NATSCTL_BUS_REQUEST", value_name = "JSON", hide_env_values = true)]
+    request: String,
+}
+
+impl Bus {
+    pub(crate) async fn run(self) -> anyhow::Result<Report> {
+        let mut lines = Vec::new();
+        let outcome = self.perform(&mut lines).await;
+        let (last, code) = match &outcome {
+            Ok(()) => (Part::Done, 0),
+            Err(error) => (Part::Failed { message: format!("{error:#}"), hint: hint(error) }, FAILED),
+        };
+        lines.push(last);
+        for part in lines {
+            line(&part.write()?)?;
+        }
+        Ok(Report::silent().code(code))
+    }
+
+    async fn perform(&self, parts: &mut Vec<Part>) -> anyhow::Result<()> {
+        let request: Request = serde_json::from_str(&self.request).context("the request is malformed")?;
+        let client = secret()?.connect("natsctl bus", None, CONNECT).await?;
+        request.perform(&client, |part| parts.push(part)).await
+    }
+}
+
+/// What a task is told of its identity: the variables of any service.
+fn secret() -> anyhow::Result<Secret> {
+    let text = |name: &str| std::env::var(name).with_context(|| format!("environment variable `{name}` is not set"));
+    let material = |name: &str| match std::env::var(format!("{name}_FILE")) {
+        Ok(path) => std::fs::read_to_string(&path).with_context(|| format!("failed to read `{path}`")),
+        Err(_) => text(name),
+    };
+    Ok(Secret {
+        urls: text("NATS_URLS")?,
+        ca: material("NATS_CA")?,
+        cert: material("NATS_CERT")?,
+        key: material("NATS_KEY")?,
+        creds: material("NATS_CREDS")?,
+    })
+}

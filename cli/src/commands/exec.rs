@@ -1,0 +1,24 @@
+//! `natsctl exec`
+
+use clap::Args;
+
+use crate::invocation::Invocation;
+use crate::report::Report;
+
+/// Run a command in a running task, at the terminal. Images that natsctl builds have no shell, only `/app`.
+#[derive(Debug, Args)]
+pub(crate) struct Exec {
+    /// A service, whose newest task is meant, or a task
+    #[arg(value_name = "SERVICE|TASK")]
+    target: String,
+    /// The command, with the path that it has in the container
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+impl Exec {
+    pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
+        let aws = invocation.aws().await?;
+        Ok(Report::silent().code(aws.exec(&self.target, &self.command).await?))
+    }
+}

@@ -1,0 +1,25 @@
+//! `natsctl import`
+
+use clap::Args;
+
+use crate::aws::import::text;
+use crate::invocation::Invocation;
+use crate::report::Report;
+
+/// Write the manifest of a service that runs on ECS already, and say what a manifest cannot.
+#[derive(Debug, Args)]
+pub(crate) struct Import {
+    /// Name of the service on ECS, with or without `-nats`
+    service: String,
+    /// Name of the manifest; by default the service's without `-nats`
+    #[arg(long = "as", value_name = "NAME")]
+    called: Option<String>,
+}
+
+impl Import {
+    pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
+        let folder = invocation.manifests_dir()?;
+        let imported = invocation.aws().await?.import(&self.service, self.called.as_deref(), &folder).await?;
+        Ok(Report::new(&imported, text(&imported)))
+    }
+}

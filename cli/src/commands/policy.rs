@@ -1,0 +1,31 @@
+//! `natsctl policy`
+
+use clap::Args;
+
+use crate::aws::calls::{Group, rights};
+use crate::invocation::Invocation;
+use crate::report::{Report, table};
+
+/// Show which rights on AWS commands need, in this environment: all of them, or the policy of one group of commands.
+#[derive(Debug, Args)]
+pub(crate) struct Policy {
+    /// Write the policy of these commands as JSON
+    #[arg(value_enum)]
+    group: Option<Group>,
+}
+
+impl Policy {
+    pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
+        let aws = invocation.aws().await?;
+        if let Some(group) = self.group {
+            let policy = group.policy(&aws.handover);
+            return Ok(Report::new(&policy, format!("{policy:#}")));
+        }
+        let rights = rights(&aws.handover);
+        let rows = rights.iter().map(|right| {
+            let changes = if right.changes { "yes" } else { "" };
+            vec![right.call.clone(), changes.to_owned(), right.groups.join(", "), right.resources.join(" ")]
+        });
+        Ok(Report::new(&rights, table(&["call", "changes", "for", "on"], rows)))
+    }
+}

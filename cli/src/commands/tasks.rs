@@ -1,0 +1,27 @@
+//! `natsctl tasks`
+
+use clap::Args;
+
+use crate::aws::tasks::{Which, text};
+use crate::invocation::Invocation;
+use crate::report::Report;
+
+/// List the tasks of services.
+#[derive(Debug, Args)]
+pub(crate) struct Tasks {
+    /// Those that have stopped, as long as ECS remembers them (about an hour)
+    #[arg(long)]
+    stopped: bool,
+    /// Which services; by default everything in the cluster
+    #[arg(value_name = "SERVICE")]
+    services: Vec<String>,
+}
+
+impl Tasks {
+    pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
+        let aws = invocation.aws().await?;
+        let which = if self.stopped { Which::Stopped } else { Which::Running };
+        let tasks = aws.tasks(&self.services, which).await?;
+        Ok(Report::new(&tasks, text(&tasks)))
+    }
+}

@@ -1,0 +1,59 @@
+//! `natsctl tunnel`
+
+use clap::Args;
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::aws::Aws;
+use crate::aws::session::{Destination, Plugin};
+use crate::invocation::Invocation;
+use crate::options::Format;
+use crate::report::{self, Report};
+
+/// Where a task answers health checks and shows its metrics.
+const HEALTH_PORT: u16 = 8080;
+
+/// Lead a port of this machine to NATS or into a task, until Ctrl-C.
+#[derive(Debug, Args)]
+pub(crate) struct Tunnel {
+    /// `nats`, a service, whose newest task is meant, or a task
+    #[arg(value_name = "nats|SERVICE|TASK")]
+    target: String,
+    /// Port on this machine; by default one that is free
+    local_port: Option<u16>,
+    /// Port of the task
+    #[arg(long, default_value_t = HEALTH_PORT)]
+    port: u16,
+}
+
+impl Tunnel {
+    pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
+        let plugin = Plugin::find().await?;
+        let aws = invocation.aws().await?;
+        let mut signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
+        let asked_to_stop =
+            futures::future::select_all(signals.iter_mut().flatten().map(|signal| Box::pin(signal.recv())));
+        let to = self.destination(&aws).await?;
+        let mut tunnel = aws.tunnel(&plugin, &to, self.local_port).await?;
+        let (port, target, through) = (tunnel.local_port, &self.target, &tunnel.through);
+        report::line(&match invocation.global.output {
+            Format::Table => format!("127.0.0.1:{port} leads to {target}, through {through}; Ctrl-C closes it"),
+            Format::Json => json!({ "address": format!("127.0.0.1:{port}"), "through": through }).to_string(),
+        })?;
+        let ended = tokio::select! {
+            ended = tunnel.closed() => ended,
+            _ = asked_to_stop => Ok(()),
+        };
+        tunnel.close().await;
+        ended.map(|()| Report::silent())
+    }
+
+    async fn destination(&self, aws: &Aws) -> anyhow::Result<Destination> {
+        if self.target == "nats" {
+            let nats = &aws.handover.nats;
+            return Ok(Destination::Host { host: nats.host.clone(), port: nats.port });
+        }
+        let task = aws.with_sessions(&self.target).await?;
+        Ok(Destination::Task { target: aws.session_target(&task), port: self.port })
+    }
+}

@@ -1,0 +1,18 @@
+//! `natsctl verify`
+
+use clap::Args;
+
+use crate::invocation::Invocation;
+use crate::report::{FAILED, Report};
+
+/// Find out what is missing for a deployment: cluster, roles and their rights, network, repositories, secrets, ledger, alarms, NATS.
+/// Everything is reported at once, and nothing is changed.
+#[derive(Debug, Args)]
+pub(crate) struct Verify {}
+
+impl Verify {
+    pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
+        let verified = invocation.aws().await?.verify().await;
+        Ok(Report::new(&verified, verified.text()).code(if verified.complete { 0 } else { FAILED }))
+    }
+}
