@@ -1,0 +1,18 @@
+//! natsctl on AWS, against emulators on this machine.
+
+mod bus;
+mod deploy;
+mod drift;
+mod emulator;
+mod failing;
+mod fleet;
+mod harness;
+mod iam;
+mod import;
+mod interrupted;
+mod logs;
+mod refused;
+mod run;
+mod status;
+mod verify;
+mod world;

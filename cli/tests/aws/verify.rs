@@ -1,0 +1,118 @@
+//! `natsctl verify`: everything that is missing at once, and nothing is changed.
+
+use serde_json::{Value, json};
+
+use crate::emulator::{Call, Emulator, Fault, Rule};
+use crate::fleet::{Fleet, Ran};
+
+const PREFIX: &str = "gaming-system-production";
+
+/// Six services that cargo builds, so that nobody asks another registry; nothing is missing.
+fn complete() -> (Fleet, Emulator) {
+    let fleet = Fleet::of(6);
+    for name in &fleet.services {
+        fleet.manifest(name, "");
+    }
+    let emulator = fleet.emulator();
+    alarms(&emulator, &fleet.services);
+    (fleet, emulator)
+}
+
+fn alarms(emulator: &Emulator, services: &[String]) {
+    for service in services {
+        for kind in ["cpu", "memory", "tasks"] {
+            emulator.alarm(&format!("{PREFIX}-{service}-{kind}"), "OK");
+        }
+    }
+}
+
+fn verify(fleet: &Fleet, emulator: &Emulator) -> (Ran, Vec<Value>) {
+    let ran = fleet.natsctl(emulator, &["verify", "--output", "json"]);
+    let findings = ran.json()["findings"].as_array().unwrap().clone();
+    (ran, findings)
+}
+
+/// What is in this state, with what was found.
+fn in_state(findings: &[Value], state: &str) -> Vec<(String, String)> {
+    let text = |finding: &Value, key: &str| finding[key].as_str().unwrap_or_default().to_owned();
+    let of_state = findings.iter().filter(|finding| finding["state"] == state);
+    of_state.map(|finding| (text(finding, "what"), text(finding, "found"))).collect()
+}
+
+#[test]
+fn where_nothing_is_missing_nothing_fails() {
+    let (fleet, emulator) = complete();
+    let (ran, findings) = verify(&fleet, &emulator);
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    for state in ["missing", "unknown"] {
+        assert_eq!(in_state(&findings, state), []);
+    }
+    let calls = emulator.calls();
+    let writes: Vec<String> = calls.iter().filter(|call| call.is_write).map(Call::name).collect();
+    assert_eq!(writes, Vec::<String>::new());
+    // One for each role; everything else is asked for all services at once, half of it what the caller may.
+    assert!(calls.len() <= 6 + 30, "{} calls: {:#?}", calls.len(), emulator.counts());
+}
+
+#[test]
+fn everything_that_is_missing_is_told_at_once() {
+    let (fleet, emulator) = complete();
+    // A service of which Terraform knows nothing yet.
+    std::fs::write(fleet.service_file("payment"), "name: payment\nsecrets: { PAYMENT_KEY: payment/key }\n").unwrap();
+    emulator.call("logs", "DeleteLogGroup", &json!({ "logGroupName": "/ecs/gaming-system-nats" }));
+    emulator.call("dynamodb", "DeleteTable", &json!({ "TableName": format!("{PREFIX}-natsctl") }));
+    emulator.change("cluster", "gaming-system-cluster", json!({ "status": "INACTIVE" }));
+    let identity = "gaming-system/production/nats/quest-system";
+    let halved = json!({ "SecretId": identity, "SecretString": "{\"urls\": \"tls://nats\", \"ca\": \"x\"}" });
+    emulator.call("secretsmanager", "PutSecretValue", &halved);
+
+    let (ran, findings) = verify(&fleet, &emulator);
+    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    let missing = in_state(&findings, "missing");
+    for what in [
+        "cluster `gaming-system-cluster`",
+        "role `gaming-system-production-payment`",
+        "log group `/ecs/gaming-system-nats`",
+        "ledger `gaming-system-production-natsctl`",
+        "secret `gaming-system/production/payment/key`",
+        "secret `gaming-system/production/nats/payment`",
+        "secret `gaming-system/production/nats/quest-system`",
+        "alarm `gaming-system-production-payment-cpu`",
+    ] {
+        assert!(missing.iter().any(|(found, _)| found == what), "{what} is not among {missing:#?}");
+    }
+    assert!(missing.iter().any(|(_, found)| found == "has no cert, key, creds"), "{missing:#?}");
+    let hints = findings.iter().filter(|finding| finding["state"] == "missing").map(|finding| &finding["hint"]);
+    assert!(hints.into_iter().all(|hint| hint.as_str().is_some_and(|hint| !hint.is_empty())), "{findings:#?}");
+}
+
+#[test]
+fn what_may_not_be_looked_at_is_told_with_the_right_that_lacks() {
+    let (fleet, emulator) = complete();
+    emulator.inject(Rule::every("dynamodb:DescribeTable", Fault::Deny));
+    let (ran, findings) = verify(&fleet, &emulator);
+    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    let unknown = in_state(&findings, "unknown");
+    assert_eq!(unknown.len(), 1, "{unknown:#?}");
+    assert!(unknown[0].1.contains("dynamodb:DescribeTable"), "{unknown:#?}");
+}
+
+#[test]
+fn who_may_not_ask_iam_is_told_so_and_can_do_without() {
+    let (fleet, emulator) = complete();
+    emulator.inject(Rule::every("iam:SimulatePrincipalPolicy", Fault::Deny));
+    let (ran, findings) = verify(&fleet, &emulator);
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    let notes = in_state(&findings, "note");
+    assert!(notes.iter().any(|(what, _)| what == "rights of `gaming-system-production-execution`"), "{notes:#?}");
+}
+
+#[test]
+fn an_image_that_a_manifest_takes_must_be_there() {
+    let (fleet, emulator) = complete();
+    let image = format!("{}/elsewhere@sha256:{}", emulator.registry(), "01".repeat(32));
+    fleet.manifest("quest-system", &format!("build: {{ image: \"{image}\" }}\n"));
+    let (ran, findings) = verify(&fleet, &emulator);
+    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    assert_eq!(in_state(&findings, "missing"), [(format!("image `{image}`"), "not there".to_owned())]);
+}

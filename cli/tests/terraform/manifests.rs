@@ -1,0 +1,57 @@
+//! Manifests of all 22 services and the gateway: those of the repository, and small ones of services that are not there yet.
+
+use std::fs;
+use std::path::Path;
+
+const SERVICES: [&str; 22] = [
+    "ai-integration",
+    "ai-router",
+    "auth",
+    "body-broker-integration",
+    "capability-registry",
+    "environmental-narrative",
+    "event-bus",
+    "knowledge-base",
+    "language-system",
+    "model-management",
+    "npc-behavior",
+    "orchestration",
+    "payment",
+    "performance-mode",
+    "quest-system",
+    "router",
+    "settings",
+    "state-manager",
+    "story-teller",
+    "time-manager",
+    "weather-manager",
+    "world-state",
+];
+
+/// Adds what is missing.
+pub(crate) fn complete(folder: &Path) {
+    for name in SERVICES {
+        let file = folder.join(format!("services/{name}.yaml"));
+        if !file.exists() {
+            fs::write(file, manifest(name)).unwrap();
+        }
+    }
+}
+
+/// One more service.
+pub(crate) fn add(folder: &Path, name: &str) {
+    fs::write(folder.join(format!("services/{name}.yaml")), manifest(name)).unwrap();
+}
+
+/// Of some services more than the name, so that secrets, rights, sessions and thresholds are there as well.
+fn manifest(name: &str) -> String {
+    let more = match name {
+        "payment" => {
+            "secrets: { BANK_KEY: bank/key }\nalarms: { cpu_percent: 60 }\nautoscaling: { min: 3 }\ntasks: 3\n"
+        }
+        "knowledge-base" => "aws:\n  - actions: [\"s3:GetObject\"]\n    resources: [\"arn:aws:s3:::knowledge/*\"]\n",
+        "router" => "execute_command: true\n",
+        _ => "",
+    };
+    format!("name: {name}\n{more}")
+}
