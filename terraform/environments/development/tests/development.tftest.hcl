@@ -1,0 +1,69 @@
+mock_provider "aws" {
+  mock_data "aws_caller_identity" {
+    defaults = { account_id = "123456789012" }
+  }
+  mock_data "aws_region" {
+    defaults = { name = "us-east-1" }
+  }
+  mock_data "aws_partition" {
+    defaults = { partition = "aws", dns_suffix = "amazonaws.com" }
+  }
+  mock_data "aws_iam_policy_document" {
+    defaults = { json = "{\"Version\":\"2012-10-17\",\"Statement\":[]}" }
+  }
+  mock_data "aws_route_table" {
+    defaults = { routes = [] }
+  }
+}
+
+variables {
+  account     = "123456789012"
+  runbook_url = "https://example.com/runbooks"
+}
+
+run "every_manifest_has_its_three_alarms" {
+  command = plan
+
+  assert {
+    condition = alltrue([
+      for kind in ["service-cpu", "service-memory", "service-tasks"] :
+      length(output.alarm_names[kind]) == length(fileset("../../../manifests/services", "*.yaml"))
+    ])
+    error_message = "There are manifests without alarms."
+  }
+
+  assert {
+    condition     = output.alarm_names["gateway-5xx"] == ["gaming-system-development-gw-5xx"]
+    error_message = "The alarms of the gateway are missing, or called otherwise."
+  }
+}
+
+run "an_account_that_is_none_is_refused" {
+  command = plan
+
+  variables {
+    account = "12345"
+  }
+
+  expect_failures = [var.account]
+}
+
+run "no_account_at_all_is_refused" {
+  command = plan
+
+  variables {
+    account = null
+  }
+
+  expect_failures = [var.account]
+}
+
+run "a_link_to_runbooks_that_nobody_can_follow_is_refused" {
+  command = plan
+
+  variables {
+    runbook_url = "docs/runbooks"
+  }
+
+  expect_failures = [var.runbook_url]
+}

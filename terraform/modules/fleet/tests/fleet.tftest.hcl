@@ -1,0 +1,295 @@
+mock_provider "aws" {
+  mock_data "aws_caller_identity" {
+    defaults = { account_id = "123456789012" }
+  }
+  mock_data "aws_region" {
+    defaults = { name = "us-east-1" }
+  }
+  mock_data "aws_partition" {
+    defaults = { partition = "aws" }
+  }
+  mock_data "aws_iam_policy_document" {
+    defaults = { json = "{\"Version\":\"2012-10-17\",\"Statement\":[]}" }
+  }
+  mock_resource "aws_kms_key" {
+    defaults = { arn = "arn:aws:kms:us-east-1:123456789012:key/11111111-1111-1111-1111-111111111111" }
+  }
+  mock_resource "aws_cloudwatch_metric_alarm" {
+    defaults = { arn = "arn:aws:cloudwatch:us-east-1:123456789012:alarm:some" }
+  }
+}
+
+variables {
+  name    = "arcade-production"
+  cluster = "arcade-cluster"
+  services = {
+    auth = { ecs_name = "auth-nats", thresholds = { cpu_percent = 80, memory_percent = 80, tasks = 2 } }
+    payment = {
+      ecs_name   = "till"
+      secrets    = ["bank/key", "redis/auth"]
+      thresholds = { cpu_percent = 60, memory_percent = 70, tasks = 3 }
+    }
+    gateway = { ecs_name = "http-nats-gateway", secrets = ["bank/key"], thresholds = { cpu_percent = 80, memory_percent = 80, tasks = 2 } }
+  }
+  repository_namespace = "arcade"
+  secret_prefix        = "arcade/production"
+  existing_secrets     = { "redis/auth" = "arn:aws:secretsmanager:us-east-1:123456789012:secret:arcade/production/redis/auth-AbCdEf" }
+  log_group            = "/ecs/arcade"
+  alerts_topic_arn     = "arn:aws:sns:us-east-1:123456789012:arcade-alerts"
+  runbook_url          = "https://example.com/runbooks"
+  nats                 = { instances = { nats-1 = "i-1" }, metrics_namespace = "arcade-production/nats", target_group_arn = "arn:aws:elasticloadbalancing:us-east-1:123456789012:targetgroup/nats/0123456789abcdef" }
+}
+
+run "every_service_has_three_alarms" {
+  assert {
+    condition     = length(aws_cloudwatch_metric_alarm.service) == 3 * length(var.services)
+    error_message = "There are more or fewer alarms than three for each service."
+  }
+
+  assert {
+    condition     = { for kind, names in output.alarm_names : kind => length(names) } == { service-cpu = 3, service-memory = 3, service-tasks = 3 }
+    error_message = "The alarms are of other kinds."
+  }
+}
+
+run "alarms_have_the_thresholds_of_their_manifests_and_the_periods_that_were_agreed" {
+  assert {
+    condition = [
+      for key in ["auth-cpu", "auth-memory", "auth-tasks", "payment-cpu", "payment-memory", "payment-tasks"] : join(" ", [
+        aws_cloudwatch_metric_alarm.service[key].metric_name,
+        aws_cloudwatch_metric_alarm.service[key].comparison_operator,
+        aws_cloudwatch_metric_alarm.service[key].threshold,
+        "${aws_cloudwatch_metric_alarm.service[key].evaluation_periods}x${aws_cloudwatch_metric_alarm.service[key].period}s",
+      ])
+      ] == [
+      "CPUUtilization GreaterThanThreshold 80 2x300s",
+      "MemoryUtilization GreaterThanThreshold 80 2x300s",
+      "RunningTaskCount LessThanThreshold 2 3x60s",
+      "CPUUtilization GreaterThanThreshold 60 2x300s",
+      "MemoryUtilization GreaterThanThreshold 70 2x300s",
+      "RunningTaskCount LessThanThreshold 3 3x60s",
+    ]
+    error_message = "The table of alarms has changed."
+  }
+
+  assert {
+    condition     = aws_cloudwatch_metric_alarm.service["payment-tasks"].dimensions == tomap({ ClusterName = "arcade-cluster", ServiceName = "till" })
+    error_message = "The alarm watches another service."
+  }
+}
+
+run "every_alarm_tells_the_topic_and_names_its_runbook" {
+  assert {
+    condition = alltrue([
+      for alarm in aws_cloudwatch_metric_alarm.service :
+      alarm.alarm_actions == toset([var.alerts_topic_arn]) && alarm.ok_actions == toset([var.alerts_topic_arn])
+    ])
+    error_message = "An alarm tells nobody."
+  }
+
+  assert {
+    condition = alltrue([
+      for alarm in aws_cloudwatch_metric_alarm.service : endswith(alarm.alarm_description, "https://example.com/runbooks/${alarm.tags.kind}.md")
+    ])
+    error_message = "An alarm does not say where its runbook is."
+  }
+
+  assert {
+    condition     = aws_cloudwatch_metric_alarm.service["gateway-cpu"].alarm_name == "arcade-production-gateway-cpu"
+    error_message = "Alarms are not called as the handover says."
+  }
+}
+
+run "images_cannot_be_replaced_and_are_scanned_and_encrypted" {
+  assert {
+    condition = alltrue([
+      for repository in aws_ecr_repository.service : repository.image_tag_mutability == "IMMUTABLE"
+      && repository.image_scanning_configuration[0].scan_on_push
+      && repository.encryption_configuration[0].encryption_type == "KMS"
+      && !repository.force_delete
+    ])
+    error_message = "A repository is not as it must be."
+  }
+
+  assert {
+    condition     = aws_ecr_repository.service["payment"].name == "arcade/till" && aws_ecr_repository.service["natsctl"].name == "arcade/natsctl"
+    error_message = "Repositories are not called as the handover says."
+  }
+}
+
+run "each_service_has_an_identity_and_what_manifests_name_is_there_once_and_without_a_value" {
+  assert {
+    condition     = toset(keys(aws_secretsmanager_secret.this)) == toset(["nats/auth", "nats/payment", "nats/gateway", "nats/authority", "nats/errand", "nats/operator", "bank/key"])
+    error_message = "There are other secrets than those that are needed."
+  }
+
+  assert {
+    condition     = aws_secretsmanager_secret.this["bank/key"].name == "arcade/production/bank/key"
+    error_message = "Secrets are not called as the handover says."
+  }
+}
+
+run "tasks_are_not_started_with_the_authority_or_the_operators_identity" {
+  assert {
+    condition     = toset(keys(output.task_secrets)) == toset(["nats/auth", "nats/payment", "nats/gateway", "nats/errand", "bank/key", "redis/auth"])
+    error_message = "Tasks may be started with other secrets than theirs."
+  }
+
+  assert {
+    condition     = output.operator_secret == "arcade/production/nats/operator"
+    error_message = "The secret of natsctl is called otherwise."
+  }
+}
+
+run "logs_are_encrypted_and_kept_for_30_days" {
+  assert {
+    condition     = aws_cloudwatch_log_group.services.retention_in_days == 30 && aws_cloudwatch_log_group.services.kms_key_id == aws_kms_key.this.arn
+    error_message = "The log group is not as it must be."
+  }
+}
+
+run "the_dashboards_show_every_alarm_and_every_node" {
+  assert {
+    condition     = length(flatten([for widget in jsondecode(aws_cloudwatch_dashboard.fleet.dashboard_body).widgets : widget.properties.alarms if widget.type == "alarm"])) == 9
+    error_message = "The dashboard does not show all alarms."
+  }
+
+  assert {
+    condition     = strcontains(aws_cloudwatch_dashboard.nats.dashboard_body, "i-1") && strcontains(aws_cloudwatch_dashboard.nats.dashboard_body, "targetgroup/nats/0123456789abcdef")
+    error_message = "The dashboard does not show the nodes or the load balancer."
+  }
+}
+
+run "without_deletion_protection_everything_can_go" {
+  variables {
+    deletion_protection = false
+  }
+
+  assert {
+    condition     = aws_ecr_repository.service["auth"].force_delete && aws_secretsmanager_secret.this["nats/auth"].recovery_window_in_days == 0
+    error_message = "Something stays behind."
+  }
+}
+
+run "an_alarm_without_a_runbook_is_refused" {
+  command = plan
+
+  variables {
+    runbooks_folder = "tests"
+  }
+
+  expect_failures = [aws_cloudwatch_metric_alarm.service]
+}
+
+run "a_name_that_ecr_does_not_take_is_refused" {
+  command = plan
+
+  variables {
+    services = { auth = { ecs_name = "auth--nats", thresholds = { cpu_percent = 80, memory_percent = 80, tasks = 2 } } }
+  }
+
+  expect_failures = [var.services]
+}
+
+run "a_repository_with_too_long_a_name_is_refused" {
+  command = plan
+
+  variables {
+    repository_namespace = join("/", [for index in range(50) : "arcade"])
+  }
+
+  expect_failures = [var.repository_namespace]
+}
+
+run "a_namespace_that_ecr_does_not_take_is_refused" {
+  command = plan
+
+  variables {
+    repository_namespace = "Arcade"
+  }
+
+  expect_failures = [var.repository_namespace]
+}
+
+run "two_services_with_one_name_are_refused" {
+  command = plan
+
+  variables {
+    services = {
+      auth  = { ecs_name = "auth-nats", thresholds = { cpu_percent = 80, memory_percent = 80, tasks = 2 } }
+      oauth = { ecs_name = "auth-nats", thresholds = { cpu_percent = 80, memory_percent = 80, tasks = 2 } }
+    }
+  }
+
+  expect_failures = [var.services]
+}
+
+run "a_service_that_would_share_natsctls_identity_is_refused" {
+  command = plan
+
+  variables {
+    services = { operator = { ecs_name = "operator-nats", thresholds = { cpu_percent = 80, memory_percent = 80, tasks = 2 } } }
+  }
+
+  expect_failures = [var.services]
+}
+
+run "a_manifest_that_names_the_identity_of_another_service_is_refused" {
+  command = plan
+
+  variables {
+    services = { auth = { ecs_name = "auth-nats", secrets = ["nats/payment"], thresholds = { cpu_percent = 80, memory_percent = 80, tasks = 2 } } }
+  }
+
+  expect_failures = [var.services]
+}
+
+run "a_threshold_above_100_percent_is_refused" {
+  command = plan
+
+  variables {
+    services = { auth = { ecs_name = "auth-nats", thresholds = { cpu_percent = 101, memory_percent = 80, tasks = 2 } } }
+  }
+
+  expect_failures = [var.services]
+}
+
+run "a_threshold_of_no_tasks_is_refused" {
+  command = plan
+
+  variables {
+    services = { auth = { ecs_name = "auth-nats", thresholds = { cpu_percent = 80, memory_percent = 80, tasks = 0 } } }
+  }
+
+  expect_failures = [var.services]
+}
+
+run "a_retention_that_cloudwatch_does_not_know_is_refused" {
+  command = plan
+
+  variables {
+    log_retention_days = 31
+  }
+
+  expect_failures = [var.log_retention_days]
+}
+
+run "keeping_so_few_images_that_what_runs_could_go_is_refused" {
+  command = plan
+
+  variables {
+    images_kept = 5
+  }
+
+  expect_failures = [var.images_kept]
+}
+
+run "a_link_to_runbooks_that_nobody_can_follow_is_refused" {
+  command = plan
+
+  variables {
+    runbook_url = "docs/runbooks"
+  }
+
+  expect_failures = [var.runbook_url]
+}

@@ -1,0 +1,127 @@
+variable "parameter" {
+  description = "Name of the parameter, for example `/gaming-system/production/natsctl`."
+  type        = string
+
+  validation {
+    condition     = can(regex("^(/[a-zA-Z0-9_.-]+)+$", var.parameter))
+    error_message = "The full name of a parameter begins with `/`, for example `/gaming-system/production/natsctl`."
+  }
+}
+
+variable "project" {
+  description = "As in fleet.yaml."
+  type        = string
+}
+
+variable "environment" {
+  description = "Name of the environment's manifest."
+  type        = string
+}
+
+variable "account" {
+  description = "Number of the account."
+  type        = string
+
+  validation {
+    condition     = can(regex("^[0-9]{12}$", var.account))
+    error_message = "The number of an account has 12 digits."
+  }
+}
+
+variable "region" {
+  description = "For example `us-east-1`."
+  type        = string
+}
+
+variable "cluster" {
+  description = "Name of the ECS cluster."
+  type        = string
+}
+
+variable "network" {
+  description = "Where tasks run: the VPC, private subnets and the security groups of tasks."
+  type = object({
+    vpc             = string
+    subnets         = list(string)
+    security_groups = list(string)
+  })
+
+  validation {
+    condition     = length(var.network.subnets) > 0 && length(var.network.security_groups) > 0
+    error_message = "Tasks need a subnet and a security group at least."
+  }
+}
+
+variable "execution_role" {
+  description = "ARN of the role that starts tasks."
+  type        = string
+}
+
+variable "log_group" {
+  description = "Log group of all services."
+  type        = string
+}
+
+variable "alerts_topic" {
+  description = "ARN of the topic that alarms are told to."
+  type        = string
+}
+
+variable "registry" {
+  description = "Host of the registry."
+  type        = string
+}
+
+variable "names" {
+  description = "How things of a service are called: templates with `{service}`, `{ecs_name}`, `{kind}` or `{name}`."
+  type = object({
+    repository  = string
+    task_role   = string
+    secret      = string
+    nats_secret = string
+    alarm       = string
+  })
+
+  validation {
+    condition = alltrue([
+      strcontains(var.names.repository, "{ecs_name}"), strcontains(var.names.task_role, "{service}"),
+      strcontains(var.names.secret, "{name}"), strcontains(var.names.nats_secret, "{service}"),
+      strcontains(var.names.alarm, "{service}"), strcontains(var.names.alarm, "{kind}"),
+    ])
+    error_message = "`repository` needs `{ecs_name}`, `task_role` and `nats_secret` need `{service}`, `secret` needs `{name}`, `alarm` needs `{service}` and `{kind}`."
+  }
+}
+
+variable "nats" {
+  description = "The NATS cluster: what clients connect to, its servers by name, and the load balancer's target group."
+  type = object({
+    host            = string
+    port            = number
+    nodes           = map(object({ instance = string, address = string, zone = string }))
+    target_group    = string
+    operator_secret = string
+  })
+}
+
+variable "redis" {
+  description = "The cache, if there is one."
+  type        = object({ host = string, port = number, auth_secret = string })
+  default     = null
+}
+
+variable "gateway" {
+  description = "Where HTTP clients come in, if there is a load balancer."
+  type        = object({ target_group = string, url = string })
+  default     = null
+}
+
+variable "kms_key_arn" {
+  description = "The key that the table is encrypted with."
+  type        = string
+}
+
+variable "deletion_protection" {
+  description = "Whether AWS refuses to delete the table."
+  type        = bool
+  default     = true
+}

@@ -1,0 +1,38 @@
+# Reads the manifests as natsctl does: what a service does not say is as in fleet.yaml, key by key. There are no resources here.
+
+locals {
+  fleet    = yamldecode(file("${var.folder}/fleet.yaml"))
+  defaults = local.fleet.defaults
+  place    = yamldecode(file("${var.folder}/environments/${var.environment}.yaml"))
+  manifests = {
+    for file in fileset("${var.folder}/services", "*.yaml") :
+    trimsuffix(file, ".yaml") => yamldecode(file("${var.folder}/services/${file}"))
+  }
+
+  services = {
+    for name, manifest in local.manifests : name => {
+      ecs_name        = try(manifest.ecs_name, "${name}-nats")
+      role            = try(manifest.role, "worker")
+      execute_command = try(manifest.execute_command, local.defaults.execute_command)
+      secrets         = toset(values(try(manifest.secrets, {})))
+      grants          = try(manifest.aws, [])
+      thresholds = {
+        cpu_percent    = try(manifest.alarms.cpu_percent, local.defaults.alarms.cpu_percent)
+        memory_percent = try(manifest.alarms.memory_percent, local.defaults.alarms.memory_percent)
+        tasks          = try(manifest.autoscaling.min, local.defaults.autoscaling.min)
+      }
+    }
+  }
+
+  # Manifests count in powers of two, disks in powers of ten.
+  max_file_store    = regex("^([0-9]+) ?(KiB|MiB|GiB)$", local.fleet.nats.max_file_store)
+  bytes             = { KiB = pow(2, 10), MiB = pow(2, 20), GiB = pow(2, 30) }
+  max_file_store_gb = ceil(local.max_file_store[0] * local.bytes[local.max_file_store[1]] / pow(10, 9))
+
+  # Of the schema that natsctl checks the manifests with. What is not in it, Terraform would drop without a word.
+  known_keys = keys(jsondecode(file("${path.module}/../../../manifests/schema/service.schema.json")).properties)
+  unknown_keys = flatten([
+    for name, manifest in local.manifests : [for key in setsubtract(keys(manifest), local.known_keys) : "${name}.${key}"]
+  ])
+  misnamed = [for name, manifest in local.manifests : name if try(manifest.name, "") != name]
+}

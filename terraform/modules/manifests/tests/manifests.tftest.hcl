@@ -1,0 +1,98 @@
+variables {
+  folder      = "tests/fixture"
+  environment = "production"
+}
+
+run "what_a_service_does_not_say_is_as_in_the_fleets_defaults" {
+  command = plan
+
+  assert {
+    condition = output.services["auth"] == {
+      ecs_name        = "auth-nats"
+      role            = "worker"
+      execute_command = false
+      secrets         = toset([])
+      grants          = []
+      thresholds      = { cpu_percent = 80, memory_percent = 75, tasks = 2 }
+    }
+    error_message = "The defaults are not taken."
+  }
+}
+
+run "what_a_service_says_comes_before_the_defaults_key_by_key" {
+  command = plan
+
+  assert {
+    condition     = output.services["payment"].thresholds == { cpu_percent = 60, memory_percent = 75, tasks = 3 }
+    error_message = "The thresholds are not merged key by key."
+  }
+
+  assert {
+    condition     = output.services["payment"].ecs_name == "till" && output.services["payment"].execute_command
+    error_message = "Settings of the service are lost."
+  }
+
+  assert {
+    condition     = output.services["payment"].secrets == toset(["bank/key"]) && output.services["payment"].grants[0].actions == ["s3:GetObject"]
+    error_message = "Secrets or rights of the service are lost."
+  }
+}
+
+run "the_environment_is_as_its_manifest_says" {
+  command = plan
+
+  assert {
+    condition     = output.project == "arcade" && output.region == "eu-west-1" && output.nats == { nodes = 3, max_file_store_gb = 108 } && output.account == null
+    error_message = "The environment's manifest is read wrongly."
+  }
+}
+
+run "a_key_that_nobody_knows_is_refused" {
+  command = plan
+
+  variables {
+    folder = "tests/unknown-key"
+  }
+
+  expect_failures = [output.services]
+}
+
+run "a_file_that_is_not_called_after_its_service_is_refused" {
+  command = plan
+
+  variables {
+    folder = "tests/misnamed"
+  }
+
+  expect_failures = [output.services]
+}
+
+run "a_folder_without_manifests_is_refused" {
+  command = plan
+
+  variables {
+    folder = "tests"
+  }
+
+  expect_failures = [var.folder]
+}
+
+run "an_environment_that_does_not_exist_is_refused" {
+  command = plan
+
+  variables {
+    environment = "staging"
+  }
+
+  expect_failures = [var.environment]
+}
+
+run "an_environment_that_is_not_on_aws_is_refused" {
+  command = plan
+
+  variables {
+    environment = "local"
+  }
+
+  expect_failures = [var.environment]
+}

@@ -1,0 +1,159 @@
+# The function that changes the services' password. It runs inside of the network, to try the new password before it counts.
+
+locals {
+  rotation = "${var.name}-redis-rotation"
+}
+
+resource "aws_lambda_function" "rotation" {
+  #checkov:skip=CKV_AWS_50: One call a month of four steps: its log tells all
+  #checkov:skip=CKV_AWS_115: Secrets Manager runs one at a time, and small accounts have nothing to reserve
+  #checkov:skip=CKV_AWS_116: Secrets Manager calls again by itself, and an alarm tells of failures
+  #checkov:skip=CKV_AWS_272: The code is in this repository, and what is uploaded is compared with it by a test
+  function_name    = local.rotation
+  description      = "Changes the password of the services for the cache ${var.name}"
+  role             = aws_iam_role.rotation.arn
+  runtime          = "python3.13"
+  architectures    = ["arm64"]
+  handler          = "rotations.handler"
+  filename         = "${path.module}/rotation/rotation.zip"
+  source_code_hash = filebase64sha256("${path.module}/rotation/rotation.zip")
+  timeout          = 300
+  kms_key_arn      = aws_kms_key.this.arn
+
+  environment {
+    variables = {
+      USER_ID   = aws_elasticache_user.services.user_id
+      USER_NAME = aws_elasticache_user.services.user_name
+      RIGHTS    = local.rights
+      HOST      = aws_elasticache_replication_group.this.configuration_endpoint_address
+      PORT      = aws_elasticache_replication_group.this.port
+    }
+  }
+
+  vpc_config {
+    subnet_ids         = var.subnet_ids
+    security_group_ids = [aws_security_group.rotation.id]
+  }
+
+  logging_config {
+    log_format = "JSON"
+    log_group  = aws_cloudwatch_log_group.rotation.name
+  }
+
+  # It needs them as long as it is there, to remove its network interfaces as well.
+  depends_on = [aws_iam_role_policy.rotation]
+}
+
+resource "aws_lambda_permission" "rotation" {
+  statement_id   = "secrets-manager"
+  action         = "lambda:InvokeFunction"
+  function_name  = aws_lambda_function.rotation.function_name
+  principal      = "secretsmanager.amazonaws.com"
+  source_account = local.account
+  source_arn     = aws_secretsmanager_secret.auth.arn
+}
+
+resource "aws_cloudwatch_log_group" "rotation" {
+  #checkov:skip=CKV_AWS_338: They serve to look into what happened lately
+  name              = "/aws/lambda/${local.rotation}"
+  retention_in_days = var.log_retention_days
+  kms_key_id        = aws_kms_key.this.arn
+}
+
+resource "aws_security_group" "rotation" {
+  name_prefix = "${local.rotation}-"
+  description = "Rotation of the password of ${var.name}. Nobody calls it."
+  vpc_id      = var.vpc_id
+  tags        = { Name = local.rotation }
+
+  lifecycle {
+    create_before_destroy = true
+  }
+}
+
+resource "aws_vpc_security_group_egress_rule" "rotation_cache" {
+  security_group_id            = aws_security_group.rotation.id
+  description                  = "To try the new password"
+  referenced_security_group_id = aws_security_group.this.id
+  ip_protocol                  = "tcp"
+  from_port                    = 6379
+  to_port                      = 6379
+}
+
+resource "aws_vpc_security_group_egress_rule" "rotation_apis" {
+  security_group_id = aws_security_group.rotation.id
+  description       = "Secrets Manager and ElastiCache"
+  cidr_ipv4         = "0.0.0.0/0"
+  ip_protocol       = "tcp"
+  from_port         = 443
+  to_port           = 443
+}
+
+resource "aws_iam_role" "rotation" {
+  name               = local.rotation
+  description        = "Changes the password of the services for the cache ${var.name}"
+  assume_role_policy = data.aws_iam_policy_document.rotation_assume.json
+}
+
+resource "aws_iam_role_policy" "rotation" {
+  name   = "rotate"
+  role   = aws_iam_role.rotation.id
+  policy = data.aws_iam_policy_document.rotation.json
+}
+
+data "aws_iam_policy_document" "rotation_assume" {
+  statement {
+    actions = ["sts:AssumeRole"]
+
+    principals {
+      type        = "Service"
+      identifiers = ["lambda.amazonaws.com"]
+    }
+  }
+}
+
+data "aws_iam_policy_document" "rotation" {
+  #checkov:skip=CKV_AWS_356: Random passwords and network interfaces of functions know no resources
+  #checkov:skip=CKV_AWS_111: As above
+  statement {
+    sid = "Secret"
+    actions = [
+      "secretsmanager:DescribeSecret", "secretsmanager:GetSecretValue",
+      "secretsmanager:PutSecretValue", "secretsmanager:UpdateSecretVersionStage",
+    ]
+    resources = [aws_secretsmanager_secret.auth.arn]
+  }
+
+  statement {
+    sid       = "Encrypt"
+    actions   = ["kms:Decrypt", "kms:GenerateDataKey"]
+    resources = [var.secrets_kms_key_arn, aws_kms_key.this.arn]
+  }
+
+  statement {
+    sid       = "Random"
+    actions   = ["secretsmanager:GetRandomPassword"]
+    resources = ["*"]
+  }
+
+  statement {
+    sid       = "User"
+    actions   = ["elasticache:DescribeUsers", "elasticache:ModifyUser"]
+    resources = [aws_elasticache_user.services.arn]
+  }
+
+  statement {
+    sid       = "Log"
+    actions   = ["logs:CreateLogStream", "logs:PutLogEvents"]
+    resources = ["${aws_cloudwatch_log_group.rotation.arn}:*"]
+  }
+
+  statement {
+    sid = "Network"
+    actions = [
+      "ec2:AssignPrivateIpAddresses", "ec2:CreateNetworkInterface", "ec2:DeleteNetworkInterface",
+      "ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets", "ec2:UnassignPrivateIpAddresses",
+    ]
+    resources = ["*"]
+  }
+}

@@ -1,0 +1,122 @@
+variable "project" {
+  description = "What names on AWS start with."
+  type        = string
+}
+
+variable "environment" {
+  description = "Name of the environment's manifest."
+  type        = string
+}
+
+variable "handover" {
+  description = "Name of the parameter that natsctl reads."
+  type        = string
+}
+
+variable "services" {
+  description = "The services by name, the gateway among them; module `manifests` reads them."
+  type = map(object({
+    ecs_name        = string
+    execute_command = bool
+    secrets         = set(string)
+    grants          = list(object({ actions = set(string), resources = set(string) }))
+    thresholds      = object({ cpu_percent = number, memory_percent = number, tasks = number })
+  }))
+}
+
+variable "network" {
+  description = "As module `network` takes it, with zones by their letters: a network of its own, or one that is there already."
+  type = object({
+    cidr       = optional(string)
+    apart_from = optional(map(string), {})
+    zones      = optional(list(string), [])
+    nat        = optional(string, "per_zone")
+    endpoints  = optional(set(string), ["ec2messages", "ecr.api", "ecr.dkr", "logs", "s3", "secretsmanager", "ssm", "ssmmessages"])
+    flow_logs  = optional(object({ traffic = optional(string), retention_days = optional(number) }), {})
+    existing = optional(object({
+      vpc_id             = string
+      private_subnet_ids = set(string)
+      public_subnet_ids  = optional(set(string), [])
+    }))
+  })
+
+  validation {
+    condition     = var.environment != "production" || try(length(var.network.existing.private_subnet_ids), length(var.network.zones)) >= 3
+    error_message = "Production is in three zones at least: the loss of one must leave a majority of the NATS nodes."
+  }
+}
+
+variable "nats" {
+  description = "The NATS cluster: how many nodes, of which size, with how large a volume, how much of it JetStream may fill, and networks that leaf nodes may connect from, by name."
+  type = object({
+    nodes             = number
+    instance_type     = string
+    volume_gb         = number
+    max_file_store_gb = number
+    leaf_cidrs        = optional(map(string), {})
+  })
+
+  validation {
+    condition     = var.nats.volume_gb >= var.nats.max_file_store_gb * 1.1
+    error_message = "JetStream may store ${var.nats.max_file_store_gb} GB (`nats.max_file_store` in fleet.yaml): a volume must have a tenth more."
+  }
+}
+
+variable "redis" {
+  description = "The cache: size and number of its shards, and replicas of each."
+  type = object({
+    node_type = string
+    shards    = number
+    replicas  = number
+  })
+}
+
+variable "gateway" {
+  description = "Where HTTP clients come in. With a certificate in public, without it from the VPC or from the networks that are named."
+  type = object({
+    certificate_arn    = optional(string)
+    domain             = optional(string)
+    client_cidrs       = optional(map(string))
+    access_logs_bucket = optional(string)
+  })
+  default = {}
+}
+
+variable "subscriptions" {
+  description = "Who is told of alarms, by name: `email` or `https`, and where."
+  type        = map(object({ protocol = string, endpoint = string }))
+  default     = {}
+}
+
+variable "runbook_url" {
+  description = "Where the runbooks are read; `/<kind>.md` is added."
+  type        = string
+}
+
+variable "repository_namespace" {
+  description = "What names of repositories start with."
+  type        = string
+  default     = "bodybroker-services"
+}
+
+variable "log_retention_days" {
+  description = "How long logs of services are kept."
+  type        = number
+  default     = 30
+}
+
+variable "spot_percent" {
+  description = "How many of the tasks run on Fargate Spot, beyond the first of each service."
+  type        = number
+  default     = 0
+}
+
+variable "deletion_protection" {
+  description = "Whether what holds data cannot be deleted by mistake."
+  type        = bool
+
+  validation {
+    condition     = var.environment != "production" || var.deletion_protection
+    error_message = "Production has deletion protection."
+  }
+}
