@@ -138,7 +138,8 @@ impl Command {
 
 /// Commands that this binary was built without.
 #[cfg(not(feature = "aws"))]
-const ON_AWS: [&str; 15] = [
+const ON_AWS: [&str; 16] = [
+    "build",
     "deregister",
     "diff",
     "drift",
@@ -146,6 +147,7 @@ const ON_AWS: [&str; 15] = [
     "exec",
     "history",
     "import",
+    "policy",
     "register",
     "revisions",
     "run",
@@ -153,7 +155,6 @@ const ON_AWS: [&str; 15] = [
     "tasks",
     "tunnel",
     "verify",
-    "build",
 ];
 
 /// Somebody has typed one of them.

@@ -395,6 +395,8 @@ impl Run<'_> {
             if back.is_empty() { "ECS has done so" } else { "" }.to_owned() + &back.join(", ")
         ));
         let mut follow = self.aws.move_to(&targets, self.options.max_parallel).await?;
+        // Without tasks there is nothing to come up: the deployment that failed stays the last one of a new service.
+        follow.retain(|begun| begun.before.is_some());
         // Those that ECS takes back itself.
         for (name, begun) in
             self.begun.iter().filter(|(name, begun)| !targets.contains_key(*name) && begun.before.is_some())

@@ -113,7 +113,8 @@ fn a_new_service_that_does_not_come_up_is_kept_without_tasks() {
     let fleet = Fleet::of(6);
     let emulator = fleet.emulator();
     crashes(&emulator, "npc-behavior", 1);
-    fleet.deploy(&emulator, &[]).failed(&["`npc-behavior` (revision 1) failed"]);
+    let ran = fleet.deploy(&emulator, &[]).failed(&["`npc-behavior` (revision 1) failed"]);
+    assert!(!ran.stderr.contains("going back failed"), "{ran:#?}");
     let world = World::of(&emulator);
     assert_eq!(world.services["npc-behavior-nats"].desired, 0, "{world:#?}");
     // Mended, it comes up.

@@ -11,6 +11,7 @@ mod iam;
 mod import;
 mod interrupted;
 mod logs;
+mod onbus;
 mod refused;
 mod run;
 mod status;

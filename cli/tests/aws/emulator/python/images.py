@@ -47,7 +47,7 @@ def behaviour(image, labels, peek=False):
             step = steps[0] if peek or len(steps) == 1 else steps.pop(0)
         else:
             step = None if _is_real(image) else {}
-    if step and "one_off" in step and not labels.get("natsctl.service"):
+    if step and "one_off" in step and not labels.get("emulator.service"):
         return step["one_off"]
     return step
 
