@@ -188,6 +188,11 @@ impl Aws {
                 let service = services.get(&one.begun.ecs_name);
                 moved |= one.tell(service, since);
                 let end = match look(&one.begun, until, service) {
+                    // Without tasks it is complete; that is not what was asked for.
+                    Look::Completed if one.aborted => {
+                        let reason = format!("{} of its tasks ended by themselves", one.crashes());
+                        Ended::Failed(self.explain(&mut one, reason).await?)
+                    }
                     Look::Completed => Ended::Completed,
                     Look::Gone => Ended::Gone,
                     Look::Superseded(by) => match self.truth(&one.begun).await? {

@@ -1,5 +1,6 @@
 //! A task: its worker threads, its signals, its end.
 
+use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -81,7 +82,7 @@ where
     for number in 0..settings.workers {
         let (settings, body, stop, ended) = (settings.clone(), Arc::clone(&body), stop.clone(), ended.clone());
         let work = move || {
-            let result = work(settings, &*body, stop);
+            let result = to_its_end(|| work(settings, &*body, stop));
             // The task may have given up waiting.
             let _ = ended.send(result);
         };
@@ -119,6 +120,12 @@ where
     })
 }
 
+/// A worker that panics has failed, and its task with it: what is left of it would serve with fewer workers than it says.
+fn to_its_end(work: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+    let outcome = panic::catch_unwind(AssertUnwindSafe(work));
+    outcome.unwrap_or_else(|_| Err("a worker panicked".to_owned()))
+}
+
 /// One worker from its connection to its end.
 fn work<F>(settings: Settings, body: &impl Fn(Fleet, Stop) -> F, stop: Stop) -> Result<(), String>
 where
@@ -137,4 +144,15 @@ where
 /// A runtime on this thread alone: around one connection it answers half as many requests again as one that spreads over threads.
 fn runtime() -> Result<Runtime, String> {
     Builder::new_current_thread().enable_all().build().map_err(|error| format!("failed to start a runtime: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_panics_has_failed() {
+        assert_eq!(to_its_end(|| panic!("no")), Err("a worker panicked".to_owned()));
+        assert_eq!(to_its_end(|| Ok(())), Ok(()));
+    }
 }

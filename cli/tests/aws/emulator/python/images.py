@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import shutil
+import stat
 import tarfile
 import threading
 import time
@@ -113,11 +114,23 @@ def pull(image):
     for file in ("hosts", "resolv.conf"):
         if not (etc / file).exists():
             shutil.copy(f"/etc/{file}", etc / file)
+    _devices(pathlib.Path(partial, "dev"))
     with _lock:
         if found not in _pulled:
             os.rename(partial, root)
             _pulled[found] = Pulled(root, config)
     return _pulled[found]
+
+
+def _devices(folder):
+    """What every container has, whatever its image: programs ask them for random numbers."""
+    if os.geteuid() != 0:
+        return
+    folder.mkdir(exist_ok=True)
+    for name in ("null", "zero", "random", "urandom"):
+        if not (folder / name).exists():
+            os.mknod(folder / name, stat.S_IFCHR | 0o666, os.stat(f"/dev/{name}").st_rdev)
+            os.chmod(folder / name, 0o666)
 
 
 def _repository(image):
