@@ -81,7 +81,8 @@ fn commands_make_the_calls_that_their_policy_allows_and_no_others() {
     check(&["deploy"], &["deregister", "--all", "--keep", "1"]);
     check(&["operate"], &["run", "quest-system", "--", "/app", "healthcheck"]);
     std::fs::remove_file(fleet.service_file("other-1")).unwrap();
-    check(&["deploy"], &["deploy", "--all", "--prune", "--proof", "ecs"]);
+    // Identities are others than before.
+    check(&["deploy", "identities"], &["deploy", "--all", "--prune", "--proof", "ecs"]);
 }
 
 #[test]
