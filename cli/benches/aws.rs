@@ -1,7 +1,7 @@
 //! What a deployment of 23 services costs in seconds and in calls, beside a shell loop over the aws CLI and beside `ecs-deploy`, on the
 //! same emulator in the same run; and how looking grows with the fleet.
 //!
-//! `cargo bench --profile dist --package natsctl --features aws --bench aws`; `aws` and `ecs` (PyPI: awscli, ecs-deploy) on the
+//! `cargo bench --profile dist --package natsctl --features aws --bench aws [-- growth]`; `aws` and `ecs` (PyPI: awscli, ecs-deploy) on the
 //! `PATH`, or they are left out. `docs/benchmarks.md` has figures.
 #![allow(clippy::print_stdout, reason = "figures are for people")]
 
@@ -11,13 +11,16 @@ mod emulator;
 #[allow(dead_code, reason = "the tests use more of it")]
 mod fleet;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use emulator::Emulator;
 use fleet::Fleet;
+use natsctl::fleet::{Scaling, Service};
+use natsctl::plan::{Observed, ObservedService, Plan};
 use serde_json::{Value, json};
 
 const CLUSTER: &str = "gaming-system-cluster";
@@ -30,7 +33,10 @@ fn main() {
     if std::env::args().any(|argument| argument == "--list") {
         return;
     }
-    compare();
+    let only = |part: &str| std::env::args().any(|argument| argument == part);
+    if !only("growth") {
+        compare();
+    }
     for count in GROWTH {
         grow(count);
     }
@@ -119,6 +125,46 @@ fn grow(count: usize) {
     timed(&emulator, &format!("natsctl status, {count} services"), || drop(fleet.natsctl(&emulator, &["status"])));
     let plan = || drop(fleet.natsctl(&emulator, &["plan", "--proof", "ecs", "--save-observed", "observed.json"]));
     timed(&emulator, &format!("natsctl plan, {count} services"), plan);
+    let observed = fs::read_to_string(fleet.manifests().with_file_name("observed.json")).unwrap();
+    let (same, changed) = planner(&serde_json::from_str(&observed).unwrap());
+    println!("the planner alone, {count} services: nothing changed {same:?}, all images changed {changed:?}");
+}
+
+/// How long deciding takes when everything is known: nothing to do, and every service to update. Medians.
+fn planner(observed: &Observed) -> (Duration, Duration) {
+    let service = |there: &ObservedService| Service {
+        definition: there.definition.clone(),
+        tasks: there.declared_tasks,
+        scaling: Scaling { min: 1, max: 100 },
+        calls: BTreeSet::new(),
+        ecs: there.ecs.clone(),
+    };
+    let mut desired = natsctl::fleet::Fleet {
+        environment: "production".to_owned(),
+        nodes: BTreeMap::new(),
+        streams: observed.streams.clone(),
+        buckets: observed.buckets.clone(),
+        services: observed.services.iter().map(|(name, there)| (name.clone(), service(there))).collect(),
+        images: observed.images.clone(),
+    };
+    let median = |desired: &natsctl::fleet::Fleet, steps: usize| {
+        let mut times: Vec<Duration> = (0..21)
+            .map(|_| {
+                let started = Instant::now();
+                let plan = Plan::new(desired, observed);
+                let took = started.elapsed();
+                assert_eq!(plan.steps.len(), steps);
+                took
+            })
+            .collect();
+        times.sort();
+        times[times.len() / 2]
+    };
+    let same = median(&desired, 0);
+    for service in desired.services.values_mut() {
+        service.definition.artifact = "another".to_owned();
+    }
+    (same, median(&desired, desired.services.len()))
 }
 
 fn services(emulator: &Emulator) -> Vec<String> {

@@ -40,7 +40,9 @@ pub(crate) mod tasks;
 pub(crate) mod trail;
 pub(crate) mod verify;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Mutex;
 
 use anyhow::Context as _;
 use tokio::sync::OnceCell;
@@ -48,6 +50,7 @@ use tokio::sync::OnceCell;
 use self::bus::Bus;
 use self::clients::Clients;
 use self::error::failed;
+use crate::fleet::Definition;
 use crate::handover::Handover;
 use crate::manifest::{AwsEnvironment, Environment, Manifests};
 use crate::nats::Advised;
@@ -72,6 +75,8 @@ pub(crate) struct Aws {
     pub(crate) command_line: String,
     /// The way to NATS, once it is known.
     bus: OnceCell<Bus>,
+    /// What revisions say, as far as they were described; it never changes.
+    revisions: Mutex<BTreeMap<String, Definition>>,
 }
 
 impl Aws {
@@ -101,6 +106,7 @@ impl Aws {
             caller,
             command_line,
             bus: OnceCell::new(),
+            revisions: Mutex::default(),
         })
     }
 

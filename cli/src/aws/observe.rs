@@ -1,6 +1,7 @@
 //! What is there on ECS, with few calls: ten services a call, and of what natsctl itself has registered not even a description.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::PoisonError;
 
 use aws_sdk_applicationautoscaling::types::{MetricType, ScalableDimension, ServiceNamespace};
 use aws_sdk_ecs::types::{
@@ -154,6 +155,9 @@ impl Aws {
 
     /// What a task definition says; by its ARN, or by `family:revision`.
     pub(crate) async fn described(&self, name: &str, task_definition: &str) -> anyhow::Result<Definition> {
+        if let Some(known) = self.revisions.lock().unwrap_or_else(PoisonError::into_inner).get(task_definition) {
+            return Ok(known.clone());
+        }
         let answer = self.clients.ecs().describe_task_definition().task_definition(task_definition).send().await;
         let answer =
             answer.map_err(|error| failed(&format!("describe the task definition `{task_definition}`"), error))?;
@@ -161,7 +165,10 @@ impl Aws {
         let hint = "`natsctl revisions` lists those that there are";
         let found =
             found.ok_or_else(|| Advised::new(format!("there is no task definition `{task_definition}`"), hint))?;
-        Ok(parse(name, found))
+        let definition = parse(name, found);
+        let mut known = self.revisions.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(task_definition.to_owned(), definition.clone());
+        Ok(definition)
     }
 
     /// How the number of tasks of each service moves. Policies are looked at only if they are not known.
