@@ -84,9 +84,10 @@ fn forgotten(state: &State, described: &[String]) -> Vec<String> {
 /// Whether somebody changes the environment now, and whether the last change failed; `runs` are the last ones, the newest first.
 fn last_run(runs: &[Record], problems: &mut Vec<String>, notes: &mut Vec<String>) {
     let told = |run: &Record| format!("`{}` of {} ({:.0})", run.command, run.who, run.started);
-    let (begun, ended): (Vec<&Record>, Vec<&Record>) = runs.iter().partition(|run| run.result == Outcome::Begun);
-    notes.extend(begun.first().map(|run| format!("{} goes on, or was killed", told(run))));
-    let failed = ended.first().filter(|run| matches!(run.result, Outcome::Failed | Outcome::RolledBack));
+    let open = runs.first().filter(|run| run.result == Outcome::Begun);
+    notes.extend(open.map(|run| format!("{} goes on, or was killed", told(run))));
+    let ended = runs.iter().find(|run| run.result != Outcome::Begun);
+    let failed = ended.filter(|run| matches!(run.result, Outcome::Failed | Outcome::RolledBack));
     problems.extend(failed.map(|run| {
         let went_back = if run.result == Outcome::RolledBack { " and went back" } else { "" };
         let reason = run.error.as_deref().and_then(|error| error.lines().next()).unwrap_or("see `natsctl history`");

@@ -229,7 +229,7 @@ fn a_static_program_sees_nothing_but_its_image_and_is_nobody() {
     create(&emulator, "quest-system", &define(&emulator, "quest-system", &image));
     until(&emulator, "quest-system", "SUCCESSFUL");
     if rustix::process::geteuid().is_root() {
-        says(&emulator, r#"root [\"app\", \"etc\"], may write: false"#);
+        says(&emulator, r#"root [\"app\", \"dev\", \"etc\"], may write: false"#);
     }
 }
 
