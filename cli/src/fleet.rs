@@ -28,7 +28,7 @@ pub struct Fleet {
 }
 
 /// An image in a registry.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
     /// With its registry, for example `localhost:5000/bodybroker-services/quest-system-nats`.
     pub repository: String,

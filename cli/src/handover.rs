@@ -157,6 +157,11 @@ impl FromStr for Handover {
 
 const APPLY: &str = "Terraform writes it: `terraform apply` in the environment's folder, with this release's modules";
 
+/// What all names begin with that are made of a template.
+pub(crate) fn prefix(template: &str) -> &str {
+    template.split('{').next().unwrap_or_default()
+}
+
 impl Handover {
     /// Whether it is of this environment.
     ///

@@ -10,6 +10,7 @@ use aws_sdk_applicationautoscaling::types::{
     TargetTrackingScalingPolicyConfiguration,
 };
 use aws_sdk_ecs::config::retry::RetryConfig;
+use aws_sdk_ecs::error::BuildError;
 use aws_sdk_ecs::types::{
     AssignPublicIp, AvailabilityZoneRebalancing, AwsVpcConfiguration, DeploymentAlarms, DeploymentCircuitBreaker,
     DeploymentConfiguration, DeploymentRolloutState, LaunchType, LoadBalancer, NetworkConfiguration, PropagateTags,
@@ -134,13 +135,7 @@ impl Change<'_> {
     }
 
     async fn newest_if_equal(&self, name: &str, service: &Service, family: &str) -> anyhow::Result<Option<String>> {
-        let answer = match self.aws.clients.ecs().describe_task_definition().task_definition(family).send().await {
-            Ok(answer) => answer,
-            // The family has no active revision.
-            Err(error) if code(&error) == Some("ClientException") => return Ok(None),
-            Err(error) => return Err(failed(&format!("describe the newest task definition of `{family}`"), error)),
-        };
-        let Some(found) = answer.task_definition else { return Ok(None) };
+        let Some(found) = self.aws.newest(family).await? else { return Ok(None) };
         let is_equal =
             found.status() != Some(&TaskDefinitionStatus::Inactive) && parse(name, &found) == service.definition;
         Ok(found.task_definition_arn.filter(|_| is_equal))
@@ -165,7 +160,7 @@ impl Change<'_> {
             .task_definition(task_definition)
             .desired_count(count(tasks))
             .launch_type(LaunchType::Fargate)
-            .network_configuration(network(ecs)?)
+            .network_configuration(network(&ecs.subnets, &ecs.security_groups)?)
             .deployment_configuration(deployment(ecs)?)
             .availability_zone_rebalancing(rebalancing(ecs))
             .enable_execute_command(ecs.execute_command)
@@ -208,7 +203,7 @@ impl Change<'_> {
             .task_definition(task_definition)
             // What autoscaling has set stays, unless the plan says another number.
             .set_desired_count(there.filter(|there| there.desired != tasks).map(|_| count(tasks)))
-            .network_configuration(network(ecs)?)
+            .network_configuration(network(&ecs.subnets, &ecs.security_groups)?)
             .deployment_configuration(deployment(ecs)?)
             .availability_zone_rebalancing(rebalancing(ecs))
             .enable_execute_command(ecs.execute_command)
@@ -357,10 +352,14 @@ fn same_besides_scaling(there: Option<&EcsService>, wanted: &EcsService) -> bool
     there.is_some_and(|there| EcsService { autoscaling: wanted.autoscaling, ..there.clone() } == *wanted)
 }
 
-fn network(ecs: &EcsService) -> anyhow::Result<NetworkConfiguration> {
+/// Where tasks are: in these subnets and security groups, without a public address.
+pub(super) fn network<'a>(
+    subnets: impl IntoIterator<Item = &'a String>,
+    security_groups: impl IntoIterator<Item = &'a String>,
+) -> Result<NetworkConfiguration, BuildError> {
     let vpc = AwsVpcConfiguration::builder()
-        .set_subnets(Some(ecs.subnets.iter().cloned().collect()))
-        .set_security_groups(Some(ecs.security_groups.iter().cloned().collect()))
+        .set_subnets(Some(subnets.into_iter().cloned().collect()))
+        .set_security_groups(Some(security_groups.into_iter().cloned().collect()))
         .assign_public_ip(AssignPublicIp::Disabled)
         .build()?;
     Ok(NetworkConfiguration::builder().awsvpc_configuration(vpc).build())
@@ -399,9 +398,4 @@ pub(crate) fn token(parts: &[&str]) -> String {
     use sha2::Digest as _;
     let digest = sha2::Sha256::digest(parts.join("\n"));
     data_encoding::HEXLOWER.encode(&digest[..16])
-}
-
-/// Nothing but the names, for messages.
-pub(crate) fn named(begun: &Begun) -> String {
-    format!("{} ({})", begun.service, short(&begun.task_definition))
 }

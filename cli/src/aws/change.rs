@@ -3,11 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use aws_sdk_ecs::types::{Service, SortOrder, TaskDefinitionStatus};
+use aws_sdk_ecs::types::Service;
 
 use super::Aws;
 use super::apply::Target;
-use super::error::failed;
 use super::ledger::{Done, Outcome, Record};
 use super::observe::revision;
 use super::proof::Evidence;
@@ -20,8 +19,6 @@ use crate::nats::Advised;
 const AT_ONCE: usize = 8;
 /// How long a change may take.
 const WITHIN: Duration = Duration::from_secs(900);
-/// Revisions that are looked through for the one before.
-const LOOKED_THROUGH: i32 = 100;
 
 /// What is to be different.
 #[derive(Clone, Copy, Debug)]
@@ -43,11 +40,7 @@ impl Aws {
         if_taken: IfTaken,
         proof: ProofMode,
     ) -> anyhow::Result<Vec<String>> {
-        let held = self.ledger().lock(&self.caller, &self.command_line, if_taken).await?;
-        let outcome = self.change_locked(names, difference).await;
-        let released = held.release().await;
-        outcome?;
-        released?;
+        self.alone(if_taken, self.change_locked(names, difference)).await?;
         self.prove(names, Evidence { mode: proof, ..Evidence::default() }).await
     }
 
@@ -96,17 +89,12 @@ impl Aws {
     /// The task definition to go back to.
     async fn earlier(&self, name: &str, current: &str, wanted: Option<u64>) -> anyhow::Result<String> {
         let family = self.manifests.services[name].ecs_name();
-        let list = self.clients.ecs().list_task_definitions().family_prefix(&family).sort(SortOrder::Desc);
-        let list = list.status(TaskDefinitionStatus::Active).max_results(LOOKED_THROUGH).send().await;
-        let list = list.map_err(|error| failed(&format!("list the task definitions of `{family}`"), error))?;
-        // The prefix may be that of another family too.
-        let of_family = |arn: &&String| short(arn).rsplit_once(':').is_some_and(|(found, _)| found == family);
-        let known: Vec<&String> = list.task_definition_arns().iter().filter(of_family).collect();
+        let known = self.active(&family).await?;
         let found = match wanted {
             Some(wanted) => known.iter().find(|arn| revision(arn) == wanted),
             None => known.iter().find(|arn| revision(arn) < revision(current)),
         };
-        found.map(|arn| (*arn).clone()).ok_or_else(|| {
+        found.cloned().ok_or_else(|| {
             let what = wanted.map_or_else(|| "earlier revision".to_owned(), |number| format!("revision {number}"));
             let known: Vec<String> = known.iter().map(|arn| revision(arn).to_string()).collect();
             let hint = format!("active revisions: {}; now it runs {}", known.join(", "), revision(current));

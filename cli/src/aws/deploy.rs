@@ -91,7 +91,8 @@ impl Aws {
         let ledger = self.ledger();
         let (state, secrets) = futures::try_join!(ledger.state(), self.secrets())?;
         let images = self.images(which, binaries, &state).await?;
-        let image = |name: &String| images.desired.get(name).cloned().unwrap_or_else(unknown);
+        // Of a service that is not deployed now nothing needs to be built.
+        let image = |name: &String| images.desired.get(name).cloned().unwrap_or_default();
         let of_all = self.manifests.services.keys().map(|name| (name.clone(), image(name))).collect();
         let frame = Frame { manifests: &self.manifests, handover: &self.handover, secrets: &secrets, images: &of_all };
         let mut desired = frame.desired()?;
@@ -131,12 +132,7 @@ impl Aws {
             let proofs = self.proofs(&options, Some(&prepared.seen.services)).await?;
             return Ok(Deployed { plan: prepared.plan, proofs, record: None });
         }
-        let held = self.ledger().lock(&self.caller, &self.command_line, options.if_taken).await?;
-        let outcome = self.deploy_locked(&options, prepared.desired, &images).await;
-        let released = held.release().await;
-        let deployed = outcome?;
-        released?;
-        Ok(deployed)
+        self.alone(options.if_taken, self.deploy_locked(&options, prepared.desired, &images)).await
     }
 
     /// The same while nobody else changes anything: so what is there is looked at once more.
@@ -390,10 +386,8 @@ impl Run<'_> {
             }
         }
         let back: Vec<&str> = targets.keys().map(String::as_str).collect();
-        note(&format!(
-            "going back to what ran before: {}",
-            if back.is_empty() { "ECS has done so" } else { "" }.to_owned() + &back.join(", ")
-        ));
+        let back = if back.is_empty() { "ECS has done so".to_owned() } else { back.join(", ") };
+        note(&format!("going back to what ran before: {back}"));
         let mut follow = self.aws.move_to(&targets, self.options.max_parallel).await?;
         // Without tasks there is nothing to come up: the deployment that failed stays the last one of a new service.
         follow.retain(|begun| begun.before.is_some());
@@ -459,14 +453,6 @@ impl Run<'_> {
                 self.record.error = Some(format!("{error:#}"));
             }
         }
-        for begun in self.begun.values() {
-            tracing::debug!(service = named(begun), before = begun.before.as_deref().map(short), "was begun");
-        }
         self.save().await
     }
-}
-
-/// Of a service that is not deployed now nothing needs to be built.
-fn unknown() -> Image {
-    Image { repository: String::new(), digest: String::new() }
 }

@@ -67,7 +67,7 @@ impl Aws {
             let found = seen.services.get(&step.name);
             let task_definition = found.and_then(|found| found.task_definition()).map(str::to_owned);
             let registered_by = match &task_definition {
-                Some(arn) => self.registered_by(arn).await?,
+                Some(arn) => self.task_definition(arn).await?.registered_by,
                 None => None,
             };
             let deeds = found.and_then(|found| deeds.remove(found.service_name()?)).unwrap_or_default();
@@ -111,15 +111,13 @@ impl Aws {
         let mut images = images(&state);
         for (name, service) in &self.manifests.services {
             if let Some(image) = service.build.as_ref().and_then(|build| build.image.as_ref()) {
-                let Reference { registry, repository, digest } = image.parse()?;
-                let image = Image { repository: format!("{registry}/{repository}"), digest: digest.to_string() };
-                images.insert(name.clone(), image);
+                images.insert(name.clone(), image.parse::<Reference>()?.into());
             } else if !images.contains_key(name) {
                 // Deployed by somebody else, or by a natsctl whose ledger is lost; or not at all.
                 let there = services.get(&service.ecs_name()).and_then(|found| found.task_definition());
                 let image = match there {
                     Some(arn) => image_of(&self.described(name, arn).await?),
-                    None => Image { repository: String::new(), digest: String::new() },
+                    None => Image::default(),
                 };
                 images.insert(name.clone(), image);
             }
@@ -129,13 +127,6 @@ impl Aws {
         desired.images.clear();
         let seen = self.observe(&desired).await?;
         Ok((desired, seen))
-    }
-
-    async fn registered_by(&self, arn: &str) -> anyhow::Result<Option<String>> {
-        let answer = self.clients.ecs().describe_task_definition().task_definition(arn).send().await;
-        let answer = answer
-            .map_err(|error| super::error::failed(&format!("describe the task definition `{}`", short(arn)), error))?;
-        Ok(answer.task_definition().and_then(|found| found.registered_by()).map(str::to_owned))
     }
 }
 

@@ -8,14 +8,14 @@ use std::time::Duration;
 use anyhow::Context as _;
 use aws_sdk_ecs::error::BuildError;
 use aws_sdk_ecs::types::{
-    AssignPublicIp, AwsVpcConfiguration, Compatibility, Container, ContainerDefinition, ContainerOverride,
-    KernelCapabilities, KeyValuePair, LaunchType, LinuxParameters, LogConfiguration, LogDriver, NetworkConfiguration,
-    NetworkMode, Secret, Task, TaskOverride,
+    Compatibility, Container, ContainerDefinition, ContainerOverride, KernelCapabilities, KeyValuePair, LaunchType,
+    LinuxParameters, LogConfiguration, LogDriver, NetworkMode, Secret, Task, TaskOverride,
 };
 use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, sleep};
 
 use super::Aws;
+use super::apply::network;
 use super::definition::{USER, platform};
 use super::desired::identity_from;
 use super::error::{code, failed};
@@ -78,13 +78,7 @@ impl Aws {
         let given = std::env::var(IMAGE).ok().filter(|image| !image.is_empty());
         let made_for = self.made_for(&secret, given.as_deref());
         let family = self.errand_family();
-        let answer = self.clients.ecs().describe_task_definition().task_definition(&family).send().await;
-        let there = match answer {
-            Ok(answer) => answer.task_definition,
-            // There is none yet.
-            Err(error) if code(&error) == Some("ClientException") => None,
-            Err(error) => return Err(failed(&format!("describe the task definition `{family}`"), error)),
-        };
+        let there = self.newest(&family).await?;
         let label = |container: &ContainerDefinition| container.docker_labels()?.get(MADE_FOR).cloned();
         let there =
             there.filter(|there| there.container_definitions().iter().find_map(label) == Some(made_for.clone()));
@@ -198,13 +192,9 @@ impl Aws {
     async fn start_errand(&self, definition: &str, request: &Request) -> anyhow::Result<Running> {
         let request = KeyValuePair::builder().name("NATSCTL_BUS_REQUEST").value(serde_json::to_string(request)?);
         let overrides = ContainerOverride::builder().name(NAME).environment(request.build()).build();
-        let network = AwsVpcConfiguration::builder()
-            .set_subnets(Some(self.handover.network.subnets.clone()))
-            .set_security_groups(Some(self.handover.network.security_groups.clone()))
-            .assign_public_ip(AssignPublicIp::Disabled)
-            .build()?;
+        let network = network(&self.handover.network.subnets, &self.handover.network.security_groups)?;
         let call = self.clients.ecs().run_task().cluster(self.cluster()).task_definition(definition).count(1);
-        let call = call.network_configuration(NetworkConfiguration::builder().awsvpc_configuration(network).build());
+        let call = call.network_configuration(network);
         let call = call.overrides(TaskOverride::builder().container_overrides(overrides).build());
         // The same in each attempt: an answer that is lost starts no second task.
         let call = call.client_token(format!("{:032x}", fastrand::u128(..)));

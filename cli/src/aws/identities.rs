@@ -92,19 +92,14 @@ impl Aws {
 
     /// The same while nobody else changes the environment.
     pub(crate) async fn make_identities(&self, if_taken: IfTaken) -> anyhow::Result<Vec<String>> {
-        let ledger = self.ledger();
-        let held = ledger.lock(&self.caller, &self.command_line, if_taken).await?;
-        let outcome = async {
+        let change = async {
+            let ledger = self.ledger();
             let written = self.ensure_identities().await?;
             let state = State { identities: Some(self.ensured_identities()), ..ledger.state().await? };
             ledger.put_state(&state).await?;
             Ok(written)
         };
-        let outcome: anyhow::Result<Vec<String>> = outcome.await;
-        let released = held.release().await;
-        let written = outcome?;
-        released?;
-        Ok(written)
+        self.alone(if_taken, change).await
     }
 
     /// What [`Aws::ensure_identities`] has ensured when it is done now.
@@ -138,7 +133,7 @@ impl Aws {
     }
 
     /// The values of these secrets by name; those that have none are left out.
-    async fn secret_values(&self, names: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
+    pub(super) async fn secret_values(&self, names: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
         let calls = names.chunks(SECRETS_PER_CALL).map(|names| async {
             let call = self.clients.secrets().batch_get_secret_value().set_secret_id_list(Some(names.to_vec()));
             let answer = match call.send().await {

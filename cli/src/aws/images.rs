@@ -86,9 +86,7 @@ impl Aws {
         let made = match built {
             // Whether it is there, `natsctl verify` asks: it may be in a registry that only ECS can get into.
             Built::Existing(reference) => {
-                let repository = format!("{}/{}", reference.registry, reference.repository);
-                let image = fleet::Image { repository, digest: reference.digest.to_string() };
-                return Ok(Found { name, image, is_there: true, made: None });
+                return Ok(Found { name, image: reference.into(), is_there: true, made: None });
             }
             Built::Image(made) => made,
         };

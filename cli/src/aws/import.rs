@@ -67,12 +67,6 @@ impl Aws {
         })
     }
 
-    async fn task_definition(&self, arn: &str) -> anyhow::Result<TaskDefinition> {
-        let answer = self.clients.ecs().describe_task_definition().task_definition(arn).send().await;
-        let answer = answer.map_err(|error| failed(&format!("describe the task definition `{arn}`"), error))?;
-        answer.task_definition.with_context(|| format!("ECS says nothing of the task definition `{arn}`"))
-    }
-
     /// The digest of the image that runs, whatever its tag is now.
     async fn running_digest(&self, ecs_name: &str, image: Option<&str>) -> anyhow::Result<Option<String>> {
         if let Some((_, digest)) = image.and_then(|image| image.split_once('@')) {

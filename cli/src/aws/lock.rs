@@ -7,6 +7,7 @@ use std::time::Duration;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
 use tokio::task::JoinHandle;
 
+use super::Aws;
 use super::error::failed;
 use super::ledger::{Ledger, number, text};
 use crate::lock::IfTaken;
@@ -146,6 +147,25 @@ impl Ledger {
                 tracing::warn!(error = format!("{:#}", failed("renew the lock", error)));
             }
         }
+    }
+}
+
+impl Aws {
+    /// Makes a change while nobody else changes the environment.
+    ///
+    /// # Errors
+    /// Those of the change; somebody else changes it, and `if_taken` is not to wait.
+    pub(crate) async fn alone<T>(
+        &self,
+        if_taken: IfTaken,
+        change: impl Future<Output = anyhow::Result<T>>,
+    ) -> anyhow::Result<T> {
+        let held = self.ledger().lock(&self.caller, &self.command_line, if_taken).await?;
+        let outcome = change.await;
+        let released = held.release().await;
+        let done = outcome?;
+        released?;
+        Ok(done)
     }
 }
 

@@ -7,7 +7,7 @@ use aws_sdk_applicationautoscaling::types::{MetricType, ScalableDimension, Servi
 use aws_sdk_ecs::types::{
     AvailabilityZoneRebalancing, Deployment, DeploymentControllerType, DeploymentRolloutState, Service, ServiceField,
 };
-use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType};
+use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType, SecretListEntry};
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::definition::parse;
@@ -16,7 +16,7 @@ use super::ledger::{State, digest};
 use super::rollout::short;
 use super::{AT_ONCE, Aws};
 use crate::fleet::{Autoscaling, Definition, EcsService, Fleet};
-use crate::nats::Advised;
+use crate::handover::prefix;
 use crate::plan::{Observed, ObservedService};
 
 /// What DescribeServices takes at once.
@@ -37,21 +37,26 @@ pub(crate) struct Seen {
 impl Aws {
     /// ARNs of the environment's secrets, by name.
     pub(crate) async fn secrets(&self) -> anyhow::Result<BTreeMap<String, String>> {
-        let prefix = |template: &str| template.split('{').next().unwrap_or_default().to_owned();
         let names = &self.handover.names;
-        let (own, nats) = (prefix(&names.secret), prefix(&names.nats_secret));
-        let mut filter = Filter::builder().key(FilterNameStringType::Name).values(&own);
-        if !nats.starts_with(&own) {
-            filter = filter.values(nats);
+        let listed = self.list_secrets(&[&names.secret, &names.nats_secret]).await?;
+        Ok(listed.into_iter().filter_map(|secret| Some((secret.name?, secret.arn?))).collect())
+    }
+
+    /// The secrets that have one of these names, or whose name may be made of one of these templates.
+    pub(super) async fn list_secrets(&self, templates: &[&str]) -> anyhow::Result<Vec<SecretListEntry>> {
+        let mut prefixes: Vec<&str> = Vec::new();
+        for prefix in templates.iter().map(|template| prefix(template)).collect::<BTreeSet<_>>() {
+            if !prefixes.iter().any(|shorter| prefix.starts_with(shorter)) {
+                prefixes.push(prefix);
+            }
         }
-        let list = self.clients.secrets().list_secrets().filters(filter.build()).max_results(100);
-        let mut pages = list.into_paginator().send();
-        let mut secrets = BTreeMap::new();
-        while let Some(page) = pages.next().await {
-            let page = page.map_err(|error| failed("list the secrets", error))?;
-            secrets.extend(
-                page.secret_list.unwrap_or_default().into_iter().filter_map(|secret| Some((secret.name?, secret.arn?))),
-            );
+        let prefixes = prefixes.into_iter().map(str::to_owned).collect();
+        let filter = Filter::builder().key(FilterNameStringType::Name).set_values(Some(prefixes)).build();
+        let mut pages =
+            self.clients.secrets().list_secrets().filters(filter).max_results(100).into_paginator().items().send();
+        let mut secrets = Vec::new();
+        while let Some(secret) = pages.next().await {
+            secrets.push(secret.map_err(|error| failed("list the secrets", error))?);
         }
         Ok(secrets)
     }
@@ -158,14 +163,7 @@ impl Aws {
         if let Some(known) = self.revisions.lock().unwrap_or_else(PoisonError::into_inner).get(task_definition) {
             return Ok(known.clone());
         }
-        let answer = self.clients.ecs().describe_task_definition().task_definition(task_definition).send().await;
-        let answer =
-            answer.map_err(|error| failed(&format!("describe the task definition `{task_definition}`"), error))?;
-        let found = answer.task_definition.as_ref();
-        let hint = "`natsctl revisions` lists those that there are";
-        let found =
-            found.ok_or_else(|| Advised::new(format!("there is no task definition `{task_definition}`"), hint))?;
-        let definition = parse(name, found);
+        let definition = parse(name, &self.task_definition(task_definition).await?);
         let mut known = self.revisions.lock().unwrap_or_else(PoisonError::into_inner);
         known.insert(task_definition.to_owned(), definition.clone());
         Ok(definition)

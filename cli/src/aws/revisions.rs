@@ -2,16 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aws_sdk_ecs::types::{Service, SortOrder, TaskDefinitionStatus};
+use aws_sdk_ecs::types::{Service, SortOrder, TaskDefinition, TaskDefinitionStatus};
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 
-use super::error::failed;
+use super::error::{code, failed};
 use super::ledger::Record;
 use super::observe::revision;
 use super::rollout::short;
 use super::{AT_ONCE, Aws};
 use crate::lock::IfTaken;
+use crate::nats::Advised;
 use crate::report::table;
 
 /// One revision of a service.
@@ -88,18 +89,15 @@ impl Aws {
     }
 
     async fn revision(&self, arn: &str, kept: Vec<Kept>) -> anyhow::Result<Revision> {
-        let answer = self.clients.ecs().describe_task_definition().task_definition(arn).send().await;
-        let answer =
-            answer.map_err(|error| failed(&format!("describe the task definition `{}`", short(arn)), error))?;
-        let found = answer.task_definition();
-        let image = found.and_then(|found| found.container_definitions().first()?.image());
-        let registered = found.and_then(|found| found.registered_at());
+        let found = self.task_definition(arn).await?;
+        let image = found.container_definitions().first().and_then(|container| container.image());
+        let registered = found.registered_at();
         Ok(Revision {
             revision: revision(arn),
             kept,
             image: image.unwrap_or_default().to_owned(),
             registered: registered.and_then(|at| jiff::Timestamp::from_second(at.secs()).ok()),
-            by: found.and_then(|found| found.registered_by()).unwrap_or_default().to_owned(),
+            by: found.registered_by().unwrap_or_default().to_owned(),
         })
     }
 
@@ -110,12 +108,7 @@ impl Aws {
         keep: usize,
         if_taken: IfTaken,
     ) -> anyhow::Result<Vec<Deregistered>> {
-        let held = self.ledger().lock(&self.caller, &self.command_line, if_taken).await?;
-        let outcome = self.deregister_locked(names, keep).await;
-        let released = held.release().await;
-        let deregistered = outcome?;
-        released?;
-        Ok(deregistered)
+        self.alone(if_taken, self.deregister_locked(names, keep)).await
     }
 
     async fn deregister_locked(&self, names: &BTreeSet<String>, keep: usize) -> anyhow::Result<Vec<Deregistered>> {
@@ -139,6 +132,25 @@ impl Aws {
         let answer = self.clients.ecs().deregister_task_definition().task_definition(&arn).send().await;
         answer.map_err(|error| failed(&format!("deregister the task definition `{}`", short(&arn)), error))?;
         Ok(revision(&arn))
+    }
+
+    /// A task definition, by its ARN or by `family:revision`.
+    pub(super) async fn task_definition(&self, name: &str) -> anyhow::Result<TaskDefinition> {
+        let answer = self.clients.ecs().describe_task_definition().task_definition(name).send().await;
+        let answer = answer.map_err(|error| failed(&format!("describe the task definition `{}`", short(name)), error))?;
+        answer.task_definition.ok_or_else(|| {
+            let hint = "`natsctl revisions` lists those that there are";
+            Advised::new(format!("there is no task definition `{}`", short(name)), hint).into()
+        })
+    }
+
+    /// The newest active revision of a family; `None` if it has none.
+    pub(super) async fn newest(&self, family: &str) -> anyhow::Result<Option<TaskDefinition>> {
+        match self.clients.ecs().describe_task_definition().task_definition(family).send().await {
+            Ok(answer) => Ok(answer.task_definition),
+            Err(error) if code(&error) == Some("ClientException") => Ok(None),
+            Err(error) => Err(failed(&format!("describe the newest task definition of `{family}`"), error)),
+        }
     }
 
     /// ARNs of the active revisions of a family, the newest first.

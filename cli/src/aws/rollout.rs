@@ -22,8 +22,6 @@ const LATER: Duration = Duration::from_secs(4);
 const CRASHES: usize = 3;
 /// Lines of a task's log that say why it ended.
 const LAST_LINES: i32 = 12;
-/// What DescribeTasks takes at once.
-const TASKS_PER_CALL: usize = 100;
 
 /// A deployment that was begun.
 #[derive(Clone, Debug)]
@@ -289,15 +287,10 @@ impl Aws {
         let answer =
             answer.map_err(|error| failed(&format!("list the stopped tasks of `{}`", one.begun.service), error))?;
         let is_new = |arn: &&String| !one.stopped.contains_key(short(arn));
-        let new: Vec<String> = answer.task_arns().iter().filter(is_new).take(TASKS_PER_CALL).cloned().collect();
-        if new.is_empty() {
-            return Ok(());
-        }
-        let describe = self.clients.ecs().describe_tasks().cluster(self.cluster()).set_tasks(Some(new)).send().await;
-        let answer = describe
-            .map_err(|error| failed(&format!("describe the stopped tasks of `{}`", one.begun.service), error))?;
-        for task in answer.tasks().iter().filter(|task| task.task_definition_arn() == Some(&*one.begun.task_definition))
-        {
+        let new: Vec<String> = answer.task_arns().iter().filter(is_new).cloned().collect();
+        let is_ours = |task: &Task| task.task_definition_arn() == Some(&*one.begun.task_definition);
+        let ours: Vec<Task> = self.describe_tasks(&new).await?.into_iter().filter(is_ours).collect();
+        for task in &ours {
             let stopped = Stopped::of(task);
             note(&format!("service {}: task {stopped}", one.begun.service));
             one.stopped.insert(stopped.id.clone(), stopped);

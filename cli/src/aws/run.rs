@@ -91,9 +91,7 @@ impl Aws {
             Advised::new(format!("`{name}` is not deployed"), format!("`natsctl deploy {name}` deploys it"))
         })?;
         let arn = service.task_definition().unwrap_or_default();
-        let answer = self.clients.ecs().describe_task_definition().task_definition(arn).send().await;
-        let answer = answer.map_err(|error| failed(&format!("describe the task definition `{arn}`"), error))?;
-        let definition = answer.task_definition.with_context(|| format!("there is no task definition `{arn}`"))?;
+        let definition = self.task_definition(arn).await?;
         let container = container(&name, &definition).with_context(|| format!("`{arn}` has no container"))?;
         let task = self.run_task(&service, container, job).await?;
         let (id, container) = (id(&task).to_owned(), container.clone());

@@ -9,7 +9,7 @@ use super::Aws;
 use super::error::failed;
 use super::ledger::{Known, Outcome, Record, State};
 use super::observe::{primary, revision};
-use crate::handover::Handover;
+use crate::handover::{Handover, prefix};
 use crate::manifest::Service as ManifestService;
 use crate::status::{GatewayStatus, Rollout, ServiceStatus, Status};
 
@@ -55,7 +55,7 @@ impl Aws {
 
     /// The environment's alarms that ring now, by name.
     async fn ringing(&self) -> anyhow::Result<BTreeSet<String>> {
-        let prefix = self.handover.names.alarm.split('{').next().unwrap_or_default();
+        let prefix = prefix(&self.handover.names.alarm);
         let call = self.clients.cloudwatch().describe_alarms().alarm_name_prefix(prefix).state_value(StateValue::Alarm);
         let call = call.alarm_types(AlarmType::MetricAlarm).alarm_types(AlarmType::CompositeAlarm).max_records(100);
         let mut ringing = BTreeSet::new();

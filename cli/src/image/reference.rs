@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::digest::Digest;
+use crate::fleet;
 use crate::nats::Advised;
 
 /// The registry that is meant when none is named.
@@ -46,6 +47,12 @@ impl FromStr for Reference {
             return Err(refused("has a repository that no registry can have"));
         }
         Ok(Self { registry: registry.to_owned(), repository, digest })
+    }
+}
+
+impl From<Reference> for fleet::Image {
+    fn from(Reference { registry, repository, digest }: Reference) -> Self {
+        Self { repository: format!("{registry}/{repository}"), digest: digest.to_string() }
     }
 }
 

@@ -9,6 +9,7 @@ use aws_sdk_ecs::types::Cluster;
 use super::{APPLY, Finding, Kind, all_there};
 use crate::aws::Aws;
 use crate::aws::error::failed;
+use crate::handover::prefix;
 
 pub(super) const SUBNETS: Kind = Kind { one: "subnet", many: "subnets" };
 const GROUPS: Kind = Kind { one: "security group", many: "security groups" };
@@ -112,7 +113,7 @@ pub(super) fn judge_ledger(name: &str, table: Option<&TableDescription>) -> Find
 }
 
 pub(super) async fn alarms(aws: &Aws) -> anyhow::Result<Vec<Finding>> {
-    let prefix = aws.handover.names.alarm.split('{').next().unwrap_or_default();
+    let prefix = prefix(&aws.handover.names.alarm);
     let call = aws.clients.cloudwatch().describe_alarms().alarm_name_prefix(prefix).max_records(100);
     let mut pages = call.into_paginator().send();
     let mut there = BTreeSet::new();

@@ -2,18 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType};
-use futures::{StreamExt as _, TryStreamExt as _};
+use aws_sdk_secretsmanager::types::SecretListEntry;
 use serde_json::Value;
 
 use super::{APPLY, Finding};
-use crate::aws::error::failed;
-use crate::aws::{AT_ONCE, Aws};
+use crate::aws::Aws;
+use crate::aws::desired::IDENTITY;
 
-/// What BatchGetSecretValue takes at once.
-const SECRETS_PER_CALL: usize = 20;
-/// What the secret with a service's identity on NATS has.
-const KEYS: [&str; 5] = ["urls", "ca", "cert", "key", "creds"];
 /// Stage of the version that is used.
 const CURRENT: &str = "AWSCURRENT";
 
@@ -57,32 +52,15 @@ impl Listed {
 
 pub(super) async fn listed(aws: &Aws) -> anyhow::Result<Listed> {
     let handover = &aws.handover;
-    let templates = [&handover.names.secret, &handover.names.nats_secret, &handover.nats.operator_secret];
+    let names = [&handover.names.secret, &handover.names.nats_secret, &handover.nats.operator_secret];
     let redis = handover.redis.as_ref().map(|redis| &redis.auth_secret);
-    let prefixes = templates.into_iter().chain(redis).map(|name| name.split('{').next().unwrap_or_default());
-    let mut shortest: Vec<&str> = Vec::new();
-    for prefix in prefixes.collect::<BTreeSet<_>>() {
-        if !shortest.iter().any(|shorter| prefix.starts_with(shorter)) {
-            shortest.push(prefix);
-        }
-    }
-    let filter = Filter::builder()
-        .key(FilterNameStringType::Name)
-        .set_values(Some(shortest.into_iter().map(str::to_owned).collect()));
-    let mut pages =
-        aws.clients.secrets().list_secrets().filters(filter.build()).max_results(100).into_paginator().send();
-    let mut by_name = BTreeMap::new();
-    while let Some(page) = pages.next().await {
-        let page = page.map_err(|error| failed("list the secrets", error))?;
-        for secret in page.secret_list() {
-            let stages =
-                secret.secret_versions_to_stages().into_iter().flat_map(|versions| versions.values().flatten());
-            let has_value = stages.into_iter().any(|stage| stage == CURRENT);
-            let arn = secret.arn().unwrap_or_default().to_owned();
-            by_name.insert(secret.name().unwrap_or_default().to_owned(), Secret { arn, has_value });
-        }
-    }
-    Ok(Listed { by_name })
+    let templates: Vec<&str> = names.into_iter().chain(redis).map(String::as_str).collect();
+    let one = |secret: SecretListEntry| {
+        let stages = secret.secret_versions_to_stages().into_iter().flat_map(|versions| versions.values().flatten());
+        let has_value = stages.into_iter().any(|stage| stage == CURRENT);
+        (secret.name.unwrap_or_default(), Secret { arn: secret.arn.unwrap_or_default(), has_value })
+    };
+    Ok(Listed { by_name: aws.list_secrets(&templates).await?.into_iter().map(one).collect() })
 }
 
 pub(super) async fn complete(aws: &Aws, listed: &anyhow::Result<Listed>) -> anyhow::Result<Vec<Finding>> {
@@ -95,7 +73,7 @@ pub(super) async fn complete(aws: &Aws, listed: &anyhow::Result<Listed>) -> anyh
     let identities = wanted.iter().filter(|(_, of)| **of == Use::Identity).map(|(name, _)| name);
     let readable: Vec<String> =
         identities.filter(|name| listed.by_name.get(*name).is_some_and(|secret| secret.has_value)).cloned().collect();
-    match contents(aws, readable).await {
+    match contents(aws, &readable).await {
         Ok(contents) => findings.extend(judge_identities(&contents, &aws.manifests.name)),
         Err(error) => findings.push(Finding::unknown("identities on NATS", &error)),
     }
@@ -154,24 +132,12 @@ fn identities(environment: &str) -> String {
 }
 
 /// The keys that each of these secrets has; their values are looked at no further.
-async fn contents(aws: &Aws, names: Vec<String>) -> anyhow::Result<BTreeMap<String, BTreeSet<String>>> {
-    let calls = names.chunks(SECRETS_PER_CALL).map(|names| async {
-        let call = aws.clients.secrets().batch_get_secret_value().set_secret_id_list(Some(names.to_vec()));
-        let answer = call.send().await.map_err(|error| failed("read the identities on NATS", error))?;
-        if let Some(error) = answer.errors().first() {
-            let (code, name) = (error.error_code().unwrap_or_default(), error.secret_id().unwrap_or_default());
-            anyhow::bail!("failed to read the secret `{name}`: {code}");
-        }
-        Ok::<_, anyhow::Error>(answer.secret_values.unwrap_or_default())
-    });
-    let pages: Vec<_> = futures::stream::iter(calls).buffered(AT_ONCE).try_collect().await?;
+async fn contents(aws: &Aws, names: &[String]) -> anyhow::Result<BTreeMap<String, BTreeSet<String>>> {
     let keys = |text: &str| {
         let Ok(Value::Object(object)) = serde_json::from_str::<Value>(text) else { return BTreeSet::new() };
         let filled = object.into_iter().filter(|(_, value)| value.as_str().is_some_and(|text| !text.is_empty()));
         filled.map(|(key, _)| key).collect()
     };
-    let named = |secret: aws_sdk_secretsmanager::types::SecretValueEntry| {
-        (secret.name.unwrap_or_default(), keys(secret.secret_string.as_deref().unwrap_or_default()))
-    };
-    Ok(pages.into_iter().flatten().map(named).collect())
+    let values = aws.secret_values(names).await?;
+    Ok(values.iter().map(|(name, text)| (name.clone(), keys(text))).collect())
 }
