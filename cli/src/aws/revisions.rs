@@ -137,7 +137,8 @@ impl Aws {
     /// A task definition, by its ARN or by `family:revision`.
     pub(super) async fn task_definition(&self, name: &str) -> anyhow::Result<TaskDefinition> {
         let answer = self.clients.ecs().describe_task_definition().task_definition(name).send().await;
-        let answer = answer.map_err(|error| failed(&format!("describe the task definition `{}`", short(name)), error))?;
+        let answer =
+            answer.map_err(|error| failed(&format!("describe the task definition `{}`", short(name)), error))?;
         answer.task_definition.ok_or_else(|| {
             let hint = "`natsctl revisions` lists those that there are";
             Advised::new(format!("there is no task definition `{}`", short(name)), hint).into()
