@@ -6,8 +6,8 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::error::Hinted;
 use crate::manifest::{AwsEnvironment, Manifests, Service};
-use crate::nats::Advised;
 
 /// The version of the handover that this natsctl reads.
 pub const VERSION: u32 = 1;
@@ -140,18 +140,18 @@ impl FromStr for Handover {
     fn from_str(text: &str) -> anyhow::Result<Self> {
         // First the version alone: of another one nothing else is known.
         let parsed = serde_json::from_str::<serde_json::Value>(text);
-        let value = parsed.map_err(|error| Advised::new(format!("it is no JSON: {error}"), APPLY))?;
+        let value = parsed.map_err(|error| Hinted::new(format!("it is no JSON: {error}"), APPLY))?;
         match value["version"].as_u64() {
             Some(version) if version == u64::from(VERSION) => {}
             Some(version) => {
                 let message = format!("it has version {version}, this natsctl reads version {VERSION}");
                 return Err(
-                    Advised::new(message, "use the natsctl and the Terraform modules of the same release").into()
+                    Hinted::new(message, "use the natsctl and the Terraform modules of the same release").into()
                 );
             }
-            None => return Err(Advised::new("it has no `version`", APPLY).into()),
+            None => return Err(Hinted::new("it has no `version`", APPLY).into()),
         }
-        Ok(serde_json::from_value(value).map_err(|error| Advised::new(error.to_string(), APPLY))?)
+        Ok(serde_json::from_value(value).map_err(|error| Hinted::new(error.to_string(), APPLY))?)
     }
 }
 
@@ -177,7 +177,7 @@ impl Handover {
             if here != there {
                 let message = format!("the handover `{}` is of {what} `{there}`, not `{here}`", described.handover);
                 let hint = format!("see `handover` and `region` in `environments/{}.yaml`", manifests.name);
-                return Err(Advised::new(message, hint).into());
+                return Err(Hinted::new(message, hint).into());
             }
         }
         Ok(())

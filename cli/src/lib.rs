@@ -1,32 +1,23 @@
 //! natsctl: the operator's tool over a fleet of services on NATS. A library, so that the thin binary has nothing to test.
 
 #[cfg(feature = "aws")]
-mod afterwards;
-mod apply;
-mod artifacts;
-#[cfg(feature = "aws")]
 mod aws;
+#[cfg(feature = "aws")]
+mod cleanup;
 mod cli;
 mod commands;
 pub mod contract;
-pub mod fleet;
+pub mod error;
 pub mod handover;
 #[cfg(feature = "aws")]
 mod image;
-mod invocation;
-mod journal;
 pub mod local;
-mod lock;
-pub mod logs;
 pub mod manifest;
+pub mod model;
 pub mod nats;
-mod options;
-pub mod plan;
-mod platform;
+mod pipeline;
 pub mod problem;
-mod report;
-mod status;
-pub mod units;
+mod screen;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -34,9 +25,9 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
 use cli::{Cli, Command};
-use invocation::Invocation;
-use options::Format;
-use report::Report;
+use commands::invocation::Invocation;
+use commands::options::Format;
+use screen::Report;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// How to get a natsctl that knows AWS: its SDKs take minutes to compile, and the local environment does not need them.
@@ -52,19 +43,19 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => {
             #[cfg(not(feature = "aws"))]
             if let Some(error) = cli::only_with_aws(&error) {
-                return report::failure(&error, options::Format::Table);
+                return screen::failure(&error, Format::Table);
             }
-            return report::usage(&error);
+            return screen::usage(&error);
         }
     };
     if !matches!(cli.command, Command::Supervise) {
-        report::log(cli.global.verbose);
+        screen::log(cli.global.verbose);
     }
     let typed: Vec<String> = arguments.iter().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
     let format = cli.global.output;
     match execute(cli, format!("natsctl {}", typed.join(" "))) {
         Ok(code) => code,
-        Err(error) => report::failure(&error, format),
+        Err(error) => screen::failure(&error, format),
     }
 }
 
@@ -72,7 +63,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn execute(cli: Cli, command_line: String) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Completions { shell } => {
-            return Ok(report::completions(shell, &mut Cli::command()));
+            return Ok(screen::completions(shell, &mut Cli::command()));
         }
         Command::Shim { arguments } => return local::shim::main(arguments),
         Command::Supervise => {
@@ -87,7 +78,7 @@ fn execute(cli: Cli, command_line: String) -> anyhow::Result<ExitCode> {
         let invocation = Invocation::new(cli.global, command_line)?;
         let outcome = perform(cli.command, &invocation, format).await;
         #[cfg(feature = "aws")]
-        afterwards::finish().await;
+        cleanup::finish().await;
         outcome
     })
 }
@@ -100,7 +91,7 @@ async fn perform(command: Command, invocation: &Invocation, format: Format) -> a
     let mut interrupts = signal(SignalKind::interrupt())?;
     tokio::select! {
         report = dispatch(command, invocation) => Ok(report?.print(format)),
-        _ = interrupts.recv() => Ok(report::interrupted()),
+        _ = interrupts.recv() => Ok(screen::interrupted()),
     }
 }
 

@@ -24,9 +24,9 @@ use super::error::{code, failed, is_uncertain};
 use super::images::Images;
 use super::ledger::{Known, digest};
 use super::observe::{Seen, TAG_ENVIRONMENT, TAG_PROJECT, TAG_SERVICE, primary};
-use super::rollout::{Begun, short};
-use crate::fleet::{Autoscaling, EcsService, Fleet, Service};
-use crate::plan::{Action, Step};
+use super::rollout::Begun;
+use crate::model::desired::{Autoscaling, Desired, EcsService, Service};
+use crate::model::plan::{Action, Step};
 
 /// How long an old task may still answer while the load balancer forgets it.
 const HEALTH_CHECK_GRACE_SECONDS: i32 = 60;
@@ -42,7 +42,7 @@ const HTTP_PORT: i32 = 8000;
 /// Services that are brought to what a plan says.
 pub(crate) struct Change<'a> {
     pub(crate) aws: &'a Aws,
-    pub(crate) desired: &'a Fleet,
+    pub(crate) desired: &'a Desired,
     pub(crate) seen: &'a Seen,
     pub(crate) images: &'a Images,
     /// Families that have revisions, of services that are not there yet.

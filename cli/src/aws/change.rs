@@ -10,10 +10,10 @@ use super::apply::Target;
 use super::ledger::{Done, Outcome, Record};
 use super::observe::revision;
 use super::proof::Evidence;
-use super::rollout::{Begun, short};
+use super::rollout::Begun;
 use crate::commands::rollout::{ProofMode, Until};
-use crate::lock::IfTaken;
-use crate::nats::Advised;
+use crate::error::Hinted;
+use crate::local::lock::IfTaken;
 
 /// Services that are changed at the same time.
 const AT_ONCE: usize = 8;
@@ -51,7 +51,7 @@ impl Aws {
         for name in names {
             let Some(found) = services.get(&self.manifests.services[name].ecs_name()) else {
                 let hint = format!("`natsctl deploy {name}` deploys it");
-                return Err(Advised::new(format!("`{name}` is not deployed"), hint).into());
+                return Err(Hinted::new(format!("`{name}` is not deployed"), hint).into());
             };
             targets.insert(name.clone(), self.target(name, found, difference).await?);
         }
@@ -98,7 +98,7 @@ impl Aws {
             let what = wanted.map_or_else(|| "earlier revision".to_owned(), |number| format!("revision {number}"));
             let known: Vec<String> = known.iter().map(|arn| revision(arn).to_string()).collect();
             let hint = format!("active revisions: {}; now it runs {}", known.join(", "), revision(current));
-            Advised::new(format!("`{name}` has no {what} to go back to"), hint).into()
+            Hinted::new(format!("`{name}` has no {what} to go back to"), hint).into()
         })
     }
 
@@ -120,7 +120,7 @@ impl Aws {
         if failures.is_empty() {
             return Ok(());
         }
-        Err(Advised::new(failures.join("\n\n"), "`natsctl status` shows what runs").into())
+        Err(Hinted::new(failures.join("\n\n"), "`natsctl status` shows what runs").into())
     }
 }
 

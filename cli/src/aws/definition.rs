@@ -15,8 +15,8 @@ use aws_sdk_ecs::types::{
 };
 use serde_json::Value;
 
-use crate::fleet::{Definition, EcsTask, Health, Role};
 use crate::manifest::Architecture;
+use crate::model::desired::{Definition, EcsTask, Health, Role};
 
 /// Where a task answers health checks and shows its metrics.
 const HEALTH_PORT: i32 = 8080;

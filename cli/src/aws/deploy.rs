@@ -10,20 +10,20 @@ use aws_sdk_ecs::types::Service;
 use serde::{Deserialize, Serialize};
 
 use super::Aws;
-use super::apply::{Change, Target, image, named};
+use super::apply::{Change, Target, image};
 use super::desired::Frame;
 use super::images::Images;
 use super::ledger::{Done, Ensured, Known, Outcome, Record};
 use super::observe::{Seen, primary};
 use super::proof::Evidence;
-use super::rollout::{Begun, Ended, short};
+use super::rollout::{Begun, Ended};
 use crate::commands::rollout::{OnFailure, ProofMode, Until};
-use crate::fleet::{Fleet, Image};
+use crate::error::Hinted;
 use crate::image::Binaries;
-use crate::lock::IfTaken;
-use crate::nats::Advised;
-use crate::plan::{Action, Kind, Observed, Plan, Step};
-use crate::report::note;
+use crate::local::lock::IfTaken;
+use crate::model::desired::Desired;
+use crate::model::plan::{Action, Kind, Observed, Plan, Step};
+use crate::screen::note;
 
 /// What Fargate may take until a task runs, with room for a slow pull and for a load balancer that forgets old tasks.
 const FARGATE: Duration = Duration::from_secs(300);
@@ -68,7 +68,7 @@ pub(crate) struct Reviewed {
 
 /// What should be, what is there, and what is to be done.
 pub(crate) struct Prepared {
-    pub(crate) desired: Fleet,
+    pub(crate) desired: Desired,
     pub(crate) seen: Seen,
     pub(crate) plan: Plan,
 }
@@ -87,7 +87,7 @@ impl Aws {
         &self,
         which: &BTreeSet<String>,
         binaries: &Binaries,
-    ) -> anyhow::Result<(Fleet, Images)> {
+    ) -> anyhow::Result<(Desired, Images)> {
         let ledger = self.ledger();
         let (state, secrets) = futures::try_join!(ledger.state(), self.secrets())?;
         let images = self.images(which, binaries, &state).await?;
@@ -102,7 +102,7 @@ impl Aws {
     }
 
     /// Compares what should be with what is there; changes nothing.
-    pub(crate) async fn prepare(&self, desired: Fleet, images: &Images, scope: Scope) -> anyhow::Result<Prepared> {
+    pub(crate) async fn prepare(&self, desired: Desired, images: &Images, scope: Scope) -> anyhow::Result<Prepared> {
         let mut seen = self.observe(&desired).await?;
         self.observe_assets(&desired, &mut seen, scope.proof).await?;
         let there = desired.images.iter().filter(|(name, _)| images.present.contains(*name));
@@ -115,7 +115,7 @@ impl Aws {
     }
 
     /// The same against a saved state instead of what is there.
-    pub(crate) fn prepare_against(&self, desired: Fleet, observed: Observed) -> Prepared {
+    pub(crate) fn prepare_against(&self, desired: Desired, observed: Observed) -> Prepared {
         let plan = Plan::new(&desired, &observed).without_deletions();
         Prepared { desired, plan, seen: Seen { observed, ..Seen::default() } }
     }
@@ -136,7 +136,7 @@ impl Aws {
     }
 
     /// The same while nobody else changes anything: so what is there is looked at once more.
-    async fn deploy_locked(&self, options: &Options, desired: Fleet, images: &Images) -> anyhow::Result<Deployed> {
+    async fn deploy_locked(&self, options: &Options, desired: Desired, images: &Images) -> anyhow::Result<Deployed> {
         let Prepared { desired, seen, plan } = self.prepare(desired, images, options.scope).await?;
         self.refuse_another_plan(options, &plan)?;
         note(&plan.summary());
@@ -177,7 +177,7 @@ impl Aws {
             services.into_iter().filter(|name| self.manifests.services.contains_key(name)).collect();
         if known.is_empty() {
             let hint = "`natsctl history` lists deployments; `natsctl deploy --all` deploys everything";
-            return Err(Advised::new("the last deployment was not interrupted", hint).into());
+            return Err(Hinted::new("the last deployment was not interrupted", hint).into());
         }
         Ok(known)
     }
@@ -200,13 +200,13 @@ impl Aws {
         if reviewed.environment != self.manifests.name {
             let message =
                 format!("the plan is of environment `{}`, not `{}`", reviewed.environment, self.manifests.name);
-            return Err(Advised::new(message, "name its environment with `--env`").into());
+            return Err(Hinted::new(message, "name its environment with `--env`").into());
         }
         if reviewed.plan == *plan {
             return Ok(());
         }
         let message = format!("the world has changed since the plan was made; now it would be:\n{plan}");
-        Err(Advised::new(message, "look at it, and save a new plan: `natsctl plan --save FILE`; nothing was changed")
+        Err(Hinted::new(message, "look at it, and save a new plan: `natsctl plan --save FILE`; nothing was changed")
             .into())
     }
 
@@ -220,7 +220,7 @@ impl Aws {
 struct Run<'a> {
     aws: &'a Aws,
     options: &'a Options,
-    desired: &'a Fleet,
+    desired: &'a Desired,
     seen: &'a Seen,
     images: &'a Images,
     families: BTreeSet<String>,
@@ -302,7 +302,7 @@ impl Run<'_> {
                 }
                 Err(error) => {
                     done.result = "failed".to_owned();
-                    let hint = crate::nats::hint(&error).map(|hint| format!("\n  hint: {hint}")).unwrap_or_default();
+                    let hint = crate::error::hint(&error).map(|hint| format!("\n  hint: {hint}")).unwrap_or_default();
                     self.failures.insert(name, format!("{error:#}{hint}"));
                 }
             }
@@ -430,7 +430,7 @@ impl Run<'_> {
             OnFailure::Continue => "what does not call it was deployed",
         };
         let hint = format!("{now}; this is kept in `{}`", file.display());
-        Ok(Advised::new(text, hint).into())
+        Ok(Hinted::new(text, hint).into())
     }
 
     /// What must not be forgotten.

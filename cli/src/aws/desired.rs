@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::aws::definition::health_on_ecs;
-use crate::fleet::{Autoscaling, EcsService, EcsTask, Fleet, Image, Role};
+use crate::error::Hinted;
 use crate::handover::Handover;
 use crate::manifest::{Artifact, Inputs, Manifests, Service};
-use crate::nats::Advised;
+use crate::model::desired::{Autoscaling, Desired, EcsService, EcsTask, Image, Role};
 
 /// What a service is told of its identity on NATS: variables, and the keys of the secret that they come from.
 pub(super) const IDENTITY: [(&str, &str); 5] =
@@ -35,7 +35,7 @@ impl Frame<'_> {
     ///
     /// # Errors
     /// Secrets that are not there; a service without an image.
-    pub(crate) fn desired(&self) -> anyhow::Result<Fleet> {
+    pub(crate) fn desired(&self) -> anyhow::Result<Desired> {
         let artifacts = self.images.iter().map(|(name, image)| {
             (name.clone(), Artifact { digest: image.digest.clone(), version: version(&image.digest) })
         });
@@ -112,7 +112,7 @@ impl Frame<'_> {
             return Ok(());
         }
         let hint = "Terraform makes them: `terraform apply` in the environment's folder; or remove them from `secrets` of the manifest";
-        Err(Advised::new(format!("these secrets are not there: {}", missing.join(", ")), hint).into())
+        Err(Hinted::new(format!("these secrets are not there: {}", missing.join(", ")), hint).into())
     }
 }
 

@@ -10,10 +10,10 @@ use super::ledger::State;
 use super::observe::Seen;
 use super::rollout::short;
 use super::trail::Deed;
-use crate::fleet::{Definition, Fleet, Image};
+use crate::error::Hinted;
 use crate::image::Reference;
-use crate::nats::Advised;
-use crate::plan::{Action, Change, Kind, Plan, Step, differences};
+use crate::model::desired::{Definition, Desired, Image};
+use crate::model::plan::{Action, Change, Kind, Plan, Step, differences};
 
 /// A service that is not what its manifest says.
 #[derive(Clone, Debug, Serialize)]
@@ -104,7 +104,7 @@ impl Aws {
     }
 
     /// What the manifests say, with the images that were deployed; and what is there.
-    async fn as_deployed(&self) -> anyhow::Result<(Fleet, Seen)> {
+    async fn as_deployed(&self) -> anyhow::Result<(Desired, Seen)> {
         let ledger = self.ledger();
         let (state, secrets, services) =
             futures::try_join!(ledger.state(), self.secrets(), self.ecs_services(BTreeSet::new()))?;
@@ -135,7 +135,7 @@ fn running(name: &str, seen: &Seen) -> anyhow::Result<(String, Definition)> {
     let found = seen.services.get(name).and_then(|found| found.task_definition());
     let (Some(found), Some(there)) = (found, seen.observed.services.get(name)) else {
         let hint = format!("`natsctl deploy {name}` deploys it; `--from` and `--to` compare revisions");
-        return Err(Advised::new(format!("`{name}` is not deployed"), hint).into());
+        return Err(Hinted::new(format!("`{name}` is not deployed"), hint).into());
     };
     Ok((short(found).to_owned(), there.definition.clone()))
 }

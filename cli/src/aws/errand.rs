@@ -20,13 +20,13 @@ use super::definition::{USER, platform};
 use super::desired::identity_from;
 use super::error::{code, failed};
 use super::tasks::{self, id, stopped_reason};
-use crate::afterwards;
+use crate::cleanup;
+use crate::error::Hinted;
 use crate::image::{self, Binaries, Compression, Order, Store};
 use crate::manifest::Architecture;
-use crate::nats::Advised;
 use crate::nats::bus::{Found, PROTOCOL, Request, gather};
 use crate::nats::permissions::ERRAND;
-use crate::report::note;
+use crate::screen::note;
 
 /// Name of the package, the container, and, where a service has its own, the repository.
 const NAME: &str = "natsctl";
@@ -106,7 +106,7 @@ impl Aws {
         let name = self.handover.nats_secret(ERRAND);
         self.secrets().await?.remove(&name).ok_or_else(|| {
             let hint = "Terraform makes it: `terraform apply` in the environment's folder";
-            Advised::new(format!("there is no secret `{name}`"), hint).into()
+            Hinted::new(format!("there is no secret `{name}`"), hint).into()
         })
     }
 
@@ -179,7 +179,7 @@ impl Aws {
         note("natsctl cannot reach the bus from here: making an image of it that can");
         let made = image::of_package(&order, self.errand_architecture(), NAME).await.map_err(|error| {
             let hint = format!("name a folder with a static `natsctl` in {BINARIES}, or an image in {IMAGE}");
-            Advised::new("failed to make natsctl's own image", hint).because(error)
+            Hinted::new("failed to make natsctl's own image", hint).because(error)
         })?;
         let repository = self.handover.names.repository.replace("{ecs_name}", NAME).replace("{service}", NAME);
         let registry = self.open_registry()?;
@@ -203,7 +203,7 @@ impl Aws {
         let reason = || answer.failures().iter().filter_map(|failure| failure.reason()).collect::<Vec<_>>().join(", ");
         let Some(task) = answer.tasks().first() else {
             let message = format!("failed to run the task that asks the bus: {}", reason());
-            return Err(Advised::new(message, "running it again is safe: nothing was started").into());
+            return Err(Hinted::new(message, "running it again is safe: nothing was started").into());
         };
         let (client, cluster, id) = (self.clients.ecs().clone(), self.cluster().to_owned(), id(task).to_owned());
         Ok(Running { client, cluster, task: id, caller: self.caller.clone(), is_over: false })
@@ -239,7 +239,7 @@ impl Aws {
             }
             if Instant::now() > deadline {
                 let message = format!("task {} has not answered within {} s", running.task, PATIENCE.as_secs());
-                return Err(Advised::new(message, "it is being stopped; see `natsctl tasks --stopped`").into());
+                return Err(Hinted::new(message, "it is being stopped; see `natsctl tasks --stopped`").into());
             }
             sleep(POLL).await;
         }
@@ -281,7 +281,7 @@ impl Drop for Running {
         }
         let stop = self.client.stop_task().cluster(&self.cluster).task(&self.task);
         let stop = stop.reason(format!("nobody waits for it any more (natsctl, {})", self.caller));
-        afterwards::leave(async move {
+        cleanup::leave(async move {
             if let Err(error) = stop.send().await {
                 note(&format!("{:#}", failed("stop the task that asks the bus", error)));
             }
@@ -296,7 +296,7 @@ fn without_answer(task: &Task, lines: &[String]) -> anyhow::Error {
         message.push_str("\n  ");
         message.push_str(line);
     }
-    Advised::new(message, "`natsctl verify` says what is missing: image, secrets, roles or network").into()
+    Hinted::new(message, "`natsctl verify` says what is missing: image, secrets, roles or network").into()
 }
 
 #[cfg(test)]

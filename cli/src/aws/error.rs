@@ -6,7 +6,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
-use crate::nats::Advised;
+use crate::error::Hinted;
 
 /// The failure of a call as an error that says what it was for; `what` completes "failed to …".
 pub(crate) fn failed<E>(what: &str, error: SdkError<E, HttpResponse>) -> anyhow::Error
@@ -24,7 +24,7 @@ where
     if let Some(request) = meta.extra("aws_request_id") {
         message.push_str(&format!(" (request {request})"));
     }
-    Advised::new(message, advice(&code, meta.message().unwrap_or_default())).into()
+    Hinted::new(message, advice(&code, meta.message().unwrap_or_default())).into()
 }
 
 /// The code that AWS gave; `None` if there was no answer.
@@ -64,7 +64,7 @@ where
         (reason, "see that this machine reaches AWS (proxy, VPN, AWS_ENDPOINT_URL); running the command again is safe")
     };
     tracing::debug!(%text, "no answer");
-    Advised::new(format!("failed to {what}: {reason}"), hint).into()
+    Hinted::new(format!("failed to {what}: {reason}"), hint).into()
 }
 
 fn chain(error: &dyn Error) -> Vec<String> {

@@ -10,7 +10,7 @@ use super::error::failed;
 use super::session::{Plugin, Ticket};
 use super::tasks::{container, id};
 use crate::commands::deploy::known;
-use crate::nats::Advised;
+use crate::error::Hinted;
 
 impl Aws {
     /// Runs a command in a task of a service, or in this task, at the terminal; says how the session ended.
@@ -49,7 +49,7 @@ impl Aws {
         let mut running = self.ecs_tasks(Some(&on_ecs), DesiredStatus::Running).await?;
         running.sort_by_key(|task| (task.enable_execute_command(), task.started_at().copied()));
         let hint = format!("`natsctl deploy {typed}` deploys it, `natsctl events {typed}` tells what ECS does");
-        let newest = running.pop().ok_or_else(|| Advised::new(format!("no task of `{typed}` runs"), hint))?;
+        let newest = running.pop().ok_or_else(|| Hinted::new(format!("no task of `{typed}` runs"), hint))?;
         takes_sessions(newest)
     }
 
@@ -64,7 +64,7 @@ fn takes_sessions(task: Task) -> anyhow::Result<Task> {
     if !task.enable_execute_command() {
         let hint =
             "set `execute_command: true` in the manifest of its service, and deploy it: a new task takes sessions";
-        return Err(Advised::new(format!("task `{}` takes no sessions", id(&task)), hint).into());
+        return Err(Hinted::new(format!("task `{}` takes no sessions", id(&task)), hint).into());
     }
     let agents = container(&task).map(Container::managed_agents).unwrap_or_default();
     let agent = agents.iter().find(|agent| agent.name() == Some(&ManagedAgentName::ExecuteCommandAgent));
@@ -73,7 +73,7 @@ fn takes_sessions(task: Task) -> anyhow::Result<Task> {
             let message = format!("the agent for sessions of task `{}` is {status}", id(&task));
             let hint =
                 "wait a moment; if it stays so, the task's role lacks `ssmmessages:*` or its network the way there";
-            Err(Advised::new(message, hint).into())
+            Err(Hinted::new(message, hint).into())
         }
         _ => Ok(task),
     }

@@ -1,7 +1,7 @@
 //! What was done to the environment, for people.
 
 use super::ledger::{Outcome, Record};
-use crate::report::table;
+use crate::screen::table;
 
 /// So many characters tell revisions of the sources apart.
 const SHORT: usize = 12;

@@ -14,15 +14,15 @@ use sha2::{Digest as _, Sha256};
 use super::error::{code, failed};
 use super::ledger::{Ensured, State};
 use super::{AT_ONCE, Aws};
-use crate::lock::IfTaken;
-use crate::nats::Advised;
+use crate::error::Hinted;
+use crate::local::lock::IfTaken;
 use crate::nats::connect::Access;
 use crate::nats::identity::{Identities, SYSTEM_USER};
 use crate::nats::permissions::{self, ERRAND, NATSCTL, OPERATOR, Permissions};
 use crate::nats::pki::Pki;
 use crate::nats::private;
 use crate::nats::secret::Secret;
-use crate::report::note;
+use crate::screen::note;
 
 /// In the place of a service's name: the secret of the authority.
 const AUTHORITY: &str = "authority";
@@ -147,7 +147,7 @@ impl Aws {
                 let (name, why) = (refused.secret_id().unwrap_or_default(), refused.message().unwrap_or_default());
                 let code = refused.error_code().unwrap_or("an error without a code");
                 let hint = "the caller lacks the right to read it, or to use its key; docs/iam.md has the policies";
-                return Err(Advised::new(format!("failed to read the secret `{name}`: {code}: {why}"), hint).into());
+                return Err(Hinted::new(format!("failed to read the secret `{name}`: {code}: {why}"), hint).into());
             }
             let values = answer.secret_values.unwrap_or_default();
             Ok(values.into_iter().filter_map(|value| Some((value.name?, value.secret_string?))).collect())
@@ -175,7 +175,7 @@ impl Aws {
             let is_missing = code(&error) == Some(NOT_FOUND);
             let error = failed(&format!("write the secret `{name}`"), error);
             let hint = "Terraform makes it: `terraform apply` in the environment's folder";
-            if is_missing { Advised::new(format!("there is no secret `{name}`"), hint).into() } else { error }
+            if is_missing { Hinted::new(format!("there is no secret `{name}`"), hint).into() } else { error }
         })
     }
 }
@@ -216,7 +216,7 @@ impl Made {
     fn ensure(known: &Known, users: &BTreeMap<String, Permissions>, url: &str) -> anyhow::Result<Self> {
         if let (None, Some(user)) = (&known.authority, known.users.keys().next()) {
             let hint = "bring its last version back: another authority would lock every running task out";
-            return Err(Advised::new(format!("it has no value, and `{user}` has an identity already"), hint).into());
+            return Err(Hinted::new(format!("it has no value, and `{user}` has an identity already"), hint).into());
         }
         let home = Home::new()?;
         for (file, text) in known.authority.iter().flatten() {
@@ -255,12 +255,12 @@ fn known(text: &str) -> Option<Secret> {
 fn parse_authority(text: &str, name: &str) -> anyhow::Result<BTreeMap<String, String>> {
     let hint = "bring an earlier version of it back: another authority would lock every running task out";
     let files: Option<BTreeMap<String, String>> = serde_json::from_str(text).ok();
-    let files = files.ok_or_else(|| Advised::new(format!("the secret `{name}` does not hold an authority"), hint))?;
+    let files = files.ok_or_else(|| Hinted::new(format!("the secret `{name}` does not hold an authority"), hint))?;
     let there: BTreeSet<&str> = files.keys().map(String::as_str).collect();
     let missing: Vec<&str> = FILES.into_iter().filter(|file| !there.contains(file)).collect();
     if !missing.is_empty() {
         let missing = missing.join("`, `");
-        return Err(Advised::new(format!("the authority in the secret `{name}` lacks `{missing}`"), hint).into());
+        return Err(Hinted::new(format!("the authority in the secret `{name}` lacks `{missing}`"), hint).into());
     }
     Ok(files.into_iter().filter(|(file, _)| FILES.contains(&file.as_str())).collect())
 }

@@ -7,11 +7,11 @@ use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::Aws;
 use super::ledger::State;
-use crate::fleet;
+use crate::error::Hinted;
 use crate::image::registry::Registry;
 use crate::image::{self, Binaries, Built, Compression, Image, Order, Store, megabytes};
-use crate::nats::Advised;
-use crate::report::note;
+use crate::model::desired;
+use crate::screen::note;
 
 /// Images that are packed or pushed at the same time.
 const AT_ONCE: usize = 4;
@@ -19,7 +19,7 @@ const AT_ONCE: usize = 4;
 /// The images of a deployment.
 pub(crate) struct Images {
     /// What should be in the registry, by service.
-    pub(crate) desired: BTreeMap<String, fleet::Image>,
+    pub(crate) desired: BTreeMap<String, desired::Image>,
     /// Services whose image is known to be there.
     pub(crate) present: BTreeSet<String>,
     /// Those that were made here.
@@ -30,7 +30,7 @@ pub(crate) struct Images {
 /// What an image of a service is, and whether the registry has it.
 struct Found {
     name: String,
-    image: fleet::Image,
+    image: desired::Image,
     is_there: bool,
     made: Option<Image>,
 }
@@ -101,7 +101,7 @@ impl Aws {
                 None => (made.pack(store).await?.digest().to_string(), false),
             },
         };
-        Ok(Found { name, image: fleet::Image { repository, digest }, is_there, made: Some(made) })
+        Ok(Found { name, image: desired::Image { repository, digest }, is_there, made: Some(made) })
     }
 
     /// Sends images; what they have in common is sent once.
@@ -127,7 +127,7 @@ impl Aws {
                 return Ok(());
             }
             let message = format!("the registry has the image of `{name}` as {}, not {wanted}", pushed.digest);
-            Err(Advised::new(message, "somebody has pushed it meanwhile: run it again").into())
+            Err(Hinted::new(message, "somebody has pushed it meanwhile: run it again").into())
         };
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         futures::stream::iter(names).map(one).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await.map(drop)

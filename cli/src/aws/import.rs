@@ -13,9 +13,8 @@ use serde::Serialize;
 use self::manifest::{Found, Written, written};
 use super::Aws;
 use super::definition::parse;
-use super::error::failed;
-use crate::fleet::Autoscaling;
-use crate::nats::Advised;
+use crate::error::Hinted;
+use crate::model::desired::Autoscaling;
 
 /// What was written.
 #[derive(Clone, Debug, Serialize)]
@@ -37,7 +36,7 @@ impl Aws {
         let name = called.map_or_else(|| named(&ecs_name), str::to_owned);
         if named(&name) != name {
             let hint = "lower-case letters, digits and `-`";
-            return Err(Advised::new(format!("`{name}` is no name of a service"), hint).into());
+            return Err(Hinted::new(format!("`{name}` is no name of a service"), hint).into());
         }
         let definition = self.task_definition(service.task_definition().unwrap_or_default()).await?;
         let found = Found {
@@ -63,7 +62,7 @@ impl Aws {
         let service = names.iter().find_map(|name| found.remove(name));
         service.ok_or_else(|| {
             let hint = format!("`aws ecs list-services --cluster {}` lists those that there are", self.cluster());
-            Advised::new(format!("there is no service `{typed}` on ECS"), hint).into()
+            Hinted::new(format!("there is no service `{typed}` on ECS"), hint).into()
         })
     }
 
@@ -104,7 +103,7 @@ fn create(file: &Path, text: &str, name: &str) -> anyhow::Result<()> {
     let mut opened = match opened {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             let hint = format!("`natsctl diff {name}` compares it with what runs; `--as NAME` writes another one");
-            return Err(Advised::new(format!("there is a manifest `{}` already", file.display()), hint).into());
+            return Err(Hinted::new(format!("there is a manifest `{}` already", file.display()), hint).into());
         }
         opened => opened.with_context(|| format!("failed to write `{}`", file.display()))?,
     };

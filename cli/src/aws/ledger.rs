@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Aws;
 use super::error::failed;
-use crate::fleet::{Autoscaling, Definition};
-use crate::plan::Step;
+use crate::model::desired::{Autoscaling, Definition};
+use crate::model::plan::Step;
 
 /// Longer texts are compressed.
 const READABLE: usize = 64 << 10;

@@ -10,9 +10,9 @@ use tokio::task::JoinHandle;
 use super::Aws;
 use super::error::failed;
 use super::ledger::{Ledger, number, text};
-use crate::lock::IfTaken;
-use crate::nats::Advised;
-use crate::report;
+use crate::error::Hinted;
+use crate::local::lock::IfTaken;
+use crate::screen;
 
 /// How long a holder that does not renew it keeps it.
 const HELD_FOR: Duration = Duration::from_secs(60);
@@ -74,11 +74,11 @@ impl Ledger {
             if if_taken == IfTaken::Fail {
                 let hint = "wait until it has ended, or leave out `--no-wait-lock`";
                 return Err(
-                    Advised::new(format!("the environment is being changed by {}", other.describe()), hint).into()
+                    Hinted::new(format!("the environment is being changed by {}", other.describe()), hint).into()
                 );
             }
             if !told {
-                report::note(&format!("waiting: the environment is being changed by {}", other.describe()));
+                screen::note(&format!("waiting: the environment is being changed by {}", other.describe()));
                 told = true;
             }
             tokio::time::sleep(LOOK_EVERY).await;

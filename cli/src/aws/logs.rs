@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use super::Aws;
 use super::error::{code, failed, is_uncertain};
-use crate::logs::{Filter, Line, last};
-use crate::report::note;
+use crate::model::log::{Filter, Line, last};
+use crate::screen::note;
 
 /// How often the logs are looked at.
 const POLL: Duration = Duration::from_secs(2);

@@ -50,10 +50,10 @@ use tokio::sync::OnceCell;
 use self::bus::Bus;
 use self::clients::Clients;
 use self::error::failed;
-use crate::fleet::Definition;
+use crate::error::Hinted;
 use crate::handover::Handover;
 use crate::manifest::{AwsEnvironment, Environment, Manifests};
-use crate::nats::Advised;
+use crate::model::desired::Definition;
 
 /// Calls that are under way at the same time, unless `--max-parallel` says otherwise.
 pub(crate) const AT_ONCE: usize = 8;
@@ -127,13 +127,13 @@ fn account(environment: &str, described: &AwsEnvironment) -> anyhow::Result<Stri
     let typed = std::env::var("NATSCTL_ACCOUNT").ok().filter(|account| !account.is_empty());
     let account = described.account.clone().or(typed).ok_or_else(|| {
         let hint = format!("set NATSCTL_ACCOUNT, or `account` in `environments/{environment}.yaml`");
-        Advised::new(format!("nothing says which account environment `{environment}` is in"), hint)
+        Hinted::new(format!("nothing says which account environment `{environment}` is in"), hint)
     })?;
     if account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit()) {
         return Ok(account);
     }
     let message = format!("`{account}` is not the number of an account");
-    Err(Advised::new(message, "it has 12 digits; see NATSCTL_ACCOUNT").into())
+    Err(Hinted::new(message, "it has 12 digits; see NATSCTL_ACCOUNT").into())
 }
 
 async fn identity(clients: &Clients, environment: &str, account: &str) -> anyhow::Result<String> {
@@ -145,7 +145,7 @@ async fn identity(clients: &Clients, environment: &str, account: &str) -> anyhow
     }
     let message =
         format!("the credentials are of account {found} (`{caller}`), environment `{environment}` is in {account}");
-    Err(Advised::new(message, "use other credentials (AWS_PROFILE), or another `--env`; nothing was changed").into())
+    Err(Hinted::new(message, "use other credentials (AWS_PROFILE), or another `--env`; nothing was changed").into())
 }
 
 async fn read_handover(clients: &Clients, name: &str) -> anyhow::Result<Handover> {
@@ -154,11 +154,7 @@ async fn read_handover(clients: &Clients, name: &str) -> anyhow::Result<Handover
         let missing = error.as_service_error().is_some_and(|error| error.is_parameter_not_found());
         let error = failed(&format!("read the handover `{name}`"), error);
         let hint = "Terraform writes it: `terraform apply` in the environment's folder; or the region is another";
-        if missing {
-            Advised::new(format!("there is no parameter `{name}`"), hint).because(error).into()
-        } else {
-            error
-        }
+        if missing { Hinted::new(format!("there is no parameter `{name}`"), hint).because(error).into() } else { error }
     })?;
     let text = answer.parameter().and_then(|parameter| parameter.value()).unwrap_or_default();
     text.parse().with_context(|| format!("the handover `{name}` is not what natsctl reads"))

@@ -15,9 +15,10 @@ use super::error::failed;
 use super::ledger::{State, digest};
 use super::rollout::short;
 use super::{AT_ONCE, Aws};
-use crate::fleet::{Autoscaling, Definition, EcsService, Fleet};
+use crate::error::Hinted;
 use crate::handover::prefix;
-use crate::plan::{Observed, ObservedService};
+use crate::model::desired::{Autoscaling, Definition, Desired, EcsService};
+use crate::model::plan::{Observed, ObservedService};
 
 /// What DescribeServices takes at once.
 const SERVICES_PER_CALL: usize = 10;
@@ -52,11 +53,12 @@ impl Aws {
         }
         let prefixes = prefixes.into_iter().map(str::to_owned).collect();
         let filter = Filter::builder().key(FilterNameStringType::Name).set_values(Some(prefixes)).build();
-        let mut pages =
-            self.clients.secrets().list_secrets().filters(filter).max_results(100).into_paginator().items().send();
+        let list = self.clients.secrets().list_secrets().filters(filter).max_results(100);
+        let mut pages = list.into_paginator().send();
         let mut secrets = Vec::new();
-        while let Some(secret) = pages.next().await {
-            secrets.push(secret.map_err(|error| failed("list the secrets", error))?);
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| failed("list the secrets", error))?;
+            secrets.extend(page.secret_list.unwrap_or_default());
         }
         Ok(secrets)
     }
@@ -89,7 +91,7 @@ impl Aws {
     }
 
     /// What is there. What should be is needed to recognise it.
-    pub(crate) async fn observe(&self, desired: &Fleet) -> anyhow::Result<Seen> {
+    pub(crate) async fn observe(&self, desired: &Desired) -> anyhow::Result<Seen> {
         let ledger = self.ledger();
         // One that is being deleted is listed no more, but its name is still taken.
         let named = desired.services.keys().filter_map(|name| Some(self.manifests.services.get(name)?.ecs_name()));
@@ -140,7 +142,7 @@ impl Aws {
         &self,
         services: &BTreeMap<String, Service>,
         state: &State,
-        desired: &Fleet,
+        desired: &Desired,
     ) -> anyhow::Result<BTreeMap<String, Definition>> {
         let one = |(name, service): (String, String)| async move {
             let recognised = state.services.get(&name).filter(|known| known.task_definition == service);
@@ -234,13 +236,13 @@ impl Aws {
         for (name, service) in seen.services.iter().filter(|(name, _)| names.contains(*name)) {
             if service.status() == Some("DRAINING") {
                 let hint = "it is being deleted: wait until its tasks have stopped, and run the same command again";
-                return Err(Advised::new(format!("service `{name}` is DRAINING"), hint).into());
+                return Err(Hinted::new(format!("service `{name}` is DRAINING"), hint).into());
             }
             let controller = service.deployment_controller().map(|controller| controller.r#type());
             if let Some(other) = controller.filter(|controller| **controller != DeploymentControllerType::Ecs) {
                 let message = format!("service `{name}` is deployed by {other}, not by ECS");
                 let hint = "its controller cannot be changed: delete the service, or take its manifest out";
-                return Err(Advised::new(message, hint).into());
+                return Err(Hinted::new(message, hint).into());
             }
         }
         Ok(())

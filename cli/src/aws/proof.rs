@@ -9,9 +9,9 @@ use super::Aws;
 use super::observe::{Seen, primary, revision};
 use super::tasks;
 use crate::commands::rollout::ProofMode;
-use crate::fleet::{Fleet, Role};
+use crate::error::Hinted;
 use crate::image::Binaries;
-use crate::nats::Advised;
+use crate::model::desired::{Desired, Role};
 use crate::nats::bus::Expected;
 use crate::nats::jetstream::Assets;
 
@@ -85,7 +85,12 @@ impl Aws {
 
     /// Looks at streams and buckets. Who does without the bus takes them to be there; where only a task could look, they are as they
     /// were left.
-    pub(crate) async fn observe_assets(&self, desired: &Fleet, seen: &mut Seen, mode: ProofMode) -> anyhow::Result<()> {
+    pub(crate) async fn observe_assets(
+        &self,
+        desired: &Desired,
+        seen: &mut Seen,
+        mode: ProofMode,
+    ) -> anyhow::Result<()> {
         let assets = match mode {
             ProofMode::Ecs => Assets { streams: desired.streams.clone(), buckets: desired.buckets.clone() },
             ProofMode::Bus => match self.look_at_assets().await {
@@ -106,7 +111,7 @@ impl Aws {
     }
 
     /// Brings streams and buckets to what they should be; returns what is to be remembered.
-    pub(crate) async fn ensure_assets(&self, desired: &Fleet, binaries: &Binaries) -> anyhow::Result<String> {
+    pub(crate) async fn ensure_assets(&self, desired: &Desired, binaries: &Binaries) -> anyhow::Result<String> {
         let assets = Assets { streams: desired.streams.clone(), buckets: desired.buckets.clone() };
         let text = serde_json::to_string(&assets)?;
         self.bus().await?.ensure(self, assets, Some(binaries)).await?;
@@ -121,20 +126,20 @@ fn remembered(seen: &Seen) -> Assets {
 /// What ECS says that runs, which is what should answer.
 fn running(name: &str, service: Option<&Service>) -> anyhow::Result<Expected> {
     let Some((service, primary)) = service.and_then(|service| Some((service, primary(service)?))) else {
-        return Err(Advised::new(format!("`{name}` is not there"), format!("`natsctl deploy {name}`")).into());
+        return Err(Hinted::new(format!("`{name}` is not there"), format!("`natsctl deploy {name}`")).into());
     };
     let (running, desired) = (primary.running_count(), service.desired_count());
     let revision = revision(service.task_definition().unwrap_or_default());
     if running < desired {
         let message = format!("`{name}` is deployed, but {running} of {desired} tasks of revision {revision} run");
-        return Err(Advised::new(message, format!("see `natsctl tasks {name}` and `natsctl logs {name}`")).into());
+        return Err(Hinted::new(message, format!("see `natsctl tasks {name}` and `natsctl logs {name}`")).into());
     }
     let tasks = u32::try_from(desired).context("ECS gives a negative number of tasks")?;
     Ok(Expected { revision, tasks, known: BTreeSet::new() })
 }
 
 fn advised(error: anyhow::Error, message: &str, hint: &str) -> anyhow::Error {
-    Advised::new(message, hint).because(error).into()
+    Hinted::new(message, hint).because(error).into()
 }
 
 #[cfg(test)]

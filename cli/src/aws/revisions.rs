@@ -11,9 +11,9 @@ use super::ledger::Record;
 use super::observe::revision;
 use super::rollout::short;
 use super::{AT_ONCE, Aws};
-use crate::lock::IfTaken;
-use crate::nats::Advised;
-use crate::report::table;
+use crate::error::Hinted;
+use crate::local::lock::IfTaken;
+use crate::screen::table;
 
 /// One revision of a service.
 #[derive(Clone, Debug, Serialize)]
@@ -137,10 +137,11 @@ impl Aws {
     /// A task definition, by its ARN or by `family:revision`.
     pub(super) async fn task_definition(&self, name: &str) -> anyhow::Result<TaskDefinition> {
         let answer = self.clients.ecs().describe_task_definition().task_definition(name).send().await;
-        let answer = answer.map_err(|error| failed(&format!("describe the task definition `{}`", short(name)), error))?;
+        let answer =
+            answer.map_err(|error| failed(&format!("describe the task definition `{}`", short(name)), error))?;
         answer.task_definition.ok_or_else(|| {
             let hint = "`natsctl revisions` lists those that there are";
-            Advised::new(format!("there is no task definition `{}`", short(name)), hint).into()
+            Hinted::new(format!("there is no task definition `{}`", short(name)), hint).into()
         })
     }
 

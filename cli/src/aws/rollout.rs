@@ -13,7 +13,7 @@ use super::Aws;
 use super::error::failed;
 use super::observe::{primary, revision};
 use crate::commands::rollout::Until;
-use crate::report::note;
+use crate::screen::note;
 
 /// Between two looks: short as long as something moves.
 const SOON: Duration = Duration::from_millis(250);

@@ -16,9 +16,9 @@ use super::Aws;
 use super::error::{code, failed};
 use super::tasks::{id, stopped_reason};
 use crate::commands::deploy::known;
-use crate::logs::Line;
-use crate::nats::Advised;
-use crate::report::{INTERRUPTED, note};
+use crate::error::Hinted;
+use crate::model::log::Line;
+use crate::screen::{INTERRUPTED, note};
 
 /// How often the task is looked at.
 const POLL: Duration = Duration::from_secs(1);
@@ -78,7 +78,7 @@ impl Aws {
             End::TimedOut(timeout) => {
                 running.stop("took too long").await?;
                 let message = format!("task {} took longer than {} s", running.id, timeout.as_secs());
-                Err(Advised::new(message, "it is being stopped; `--timeout` gives it more time").into())
+                Err(Hinted::new(message, "it is being stopped; `--timeout` gives it more time").into())
             }
         }
     }
@@ -88,7 +88,7 @@ impl Aws {
         let on_ecs = self.manifests.services[&name].ecs_name();
         let mut found = self.describe_services(std::slice::from_ref(&on_ecs)).await?;
         let service = found.remove(&on_ecs).ok_or_else(|| {
-            Advised::new(format!("`{name}` is not deployed"), format!("`natsctl deploy {name}` deploys it"))
+            Hinted::new(format!("`{name}` is not deployed"), format!("`natsctl deploy {name}` deploys it"))
         })?;
         let arn = service.task_definition().unwrap_or_default();
         let definition = self.task_definition(arn).await?;
@@ -135,7 +135,7 @@ impl Aws {
         };
         let reasons: Vec<String> = answer.failures.iter().flatten().map(reason).collect();
         let hint = "running it again is safe: nothing was started";
-        Err(Advised::new(format!("failed to {what}: {}", reasons.join(", ")), hint).into())
+        Err(Hinted::new(format!("failed to {what}: {}", reasons.join(", ")), hint).into())
     }
 
     /// Stops a task; ECS starts another one if it belongs to a service.
@@ -254,7 +254,7 @@ fn exit_code(task: &Task, container: &str) -> anyhow::Result<u8> {
     let Some(code) = ours.and_then(Container::exit_code) else {
         let message = format!("task {} has not started: {}", id(task), reason());
         let hint = "`natsctl verify` says what is missing: image, secrets, roles or network";
-        return Err(Advised::new(message, hint).into());
+        return Err(Hinted::new(message, hint).into());
     };
     if code != 0 {
         note(&format!("exit code {code}: {}", reason()));

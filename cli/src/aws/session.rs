@@ -15,8 +15,8 @@ use tokio::time::timeout;
 
 use super::Aws;
 use super::error::failed;
-use crate::afterwards;
-use crate::nats::Advised;
+use crate::cleanup;
+use crate::error::Hinted;
 
 const PLUGIN: &str = "session-manager-plugin";
 const INSTALL: &str =
@@ -65,14 +65,13 @@ impl Plugin {
     pub(crate) async fn find() -> anyhow::Result<Self> {
         let asked = Command::new(PLUGIN).arg("--version").stdin(Stdio::null()).output().await;
         let hint = format!("install it: {INSTALL}");
-        let said =
-            asked.map_err(|error| Advised::new(format!("`{PLUGIN}` is not installed"), &*hint).because(error))?;
+        let said = asked.map_err(|error| Hinted::new(format!("`{PLUGIN}` is not installed"), &*hint).because(error))?;
         let version = String::from_utf8_lossy(&said.stdout).trim().to_owned();
         let numbers: Vec<u32> = version.split('.').filter_map(|number| number.parse().ok()).collect();
         if numbers.as_slice() > TOO_OLD.as_slice() {
             return Ok(Self(()));
         }
-        Err(Advised::new(format!("`{PLUGIN}` has version `{version}`, which is too old"), hint).into())
+        Err(Hinted::new(format!("`{PLUGIN}` has version `{version}`, which is too old"), hint).into())
     }
 
     /// The plugin as it takes over a session.
@@ -131,7 +130,7 @@ impl Aws {
             let (ssm, session) = (self.clients.ssm().clone(), Some(ticket.id));
             return Tunnel { ssm, session, child, local_port, through }.opened().await;
         }
-        Err(refused.unwrap_or_else(|| Advised::new("the handover names no NATS node", "`terraform apply`").into()))
+        Err(refused.unwrap_or_else(|| Hinted::new("the handover names no NATS node", "`terraform apply`").into()))
     }
 
     /// What a session may go through, by name; the first one that is connected will do.
@@ -203,7 +202,7 @@ impl Tunnel {
                 let reason = outcome.map_or_else(|_| "not in time".to_owned(), |said| said.unwrap_err().to_string());
                 let message = format!("the tunnel through `{}` did not open: {reason}", self.through);
                 self.close().await;
-                Err(Advised::new(message, hint).into())
+                Err(Hinted::new(message, hint).into())
             }
         }
     }
@@ -227,7 +226,7 @@ impl Tunnel {
     pub(crate) async fn closed(&mut self) -> anyhow::Result<()> {
         let status = self.child.wait().await.with_context(|| format!("`{PLUGIN}` was lost"))?;
         let hint = "the session has a time-out; open it again";
-        Err(Advised::new(format!("the tunnel has closed: `{PLUGIN}` has ended ({status})"), hint).into())
+        Err(Hinted::new(format!("the tunnel has closed: `{PLUGIN}` has ended ({status})"), hint).into())
     }
 
     /// Closes it on both sides.
@@ -243,7 +242,7 @@ impl Drop for Tunnel {
     fn drop(&mut self) {
         let ssm = self.ssm.clone();
         if let Some(session) = self.session.take() {
-            afterwards::leave(async move { end(&ssm, &session).await });
+            cleanup::leave(async move { end(&ssm, &session).await });
         }
     }
 }
@@ -252,7 +251,7 @@ fn free_port(wanted: Option<u16>) -> anyhow::Result<u16> {
     let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, wanted.unwrap_or(0)));
     let listener = bound.map_err(|error| {
         let message = format!("port {} of this machine cannot be used", wanted.unwrap_or(0));
-        Advised::new(message, "name another one, or none").because(error)
+        Hinted::new(message, "name another one, or none").because(error)
     })?;
     Ok(listener.local_addr()?.port())
 }

@@ -11,7 +11,7 @@ use super::ledger::{Known, Outcome, Record, State};
 use super::observe::{primary, revision};
 use crate::handover::{Handover, prefix};
 use crate::manifest::Service as ManifestService;
-use crate::status::{GatewayStatus, Rollout, ServiceStatus, Status};
+use crate::model::status::{GatewayStatus, Rollout, ServiceStatus, Status};
 
 /// The one that goes on, and the one before.
 const LAST_RUNS: i32 = 2;

@@ -12,8 +12,8 @@ use super::error::failed;
 use super::observe::revision;
 use super::{AT_ONCE, Aws};
 use crate::commands::deploy::known;
-use crate::nats::Advised;
-use crate::report::table;
+use crate::error::Hinted;
+use crate::screen::table;
 
 /// What DescribeTasks takes at once.
 const TASKS_PER_CALL: usize = 100;
@@ -130,11 +130,11 @@ fn chosen<'a>(typed: &str, running: &'a [EcsTask]) -> anyhow::Result<&'a EcsTask
         (Some(task), 0) => Ok(task),
         (Some(_), more) => {
             let message = format!("{} tasks begin with `{typed}`", more + 1);
-            Err(Advised::new(message, "write more of its id").into())
+            Err(Hinted::new(message, "write more of its id").into())
         }
         (None, _) => {
             let hint = "`natsctl tasks` lists those that run";
-            Err(Advised::new(format!("no task `{typed}` runs"), hint).into())
+            Err(Hinted::new(format!("no task `{typed}` runs"), hint).into())
         }
     }
 }

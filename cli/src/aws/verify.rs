@@ -12,7 +12,7 @@ use std::future::Future;
 use serde::Serialize;
 
 use super::Aws;
-use crate::report;
+use crate::screen;
 
 /// Everything that was looked at.
 #[derive(Clone, Debug, Serialize)]
@@ -63,7 +63,7 @@ impl Finding {
 
     fn unknown(what: impl Into<String>, error: &anyhow::Error) -> Self {
         // Advice to verify is for other commands.
-        let hint = crate::nats::hint(error).filter(|hint| !hint.contains("natsctl verify"));
+        let hint = crate::error::hint(error).filter(|hint| !hint.contains("natsctl verify"));
         Self { state: State::Unknown, hint, ..Self::ok(what, format!("{error:#}")) }
     }
 
@@ -134,7 +134,7 @@ impl Verified {
             let hint = finding.hint.clone().unwrap_or_default();
             vec![finding.what.clone(), finding.state.word().to_owned(), finding.found.clone(), hint]
         });
-        format!("{}\n\n{}", report::table(&["what", "state", "found", "how to mend it"], rows), self.summary())
+        format!("{}\n\n{}", screen::table(&["what", "state", "found", "how to mend it"], rows), self.summary())
     }
 
     /// In one line.

@@ -9,13 +9,13 @@ use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 
 use super::deploy::chosen;
+use crate::commands::invocation::Invocation;
+use crate::commands::options::Which;
+use crate::error::Hinted;
 use crate::image::registry::{Credentials, Registry, saved};
 use crate::image::{self, Binaries, Built, Compression, Image, Order, Reference, Store, megabytes};
-use crate::invocation::Invocation;
 use crate::manifest::{Environment, Manifests};
-use crate::nats::Advised;
-use crate::options::Which;
-use crate::report::{Report, note, table};
+use crate::screen::{Report, note, table};
 
 /// Images that are pushed at the same time; what is sent at the same time, the registry's client limits.
 const AT_ONCE: usize = 4;
@@ -176,7 +176,7 @@ async fn find(reference: &Reference, registry: &Registry) -> anyhow::Result<()> 
     if found.is_some() {
         return Ok(());
     }
-    Err(Advised::new(format!("there is no image `{reference}`"), "see `build` in the service's manifest").into())
+    Err(Hinted::new(format!("there is no image `{reference}`"), "see `build` in the service's manifest").into())
 }
 
 async fn push(name: &str, image: &Image, destination: &Destination, store: &Store) -> anyhow::Result<Outcome> {
@@ -213,7 +213,7 @@ async fn destination(invocation: &Invocation, manifests: &Manifests) -> anyhow::
             let typed = std::env::var("NATSCTL_REGISTRY").ok().filter(|host| !host.is_empty());
             let host = typed.ok_or_else(|| {
                 let message = format!("environment `{}` has no registry to push to", manifests.name);
-                Advised::new(message, "set NATSCTL_REGISTRY to a host, or write images to a folder with `--oci-dir`")
+                Hinted::new(message, "set NATSCTL_REGISTRY to a host, or write images to a folder with `--oci-dir`")
             })?;
             let project = &manifests.project.project;
             let repositories = manifests.services.iter();

@@ -5,10 +5,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 
+use crate::error::hint;
 use crate::nats::bus::{Part, Request};
-use crate::nats::hint;
 use crate::nats::secret::Secret;
-use crate::report::{FAILED, Report, line};
+use crate::screen::{FAILED, Report, line};
 
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(10);

@@ -7,18 +7,18 @@ use serde_json::json;
 
 use super::deploy::{LockOptions, chosen, known};
 use super::proof::Proof;
-use crate::apply::{all, judge, roll};
 #[cfg(feature = "aws")]
 use crate::aws::{Aws, change::Difference};
-use crate::invocation::Invocation;
+use crate::commands::invocation::Invocation;
+use crate::commands::options::Which;
+use crate::commands::platform::Platform;
+use crate::error::Hinted;
+use crate::local::apply::{all, judge, roll};
 use crate::local::client::Client;
 use crate::local::environment::{Local, WantedService};
 use crate::local::protocol::{Force, ServiceStatus};
 use crate::manifest::Manifests;
-use crate::nats::Advised;
-use crate::options::Which;
-use crate::platform::Platform;
-use crate::report::Report;
+use crate::screen::Report;
 
 /// Replace all tasks of services, without a gap.
 #[derive(Debug, Args)]
@@ -105,7 +105,7 @@ impl Scale {
             return Ok(name);
         }
         let hint = format!("raise `autoscaling.max` in `services/{name}.yaml`");
-        Err(Advised::new(format!("`{name}` may have at most {most} tasks, not {}", self.tasks), hint).into())
+        Err(Hinted::new(format!("`{name}` may have at most {most} tasks, not {}", self.tasks), hint).into())
     }
 
     async fn local(self, local: &Local, invocation: &Invocation) -> anyhow::Result<Report> {
@@ -143,7 +143,7 @@ impl Rollback {
         let Some(target) = target else {
             let known: Vec<String> = service.kept.iter().map(|kept| kept.revision.to_string()).collect();
             let what = self.to.map_or_else(|| "an earlier revision".to_owned(), |number| format!("revision {number}"));
-            return Err(Advised::new(
+            return Err(Hinted::new(
                 format!("`{name}` has no {what} to go back to"),
                 format!("revisions that are kept: {}", known.join(", ")),
             )
@@ -168,7 +168,7 @@ async fn on_aws(
 
 /// What a service should become.
 struct Wanted {
-    definition: crate::fleet::Definition,
+    definition: crate::model::desired::Definition,
     declared_tasks: u32,
     tasks: u32,
     force: Force,
@@ -192,7 +192,7 @@ async fn running(local: &Local) -> anyhow::Result<BTreeMap<String, ServiceStatus
 
 fn deployed<'a>(running: &'a BTreeMap<String, ServiceStatus>, name: &str) -> anyhow::Result<&'a ServiceStatus> {
     running.get(name).ok_or_else(|| {
-        Advised::new(format!("`{name}` is not deployed"), format!("`natsctl deploy {name}` deploys it")).into()
+        Hinted::new(format!("`{name}` is not deployed"), format!("`natsctl deploy {name}` deploys it")).into()
     })
 }
 

@@ -7,19 +7,19 @@ use clap::Args;
 use serde_json::json;
 
 use super::rollout::Rollout;
-use crate::apply::Apply;
-use crate::artifacts::Source;
-use crate::invocation::Invocation;
-use crate::journal::Journal;
+use crate::commands::invocation::Invocation;
+use crate::commands::options::Which;
+use crate::commands::platform::Platform;
+use crate::error::Hinted;
+use crate::local::apply::Apply;
+use crate::local::build::Source;
 use crate::local::environment::Local;
-use crate::lock::IfTaken;
+use crate::local::journal::Journal;
+use crate::local::lock::IfTaken;
 use crate::manifest::Manifests;
-use crate::nats::Advised;
-use crate::options::Which;
-use crate::plan::Plan;
-use crate::platform::Platform;
+use crate::model::plan::Plan;
 use crate::problem::did_you_mean;
-use crate::report::{Report, note};
+use crate::screen::{Report, note};
 
 /// Make the environment what the manifests say, and prove that it is.
 #[derive(Debug, Args)]
@@ -54,7 +54,7 @@ impl Binaries {
             (None, false) => Ok(crate::image::Binaries::Cargo { profile: "release".to_owned() }),
             (None, true) => {
                 let hint = "`--binaries DIR` takes static binaries from a folder";
-                Err(Advised::new("`--no-build` is for environments on this machine", hint).into())
+                Err(Hinted::new("`--no-build` is for environments on this machine", hint).into())
             }
         }
     }
@@ -138,5 +138,5 @@ pub(crate) fn known(name: &str, manifests: &Manifests) -> anyhow::Result<String>
     let names = manifests.services.keys().map(String::as_str);
     let hint = did_you_mean(name, names.clone())
         .unwrap_or_else(|| format!("there are: {}", names.collect::<Vec<_>>().join(", ")));
-    Err(Advised::new(format!("no manifest describes a service `{name}`"), hint).into())
+    Err(Hinted::new(format!("no manifest describes a service `{name}`"), hint).into())
 }

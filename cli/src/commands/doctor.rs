@@ -7,12 +7,12 @@ use std::process::Command;
 use clap::Args;
 use serde::Serialize;
 
-use crate::invocation::Invocation;
+use crate::commands::invocation::Invocation;
 use crate::local::ports;
 use crate::local::protocol::{Description, ServiceStatus};
 use crate::manifest::{Environment, LocalEnvironment};
 use crate::nats::locate;
-use crate::report::{FAILED, Report, table};
+use crate::screen::{FAILED, Report, table};
 
 /// Find out what is missing on this machine, and how to install it.
 #[derive(Debug, Args)]

@@ -8,9 +8,9 @@ use clap::Args;
 use serde_json::json;
 
 use super::deploy::LockOptions;
-use crate::invocation::Invocation;
+use crate::commands::invocation::Invocation;
 use crate::local::client::Client;
-use crate::report::Report;
+use crate::screen::Report;
 
 /// Stop everything.
 #[derive(Debug, Args)]

@@ -5,9 +5,9 @@ use serde_json::json;
 
 use super::deploy::chosen;
 use crate::aws::drift::{Between, compared_text, text};
-use crate::invocation::Invocation;
-use crate::options::Which;
-use crate::report::{CHANGES, Report};
+use crate::commands::invocation::Invocation;
+use crate::commands::options::Which;
+use crate::screen::{CHANGES, Report};
 
 /// Find out what runs and is not what the manifests say, and who made it so. Images are as they were deployed.
 #[derive(Debug, Args)]

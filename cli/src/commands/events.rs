@@ -5,9 +5,9 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::aws::events::{Event, Events as Told};
-use crate::invocation::Invocation;
-use crate::options::Format;
-use crate::report::{self, Report};
+use crate::commands::invocation::Invocation;
+use crate::commands::options::Format;
+use crate::screen::{self, Report};
 
 /// Between two looks of `--follow`.
 const EVERY: Duration = Duration::from_secs(5);
@@ -47,7 +47,7 @@ impl Events {
 fn show(events: &[Event], format: Format) -> anyhow::Result<()> {
     for event in events {
         let Event { time, service, text, .. } = event;
-        report::line(&match format {
+        screen::line(&match format {
             Format::Table => format!("{time:.0}  {service}  {text}"),
             Format::Json => serde_json::to_string(event)?,
         })?;

@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use crate::invocation::Invocation;
-use crate::report::Report;
+use crate::commands::invocation::Invocation;
+use crate::screen::Report;
 
 /// Run a command in a running task, at the terminal. Images that natsctl builds have no shell, only `/app`.
 #[derive(Debug, Args)]

@@ -3,8 +3,8 @@
 use clap::Args;
 
 use crate::aws::history::text;
-use crate::invocation::Invocation;
-use crate::report::Report;
+use crate::commands::invocation::Invocation;
+use crate::screen::Report;
 
 /// Show who changed the environment, when, how and with what result.
 #[derive(Debug, Args)]

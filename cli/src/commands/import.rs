@@ -3,8 +3,8 @@
 use clap::Args;
 
 use crate::aws::import::text;
-use crate::invocation::Invocation;
-use crate::report::Report;
+use crate::commands::invocation::Invocation;
+use crate::screen::Report;
 
 /// Write the manifest of a service that runs on ECS already, and say what a manifest cannot.
 #[derive(Debug, Args)]

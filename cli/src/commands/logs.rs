@@ -7,15 +7,15 @@ use jiff::Timestamp;
 
 #[cfg(feature = "aws")]
 use crate::aws::{self, Aws};
-use crate::invocation::Invocation;
+use crate::commands::invocation::Invocation;
+use crate::commands::options::Format;
+use crate::commands::platform::Platform;
+use crate::error::Hinted;
 use crate::local::environment::Local;
 use crate::local::logs::Follower;
-use crate::logs::{Filter, Line};
-use crate::nats::Advised;
-use crate::options::Format;
-use crate::platform::Platform;
-use crate::report::{self, Report};
-use crate::units::Span;
+use crate::model::log::{Filter, Line};
+use crate::model::units::Span;
+use crate::screen::{self, Report};
 
 /// Lines that are shown if nobody says how many or since when.
 const LINES: usize = 100;
@@ -56,7 +56,7 @@ impl Logs {
             description.services.keys().chain(description.nodes.keys()).map(String::as_str).collect();
         if let Some(name) = self.services.iter().find(|name| !known.contains(name.as_str())) {
             let hint = format!("there are: {}", known.iter().copied().collect::<Vec<_>>().join(", "));
-            return Err(Advised::new(format!("nothing called `{name}` is deployed"), hint).into());
+            return Err(Hinted::new(format!("nothing called `{name}` is deployed"), hint).into());
         }
         let typed: BTreeSet<&str> = self.services.iter().map(String::as_str).collect();
         let names: Vec<&str> = if typed.is_empty() { known } else { typed }.into_iter().collect();
@@ -105,6 +105,6 @@ impl Show {
             Format::Table => format!("{}  {}", line.task, line.text),
             Format::Json => serde_json::to_string(line)?,
         };
-        Ok(report::line(&text)?)
+        Ok(screen::line(&text)?)
     }
 }

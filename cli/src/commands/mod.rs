@@ -18,9 +18,12 @@ pub(crate) mod exec;
 pub(crate) mod history;
 #[cfg(feature = "aws")]
 pub(crate) mod import;
+pub(crate) mod invocation;
 pub(crate) mod logs;
 pub(crate) mod nats;
+pub(crate) mod options;
 pub(crate) mod plan;
+pub(crate) mod platform;
 #[cfg(feature = "aws")]
 pub(crate) mod policy;
 pub(crate) mod proof;

@@ -2,9 +2,9 @@
 
 use clap::{Args, Subcommand};
 
-use crate::invocation::Invocation;
-use crate::report::{Report, UNHEALTHY};
-use crate::status::nats_text;
+use crate::commands::invocation::Invocation;
+use crate::model::status::nats_text;
+use crate::screen::{Report, UNHEALTHY};
 
 /// Look at the NATS cluster.
 #[derive(Debug, Subcommand)]

@@ -10,13 +10,13 @@ use serde_json::json;
 
 use super::deploy::Binaries;
 use super::proof::Proof;
-use crate::invocation::Invocation;
+use crate::commands::invocation::Invocation;
+use crate::commands::options::Which;
+use crate::commands::platform::Platform;
 use crate::local::environment::Local;
 use crate::manifest::Manifests;
-use crate::options::Which;
-use crate::plan::{Observed, Plan as Steps};
-use crate::platform::Platform;
-use crate::report::{CHANGES, Report};
+use crate::model::plan::{Observed, Plan as Steps};
+use crate::screen::{CHANGES, Report};
 
 /// Show what `deploy` would do, and change nothing.
 #[derive(Debug, Args)]

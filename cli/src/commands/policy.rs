@@ -3,8 +3,8 @@
 use clap::Args;
 
 use crate::aws::calls::{Group, rights};
-use crate::invocation::Invocation;
-use crate::report::{Report, table};
+use crate::commands::invocation::Invocation;
+use crate::screen::{Report, table};
 
 /// Show which rights on AWS commands need, in this environment: all of them, or the policy of one group of commands.
 #[derive(Debug, Args)]

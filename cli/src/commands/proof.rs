@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum as _};
 
 use super::rollout::ProofMode;
-use crate::nats::Advised;
+use crate::error::Hinted;
 
 /// Says it for whoever types nothing.
 const VARIABLE: &str = "NATSCTL_PROOF";
@@ -23,7 +23,7 @@ impl Proof {
         if self.typed.is_none() {
             return Ok(());
         }
-        Err(Advised::new("`--proof` is for environments on AWS", "leave it out, or name one with `--env`").into())
+        Err(Hinted::new("`--proof` is for environments on AWS", "leave it out, or name one with `--env`").into())
     }
 
     /// As typed, or as the environment says.
@@ -34,7 +34,7 @@ impl Proof {
             (Some(typed), _) => Ok(typed),
             (None, None) => Ok(ProofMode::default()),
             (None, Some(said)) => ProofMode::from_str(&said, false)
-                .map_err(|_| Advised::new(format!("{VARIABLE} is `{said}`"), "it may be `bus` or `ecs`").into()),
+                .map_err(|_| Hinted::new(format!("{VARIABLE} is `{said}`"), "it may be `bus` or `ecs`").into()),
         }
     }
 }

@@ -4,9 +4,9 @@ use clap::{Args, Subcommand};
 
 use serde_json::json;
 
+use crate::commands::invocation::Invocation;
 use crate::contract;
-use crate::invocation::Invocation;
-use crate::report::Report;
+use crate::screen::Report;
 
 /// Check the contracts in `proto/` against those that are deployed.
 #[derive(Debug, Subcommand)]

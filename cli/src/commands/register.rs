@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use clap::Args;
 
 use super::deploy::{Binaries, chosen};
-use crate::invocation::Invocation;
-use crate::options::Which;
-use crate::report::{Report, table};
+use crate::commands::invocation::Invocation;
+use crate::commands::options::Which;
+use crate::screen::{Report, table};
 
 /// Register the task definitions of services where they differ from the newest ones, with their images; deploy nothing.
 #[derive(Debug, Args)]

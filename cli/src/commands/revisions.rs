@@ -4,9 +4,9 @@ use clap::Args;
 
 use super::deploy::{LockOptions, chosen, known};
 use crate::aws::revisions::{deregistered_text, text};
-use crate::invocation::Invocation;
-use crate::options::Which;
-use crate::report::Report;
+use crate::commands::invocation::Invocation;
+use crate::commands::options::Which;
+use crate::screen::Report;
 
 /// List the revisions of a service.
 #[derive(Debug, Args)]

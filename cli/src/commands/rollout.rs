@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::proof::Proof;
-use crate::nats::Advised;
-use crate::units::Span;
+use crate::error::Hinted;
+use crate::model::units::Span;
 
 /// How a deployment on AWS is done.
 #[derive(Debug, Default, Args)]
@@ -90,7 +90,7 @@ impl Rollout {
             None => Ok(()),
             Some((option, _)) => {
                 let message = format!("`{option}` is for environments on AWS");
-                Err(Advised::new(message, "leave it out, or name one with `--env`").into())
+                Err(Hinted::new(message, "leave it out, or name one with `--env`").into())
             }
         }
     }
@@ -103,11 +103,12 @@ mod on_aws {
 
     use anyhow::Context as _;
 
-    use super::{Advised, Rollout};
+    use super::Rollout;
     use crate::aws::Aws;
     use crate::aws::deploy::{Options, Reviewed, Scope};
     use crate::commands::deploy::{Binaries, LockOptions, chosen};
-    use crate::options::Which;
+    use crate::commands::options::Which;
+    use crate::error::Hinted;
 
     /// Services that are changed at the same time.
     const MAX_PARALLEL: usize = 8;
@@ -134,7 +135,7 @@ mod on_aws {
                 if_taken: lock.if_taken(),
                 on_failure: self.on_failure.unwrap_or_default(),
                 until: self.wait_until.unwrap_or_default(),
-                timeout: self.timeout.map(crate::units::Span::duration),
+                timeout: self.timeout.map(crate::model::units::Span::duration),
                 max_parallel: self.max_parallel.map_or(MAX_PARALLEL, usize::from),
                 reviewed: self.plan.as_deref().map(read).transpose()?,
             })
@@ -145,6 +146,6 @@ mod on_aws {
         let text = std::fs::read(file).with_context(|| format!("failed to read `{}`", file.display()))?;
         let hint = "`natsctl plan --save FILE` writes one";
         Ok(serde_json::from_slice(&text)
-            .map_err(|error| Advised::new(format!("`{}` is not a saved plan: {error}", file.display()), hint))?)
+            .map_err(|error| Hinted::new(format!("`{}` is not a saved plan: {error}", file.display()), hint))?)
     }
 }

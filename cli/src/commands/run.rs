@@ -3,11 +3,11 @@
 use clap::Args;
 
 use crate::aws::run::Job;
-use crate::invocation::Invocation;
-use crate::logs::Line;
-use crate::options::Format;
-use crate::report::{self, Report};
-use crate::units::Span;
+use crate::commands::invocation::Invocation;
+use crate::commands::options::Format;
+use crate::model::log::Line;
+use crate::model::units::Span;
+use crate::screen::{self, Report};
 
 /// Run one task of a service with another command, show its log, and exit with its code.
 #[derive(Debug, Args)]
@@ -28,8 +28,8 @@ impl Run {
         let timeout = self.timeout.map(Span::duration);
         let job = Job { service: &self.service, command: &self.command, timeout };
         let show = |line: &Line| match invocation.global.output {
-            Format::Table => Ok(report::line(&line.text)?),
-            Format::Json => Ok(report::line(&serde_json::to_string(line)?)?),
+            Format::Table => Ok(screen::line(&line.text)?),
+            Format::Json => Ok(screen::line(&serde_json::to_string(line)?)?),
         };
         Ok(Report::silent().code(aws.run(job, show).await?))
     }

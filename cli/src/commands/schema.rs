@@ -4,9 +4,9 @@ use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 
-use crate::invocation::Invocation;
+use crate::commands::invocation::Invocation;
 use crate::manifest::schemas;
-use crate::report::Report;
+use crate::screen::Report;
 
 /// Write the JSON Schemas of the manifests into `schema/` of their folder, where editors find them.
 #[derive(Debug, Args)]

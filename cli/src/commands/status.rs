@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::invocation::Invocation;
-use crate::options::Format;
-use crate::platform::Platform;
-use crate::report::{self, Report, UNHEALTHY};
+use crate::commands::invocation::Invocation;
+use crate::commands::options::Format;
+use crate::commands::platform::Platform;
+use crate::screen::{self, Report, UNHEALTHY};
 
 /// Between two looks of `--watch` at this machine.
 const EVERY: Duration = Duration::from_secs(2);
@@ -30,8 +30,8 @@ impl Status {
             loop {
                 let status = platform.status().await?;
                 match invocation.global.output {
-                    Format::Table => report::redraw(&status.text())?,
-                    Format::Json => report::line(&serde_json::to_string(&status)?)?,
+                    Format::Table => screen::redraw(&status.text())?,
+                    Format::Json => screen::line(&serde_json::to_string(&status)?)?,
                 }
                 tokio::time::sleep(every(&platform)).await;
             }

@@ -3,9 +3,9 @@
 use clap::Args;
 
 use crate::aws::tasks::Which;
-use crate::invocation::Invocation;
-use crate::nats::Advised;
-use crate::report::{self, Report};
+use crate::commands::invocation::Invocation;
+use crate::error::Hinted;
+use crate::screen::{self, Report};
 
 /// Stop tasks; ECS starts others in the place of those that belong to a service.
 #[derive(Debug, Args)]
@@ -33,10 +33,8 @@ impl Stop {
         };
         if let Some(service) = self.all.as_ref().filter(|_| !self.yes) {
             let question = format!("stop all {} tasks of `{service}` at once?", ids.len());
-            if !report::agreed(&question)? {
-                return Err(
-                    Advised::new("nothing was stopped", "`natsctl restart` replaces tasks without a gap").into()
-                );
+            if !screen::agreed(&question)? {
+                return Err(Hinted::new("nothing was stopped", "`natsctl restart` replaces tasks without a gap").into());
             }
         }
         for id in &ids {

@@ -3,8 +3,8 @@
 use clap::Args;
 
 use crate::aws::tasks::{Which, text};
-use crate::invocation::Invocation;
-use crate::report::Report;
+use crate::commands::invocation::Invocation;
+use crate::screen::Report;
 
 /// List the tasks of services.
 #[derive(Debug, Args)]

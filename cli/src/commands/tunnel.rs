@@ -6,9 +6,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::aws::Aws;
 use crate::aws::session::{Destination, Plugin};
-use crate::invocation::Invocation;
-use crate::options::Format;
-use crate::report::{self, Report};
+use crate::commands::invocation::Invocation;
+use crate::commands::options::Format;
+use crate::screen::{self, Report};
 
 /// Where a task answers health checks and shows its metrics.
 const HEALTH_PORT: u16 = 8080;
@@ -36,7 +36,7 @@ impl Tunnel {
         let to = self.destination(&aws).await?;
         let mut tunnel = aws.tunnel(&plugin, &to, self.local_port).await?;
         let (port, target, through) = (tunnel.local_port, &self.target, &tunnel.through);
-        report::line(&match invocation.global.output {
+        screen::line(&match invocation.global.output {
             Format::Table => format!("127.0.0.1:{port} leads to {target}, through {through}; Ctrl-C closes it"),
             Format::Json => json!({ "address": format!("127.0.0.1:{port}"), "through": through }).to_string(),
         })?;

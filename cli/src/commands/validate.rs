@@ -3,8 +3,8 @@
 use clap::Args;
 use serde_json::json;
 
-use crate::invocation::Invocation;
-use crate::report::Report;
+use crate::commands::invocation::Invocation;
+use crate::screen::Report;
 
 /// Check the manifests, and report everything that is wrong with them.
 #[derive(Debug, Args)]

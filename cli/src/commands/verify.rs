@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use crate::invocation::Invocation;
-use crate::report::{FAILED, Report};
+use crate::commands::invocation::Invocation;
+use crate::screen::{FAILED, Report};
 
 /// Find out what is missing for a deployment: cluster, roles and their rights, network, repositories, secrets, ledger, alarms, NATS.
 /// Everything is reported at once, and nothing is changed.

@@ -12,8 +12,8 @@ use tokio::process::Command;
 
 use super::digest::Digest;
 use super::oci::{Blob, Contents, Descriptor, INDEX, Index, Manifest};
+use crate::error::Hinted;
 use crate::manifest::Architecture;
-use crate::nats::Advised;
 
 /// One image to be built.
 #[derive(Clone, Debug)]
@@ -36,7 +36,7 @@ impl Job<'_> {
         if !self.dockerfile.is_file() {
             let message =
                 format!("there is no `{}`, which service `{}` is built from", self.dockerfile.display(), self.service);
-            return Err(Advised::new(message, "see `build` in its manifest").into());
+            return Err(Hinted::new(message, "see `build` in its manifest").into());
         }
         fs::create_dir_all(&self.folder)
             .with_context(|| format!("failed to make folder `{}`", self.folder.display()))?;
@@ -59,7 +59,7 @@ impl Job<'_> {
         tracing::info!(service = self.service, "building with docker buildx");
         let output = docker.stdin(Stdio::null()).kill_on_drop(true).output().await.map_err(|error| {
             let message = format!("service `{}` is built from a Dockerfile, and `docker` cannot be run", self.service);
-            Advised::new(message, INSTALL).because(error)
+            Hinted::new(message, INSTALL).because(error)
         })?;
         if output.status.success() {
             return Ok(());
@@ -71,7 +71,7 @@ impl Job<'_> {
             "the same by hand: `docker buildx build` with its Dockerfile"
         };
         let message = format!("`docker buildx` failed to build `{}`:\n{}", self.service, said.trim_end());
-        Err(Advised::new(message, hint).into())
+        Err(Hinted::new(message, hint).into())
     }
 }
 

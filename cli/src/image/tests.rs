@@ -255,7 +255,7 @@ mod dockerfiles {
 
     async fn refused(docker: Docker) -> (String, String) {
         let error = docker.build().await.unwrap_err();
-        (format!("{error:#}"), crate::nats::hint(&error).unwrap_or_default())
+        (format!("{error:#}"), crate::error::hint(&error).unwrap_or_default())
     }
 
     #[tokio::test]

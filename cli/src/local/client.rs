@@ -1,6 +1,7 @@
 //! Talks to the supervisor, and starts it if need be.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
@@ -8,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use thiserror::Error;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep};
@@ -20,6 +20,7 @@ use super::protocol::{
     ServiceStatus,
 };
 use super::supervisor::{self, Records};
+use crate::error::Hinted;
 
 /// How long the supervisor may take to answer after it was started.
 const START: Duration = Duration::from_secs(5);
@@ -36,39 +37,33 @@ const POLL: Duration = Duration::from_millis(20);
 /// Between two descriptions while deployments are followed.
 const FOLLOW: Duration = Duration::from_millis(100);
 
-/// Why the supervisor could not help.
-#[derive(Debug, Error)]
+/// Why a request to the supervisor failed. No [`std::error::Error`]: it becomes one together with its hint.
+#[derive(Debug)]
 pub enum Error {
-    /// It does not do what was asked.
-    #[error("{}", .0.message)]
+    /// The supervisor refused it.
     Refused(Refusal),
-    /// It went away, or was never reached.
-    #[error("the supervisor cannot be reached")]
-    Lost(#[source] io::Error),
-    /// It belongs to another version of natsctl.
-    #[error("the supervisor (pid {pid}) is of natsctl {version}, which speaks another protocol")]
+    /// The supervisor went away, or could not be reached.
+    Lost(io::Error),
+    /// The supervisor belongs to another version of natsctl.
     OtherProtocol {
         /// Its process.
         pid: u32,
         /// Its version.
         version: String,
     },
-    /// It did not come up.
-    #[error("the supervisor did not start")]
+    /// The supervisor did not start.
     NotStarted {
         /// The last lines of its log.
         log_tail: Vec<String>,
     },
-    /// It answered something else than was asked.
-    #[error("the supervisor's answer is not understood")]
+    /// The answer is not one to the request.
     Confused,
     /// A file or a process of this machine.
-    #[error("failed to use the state directory")]
-    Machine(#[from] io::Error),
+    Machine(io::Error),
 }
 
 impl Error {
-    /// What to do about it.
+    /// How to fix it.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Refused(refusal) => refusal.hint.clone(),
@@ -76,6 +71,37 @@ impl Error {
             Self::Lost(_) => Some("run the command again".to_owned()),
             Self::NotStarted { log_tail } if !log_tail.is_empty() => Some(log_tail.join("\n")),
             Self::NotStarted { .. } | Self::Confused | Self::Machine(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(refusal) => f.write_str(&refusal.message),
+            Self::Lost(_) => f.write_str("the supervisor cannot be reached"),
+            Self::OtherProtocol { pid, version } => {
+                write!(f, "the supervisor (pid {pid}) is of natsctl {version}, which speaks another protocol")
+            }
+            Self::NotStarted { .. } => f.write_str("the supervisor did not start"),
+            Self::Confused => f.write_str("the supervisor's answer is not one to the request"),
+            Self::Machine(_) => f.write_str("failed to use the state directory"),
+        }
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Self::Machine(error)
+    }
+}
+
+impl From<Error> for anyhow::Error {
+    fn from(error: Error) -> Self {
+        let hinted = Hinted::with(error.to_string(), error.hint());
+        match error {
+            Error::Lost(source) | Error::Machine(source) => hinted.because(source).into(),
+            _ => hinted.into(),
         }
     }
 }

@@ -15,17 +15,17 @@ use super::ground::{ADMIN, Endpoints, Ground};
 use super::ports;
 use super::protocol::{Description, Force, NodeStatus, PutService, ServiceStatus as Running, TaskSpec, TaskState};
 use super::supervisor::probe;
-use crate::artifacts::Source;
-use crate::fleet::{Definition, Fleet, Role};
-use crate::lock::{IfTaken, Lock};
+use crate::error::Hinted;
+use crate::local::build::Source;
+use crate::local::lock::{IfTaken, Lock};
 use crate::manifest::{Artifact, Environment, Inputs, Manifests};
-use crate::nats::Advised;
+use crate::model::desired::{Definition, Desired, Role};
+use crate::model::plan::{Action, Observed, ObservedNode, ObservedService, Step};
 use crate::nats::bus::{self, Expected, JETSTREAM, PROOF};
 use crate::nats::health::{self, Health};
 use crate::nats::identity::SYSTEM_USER;
 use crate::nats::jetstream::JetStream;
 use crate::nats::locate::{self, NatsServer};
-use crate::plan::{Action, Observed, ObservedNode, ObservedService, Step};
 
 /// How long a command waits for a connection to NATS.
 pub(super) const CONNECT: Duration = Duration::from_secs(2);
@@ -47,7 +47,7 @@ pub(crate) struct Local {
 
 /// The desired state, and what is needed to bring it about.
 pub(crate) struct Prepared {
-    pub(crate) desired: Fleet,
+    pub(crate) desired: Desired,
     ground: Ground,
     server: NatsServer,
 }
@@ -162,7 +162,7 @@ impl Local {
 
     pub(crate) fn not_deployed(&self) -> anyhow::Error {
         let message = format!("nothing is deployed in environment `{}`", self.manifests.name);
-        Advised::new(message, "`natsctl deploy --all` deploys everything").into()
+        Hinted::new(message, "`natsctl deploy --all` deploys everything").into()
     }
 
     // ------------------------------------------------------------------------------------------ steps
@@ -238,14 +238,14 @@ impl Local {
     }
 
     /// Makes or changes a stream.
-    pub(crate) async fn put_stream(&self, jetstream: &JetStream, desired: &Fleet, name: &str) -> anyhow::Result<()> {
+    pub(crate) async fn put_stream(&self, jetstream: &JetStream, desired: &Desired, name: &str) -> anyhow::Result<()> {
         let stream =
             desired.streams.get(name).with_context(|| format!("stream `{name}` is not in the plan's environment"))?;
         jetstream.put_stream(name, stream, JETSTREAM).await
     }
 
     /// Makes or changes a bucket.
-    pub(crate) async fn put_bucket(&self, jetstream: &JetStream, desired: &Fleet, name: &str) -> anyhow::Result<()> {
+    pub(crate) async fn put_bucket(&self, jetstream: &JetStream, desired: &Desired, name: &str) -> anyhow::Result<()> {
         let bucket =
             desired.buckets.get(name).with_context(|| format!("bucket `{name}` is not in the plan's environment"))?;
         jetstream.put_bucket(name, bucket, JETSTREAM).await
@@ -261,8 +261,8 @@ impl Local {
             http_listen: self.http_listen(wanted.definition.role),
             force: wanted.force,
         };
-        let accepted =
-            supervisor.put_service(put).await.with_context(|| format!("failed to deploy `{}`", wanted.name))?;
+        let accepted = supervisor.put_service(put).await.map_err(anyhow::Error::from);
+        let accepted = accepted.with_context(|| format!("failed to deploy `{}`", wanted.name))?;
         Ok(accepted.deployment_id)
     }
 
@@ -347,7 +347,7 @@ impl Local {
             if Instant::now() >= deadline {
                 let message =
                     format!("`{name}` is deployed, but {} of {} tasks are ready", short.ready(), short.desired);
-                return Err(Advised::new(message, format!("see `natsctl status` and `natsctl logs {name}`")).into());
+                return Err(Hinted::new(message, format!("see `natsctl status` and `natsctl logs {name}`")).into());
             }
             sleep(LOOK_EVERY).await;
         }
@@ -365,7 +365,7 @@ pub(crate) struct WantedService<'a> {
 
 impl<'a> WantedService<'a> {
     /// A service as a step of the plan wants it.
-    pub(crate) fn of_step(step: &'a Step, desired: &'a Fleet) -> anyhow::Result<Self> {
+    pub(crate) fn of_step(step: &'a Step, desired: &'a Desired) -> anyhow::Result<Self> {
         let service = desired
             .services
             .get(&step.name)
@@ -390,11 +390,9 @@ fn refuse_taken_ports(node: &str, ports: [u16; 3]) -> anyhow::Result<()> {
         }
         let holder = ports::holder(port).map_or_else(|| "another process".to_owned(), |holder| holder.to_string());
         let hint = format!("stop it, or set another `{key}` in the environment's manifest (0 takes any free port)");
-        return Err(Advised::new(
-            format!("port {port}, which `{node}` needs for {purpose}, is held by {holder}"),
-            hint,
-        )
-        .into());
+        return Err(
+            Hinted::new(format!("port {port}, which `{node}` needs for {purpose}, is held by {holder}"), hint).into()
+        );
     }
     Ok(())
 }
@@ -403,7 +401,7 @@ fn does_not_start(name: &str, node: &NodeStatus) -> anyhow::Error {
     let exit = node.last_exit.as_ref().map_or_else(|| "ended".to_owned(), ToString::to_string);
     let log = node.log_tail.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n");
     let hint = format!("its configuration is `{}`", node.spec.config_path.display());
-    Advised::new(
+    Hinted::new(
         format!("`{name}` does not start: nats-server {exit}, {} times; its last lines:\n{log}", node.restarts),
         hint,
     )
@@ -430,7 +428,7 @@ async fn prove_gateway(address: SocketAddr) -> anyhow::Result<()> {
             Ok(()) => return Ok(()),
             Err(got) if Instant::now() >= deadline => {
                 let message = format!("the gateway at http://{address} is not ready: `/readyz` {got}");
-                return Err(Advised::new(message, "see `natsctl logs gateway`").into());
+                return Err(Hinted::new(message, "see `natsctl logs gateway`").into());
             }
             Err(_) => sleep(LOOK_EVERY).await,
         }

@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 use super::dir::{create_private, write_atomically};
 use super::ports::Ports;
 use super::protocol::NodeSpec;
-use crate::fleet;
+use crate::error::Hinted;
 use crate::manifest::{Environment, LocalEnvironment, Manifests};
-use crate::nats::Advised;
+use crate::model::desired;
 use crate::nats::connect::Access;
 use crate::nats::identity::{Identities, SYSTEM_USER};
 use crate::nats::locate::NatsServer;
@@ -50,7 +50,7 @@ impl Endpoints {
     pub(crate) fn of(&self, user: &str) -> anyhow::Result<&Access> {
         self.users.get(user).ok_or_else(|| {
             let message = format!("`{user}` has no user on NATS yet");
-            Advised::new(message, format!("`natsctl deploy {user}` makes one")).into()
+            Hinted::new(message, format!("`natsctl deploy {user}` makes one")).into()
         })
     }
 
@@ -127,7 +127,7 @@ impl Ground {
         for name in names {
             let config_path = config_path(dir, &name);
             let spec = NodeSpec {
-                node: fleet::Node { version: server.version.to_string(), config: String::new() },
+                node: desired::Node { version: server.version.to_string(), config: String::new() },
                 program: server.path.clone(),
                 args: vec!["--config".to_owned(), config_path.display().to_string()],
                 config_path,
@@ -180,7 +180,7 @@ impl Ground {
     }
 
     /// What the servers should be, for the plan.
-    pub(crate) fn desired(&self) -> BTreeMap<String, fleet::Node> {
+    pub(crate) fn desired(&self) -> BTreeMap<String, desired::Node> {
         self.nodes.iter().map(|(name, node)| (name.clone(), node.spec.node.clone())).collect()
     }
 

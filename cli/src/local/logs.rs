@@ -12,7 +12,7 @@ use jiff::tz::TimeZone;
 use serde::Deserialize;
 
 use super::dir::Dir;
-use crate::logs::{Filter, Line, last};
+use crate::model::log::{Filter, Line, last};
 
 /// A file that has grown larger is moved aside, in the place of the one that was moved aside before.
 const LARGEST: u64 = 10 << 20;

@@ -1,10 +1,14 @@
 //! The local platform: the processes of a fleet on this machine. A supervisor that outlives the command owns them and does what ECS does
 //! on AWS: it keeps the desired number of tasks, replaces them one by one, and goes back when a deployment fails.
 
+pub(crate) mod apply;
 pub mod artifacts;
+pub(crate) mod build;
 pub mod client;
 pub(crate) mod environment;
 pub(crate) mod ground;
+pub(crate) mod journal;
+pub(crate) mod lock;
 pub mod logs;
 pub mod ports;
 pub mod protocol;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::fleet::{Definition, Node};
+use crate::model::desired::{Definition, Node};
 
 /// Number of this protocol. A client and a supervisor with different numbers do not talk to each other.
 pub const PROTOCOL: u32 = 1;

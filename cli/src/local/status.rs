@@ -5,12 +5,12 @@ use std::time::Duration;
 use super::environment::{CONNECT, Local, expected, ready_tasks};
 use super::ground::{ADMIN, Endpoints};
 use super::protocol::{Description, ServiceStatus as Running, TaskState};
-use crate::fleet::Role;
+use crate::model::desired::Role;
+use crate::model::status::{GatewayStatus, ServiceStatus, Status};
 use crate::nats::bus::tasks;
 use crate::nats::discovery::{Instance, instances};
 use crate::nats::health::{self, Health, NodeHealth};
 use crate::nats::identity::SYSTEM_USER;
-use crate::status::{GatewayStatus, ServiceStatus, Status};
 
 /// How long servers and services may take to answer.
 const ANSWERS: Duration = Duration::from_millis(1_000);

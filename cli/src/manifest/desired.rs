@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Manifests;
 use super::files::{self, Bucket};
-use crate::fleet::{self, Definition, Fleet, Role, Scaling, Stream};
+use crate::model::desired::{self, Definition, Desired, Role, Scaling, Stream};
+use crate::model::units::{Size, Span};
 use crate::nats::permissions::{self, Permissions};
-use crate::units::{Size, Span};
 
 /// What the desired state is made of besides the manifests.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -14,7 +14,7 @@ pub struct Inputs {
     /// What was built, by service.
     pub artifacts: BTreeMap<String, Artifact>,
     /// NATS servers by name.
-    pub nodes: BTreeMap<String, fleet::Node>,
+    pub nodes: BTreeMap<String, desired::Node>,
 }
 
 /// What was built of a service.
@@ -36,14 +36,14 @@ impl Manifests {
     ///
     /// # Errors
     /// A service that was not built: what runs is named by its digest or not at all.
-    pub fn desired(&self, inputs: &Inputs) -> Result<Fleet, MissingArtifact> {
+    pub fn desired(&self, inputs: &Inputs) -> Result<Desired, MissingArtifact> {
         let users = permissions::users(self);
         let service = |(name, service): (&String, &files::Service)| {
             let artifact = inputs.artifacts.get(name).ok_or_else(|| MissingArtifact(name.clone()))?;
             let permissions = users.get(name).map(Permissions::digest).unwrap_or_default();
             Ok((name.clone(), self.service(service, artifact, permissions)))
         };
-        Ok(Fleet {
+        Ok(Desired {
             environment: self.name.clone(),
             nodes: inputs.nodes.clone(),
             streams: self.streams(),
@@ -67,9 +67,9 @@ impl Manifests {
         format!("EVT_{}", service.to_uppercase().replace('-', "_"))
     }
 
-    fn service(&self, service: &files::Service, artifact: &Artifact, permissions: String) -> fleet::Service {
+    fn service(&self, service: &files::Service, artifact: &Artifact, permissions: String) -> desired::Service {
         let settings = &service.settings;
-        fleet::Service {
+        desired::Service {
             definition: Definition {
                 artifact: artifact.digest.clone(),
                 version: artifact.version.clone(),
@@ -84,7 +84,7 @@ impl Manifests {
                 memory_mib: u32::try_from(settings.memory.mebibytes()).unwrap_or(u32::MAX),
                 workers: settings.workers,
                 concurrency: settings.concurrency,
-                health: fleet::Health {
+                health: desired::Health {
                     interval: settings.health.interval.duration(),
                     timeout: settings.health.timeout.duration(),
                     retries: settings.health.retries,
@@ -134,8 +134,8 @@ impl Manifests {
             .collect()
     }
 
-    fn buckets(&self) -> BTreeMap<String, fleet::Bucket> {
-        let bucket = |bucket: &Bucket| fleet::Bucket {
+    fn buckets(&self) -> BTreeMap<String, desired::Bucket> {
+        let bucket = |bucket: &Bucket| desired::Bucket {
             replicas: self.replicas(bucket.replicas),
             history: i64::from(bucket.history),
             ttl_seconds: bucket.ttl.map(Span::seconds).unwrap_or_default(),

@@ -9,8 +9,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::schema::Partial;
-use crate::fleet::Role;
-use crate::units::{Size, Span};
+use crate::model::desired::Role;
+use crate::model::units::{Size, Span};
 
 /// One service: what it takes part in, and what differs from the defaults in `fleet.yaml`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

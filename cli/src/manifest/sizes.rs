@@ -4,8 +4,8 @@ use std::str::FromStr;
 
 use super::links::Document;
 use super::yaml::Node;
+use crate::model::units::{Size, Span};
 use crate::problem::Problem;
-use crate::units::{Size, Span};
 
 /// What Fargate has for this many CPU units: the least memory, the most and the step, in GiB.
 const FARGATE: &[(u64, u64, u64, u64)] =

@@ -11,8 +11,8 @@ use snapbox::{assert_data_eq, file, str};
 
 use super::fixture::Tree;
 use super::*;
-use crate::fleet;
-use crate::units::Size;
+use crate::model::desired;
+use crate::model::units::Size;
 
 /// Each problem as `file:line:column: message (hint)`, files relative to the folder of the manifests.
 fn said(tree: &Tree) -> Vec<String> {
@@ -198,7 +198,7 @@ fn streams_and_buckets_follow_from_the_manifests() {
         "EVT_STATE_MANAGER",
     ];
     assert_eq!(names, expected);
-    let state = fleet::Stream {
+    let state = desired::Stream {
         subjects: vec!["evt.state.entity.updated.v1".to_owned(), "evt.state.player.updated.v1".to_owned()],
         replicas: 3,
         max_age_seconds: 7 * 86_400,
@@ -206,7 +206,7 @@ fn streams_and_buckets_follow_from_the_manifests() {
     };
     assert_eq!(fleet.streams["EVT_STATE_MANAGER"], state);
     assert_eq!(fleet.streams["AUDIT"].max_age_seconds, 400 * 86_400);
-    let bucket = |replicas, history, ttl_seconds| fleet::Bucket { replicas, history, ttl_seconds };
+    let bucket = |replicas, history, ttl_seconds| desired::Bucket { replicas, history, ttl_seconds };
     assert_eq!(fleet.buckets["quests"], bucket(3, 5, 30 * 86_400));
     assert_eq!(fleet.buckets["models"], bucket(3, 1, 0));
     assert_eq!(fleet.buckets["entities"], bucket(1, 64, 0));

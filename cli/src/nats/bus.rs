@@ -9,9 +9,9 @@ use async_nats::Client;
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde::{Deserialize, Serialize};
 
-use super::Advised;
 use super::discovery::{Instance, instances};
 use super::jetstream::{Assets, JetStream};
+use crate::error::Hinted;
 
 /// How long a deployed service may take to answer.
 pub const PROOF: Duration = Duration::from_secs(10);
@@ -77,7 +77,7 @@ impl Expected {
     ///
     /// # Errors
     /// Which of its tasks do not answer.
-    pub fn proof(&self, name: &str, found: &BTreeSet<Answered>) -> Result<String, Advised> {
+    pub fn proof(&self, name: &str, found: &BTreeSet<Answered>) -> Result<String, Hinted> {
         let (answering, revision) = (self.answering(found), self.revision);
         if self.is_met(found) {
             let version = found.iter().find(|one| answering.contains(&*one.task)).map_or("", |one| &one.version);
@@ -99,7 +99,7 @@ impl Expected {
             let others: Vec<&str> = others.into_iter().collect();
             let _ = write!(message, "; tasks of revision {} do", others.join(", "));
         }
-        Err(Advised::new(message, format!("see `natsctl logs {name}`")))
+        Err(Hinted::new(message, format!("see `natsctl logs {name}`")))
     }
 }
 
@@ -230,7 +230,7 @@ pub fn gather<'a>(lines: impl IntoIterator<Item = &'a str>) -> Option<anyhow::Re
             Part::Done => return Some(Ok(found)),
             Part::Failed { message, hint } => {
                 let hint = hint.unwrap_or_else(|| "see `natsctl nats status`".to_owned());
-                return Some(Err(Advised::new(message, hint).into()));
+                return Some(Err(Hinted::new(message, hint).into()));
             }
         }
     }

@@ -9,8 +9,8 @@ use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::Advised;
 use super::connect::Access;
+use crate::error::Hinted;
 
 /// How the cluster is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -130,7 +130,7 @@ fn unsettled(last: anyhow::Result<Health>, within: Duration) -> anyhow::Error {
     if reasons.is_empty() {
         reasons.push("some node is behind the meta leader".to_owned());
     }
-    Advised::new(
+    Hinted::new(
         format!("the NATS cluster has not settled within {} s: {}", within.as_secs(), reasons.join("; ")),
         "the servers' logs say more; run the command again to go on from here",
     )

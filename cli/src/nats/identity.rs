@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 
 use super::jwt::Claims;
 use super::permissions::Permissions;
-use super::{Advised, private};
+use super::private;
+use crate::error::Hinted;
 
 /// The user of the system account, which asks servers about themselves.
 pub const SYSTEM_USER: &str = "sys";
@@ -123,10 +124,10 @@ fn key(path: &Path, kind: KeyPairType, later: &[&Path]) -> anyhow::Result<KeyPai
         return KeyPair::from_seed(seed.trim())
             .ok()
             .filter(|key| key.key_pair_type() == kind)
-            .ok_or_else(|| Advised::new(format!("`{}` is damaged", path.display()), START_OVER).into());
+            .ok_or_else(|| Hinted::new(format!("`{}` is damaged", path.display()), START_OVER).into());
     }
     if later.iter().any(|path| path.exists()) {
-        return Err(Advised::new(format!("`{}` is missing", path.display()), START_OVER).into());
+        return Err(Hinted::new(format!("`{}` is missing", path.display()), START_OVER).into());
     }
     let key = KeyPair::new(kind);
     private::write(path, &format!("{}\n", key.seed()?))?;
@@ -219,7 +220,7 @@ impl Credentials {
         let key = between("BEGIN USER NKEY SEED").and_then(|seed| KeyPair::from_seed(seed).ok());
         match (between("BEGIN NATS USER JWT"), key) {
             (Some(jwt), Some(key)) if key.key_pair_type() == KeyPairType::User => Ok(Self { jwt: jwt.to_owned(), key }),
-            _ => Err(Advised::new(
+            _ => Err(Hinted::new(
                 format!("`{}` is damaged", path.display()),
                 "remove it and deploy again: the user gets a new key",
             )

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
-use super::Advised;
-use crate::fleet::{Bucket, Stream};
+use crate::error::Hinted;
+use crate::model::desired::{Bucket, Stream};
 
 /// JetStream of the account that the client belongs to.
 #[derive(Clone)]
@@ -117,9 +117,9 @@ async fn patiently(mut attempt: impl AsyncFnMut() -> Result<(), Failure>, within
     }
 }
 
-fn without_quorum(reason: &str) -> Advised {
+fn without_quorum(reason: &str) -> Hinted {
     let hint = "a majority of the servers must run: see `natsctl nats status`";
-    Advised::new(format!("JetStream is not available: {reason}"), hint)
+    Hinted::new(format!("JetStream is not available: {reason}"), hint)
 }
 
 impl FromIterator<stream::Config> for Assets {
@@ -140,7 +140,7 @@ enum Failure {
     /// Nobody could answer, which passes.
     Unavailable(String),
     /// Somebody answered no, and will again.
-    Refused(Advised),
+    Refused(Hinted),
 }
 
 fn refusal(error: &jetstream::Error) -> Failure {
@@ -165,7 +165,7 @@ fn refusal(error: &jetstream::Error) -> Failure {
         }
         _ => "what the server keeps cannot be changed into this; see its log",
     };
-    Failure::Refused(Advised::new(error.to_string(), hint))
+    Failure::Refused(Hinted::new(error.to_string(), hint))
 }
 
 fn unavailable(error: impl std::fmt::Display) -> Failure {

@@ -31,7 +31,8 @@ use rustls::sign::CertifiedKey;
 use sha2::{Digest, Sha256};
 
 use super::identity::START_OVER;
-use super::{Advised, private};
+use super::private;
+use crate::error::Hinted;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const AUTHORITY_LIFE: Duration = DAY.saturating_mul(3652);
@@ -198,13 +199,13 @@ impl Authority {
         let mut parameters = parameters(name, now, AUTHORITY_LIFE);
         parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let damaged = |path: &Path| Advised::new(format!("`{}` is damaged", path.display()), START_OVER);
+        let damaged = |path: &Path| Hinted::new(format!("`{}` is damaged", path.display()), START_OVER);
 
         let key = match private::read(&key_path)? {
             Some(pem) => KeyPair::from_pem(&pem).map_err(|error| damaged(&key_path).because(error))?,
             // A new authority beside an old certificate would lock every running client out.
             None if path.exists() => {
-                return Err(Advised::new(format!("`{}` is missing", key_path.display()), START_OVER).into());
+                return Err(Hinted::new(format!("`{}` is missing", key_path.display()), START_OVER).into());
             }
             None => {
                 let key = KeyPair::generate()?;
@@ -248,7 +249,7 @@ impl Authority {
         private::write(&tls.certificate, &contents)?;
         anyhow::ensure!(
             self.accepts(&contents, &key.serialize_pem(), leaf, now),
-            Advised::new(format!("`{}` has expired, or is not ours", self.path.display()), START_OVER)
+            Hinted::new(format!("`{}` has expired, or is not ours", self.path.display()), START_OVER)
         );
         Ok(())
     }

@@ -21,7 +21,7 @@ use super::jetstream::{Assets, JetStream};
 use super::permissions::Permissions;
 use super::pki::Tls;
 use super::testing::{Cluster, PATIENCE, permissions};
-use crate::fleet::{Bucket, Stream};
+use crate::model::desired::{Bucket, Stream};
 
 fn users() -> BTreeMap<String, Permissions> {
     let many: Vec<String> = (0..600).map(|i| format!("svc.service{i}.v1.operation")).collect();

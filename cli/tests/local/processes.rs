@@ -5,11 +5,11 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use natsctl::fleet::Role;
 use natsctl::local::client::{self, Client, Error, Outcome};
 use natsctl::local::logs::Follower;
 use natsctl::local::protocol::PutService;
-use natsctl::logs::Filter;
+use natsctl::model::desired::Role;
+use natsctl::model::log::Filter;
 
 use crate::stage::{PATIENCE, Stage, eventually, get, kill, natsctl, node, pids, ready, runs, service};
 

@@ -7,11 +7,11 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use natsctl::fleet::{self, Definition, Health, Role};
 use natsctl::local::client::{self, Client, Outcome};
 use natsctl::local::protocol::{
     Accepted, Description, Force, NodeSpec, PutService, ServiceStatus, TaskSpec, TaskState, TaskStatus,
 };
+use natsctl::model::desired::{self, Definition, Health, Role};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 /// Nothing that these tests wait for takes longer.

@@ -7,10 +7,10 @@ use aws_sdk_ecs::types::{DeploymentControllerType, LaunchType, Service};
 
 use crate::aws::definition::health_on_ecs;
 use crate::aws::desired::IDENTITY;
-use crate::fleet::{Autoscaling, Definition, EcsTask, Health, Role};
 use crate::handover::Handover;
 use crate::manifest::{Architecture, Manifests, Settings};
-use crate::units::{Size, Span};
+use crate::model::desired::{Autoscaling, Definition, EcsTask, Health, Role};
+use crate::model::units::{Size, Span};
 
 /// A service as it was found.
 pub(super) struct Found<'a> {

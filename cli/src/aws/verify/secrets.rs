@@ -114,7 +114,7 @@ pub(super) fn judge(
 pub(super) fn judge_identities(contents: &BTreeMap<String, BTreeSet<String>>, environment: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (name, keys) in contents {
-        let missing: Vec<&str> = KEYS.into_iter().filter(|key| !keys.contains(*key)).collect();
+        let missing: Vec<&str> = IDENTITY.into_iter().map(|(_, key)| key).filter(|key| !keys.contains(*key)).collect();
         if !missing.is_empty() {
             let found = format!("has no {}", missing.join(", "));
             findings.push(Finding::missing(format!("secret `{name}`"), found, identities(environment)));

@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use http::HeaderValue;
 use tokio::sync::Mutex;
 
-use crate::nats::Advised;
+use crate::error::Hinted;
 
 /// Gets a password that has not run out.
 pub(crate) type Renew = Arc<dyn Fn() -> BoxFuture<'static, anyhow::Result<Login>> + Send + Sync>;
@@ -130,11 +130,11 @@ impl Auth {
     pub(super) fn refused(&self) -> anyhow::Error {
         let host = &self.host;
         let advised = match self.credentials {
-            Credentials::Anonymous => Advised::new(
+            Credentials::Anonymous => Hinted::new(
                 format!("registry `{host}` wants to know who is there"),
                 format!("`docker login {host}` or `skopeo login {host}` keeps a name and a password for it"),
             ),
-            Credentials::Basic(_) | Credentials::Renewed(_) => Advised::new(
+            Credentials::Basic(_) | Credentials::Renewed(_) => Hinted::new(
                 format!("registry `{host}` refuses the name or the password"),
                 format!("log in again: `docker login {host}`; for ECR see who you are on AWS"),
             ),

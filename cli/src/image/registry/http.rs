@@ -26,9 +26,9 @@ use tokio::sync::Semaphore;
 use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
 
 use super::auth::{Auth, Challenge, Credentials, Refused, TokenSource};
+use crate::error::Hinted;
 use crate::image::digest::CHUNK;
 use crate::image::oci::{Blob, Contents};
-use crate::nats::Advised;
 
 /// Requests at the same time.
 const AT_ONCE: usize = 8;
@@ -150,7 +150,7 @@ impl Http {
         let scheme = if is_loopback(address) { "http" } else { "https" };
         let base = format!("{scheme}://{address}");
         if address.contains(['/', '@', '?']) || address.parse::<Authority>().is_err() {
-            return Err(Advised::new(format!("`{host}` is no registry"), "write a host, or `host:port`").into());
+            return Err(Hinted::new(format!("`{host}` is no registry"), "write a host, or `host:port`").into());
         }
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT));
@@ -299,7 +299,7 @@ impl Attempts {
             let message = format!("registry `{}` fails: {what}: {error:#}", http.host);
             let hint =
                 "see that this machine reaches it; running the command again is safe, and sends only what is missing";
-            return Err(Advised::new(message, hint).into());
+            return Err(Hinted::new(message, hint).into());
         }
         tracing::info!(registry = http.host, what, attempt = self.failed, error = format!("{error:#}"), "again");
         let longest = FIRST_WAIT.saturating_mul(1 << (self.failed - 1)).min(LONGEST_WAIT);

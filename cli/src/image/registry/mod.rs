@@ -23,7 +23,7 @@ pub(crate) use self::saved::saved;
 use super::digest::Digest;
 use super::oci::{Blob, DOCKER_LIST, DOCKER_MANIFEST, Descriptor, INDEX, Index, MANIFEST, Manifest, json};
 use super::{Attached, Image, Packed, Store};
-use crate::nats::Advised;
+use crate::error::Hinted;
 
 const ANY_MANIFEST: [&str; 4] = [MANIFEST, INDEX, DOCKER_MANIFEST, DOCKER_LIST];
 /// Says that a registry has understood what something is attached to.
@@ -175,7 +175,7 @@ impl Registry {
         let message = format!("tag `{tag}` of `{}/{repository}` is another image's: `{digest}`", self.host());
         let hint = "tags are made of what is in an image, so somebody has given it by hand: remove that tag, after finding out \
                     who uses it";
-        Err(Advised::new(message, hint).into())
+        Err(Hinted::new(message, hint).into())
     }
 
     /// A manifest and its digest, as computed here.
@@ -224,14 +224,14 @@ impl Registry {
         let said = answer.words();
         if answer.says("NAME_UNKNOWN") {
             let hint = "repositories are made beforehand: on AWS by `terraform apply` in the environment's folder";
-            return Advised::new(format!("registry `{host}` has no repository `{repository}`"), hint).into();
+            return Hinted::new(format!("registry `{host}` has no repository `{repository}`"), hint).into();
         }
         if answer.status == StatusCode::FORBIDDEN || answer.says("DENIED") {
             let message = format!("registry `{host}` does not allow this in `{repository}`: {said}");
-            return Advised::new(message, "the credentials need the right to push to this repository").into();
+            return Hinted::new(message, "the credentials need the right to push to this repository").into();
         }
         let message = format!("registry `{host}` refuses {what}: {} {said}", answer.status);
-        Advised::new(message, "`-vv` shows the requests; running the command again is safe").into()
+        Hinted::new(message, "`-vv` shows the requests; running the command again is safe").into()
     }
 }
 

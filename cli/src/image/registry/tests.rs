@@ -9,8 +9,8 @@ use futures::future::join_all;
 
 use super::stage::{Act, Head, Proxy, Server, answer, refusal};
 use super::*;
+use crate::error::hint;
 use crate::image::testing::{Workshop, noise};
-use crate::nats::hint;
 
 /// Something that compressing does not make small: it is sent in several pieces.
 const LARGE: usize = 3_000_000;

@@ -149,11 +149,11 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet;
+    use crate::model::desired;
 
     fn spec(config: &str) -> NodeSpec {
         NodeSpec {
-            node: fleet::Node { version: "2.15.1".to_owned(), config: config.to_owned() },
+            node: desired::Node { version: "2.15.1".to_owned(), config: config.to_owned() },
             program: "/bin/nats-server".into(),
             args: Vec::new(),
             config_path: "/etc/nats.conf".into(),

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::service::Health;
-use crate::fleet;
+use crate::model::desired;
 
 /// Between two checks of a task that has not been ready yet.
 const EAGER: Duration = Duration::from_millis(50);
@@ -17,7 +17,7 @@ const EAGER: Duration = Duration::from_millis(50);
 const LONGEST_ANSWER: u64 = 4096;
 
 /// Checks until it is dropped: often while the task starts, then at the interval.
-pub(super) async fn watch(port: u16, health: fleet::Health, report: impl Fn(Health)) {
+pub(super) async fn watch(port: u16, health: desired::Health, report: impl Fn(Health)) {
     let mut has_been_ready = false;
     loop {
         let ready = get(port, "/readyz", health.timeout).await;

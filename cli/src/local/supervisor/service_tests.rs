@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::fleet::{Definition, Health as Checks, Role};
 use crate::local::protocol::{DeploymentState, TaskState};
+use crate::model::desired::{Definition, Health as Checks, Role};
 
 struct World {
     service: Service,

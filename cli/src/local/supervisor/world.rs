@@ -15,10 +15,10 @@ use super::process::{Launch, Process};
 use super::record::{Record, Records};
 use super::service::{Effect, Health, Service};
 use super::task::Moment;
-use crate::fleet::Role;
 use crate::local::dir::Dir;
 use crate::local::logs;
 use crate::local::protocol::{Exit, Request, Response};
+use crate::model::desired::Role;
 
 /// So many lines of a log explain a failure.
 pub(super) const EXPLANATION: usize = 20;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::fleet::{Bucket, Stream};
+use crate::model::desired::{Bucket, Stream};
 use crate::nats::permissions::{ERRAND, of_errand};
 use crate::nats::secret::{Detour, Secret};
 use crate::nats::testing::{Cluster, PATIENCE, permissions};

@@ -1,7 +1,7 @@
 //! Decisions by plain values.
 
 use super::*;
-use crate::fleet::{Bucket, Stream};
+use crate::model::desired::{Bucket, Stream};
 
 fn answered(tasks: &[(&str, &str)]) -> BTreeSet<Answered> {
     let one = |&(task, revision): &(&str, &str)| Answered {
@@ -68,7 +68,7 @@ fn answers_are_found_among_other_lines() {
 
     let failed = Part::Failed { message: "no".to_owned(), hint: Some("do".to_owned()) }.write().unwrap();
     let error = gather([&*failed]).unwrap().unwrap_err();
-    assert_eq!((error.to_string(), crate::nats::hint(&error)), ("no".to_owned(), Some("do".to_owned())));
+    assert_eq!((error.to_string(), crate::error::hint(&error)), ("no".to_owned(), Some("do".to_owned())));
 }
 
 #[test]

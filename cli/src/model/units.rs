@@ -176,7 +176,7 @@ macro_rules! as_text {
 as_text!(Span, "time-span", "^[0-9]+ ?(ms|s|min|h|d)$", "A whole number with `ms`, `s`, `min`, `h` or `d`.", "30 s");
 as_text!(Size, "size", "^[0-9]+ ?(KiB|MiB|GiB)$", "A whole number with `KiB`, `MiB` or `GiB`.", "512 MiB");
 
-/// Writes a [`Duration`] as a manifest does, for `#[serde(with = "crate::units::span")]`.
+/// Writes a [`Duration`] as a manifest does, for `#[serde(with = "crate::model::units::span")]`.
 pub(crate) mod span {
     use super::{Deserialize, Deserializer, Duration, Serialize, Serializer, Span};
 

@@ -3,7 +3,7 @@
 #[cfg(feature = "aws")]
 use crate::aws::Aws;
 use crate::local::environment::Local;
-use crate::status::Status;
+use crate::model::status::Status;
 
 /// The platform of an environment.
 pub(crate) enum Platform {

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use futures::future::join_all;
 
-use crate::journal::Journal;
+use crate::error::Hinted;
 use crate::local::client::{Client, Outcome, Progress};
 use crate::local::environment::{Local, Prepared, WantedService};
+use crate::local::journal::Journal;
 use crate::local::protocol::{Deployment, TaskState};
-use crate::nats::Advised;
-use crate::plan::{Action, Kind, Plan, Step};
-use crate::report::note;
+use crate::model::plan::{Action, Kind, Plan, Step};
+use crate::screen::note;
 
 /// What a rollout may take beyond the start and the stop of its tasks.
 const MARGIN: Duration = Duration::from_secs(30);
@@ -142,13 +142,13 @@ pub(crate) fn judge(service: &str, outcome: &Outcome) -> anyhow::Result<()> {
     match outcome {
         Outcome::Completed => Ok(()),
         Outcome::Failed(deployment) => Err(failed(service, deployment)),
-        Outcome::Superseded => Err(Advised::new(
+        Outcome::Superseded => Err(Hinted::new(
             format!("deployment of `{service}` was overtaken by another one"),
             "`natsctl status` shows what runs",
         )
         .into()),
         Outcome::Gone => {
-            Err(Advised::new(format!("`{service}` was removed while it was deployed"), "deploy it again").into())
+            Err(Hinted::new(format!("`{service}` was removed while it was deployed"), "deploy it again").into())
         }
         Outcome::Unfinished(status) => {
             let waiting = status.tasks.iter().filter(|task| task.state != TaskState::Ready);
@@ -163,7 +163,7 @@ pub(crate) fn judge(service: &str, outcome: &Outcome) -> anyhow::Result<()> {
                 status.desired,
                 waiting.join("\n")
             );
-            Err(Advised::new(
+            Err(Hinted::new(
                 message,
                 format!("it goes on; `natsctl status` shows how far it is, `natsctl logs {service}` why"),
             )
@@ -185,7 +185,7 @@ fn failed(service: &str, deployment: &Deployment) -> anyhow::Error {
         message.push_str("\n  | ");
         message.push_str(line);
     }
-    Advised::new(message, format!("what ran before keeps running; all of the log: `natsctl logs {service}`")).into()
+    Hinted::new(message, format!("what ran before keeps running; all of the log: `natsctl logs {service}`")).into()
 }
 
 /// All failures as one.
@@ -195,5 +195,5 @@ pub(crate) fn all(outcomes: Vec<anyhow::Result<()>>) -> anyhow::Result<()> {
         return failures.pop().map_or(Ok(()), Err);
     }
     let text: Vec<String> = failures.iter().map(|failure| format!("{failure:#}")).collect();
-    Err(Advised::new(text.join("\n"), "`natsctl status` shows what runs; deploy again when it is mended").into())
+    Err(Hinted::new(text.join("\n"), "`natsctl status` shows what runs; deploy again when it is mended").into())
 }

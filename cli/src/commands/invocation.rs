@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 #[cfg(feature = "aws")]
 use crate::aws::Aws;
+use crate::commands::options::Global;
+use crate::commands::platform::Platform;
+use crate::error::Hinted;
 use crate::local::environment::Local;
 use crate::manifest::{self, Environment, Manifests};
-use crate::nats::Advised;
-use crate::options::Global;
-use crate::platform::Platform;
 
 /// One run of natsctl.
 pub(crate) struct Invocation {
@@ -39,7 +39,7 @@ impl Invocation {
             None => {
                 let message =
                     format!("no folder `manifests` with a `fleet.yaml` in `{}` or above", self.current_dir.display());
-                Err(Advised::new(message, "run natsctl inside the repository, or name the folder with `--manifests`")
+                Err(Hinted::new(message, "run natsctl inside the repository, or name the folder with `--manifests`")
                     .into())
             }
         }
@@ -75,7 +75,7 @@ impl Invocation {
             Environment::Local(_) => self.local_of(manifests),
             Environment::Aws(_) => {
                 let message = format!("environment `{}` is not on this machine", self.global.env);
-                Err(Advised::new(message, "this command is for local environments").into())
+                Err(Hinted::new(message, "this command is for local environments").into())
             }
         }
     }
@@ -93,7 +93,7 @@ impl Invocation {
             Environment::Aws(_) => self.aws_of(manifests).await,
             Environment::Local(_) => {
                 let message = format!("environment `{}` is not on AWS", self.global.env);
-                Err(Advised::new(message, "name one that is: `--env production`").into())
+                Err(Hinted::new(message, "name one that is: `--env production`").into())
             }
         }
     }
@@ -114,5 +114,5 @@ impl Invocation {
 #[cfg(not(feature = "aws"))]
 fn without_aws(environment: &str) -> anyhow::Error {
     let message = format!("environment `{environment}` is on AWS, and this natsctl was built without it");
-    Advised::new(message, crate::BUILD_WITH_AWS).into()
+    Hinted::new(message, crate::BUILD_WITH_AWS).into()
 }

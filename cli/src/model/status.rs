@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::nats::health::Health;
-use crate::report::table;
+use crate::screen::table;
 
 /// What `natsctl status` tells.
 #[derive(Clone, Debug, Serialize)]

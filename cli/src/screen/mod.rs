@@ -11,9 +11,8 @@ use serde::Serialize;
 use serde_json::Value;
 use tracing::level_filters::LevelFilter;
 
-use crate::local::client;
-use crate::nats;
-use crate::options::Format;
+use crate::commands::options::Format;
+use crate::error;
 use crate::problem::Problems;
 
 /// What a command found or did.
@@ -136,7 +135,7 @@ pub(crate) fn failure(error: &anyhow::Error, format: Format) -> ExitCode {
         None => {
             summarise(&format!("error: {error:#}"));
             eprintln!("error: {error:#}");
-            if let Some(hint) = hint(error) {
+            if let Some(hint) = error::hint(error) {
                 eprintln!("hint: {hint}");
             }
         }
@@ -146,11 +145,6 @@ pub(crate) fn failure(error: &anyhow::Error, format: Format) -> ExitCode {
 
 fn problems_as_json(problems: &Problems) -> ExitCode {
     Report::new(&serde_json::json!({ "problems": problems }), "").code(FAILED).print(Format::Json)
-}
-
-fn hint(error: &anyhow::Error) -> Option<String> {
-    let of_supervisor = || error.chain().find_map(|cause| cause.downcast_ref::<client::Error>()?.hint());
-    nats::hint(error).or_else(of_supervisor)
 }
 
 /// What clap says of wrong arguments, or of `--help`.

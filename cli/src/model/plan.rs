@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::fleet::{Bucket, Definition, EcsService, Fleet, Image, Node, Scaling, Service, Stream};
+use crate::model::desired::{Bucket, Definition, Desired, EcsService, Image, Node, Scaling, Service, Stream};
 
 /// What is there, as a platform saw it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -128,7 +128,7 @@ impl Plan {
     ///
     /// Nodes come first, then streams and buckets, then services, each after those that it calls, and last what nothing
     /// asks for any more. Streams and buckets are never deleted: they hold data, and who wants them gone says so by name.
-    pub fn new(desired: &Fleet, observed: &Observed) -> Self {
+    pub fn new(desired: &Desired, observed: &Observed) -> Self {
         let layers = layers(&desired.services);
         let after_services = FIRST_SERVICE_WAVE + layers.values().max().map_or(0, |last| last + 1);
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde::Serialize;
 
-use crate::plan::Step;
+use crate::model::plan::Step;
 
 /// Appends to `journal.jsonl`.
 #[derive(Clone, Debug)]

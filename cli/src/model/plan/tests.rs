@@ -6,7 +6,7 @@ use proptest::collection::{btree_map, btree_set};
 use proptest::prelude::*;
 
 use super::*;
-use crate::fleet::{Health, Role};
+use crate::model::desired::{Health, Role};
 
 fn definition(version: &str) -> Definition {
     Definition {
@@ -48,9 +48,9 @@ fn node(version: &str) -> Node {
     Node { version: version.to_owned(), config: "1".to_owned() }
 }
 
-fn fleet() -> Fleet {
+fn fleet() -> Desired {
     let bucket = Bucket { replicas: 3, history: 1, ttl_seconds: 0 };
-    Fleet {
+    Desired {
         environment: "local".to_owned(),
         images: BTreeMap::new(),
         nodes: BTreeMap::from([("nats-1".to_owned(), node("2.15.1"))]),
@@ -65,7 +65,7 @@ fn fleet() -> Fleet {
 }
 
 /// What a platform would have done: the plan and nothing else.
-fn apply(plan: &Plan, desired: &Fleet, observed: &mut Observed) {
+fn apply(plan: &Plan, desired: &Desired, observed: &mut Observed) {
     for step in &plan.steps {
         let name = step.name.clone();
         match (step.kind, step.action) {
@@ -100,7 +100,7 @@ fn apply(plan: &Plan, desired: &Fleet, observed: &mut Observed) {
     }
 }
 
-fn settled(desired: &Fleet) -> Observed {
+fn settled(desired: &Desired) -> Observed {
     let mut observed = Observed::default();
     apply(&Plan::new(desired, &observed), desired, &mut observed);
     observed
@@ -126,7 +126,7 @@ fn shown(plan: &Plan) -> Vec<String> {
 
 /// What is planned when something changes after all was well.
 #[track_caller]
-fn check(change: impl FnOnce(&mut Fleet, &mut Observed), expected: &[&str]) {
+fn check(change: impl FnOnce(&mut Desired, &mut Observed), expected: &[&str]) {
     let mut desired = fleet();
     let mut observed = settled(&desired);
     change(&mut desired, &mut observed);
@@ -137,7 +137,7 @@ fn here<'a>(observed: &'a mut Observed, name: &str) -> &'a mut ObservedService {
     observed.services.get_mut(name).unwrap()
 }
 
-fn wanted<'a>(desired: &'a mut Fleet, name: &str) -> &'a mut Service {
+fn wanted<'a>(desired: &'a mut Desired, name: &str) -> &'a mut Service {
     desired.services.get_mut(name).unwrap()
 }
 
@@ -263,14 +263,14 @@ fn services() -> impl Strategy<Value = BTreeMap<String, Service>> {
     })
 }
 
-fn fleets() -> impl Strategy<Value = Fleet> {
+fn fleets() -> impl Strategy<Value = Desired> {
     let nodes = btree_map("n[1-3]", (0..2_u8).prop_map(|version| node(&version.to_string())), 0..3);
     let streams = btree_map("E[1-3]", (0..2_u8).prop_map(|number| stream(&number.to_string())), 0..3);
-    (nodes, streams, services()).prop_map(|(nodes, streams, services)| Fleet {
+    (nodes, streams, services()).prop_map(|(nodes, streams, services)| Desired {
         nodes,
         streams,
         services,
-        ..Fleet::default()
+        ..Desired::default()
     })
 }
 

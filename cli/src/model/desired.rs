@@ -11,7 +11,7 @@ use crate::manifest::Architecture;
 
 /// Everything that an environment should hold.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Fleet {
+pub struct Desired {
     /// Name of the environment, for example `local`.
     pub environment: String,
     /// NATS servers by name.
@@ -158,7 +158,7 @@ pub struct Definition {
     /// How a task is told from a healthy one.
     pub health: Health,
     /// How long a task may take to finish what it has begun.
-    #[serde(with = "crate::units::span")]
+    #[serde(with = "crate::model::units::span")]
     pub stop_timeout: Duration,
     /// What its task definition says besides; `None` where there is no ECS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -206,14 +206,14 @@ pub enum Role {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
     /// Between two checks.
-    #[serde(with = "crate::units::span")]
+    #[serde(with = "crate::model::units::span")]
     pub interval: Duration,
     /// How long one check may take.
-    #[serde(with = "crate::units::span")]
+    #[serde(with = "crate::model::units::span")]
     pub timeout: Duration,
     /// This many failed checks in a row make a task unhealthy.
     pub retries: u32,
     /// A new task must be ready within this time.
-    #[serde(with = "crate::units::span")]
+    #[serde(with = "crate::model::units::span")]
     pub start_period: Duration,
 }

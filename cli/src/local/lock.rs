@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
+use crate::error::Hinted;
 use crate::local::create_private;
-use crate::nats::Advised;
-use crate::report;
+use crate::screen;
 
 /// Between two looks whether the other one has finished.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -56,12 +56,12 @@ impl Lock {
                 Err(TryLockError::WouldBlock) if if_taken == IfTaken::Fail => {
                     let hint = "wait until it has ended, or leave out `--no-wait-lock`";
                     return Err(
-                        Advised::new(format!("the environment is being changed by {}", holder(&path)), hint).into()
+                        Hinted::new(format!("the environment is being changed by {}", holder(&path)), hint).into()
                     );
                 }
                 Err(TryLockError::WouldBlock) => {
                     if !waiting {
-                        report::note(&format!("waiting: the environment is being changed by {}", holder(&path)));
+                        screen::note(&format!("waiting: the environment is being changed by {}", holder(&path)));
                         waiting = true;
                     }
                     tokio::time::sleep(LOOK_EVERY).await;

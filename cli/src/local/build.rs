@@ -7,7 +7,7 @@ use std::process::Stdio;
 use anyhow::Context as _;
 use tokio::process::Command;
 
-use crate::nats::Advised;
+use crate::error::Hinted;
 
 /// Where binaries come from.
 #[derive(Clone, Debug)]
@@ -53,7 +53,7 @@ impl Source {
             return Ok(binaries);
         }
         let message = format!("no binaries of `{}` in `{}`", missing.join("`, `"), self.folder.display());
-        Err(Advised::new(message, "build them: `cargo build --release --workspace`").into())
+        Err(Hinted::new(message, "build them: `cargo build --release --workspace`").into())
     }
 }
 
@@ -70,13 +70,13 @@ async fn cargo_build(workspace: &Path, folder: &Path, services: &[&String]) -> a
     let output = cargo.stdin(Stdio::null()).kill_on_drop(true).output().await;
     let output = output.map_err(|error| {
         let hint = "`./scripts/up` installs cargo; `--no-build` deploys the binaries as they are";
-        Advised::new("failed to run `cargo`", hint).because(error)
+        Hinted::new("failed to run `cargo`", hint).because(error)
     })?;
     if output.status.success() {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    Err(Advised::new(
+    Err(Hinted::new(
         format!("the services do not compile:\n{}", said.trim_end()),
         "mend them, or deploy the last binaries with `--no-build`",
     )

@@ -1,0 +1,1 @@
+//! The one way in which natsctl changes an environment: load, observe, plan, apply, verify.
