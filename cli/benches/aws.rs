@@ -139,7 +139,7 @@ fn planner(observed: &Observed) -> (Duration, Duration) {
         calls: BTreeSet::new(),
         ecs: there.ecs.clone(),
     };
-    let mut desired = natsctl::model::desired::Fleet {
+    let mut desired = natsctl::model::desired::Desired {
         environment: "production".to_owned(),
         nodes: BTreeMap::new(),
         streams: observed.streams.clone(),
@@ -147,7 +147,7 @@ fn planner(observed: &Observed) -> (Duration, Duration) {
         services: observed.services.iter().map(|(name, there)| (name.clone(), service(there))).collect(),
         images: observed.images.clone(),
     };
-    let median = |desired: &natsctl::model::desired::Fleet, steps: usize| {
+    let median = |desired: &natsctl::model::desired::Desired, steps: usize| {
         let mut times: Vec<Duration> = (0..21)
             .map(|_| {
                 let started = Instant::now();

@@ -164,6 +164,6 @@ pub(crate) fn only_with_aws(error: &clap::Error) -> Option<anyhow::Error> {
 
     let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidSubcommand) else { return None };
     let message = format!("`natsctl {typed}` is for AWS, and this natsctl was built without it");
-    let advised = || crate::error::Hinted::new(message, crate::BUILD_WITH_AWS).into();
+    let advised = || crate::error::Hinted::new(message, crate::commands::invocation::BUILD_WITH_AWS).into();
     ON_AWS.contains(&typed.as_str()).then(advised)
 }

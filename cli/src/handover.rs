@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Hinted;
-use crate::manifest::{AwsEnvironment, Manifests, Service};
+use crate::manifest::{AwsEnvironment, Manifests, ServiceManifest, schema_text};
 
 /// The version of the handover that this natsctl reads.
 pub const VERSION: u32 = 1;
@@ -157,6 +157,11 @@ impl FromStr for Handover {
 
 const APPLY: &str = "Terraform writes it: `terraform apply` in the environment's folder, with this release's modules";
 
+/// Name and contents of its JSON Schema, as a file under `manifests/schema/`.
+pub fn schema() -> (&'static str, String) {
+    ("handover.schema.json", schema_text::<Handover>())
+}
+
 /// What all names begin with that are made of a template.
 pub(crate) fn prefix(template: &str) -> &str {
     template.split('{').next().unwrap_or_default()
@@ -189,7 +194,7 @@ impl Handover {
     }
 
     /// Repository of a service, without the registry.
-    pub fn repository(&self, service: &Service) -> String {
+    pub fn repository(&self, service: &ServiceManifest) -> String {
         self.names.repository.replace("{ecs_name}", &service.ecs_name()).replace("{service}", &service.name)
     }
 

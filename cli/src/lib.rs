@@ -26,14 +26,8 @@ use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
 use cli::{Cli, Command};
 use commands::invocation::Invocation;
-use commands::options::Format;
-use screen::Report;
+use screen::{Format, Report};
 use tokio::signal::unix::{SignalKind, signal};
-
-/// How to get a natsctl that knows AWS: its SDKs take minutes to compile, and the local environment does not need them.
-#[cfg(not(feature = "aws"))]
-pub(crate) const BUILD_WITH_AWS: &str =
-    "`cargo build --profile dist --package natsctl --features aws` builds one that knows it, in minutes";
 
 /// Does what was typed, prints the outcome, and says how the process ends.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {

@@ -15,7 +15,7 @@ use aws_sdk_ecs::types::{
 };
 use serde_json::Value;
 
-use crate::manifest::Architecture;
+use crate::model::desired::Architecture;
 use crate::model::desired::{Definition, EcsTask, Health, Role};
 
 /// Where a task answers health checks and shows its metrics.

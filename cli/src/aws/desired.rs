@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use crate::aws::definition::health_on_ecs;
 use crate::error::Hinted;
 use crate::handover::Handover;
-use crate::manifest::{Artifact, Inputs, Manifests, Service};
+use crate::manifest::{Manifests, ServiceManifest};
 use crate::model::desired::{Autoscaling, Desired, EcsService, EcsTask, Image, Role};
+use crate::pipeline::load::{self, BuiltArtifact, Inputs};
 
 /// What a service is told of its identity on NATS: variables, and the keys of the secret that they come from.
 pub(super) const IDENTITY: [(&str, &str); 5] =
@@ -37,10 +38,10 @@ impl Frame<'_> {
     /// Secrets that are not there; a service without an image.
     pub(crate) fn desired(&self) -> anyhow::Result<Desired> {
         let artifacts = self.images.iter().map(|(name, image)| {
-            (name.clone(), Artifact { digest: image.digest.clone(), version: version(&image.digest) })
+            (name.clone(), BuiltArtifact { digest: image.digest.clone(), version: version(&image.digest) })
         });
         let inputs = Inputs { artifacts: artifacts.collect(), nodes: BTreeMap::new() };
-        let mut fleet = self.manifests.desired(&inputs)?;
+        let mut fleet = load::desired(self.manifests, &inputs)?;
         self.refuse_missing_secrets()?;
         for (name, desired) in &mut fleet.services {
             let service = &self.manifests.services[name];
@@ -52,7 +53,7 @@ impl Frame<'_> {
         Ok(fleet)
     }
 
-    fn task(&self, service: &Service) -> EcsTask {
+    fn task(&self, service: &ServiceManifest) -> EcsTask {
         let handover = self.handover;
         EcsTask {
             family: service.ecs_name(),
@@ -68,7 +69,7 @@ impl Frame<'_> {
         }
     }
 
-    fn service(&self, service: &Service) -> EcsService {
+    fn service(&self, service: &ServiceManifest) -> EcsService {
         let scaling = &service.settings.autoscaling;
         let figure = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
         let gateway = self.handover.gateway.as_ref().filter(|_| service.role == Role::Gateway);
@@ -92,7 +93,7 @@ impl Frame<'_> {
     }
 
     /// Where ECS finds the value of each variable that is a secret.
-    fn secrets_of(&self, service: &Service) -> BTreeMap<String, String> {
+    fn secrets_of(&self, service: &ServiceManifest) -> BTreeMap<String, String> {
         let arn = |name: &str| self.secrets.get(name).cloned().unwrap_or_default();
         let identity = arn(&self.handover.nats_secret(&service.name));
         let own =

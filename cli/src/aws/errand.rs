@@ -23,7 +23,7 @@ use super::tasks::{self, id, stopped_reason};
 use crate::cleanup;
 use crate::error::Hinted;
 use crate::image::{self, Binaries, Compression, Order, Store};
-use crate::manifest::Architecture;
+use crate::model::desired::Architecture;
 use crate::nats::bus::{Found, PROTOCOL, Request, gather};
 use crate::nats::permissions::ERRAND;
 use crate::screen::note;
@@ -121,7 +121,7 @@ impl Aws {
             secret,
             &self.handover.execution_role,
             &self.handover.log_group,
-            self.errand_architecture().names().0,
+            self.errand_architecture().target_arch(),
         ];
         data_encoding::HEXLOWER.encode(&Sha256::digest(parts.join("\n")))
     }

@@ -10,7 +10,7 @@ use super::error::failed;
 use super::ledger::{Known, Outcome, Record, State};
 use super::observe::{primary, revision};
 use crate::handover::{Handover, prefix};
-use crate::manifest::Service as ManifestService;
+use crate::manifest::ServiceManifest;
 use crate::model::status::{GatewayStatus, Rollout, ServiceStatus, Status};
 
 /// The one that goes on, and the one before.
@@ -20,7 +20,7 @@ impl Aws {
     /// How everything is.
     pub(crate) async fn status(&self) -> anyhow::Result<Status> {
         let ledger = self.ledger();
-        let names: Vec<String> = self.manifests.services.values().map(ManifestService::ecs_name).collect();
+        let names: Vec<String> = self.manifests.services.values().map(ServiceManifest::ecs_name).collect();
         let (mut found, ringing, state, runs) = futures::try_join!(
             self.describe_services(&names),
             self.ringing(),

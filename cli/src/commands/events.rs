@@ -6,8 +6,7 @@ use clap::Args;
 
 use crate::aws::events::{Event, Events as Told};
 use crate::commands::invocation::Invocation;
-use crate::commands::options::Format;
-use crate::screen::{self, Report};
+use crate::screen::{self, Format, Report};
 
 /// Between two looks of `--follow`.
 const EVERY: Duration = Duration::from_secs(5);

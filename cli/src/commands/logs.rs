@@ -8,14 +8,13 @@ use jiff::Timestamp;
 #[cfg(feature = "aws")]
 use crate::aws::{self, Aws};
 use crate::commands::invocation::Invocation;
-use crate::commands::options::Format;
 use crate::commands::platform::Platform;
 use crate::error::Hinted;
 use crate::local::environment::Local;
 use crate::local::logs::Follower;
 use crate::model::log::{Filter, Line};
 use crate::model::units::Span;
-use crate::screen::{self, Report};
+use crate::screen::{self, Format, Report};
 
 /// Lines that are shown if nobody says how many or since when.
 const LINES: usize = 100;

@@ -3,8 +3,7 @@
 use clap::{Args, Subcommand};
 
 use crate::commands::invocation::Invocation;
-use crate::model::status::nats_text;
-use crate::screen::{Report, UNHEALTHY};
+use crate::screen::{self, Report, UNHEALTHY};
 
 /// Look at the NATS cluster.
 #[derive(Debug, Subcommand)]
@@ -34,7 +33,7 @@ impl Nats {
             Self::Status(NatsStatus {}) => {
                 let health = invocation.local()?.nats().await?;
                 let healthy = health.quorum && health.nodes.iter().all(|node| node.healthy);
-                Ok(Report::new(&health, nats_text(&health)).code(if healthy { 0 } else { UNHEALTHY }))
+                Ok(Report::new(&health, screen::status::cluster(&health)).code(if healthy { 0 } else { UNHEALTHY }))
             }
             #[cfg(feature = "aws")]
             Self::Identities(command) => command.run(invocation).await,

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+
+use crate::screen::Format;
 
 /// Options of every command.
 #[derive(Clone, Debug, Args)]
@@ -22,16 +24,6 @@ pub(crate) struct Global {
     /// Tell more of what is done; twice for everything
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
-}
-
-/// How results are printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    /// For people.
-    #[default]
-    Table,
-    /// For programs: one JSON document on standard output.
-    Json,
 }
 
 /// Which services a command is about.

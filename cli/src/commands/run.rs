@@ -4,10 +4,9 @@ use clap::Args;
 
 use crate::aws::run::Job;
 use crate::commands::invocation::Invocation;
-use crate::commands::options::Format;
 use crate::model::log::Line;
 use crate::model::units::Span;
-use crate::screen::{self, Report};
+use crate::screen::{self, Format, Report};
 
 /// Run one task of a service with another command, show its log, and exit with its code.
 #[derive(Debug, Args)]

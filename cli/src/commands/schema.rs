@@ -5,8 +5,8 @@ use clap::Args;
 use serde_json::json;
 
 use crate::commands::invocation::Invocation;
-use crate::manifest::schemas;
 use crate::screen::Report;
+use crate::{handover, manifest};
 
 /// Write the JSON Schemas of the manifests into `schema/` of their folder, where editors find them.
 #[derive(Debug, Args)]
@@ -17,7 +17,7 @@ impl Schema {
         let folder = invocation.manifests_dir()?.join("schema");
         std::fs::create_dir_all(&folder).with_context(|| format!("failed to make `{}`", folder.display()))?;
         let mut written = Vec::new();
-        for (name, text) in schemas() {
+        for (name, text) in manifest::schemas().into_iter().chain([handover::schema()]) {
             let path = folder.join(name);
             std::fs::write(&path, text).with_context(|| format!("failed to write `{}`", path.display()))?;
             written.push(path.display().to_string());

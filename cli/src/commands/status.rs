@@ -5,9 +5,8 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::commands::invocation::Invocation;
-use crate::commands::options::Format;
 use crate::commands::platform::Platform;
-use crate::screen::{self, Report, UNHEALTHY};
+use crate::screen::{self, Format, Report, UNHEALTHY};
 
 /// Between two looks of `--watch` at this machine.
 const EVERY: Duration = Duration::from_secs(2);
@@ -30,14 +29,14 @@ impl Status {
             loop {
                 let status = platform.status().await?;
                 match invocation.global.output {
-                    Format::Table => screen::redraw(&status.text())?,
+                    Format::Table => screen::redraw(&screen::status::environment(&status))?,
                     Format::Json => screen::line(&serde_json::to_string(&status)?)?,
                 }
                 tokio::time::sleep(every(&platform)).await;
             }
         }
         let status = platform.status().await?;
-        Ok(Report::new(&status, status.text()).code(if status.healthy { 0 } else { UNHEALTHY }))
+        Ok(Report::new(&status, screen::status::environment(&status)).code(if status.healthy { 0 } else { UNHEALTHY }))
     }
 }
 

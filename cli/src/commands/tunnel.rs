@@ -7,8 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::aws::Aws;
 use crate::aws::session::{Destination, Plugin};
 use crate::commands::invocation::Invocation;
-use crate::commands::options::Format;
-use crate::screen::{self, Report};
+use crate::screen::{self, Format, Report};
 
 /// Where a task answers health checks and shows its metrics.
 const HEALTH_PORT: u16 = 8080;

@@ -9,11 +9,11 @@ use serde::Deserialize;
 use tokio::process::Command;
 
 use crate::error::Hinted;
-use crate::manifest::Architecture;
+use crate::model::desired::Architecture;
 
 /// What cargo calls the processors and what runs on them.
 pub(super) fn triple(architecture: Architecture) -> String {
-    format!("{}-unknown-linux-gnu", architecture.names().0)
+    format!("{}-unknown-linux-gnu", architecture.target_arch())
 }
 
 /// A build of services in one workspace.

@@ -13,7 +13,7 @@ use tokio::process::Command;
 use super::digest::Digest;
 use super::oci::{Blob, Contents, Descriptor, INDEX, Index, Manifest};
 use crate::error::Hinted;
-use crate::manifest::Architecture;
+use crate::model::desired::Architecture;
 
 /// One image to be built.
 #[derive(Clone, Debug)]
@@ -44,7 +44,7 @@ impl Job<'_> {
         let context = self.context.as_deref().or(self.dockerfile.parent()).unwrap_or(here);
         let mut docker = Command::new(self.docker);
         docker.args(["buildx", "build", "--quiet", "--provenance=false", "--platform"]);
-        docker.arg(format!("linux/{}", self.architecture.names().1));
+        docker.arg(format!("linux/{}", self.architecture.oci()));
         docker.arg("--output").arg(format!("type=oci,rewrite-timestamp=true,dest={}", archive.display()));
         docker.arg("--file").arg(&self.dockerfile).arg(context);
         // As far as the Dockerfile allows it, the same files make the same image.

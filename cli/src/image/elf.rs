@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::Context as _;
 
 use crate::error::Hinted;
-use crate::manifest::Architecture;
+use crate::model::desired::Architecture;
 
 const MAGIC: [u8; 6] = [0x7f, b'E', b'L', b'F', /* 64 bits */ 2, /* little-endian */ 1];
 const HEADER: usize = 64;
@@ -33,7 +33,7 @@ pub(super) fn check(path: &Path, wanted: Architecture) -> anyhow::Result<()> {
         return Err(Hinted::new(message, "`natsctl build` without `--binaries` builds what an image needs").into());
     };
     if program.machine != machine(wanted) {
-        let wanted_name = wanted.names().0;
+        let wanted_name = wanted.target_arch();
         let message = format!("`{}` is not for {wanted_name}, which the manifest asks for", path.display());
         let hint = format!("build it for `{}`, or set `architecture` in the manifest", super::cargo::triple(wanted));
         return Err(Hinted::new(message, hint).into());

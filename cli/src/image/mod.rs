@@ -35,7 +35,8 @@ use self::oci::{Blob, CONFIG, CYCLONE_DX, Config, Descriptor, EMPTY, MANIFEST, M
 pub(crate) use self::reference::Reference;
 use self::sbom::{Bom, Checksums};
 pub(crate) use self::store::Store;
-use crate::manifest::{Architecture, Manifests, Service};
+use crate::manifest::{ImageSource, Manifests, ServiceManifest};
+use crate::model::desired::Architecture;
 
 /// Hexadecimal digits of a tag.
 const TAG_DIGITS: usize = 16;
@@ -212,7 +213,7 @@ pub(crate) async fn of_package(order: &Order<'_>, architecture: Architecture, pa
 }
 
 /// An image that cargo has no part in.
-async fn from_elsewhere(order: &Order<'_>, service: &Service, build: &crate::manifest::Build) -> anyhow::Result<Built> {
+async fn from_elsewhere(order: &Order<'_>, service: &ServiceManifest, build: &ImageSource) -> anyhow::Result<Built> {
     if let Some(image) = &build.image {
         return Ok(Built::Existing(image.parse()?));
     }
@@ -284,7 +285,7 @@ fn config(name: &str, repository: Option<String>, architecture: Architecture, la
     let labels = [(TITLE, Some(name.to_owned())), (SOURCE, repository)];
     let labels = labels.into_iter().filter_map(|(label, value)| Some((label.to_owned(), value?)));
     oci::json(&Config {
-        architecture: architecture.names().1,
+        architecture: architecture.oci(),
         config: Run {
             entrypoint: vec![format!("/{BINARY}")],
             env: vec!["PATH=/".to_owned(), format!("SSL_CERT_FILE=/{CERTIFICATES}")],

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::elf::tests::program;
 use super::sbom::tests::bom;
 use super::{Compression, Image, Layer, Packed, Source, Store, config};
-use crate::manifest::Architecture;
+use crate::model::desired::Architecture;
 
 pub(super) struct Workshop {
     dir: TempDir,

@@ -18,14 +18,16 @@ use super::supervisor::probe;
 use crate::error::Hinted;
 use crate::local::build::Source;
 use crate::local::lock::{IfTaken, Lock};
-use crate::manifest::{Artifact, Environment, Inputs, Manifests};
+use crate::manifest::{Environment, Manifests};
 use crate::model::desired::{Definition, Desired, Role};
 use crate::model::plan::{Action, Observed, ObservedNode, ObservedService, Step};
+use crate::model::status::ClusterHealth;
 use crate::nats::bus::{self, Expected, JETSTREAM, PROOF};
-use crate::nats::health::{self, Health};
+use crate::nats::health;
 use crate::nats::identity::SYSTEM_USER;
 use crate::nats::jetstream::JetStream;
 use crate::nats::locate::{self, NatsServer};
+use crate::pipeline::load::{self, BuiltArtifact, Inputs};
 
 /// How long a command waits for a connection to NATS.
 pub(super) const CONNECT: Duration = Duration::from_secs(2);
@@ -86,22 +88,22 @@ impl Local {
 
     fn prepared(
         &self,
-        artifacts: BTreeMap<String, Artifact>,
+        artifacts: BTreeMap<String, BuiltArtifact>,
         ground: Ground,
         server: NatsServer,
     ) -> anyhow::Result<Prepared> {
-        let desired = self.manifests.desired(&Inputs { artifacts, nodes: ground.desired() })?;
+        let desired = load::desired(&self.manifests, &Inputs { artifacts, nodes: ground.desired() })?;
         Ok(Prepared { desired, ground, server })
     }
 
-    async fn artifacts(&self, source: &Source) -> anyhow::Result<BTreeMap<String, Artifact>> {
+    async fn artifacts(&self, source: &Source) -> anyhow::Result<BTreeMap<String, BuiltArtifact>> {
         let binaries = source.build(self.manifests.services.keys()).await?;
         let mut kept = Artifacts::open(&self.dir)?;
         let intern = |(name, path): (String, PathBuf)| {
             let artifact = kept
                 .intern(&path, env!("CARGO_PKG_VERSION"))
                 .with_context(|| format!("failed to copy `{}`", path.display()))?;
-            Ok((name, Artifact { digest: artifact.digest, version: artifact.version }))
+            Ok((name, BuiltArtifact { digest: artifact.digest, version: artifact.version }))
         };
         binaries.into_iter().map(intern).collect()
     }
@@ -213,7 +215,7 @@ impl Local {
     }
 
     /// Waits until all servers agree; gives up at once on one that does not come up.
-    async fn settled(&self, supervisor: &Client, prepared: &Prepared) -> anyhow::Result<Health> {
+    async fn settled(&self, supervisor: &Client, prepared: &Prepared) -> anyhow::Result<ClusterHealth> {
         let endpoints = prepared.ground.endpoints();
         let crashed = async {
             loop {
@@ -221,7 +223,7 @@ impl Local {
                 if let Some((name, node)) =
                     nodes.iter().find(|(_, node)| !node.running && node.restarts >= FRUITLESS_STARTS)
                 {
-                    return Err::<Health, anyhow::Error>(does_not_start(name, node));
+                    return Err::<ClusterHealth, anyhow::Error>(does_not_start(name, node));
                 }
                 sleep(LOOK_EVERY).await;
             }

@@ -6,10 +6,10 @@ use super::environment::{CONNECT, Local, expected, ready_tasks};
 use super::ground::{ADMIN, Endpoints};
 use super::protocol::{Description, ServiceStatus as Running, TaskState};
 use crate::model::desired::Role;
-use crate::model::status::{GatewayStatus, ServiceStatus, Status};
+use crate::model::status::{ClusterHealth, GatewayStatus, NodeHealth, ServiceStatus, Status};
 use crate::nats::bus::tasks;
 use crate::nats::discovery::{Instance, instances};
-use crate::nats::health::{self, Health, NodeHealth};
+use crate::nats::health;
 use crate::nats::identity::SYSTEM_USER;
 
 /// How long servers and services may take to answer.
@@ -61,7 +61,7 @@ impl Local {
             environment: self.manifests.name.clone(),
             healthy: false,
             services: Vec::new(),
-            nats: Some(Health { nodes: Vec::new(), quorum: false, settled: false }),
+            nats: Some(ClusterHealth { nodes: Vec::new(), quorum: false, settled: false }),
             gateway: GatewayStatus { url: None },
             problems: vec!["nothing is deployed; `natsctl deploy --all` deploys everything".to_owned()],
             notes: Vec::new(),
@@ -69,12 +69,12 @@ impl Local {
     }
 
     /// How the NATS cluster is.
-    pub(crate) async fn nats(&self) -> anyhow::Result<Health> {
+    pub(crate) async fn nats(&self) -> anyhow::Result<ClusterHealth> {
         Ok(nats_health(&self.endpoints()?).await)
     }
 }
 
-async fn nats_health(endpoints: &Endpoints) -> Health {
+async fn nats_health(endpoints: &Endpoints) -> ClusterHealth {
     let asked = async {
         let client = endpoints.of(SYSTEM_USER)?.connect("natsctl", CONNECT).await?;
         health::ask(&client, &endpoints.nodes, ANSWERS).await
@@ -82,7 +82,7 @@ async fn nats_health(endpoints: &Endpoints) -> Health {
     asked.await.unwrap_or_else(|_| nats_down(endpoints))
 }
 
-fn nats_down(endpoints: &Endpoints) -> Health {
+fn nats_down(endpoints: &Endpoints) -> ClusterHealth {
     let nodes = endpoints.nodes.iter().map(|(name, url)| NodeHealth {
         name: name.clone(),
         url: url.clone(),
@@ -91,7 +91,7 @@ fn nats_down(endpoints: &Endpoints) -> Health {
         version: None,
         reason: Some("does not answer".to_owned()),
     });
-    Health { nodes: nodes.collect(), quorum: false, settled: false }
+    ClusterHealth { nodes: nodes.collect(), quorum: false, settled: false }
 }
 
 /// Who answers on the bus; nobody if it cannot be asked.

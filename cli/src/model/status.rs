@@ -2,9 +2,6 @@
 
 use serde::Serialize;
 
-use crate::nats::health::Health;
-use crate::screen::table;
-
 /// What `natsctl status` tells.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Status {
@@ -14,7 +11,7 @@ pub(crate) struct Status {
     pub(crate) services: Vec<ServiceStatus>,
     /// `None` if its servers cannot be asked from here.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) nats: Option<Health>,
+    pub(crate) nats: Option<ClusterHealth>,
     pub(crate) gateway: GatewayStatus,
     /// What is wrong beyond single services and nodes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -66,47 +63,31 @@ pub(crate) struct GatewayStatus {
     pub(crate) url: Option<String>,
 }
 
-impl Status {
-    /// For people: what is wrong first.
-    pub(crate) fn text(&self) -> String {
-        let mut parts = Vec::new();
-        let verdict = if self.healthy { "healthy" } else { "NOT healthy" };
-        parts.push(format!("environment {}: {verdict}", self.environment));
-        parts.extend(self.problems.iter().chain(&self.notes).map(|problem| format!("  {problem}")));
-        if !self.services.is_empty() {
-            let mut services: Vec<&ServiceStatus> = self.services.iter().collect();
-            services.sort_by_key(|service| service.reason.is_none());
-            let rows = services.into_iter().map(|service| {
-                let state = service.reason.clone().unwrap_or_else(|| "healthy".to_owned());
-                let tasks = format!("{}/{}", service.healthy, service.desired);
-                vec![service.name.clone(), tasks, service.revision.to_string(), service.version.clone(), state]
-            });
-            parts.push(String::new());
-            parts.push(table(&["service", "tasks", "revision", "version", "state"], rows));
-        }
-        if let Some(nats) = self.nats.as_ref().filter(|nats| !nats.nodes.is_empty()) {
-            parts.push(String::new());
-            parts.push(nats_text(nats));
-        }
-        if let Some(url) = &self.gateway.url {
-            parts.push(String::new());
-            parts.push(format!("gateway: {url}"));
-        }
-        parts.join("\n")
-    }
+/// Health of the NATS cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ClusterHealth {
+    /// The expected nodes, by name.
+    pub nodes: Vec<NodeHealth>,
+    /// Whether a majority follows one meta leader that answers: streams can be made and changed.
+    pub quorum: bool,
+    /// Whether all nodes are healthy, follow one meta leader, and have everything that it has.
+    #[serde(skip)]
+    pub settled: bool,
 }
 
-/// The cluster's nodes, and whether they agree.
-pub(crate) fn nats_text(health: &Health) -> String {
-    let rows = health.nodes.iter().map(|node| {
-        let state = if node.healthy {
-            "healthy".to_owned()
-        } else {
-            node.reason.clone().unwrap_or_else(|| "unhealthy".to_owned())
-        };
-        let role = if node.meta_leader { "meta leader" } else { "" };
-        vec![node.name.clone(), node.url.clone(), node.version.clone().unwrap_or_default(), role.to_owned(), state]
-    });
-    let quorum = if health.quorum { "yes" } else { "NO: streams and buckets cannot be written" };
-    format!("{}\nquorum: {quorum}", table(&["node", "url", "version", "role", "state"], rows))
+/// Health of one NATS server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NodeHealth {
+    /// Its name.
+    pub name: String,
+    /// Where clients reach it.
+    pub url: String,
+    /// Whether it says that it is.
+    pub healthy: bool,
+    /// Whether it leads JetStream.
+    pub meta_leader: bool,
+    /// What it runs.
+    pub version: Option<String>,
+    /// Why it is not healthy.
+    pub reason: Option<String>,
 }

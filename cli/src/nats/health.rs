@@ -6,44 +6,16 @@ use std::time::Duration;
 use anyhow::Context;
 use async_nats::Client;
 use futures::StreamExt;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::connect::Access;
 use crate::error::Hinted;
-
-/// How the cluster is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Health {
-    /// The expected nodes, by name.
-    pub nodes: Vec<NodeHealth>,
-    /// Whether a majority follows one meta leader that answers: streams can be made and changed.
-    pub quorum: bool,
-    /// Whether all nodes are healthy, follow one meta leader, and have everything that it has.
-    #[serde(skip)]
-    pub settled: bool,
-}
-
-/// How one server is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct NodeHealth {
-    /// Its name.
-    pub name: String,
-    /// Where clients reach it.
-    pub url: String,
-    /// Whether it says that it is.
-    pub healthy: bool,
-    /// Whether it leads JetStream.
-    pub meta_leader: bool,
-    /// What it runs.
-    pub version: Option<String>,
-    /// Why it is not healthy.
-    pub reason: Option<String>,
-}
+use crate::model::status::{ClusterHealth, NodeHealth};
 
 /// Asks all servers; `nodes` are the URLs of those expected, by name. Returns as soon as all have answered.
 /// The client must be of the system account.
-pub async fn ask(client: &Client, nodes: &BTreeMap<String, String>, within: Duration) -> anyhow::Result<Health> {
+pub async fn ask(client: &Client, nodes: &BTreeMap<String, String>, within: Duration) -> anyhow::Result<ClusterHealth> {
     let deadline = Instant::now() + within;
     let inbox = client.new_inbox();
     let mut replies =
@@ -82,7 +54,7 @@ pub async fn wait_until_settled(
     access: &Access,
     nodes: &BTreeMap<String, String>,
     within: Duration,
-) -> anyhow::Result<Health> {
+) -> anyhow::Result<ClusterHealth> {
     let deadline = Instant::now() + within;
     let mut client = None;
     loop {
@@ -107,7 +79,7 @@ async fn attempt(
     access: &Access,
     nodes: &BTreeMap<String, String>,
     within: Duration,
-) -> anyhow::Result<Health> {
+) -> anyhow::Result<ClusterHealth> {
     let client = match client {
         Some(client) => client,
         None => client.insert(access.connect("natsctl", within).await?),
@@ -116,7 +88,7 @@ async fn attempt(
     ask(client, nodes, within.min(Duration::from_millis(250))).await
 }
 
-fn unsettled(last: anyhow::Result<Health>, within: Duration) -> anyhow::Error {
+fn unsettled(last: anyhow::Result<ClusterHealth>, within: Duration) -> anyhow::Error {
     let health = match last {
         Ok(health) => health,
         Err(error) => return error,
@@ -188,7 +160,7 @@ struct Peer {
     offline: bool,
 }
 
-fn judge(nodes: &BTreeMap<String, String>, answers: &BTreeMap<String, Answers>) -> Health {
+fn judge(nodes: &BTreeMap<String, String>, answers: &BTreeMap<String, Answers>) -> ClusterHealth {
     let alone = nodes.len() == 1;
     let follows = |name: &str| {
         let said = answers.get(name)?.jetstream.as_ref()?;
@@ -227,7 +199,7 @@ fn judge(nodes: &BTreeMap<String, String>, answers: &BTreeMap<String, Answers>) 
     let checked: Vec<NodeHealth> = nodes.iter().map(node).collect();
     let united = leader.is_some_and(|leader| followers[leader] == nodes.len());
     let settled = united && checked.iter().all(|node| node.healthy) && (alone || current(nodes, answers, leader));
-    Health { nodes: checked, quorum: leader.is_some(), settled }
+    ClusterHealth { nodes: checked, quorum: leader.is_some(), settled }
 }
 
 /// Whether the leader says that every other node has what it has.

@@ -10,7 +10,7 @@ use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::manifest::{Manifests, Service};
+use crate::manifest::{Manifests, ServiceManifest};
 
 /// The user that natsctl itself acts as: everything in the account.
 pub const NATSCTL: &str = "natsctl";
@@ -74,7 +74,7 @@ pub fn of_errand() -> Permissions {
     permissions
 }
 
-fn of_service(manifests: &Manifests, service: &Service) -> Permissions {
+fn of_service(manifests: &Manifests, service: &ServiceManifest) -> Permissions {
     let name = &*service.name;
     let mut permissions = Permissions::default();
 
@@ -111,7 +111,7 @@ fn of_service(manifests: &Manifests, service: &Service) -> Permissions {
     permissions.may_publish(service.buckets.keys().flat_map(|bucket| uses_bucket(bucket)));
     for publisher in manifests.services.values() {
         if !publisher.publishes.is_disjoint(&service.consumes) {
-            permissions.may_publish(consumes(&Manifests::event_stream(&publisher.name), name));
+            permissions.may_publish(consumes(&publisher.event_stream(), name));
         }
     }
     permissions
@@ -144,12 +144,12 @@ fn of_operator(manifests: &Manifests) -> Permissions {
     permissions
 }
 
-fn serves(service: &Service) -> impl Iterator<Item = &'static proto::rpc::Service> {
+fn serves(service: &ServiceManifest) -> impl Iterator<Item = &'static proto::rpc::Service> {
     let served = |known: &&&proto::rpc::Service| service.serves.contains(known.package);
     proto::SERVICES.iter().filter(served).copied()
 }
 
-fn streams(service: &Service) -> bool {
+fn streams(service: &ServiceManifest) -> bool {
     serves(service).flat_map(|served| served.methods).any(|method| method.streaming)
 }
 

@@ -11,12 +11,13 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 use super::connect::Access;
-use super::health::{self, Health};
+use super::health;
 use super::identity::{Identities, SYSTEM_USER};
 use super::locate::{NatsServer, locate};
 use super::permissions::Permissions;
 use super::pki::{Pki, ServerName};
 use super::server::{self, ServerConfig, Store};
+use crate::model::status::ClusterHealth;
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -117,7 +118,7 @@ impl Cluster {
         self.access(user).connect(user, PATIENCE).await.unwrap()
     }
 
-    pub(super) async fn health(&self) -> Health {
+    pub(super) async fn health(&self) -> ClusterHealth {
         let client = self.connect(SYSTEM_USER).await;
         health::ask(&client, &self.urls(), Duration::from_secs(1)).await.unwrap()
     }

@@ -15,13 +15,14 @@ use tokio::time::timeout;
 
 use super::connect::{Access, connect_to};
 use super::discovery;
-use super::health::{self, Health, NodeHealth};
+use super::health;
 use super::identity::SYSTEM_USER;
 use super::jetstream::{Assets, JetStream};
 use super::permissions::Permissions;
 use super::pki::Tls;
 use super::testing::{Cluster, PATIENCE, permissions};
 use crate::model::desired::{Bucket, Stream};
+use crate::model::status::{ClusterHealth, NodeHealth};
 
 fn users() -> BTreeMap<String, Permissions> {
     let many: Vec<String> = (0..600).map(|i| format!("svc.service{i}.v1.operation")).collect();
@@ -148,7 +149,7 @@ async fn a_cluster_outlives_one_node_and_says_how_it_is() {
 }
 
 /// How the cluster is once it does well without that node.
-async fn well_but_for(cluster: &Cluster, lost: &str) -> Health {
+async fn well_but_for(cluster: &Cluster, lost: &str) -> ClusterHealth {
     let down = |node: &NodeHealth| node.name == lost && node.reason.as_deref() == Some("does not answer");
     let waiting = async {
         loop {
@@ -185,7 +186,7 @@ async fn keeps_streams_and_buckets(jetstream: &JetStream, stream: &Stream) {
 
     let error = jetstream.put_stream("EVT_THIEF", stream, PATIENCE).await.unwrap_err();
     assert!(error.to_string().contains("failed to put stream `EVT_THIEF`"), "{error:#}");
-    assert!(super::hint(&error).unwrap().contains("another stream"), "{error:#}");
+    assert!(crate::error::hint(&error).unwrap().contains("another stream"), "{error:#}");
 }
 
 /// Whoever is let in as a route may do everything, so a service's own certificate must not be enough.

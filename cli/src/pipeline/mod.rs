@@ -1,1 +1,3 @@
 //! The one way in which natsctl changes an environment: load, observe, plan, apply, verify.
+
+pub(crate) mod load;

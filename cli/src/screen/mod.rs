@@ -1,9 +1,12 @@
 //! The one place that prints. Commands return data; what they tell on the way goes to standard error.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the place")]
 
+pub(crate) mod status;
+
 use std::io::{self, ErrorKind, IsTerminal, Write as _};
 use std::process::ExitCode;
 
+use clap::ValueEnum;
 use clap_complete::Shell;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
@@ -11,9 +14,18 @@ use serde::Serialize;
 use serde_json::Value;
 use tracing::level_filters::LevelFilter;
 
-use crate::commands::options::Format;
 use crate::error;
 use crate::problem::Problems;
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs: one JSON document on standard output.
+    Json,
+}
 
 /// What a command found or did.
 #[derive(Debug)]

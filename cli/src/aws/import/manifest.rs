@@ -8,8 +8,8 @@ use aws_sdk_ecs::types::{DeploymentControllerType, LaunchType, Service};
 use crate::aws::definition::health_on_ecs;
 use crate::aws::desired::IDENTITY;
 use crate::handover::Handover;
-use crate::manifest::{Architecture, Manifests, Settings};
-use crate::model::desired::{Autoscaling, Definition, EcsTask, Health, Role};
+use crate::manifest::{Manifests, Settings};
+use crate::model::desired::{Architecture, Autoscaling, Definition, EcsTask, Health, Role};
 use crate::model::units::{Size, Span};
 
 /// A service as it was found.
