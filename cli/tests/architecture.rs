@@ -1,5 +1,8 @@
 //! The architecture, where a machine checks it. `ARCHITECTURE.md` says why each rule is there.
 
+#[path = "architecture/rooms.rs"]
+mod rooms;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
