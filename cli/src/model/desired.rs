@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+
+use super::ecs::{EcsService, EcsTask};
 
 /// Everything that an environment should hold.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -78,49 +79,15 @@ pub struct Service {
     pub scaling: Scaling,
     /// Services that must be up first.
     pub calls: BTreeSet<String>,
+    /// Streams that it publishes to or consumes.
+    #[serde(default)]
+    pub streams: BTreeSet<String>,
+    /// Buckets that it keeps its state in.
+    #[serde(default)]
+    pub buckets: BTreeSet<String>,
     /// What it is on ECS besides its tasks; `None` where there is no ECS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ecs: Option<EcsService>,
-}
-
-/// What an ECS service is besides its tasks.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EcsService {
-    /// Where its tasks have their network interfaces.
-    pub subnets: BTreeSet<String>,
-    /// What its tasks may reach and be reached by.
-    pub security_groups: BTreeSet<String>,
-    /// CloudWatch alarms that fail a deployment, by name.
-    pub alarms: BTreeSet<String>,
-    /// Whether a deployment that fails is stopped and goes back by itself.
-    pub circuit_breaker: bool,
-    /// Fewest tasks during a deployment, in percent of those that should run.
-    pub minimum_healthy_percent: i32,
-    /// Most tasks during a deployment, in percent of those that should run.
-    pub maximum_percent: i32,
-    /// Whether ECS keeps its tasks spread over the zones.
-    pub zone_rebalancing: bool,
-    /// Whether a session may be opened in its tasks.
-    pub execute_command: bool,
-    /// Where a load balancer finds its tasks.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub target_group: Option<String>,
-    /// What moves the number of tasks; `None` if nothing does.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub autoscaling: Option<Autoscaling>,
-}
-
-/// Target tracking by Application Auto Scaling.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Autoscaling {
-    /// Fewest tasks.
-    pub min: i32,
-    /// Most tasks.
-    pub max: i32,
-    /// Use of CPU that is aimed at, in percent.
-    pub cpu_percent: i32,
-    /// Use of memory that is aimed at, in percent.
-    pub memory_percent: i32,
 }
 
 /// Bounds of the number of tasks.
@@ -163,6 +130,7 @@ pub struct Definition {
     pub ecs: Option<EcsTask>,
 }
 
+<<<<<<< Updated upstream
 /// What an ECS task definition says that a process on this machine does not need.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EcsTask {
@@ -219,6 +187,7 @@ impl Architecture {
     }
 }
 
+=======
 /// What a service does for the outside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
