@@ -1,69 +1,126 @@
-//! Does what a plan says, wave by wave, and makes no decisions of its own. Every step can be done twice, so an interrupted run is
-//! finished by the next one.
+//! Carries out the steps of a plan on this machine. Every step can be done twice, so an interrupted run is finished by the next one.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use futures::future::join_all;
+use tokio::time::sleep;
 
+use super::artifacts::Artifacts;
+use super::client::{self, Client};
+use super::cluster_files::ClusterFiles;
+use super::environment::Local;
+use super::platform::Materials;
+use super::ports;
+use super::protocol::{Force, NodeStatus, PutService, TaskSpec};
 use crate::error::Hinted;
-use crate::local::client::{Client, Outcome, Progress};
-use crate::local::environment::{Local, Prepared, WantedService};
-use crate::local::journal::Journal;
-use crate::local::protocol::{Deployment, TaskState};
-use crate::model::plan::{Action, Kind, Plan, Step};
+use crate::manifest::Environment;
+use crate::model::desired::{Definition, Role};
+use crate::model::rollout::Outcome;
+use crate::model::status::ClusterHealth;
+use crate::model::step::{Action, Operation, Step};
+use crate::nats::bus::JETSTREAM;
+use crate::nats::health;
+use crate::nats::identity::SYSTEM_USER;
+use crate::pipeline::Progress;
 use crate::screen::note;
 
 /// What a rollout may take beyond the start and the stop of its tasks.
 const MARGIN: Duration = Duration::from_secs(30);
+/// How long the cluster may take to settle after a server was started.
+pub(super) const SETTLE: Duration = Duration::from_secs(60);
+/// A server that ended so often right after its start will not come up.
+const FRUITLESS_STARTS: u32 = 3;
+/// Between two reads of something that is about to happen.
+pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A plan being applied.
-pub(crate) struct Apply<'a> {
-    pub(crate) local: &'a Local,
-    pub(crate) prepared: &'a Prepared,
-    pub(crate) journal: Journal,
+/// A plan that is carried out.
+pub(crate) struct Work<'a> {
+    local: &'a Local,
+    materials: Option<&'a Materials>,
 }
 
-impl Apply<'_> {
-    /// Runs all waves in their order. A wave in which something failed is finished; those after it are not begun.
-    pub(crate) async fn run(&self, plan: &Plan) -> anyhow::Result<()> {
-        let supervisor = self.local.supervisor().await?;
-        for wave in plan.waves() {
-            let of_kind = |kind: Kind| wave.iter().filter(move |step| step.kind == kind);
-            let (deletions, rest): (Vec<&Step>, Vec<&Step>) =
-                wave.iter().partition(|step| step.action == Action::Delete);
-            let nodes = rest.iter().copied().filter(|step| step.kind == Kind::Node);
-            let (changed, new): (Vec<&Step>, Vec<&Step>) = nodes.partition(|step| step.action == Action::Update);
-            if !new.is_empty() {
-                self.together(&new, self.local.start_nodes(&supervisor, self.prepared, &new)).await?;
+impl<'a> Work<'a> {
+    pub(super) fn new(local: &'a Local, materials: Option<&'a Materials>) -> Self {
+        Self { local, materials }
+    }
+
+    /// Carries out the steps of one wave.
+    pub(super) async fn apply(&self, wave: &[&Step], progress: &mut Progress) -> anyhow::Result<()> {
+        let of = |matches: fn(&Operation) -> bool| -> Vec<&Step> {
+            wave.iter().copied().filter(|step| matches(&step.operation)).collect()
+        };
+        let nodes = of(|operation| matches!(operation, Operation::StartNode { .. } | Operation::RestartNode { .. }));
+        if !nodes.is_empty() {
+            self.recorded(&nodes, progress, self.put_nodes(&nodes)).await?;
+        }
+        let assets = of(|operation| {
+            matches!(
+                operation,
+                Operation::PutStream { .. }
+                    | Operation::PutBucket { .. }
+                    | Operation::ReduceStream { .. }
+                    | Operation::ReduceBucket { .. }
+            )
+        });
+        if !assets.is_empty() {
+            self.put_assets(&assets, progress).await?;
+        }
+        let services = of(|operation| {
+            matches!(
+                operation,
+                Operation::DeployService { .. }
+                    | Operation::RestartService { .. }
+                    | Operation::ScaleService { .. }
+                    | Operation::RollBackService { .. }
+            )
+        });
+        if !services.is_empty() {
+            self.roll(&services, progress).await?;
+        }
+        for step in wave {
+            match &step.operation {
+                Operation::DeleteService { service, .. } => {
+                    let delete = async { Ok(self.local.supervisor().await?.delete_service(service).await?) };
+                    self.recorded(&[step], progress, delete).await?;
+                }
+                Operation::DeleteNode { node } => {
+                    let delete = async { Ok(self.local.supervisor().await?.delete_node(node).await?) };
+                    self.recorded(&[step], progress, delete).await?;
+                }
+                Operation::StopTask { service: Some(service), task } => {
+                    let stop = async { Ok(self.local.supervisor().await?.stop_task(service, task).await?) };
+                    self.recorded(&[step], progress, stop).await?;
+                }
+                Operation::StopEnvironment { .. } => self.recorded(&[step], progress, self.shut_down()).await?,
+                _ => {}
             }
-            for step in changed {
-                // One at a time, so that the others keep the quorum.
-                self.together(&[step], self.local.change_node(&supervisor, self.prepared, step)).await?;
-            }
-            if of_kind(Kind::Stream).chain(of_kind(Kind::Bucket)).next().is_some() {
-                self.assets(&rest).await?;
-            }
-            let services: Vec<&Step> = rest.iter().copied().filter(|step| step.kind == Kind::Service).collect();
-            if !services.is_empty() {
-                self.services(&supervisor, &services).await?;
-            }
-            for step in deletions {
-                self.together(&[step], self.delete(&supervisor, step)).await?;
-            }
+        }
+        // Last, since it takes the history with it.
+        if wave.iter().any(|step| matches!(step.operation, Operation::DeleteData { .. })) {
+            delete_data(self.local.dir())?;
         }
         Ok(())
     }
 
-    /// Does one thing that is the whole of these steps.
-    async fn together(&self, steps: &[&Step], work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    /// Carries out one piece of work that is the whole of these steps.
+    async fn recorded(
+        &self,
+        steps: &[&Step],
+        progress: &mut Progress,
+        work: impl Future<Output = anyhow::Result<()>>,
+    ) -> anyhow::Result<()> {
         for step in steps {
-            tracing::info!(%step, wave = step.wave, "begun");
-            self.journal.begun(step)?;
+            progress.started(step);
         }
         let outcome = work.await;
         for step in steps {
-            self.journal.ended(step, &outcome)?;
+            progress.ended(step, if outcome.is_ok() { "done" } else { "failed" });
             if outcome.is_ok() {
                 note(&format!("{step} done"));
             }
@@ -71,129 +128,247 @@ impl Apply<'_> {
         outcome
     }
 
-    async fn assets(&self, steps: &[&Step]) -> anyhow::Result<()> {
-        let jetstream = self.local.jetstream().await?;
-        let (jetstream, desired) = (&jetstream, &self.prepared.desired);
-        let puts = steps.iter().copied().filter(|step| matches!(step.kind, Kind::Stream | Kind::Bucket)).map(
-            |step| async move {
-                let put = async {
-                    match step.kind {
-                        Kind::Stream => self.local.put_stream(jetstream, desired, &step.name).await,
-                        _ => self.local.put_bucket(jetstream, desired, &step.name).await,
-                    }
-                };
-                self.together(&[step], put).await
-            },
-        );
-        all(join_all(puts).await)
+    // ------------------------------------------------------------------------------------------ nodes
+
+    fn materials(&self) -> anyhow::Result<&'a Materials> {
+        self.materials.context("only a deployment starts NATS servers")
     }
 
-    async fn services(&self, supervisor: &Client, steps: &[&Step]) -> anyhow::Result<()> {
-        let mut wanted = Vec::new();
+    /// Starts or restarts servers, and waits until the cluster has settled.
+    async fn put_nodes(&self, steps: &[&Step]) -> anyhow::Result<()> {
+        let Materials { files, server, .. } = self.materials()?;
+        let supervisor = self.local.supervisor().await?;
+        let running = supervisor.describe().await?.nodes;
         for step in steps {
-            self.journal.begun(step)?;
-            wanted.push(WantedService::of_step(step, &self.prepared.desired)?);
+            let is_ours = running.get(step.name()).is_some_and(|status| status.running);
+            if !is_ours {
+                refuse_taken_ports(step.name(), files.node(step.name())?.ports)?;
+            }
         }
-        let outcomes = roll(self.local, supervisor, wanted).await?;
-        let outcomes = steps.iter().map(|step| {
-            let outcome = outcomes.get(&step.name).map_or(Ok(()), |outcome| judge(&step.name, outcome));
-            self.journal.ended(step, &outcome)?;
-            outcome
-        });
-        all(outcomes.collect())
+        for step in steps {
+            let spec = files.write_config(step.name(), server)?;
+            supervisor.put_node(step.name(), spec.clone()).await?;
+        }
+        settled(&supervisor, files).await.map(drop)
     }
 
-    async fn delete(&self, supervisor: &Client, step: &Step) -> anyhow::Result<()> {
-        match step.kind {
-            Kind::Service => supervisor.delete_service(&step.name).await?,
-            Kind::Node => supervisor.delete_node(&step.name).await?,
-            // A plan never deletes what holds data.
-            Kind::Image | Kind::Stream | Kind::Bucket => {}
+    // ------------------------------------------------------------------------------------------ streams and buckets
+
+    async fn put_assets(&self, steps: &[&Step], progress: &mut Progress) -> anyhow::Result<()> {
+        let jetstream = self.local.jetstream().await?;
+        let jetstream = &jetstream;
+        let put = |step: &Step| {
+            let operation = step.operation.clone();
+            async move {
+                match &operation {
+                    Operation::PutStream { stream, config, .. } | Operation::ReduceStream { stream, config, .. } => {
+                        jetstream.put_stream(stream, config, JETSTREAM).await
+                    }
+                    Operation::PutBucket { bucket, config, .. } | Operation::ReduceBucket { bucket, config, .. } => {
+                        jetstream.put_bucket(bucket, config, JETSTREAM).await
+                    }
+                    _ => Ok(()),
+                }
+            }
+        };
+        for step in steps {
+            progress.started(step);
+        }
+        let outcomes = join_all(steps.iter().map(|step| put(step))).await;
+        let mut failures = Vec::new();
+        for (step, outcome) in steps.iter().zip(outcomes) {
+            progress.ended(step, if outcome.is_ok() { "done" } else { "failed" });
+            match outcome {
+                Ok(()) => note(&format!("{step} done")),
+                Err(error) => failures.push(error),
+            }
+        }
+        all(failures)
+    }
+
+    // ------------------------------------------------------------------------------------------ services
+
+    /// Brings services to what their steps say, all at the same time, and follows them.
+    async fn roll(&self, steps: &[&Step], progress: &mut Progress) -> anyhow::Result<()> {
+        let supervisor = self.local.supervisor().await?;
+        let mut deployments = BTreeMap::new();
+        let mut revisions = BTreeMap::new();
+        let mut limit = Duration::ZERO;
+        for step in steps {
+            let wanted = Wanted::of(step).context("a step of a service")?;
+            let Wanted { definition, tasks, .. } = wanted;
+            limit = limit.max(definition.health.start_period * 2 + definition.stop_timeout + MARGIN);
+            tracing::info!(service = step.name(), tasks, "deploying");
+            progress.started(step);
+            let put = self.put_service(step.name(), &wanted)?;
+            let accepted = supervisor.put_service(put).await.map_err(anyhow::Error::from);
+            let accepted = accepted.with_context(|| format!("failed to deploy `{}`", step.name()))?;
+            deployments.insert(step.name().to_owned(), accepted.deployment_id);
+            revisions.insert(step.name(), accepted.revision);
+        }
+        let outcomes = supervisor.follow(&deployments, limit, show_progress).await?;
+        for step in steps {
+            let Some(outcome) = outcomes.get(step.name()) else { continue };
+            match outcome.explanation(step.name(), revisions[step.name()], None) {
+                None => progress.ended(step, "done"),
+                Some(explanation) => progress.failed(step, explanation),
+            }
+        }
+        Ok(())
+    }
+
+    fn put_service(&self, name: &str, wanted: &Wanted<'_>) -> anyhow::Result<PutService> {
+        Ok(PutService {
+            name: name.to_owned(),
+            spec: self.task_spec(name, wanted.definition)?,
+            declared_tasks: wanted.declared_tasks,
+            tasks: wanted.tasks,
+            http_listen: self.http_listen(wanted.definition.role),
+            force: wanted.force,
+        })
+    }
+
+    fn http_listen(&self, role: Role) -> Option<SocketAddr> {
+        match &self.local.manifests.environment {
+            Environment::Local(local) if role == Role::Gateway => {
+                Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), local.gateway.port))
+            }
+            _ => None,
+        }
+    }
+
+    /// What a task of this definition is on this machine.
+    fn task_spec(&self, name: &str, definition: &Definition) -> anyhow::Result<TaskSpec> {
+        let program = Artifacts::open(self.local.dir())?.find(&definition.artifact);
+        let program = program.with_context(|| format!("the binary `{}` of `{name}` is gone", definition.artifact))?;
+        let endpoints = self.local.endpoints()?;
+        let user = endpoints.of(name)?;
+        let file = |path: &Path| path.display().to_string();
+        let access = [
+            ("NATS_URLS", user.urls.join(",")),
+            ("NATS_CA_FILE", file(&user.ca_file)),
+            ("NATS_CERT_FILE", file(&user.client_cert_file)),
+            ("NATS_KEY_FILE", file(&user.client_key_file)),
+            ("NATS_CREDS_FILE", file(&user.credentials_file)),
+        ];
+        let mut env = definition.task_environment(name);
+        env.extend(access.map(|(name, value)| (name.to_owned(), value)));
+        Ok(TaskSpec { definition: definition.clone(), program, env })
+    }
+
+    // ------------------------------------------------------------------------------------------ everything
+
+    async fn shut_down(&self) -> anyhow::Result<()> {
+        if let Some(supervisor) = Client::connect(self.local.dir()).await? {
+            supervisor.shutdown().await?;
         }
         Ok(())
     }
 }
 
-/// Brings services to what is wanted, all at the same time, waits, and tells of the progress.
-pub(crate) async fn roll(
-    local: &Local,
-    supervisor: &Client,
-    wanted: Vec<WantedService<'_>>,
-) -> anyhow::Result<BTreeMap<String, Outcome>> {
-    let mut deployments = BTreeMap::new();
-    let mut limit = Duration::ZERO;
-    for service in wanted {
-        limit = limit.max(service.definition.health.start_period * 2 + service.definition.stop_timeout + MARGIN);
-        deployments.insert(service.name.to_owned(), local.put_service(supervisor, service).await?);
+/// What a service should become.
+struct Wanted<'a> {
+    definition: &'a Definition,
+    declared_tasks: u32,
+    tasks: u32,
+    force: Force,
+}
+
+impl<'a> Wanted<'a> {
+    /// As a step says; `None` if it is not about a service that runs afterwards.
+    fn of(step: &'a Step) -> Option<Self> {
+        let as_before = |before: &'a crate::model::observed::ServiceState| Self {
+            definition: &before.definition,
+            declared_tasks: before.declared_tasks,
+            tasks: before.desired,
+            force: Force::IfChanged,
+        };
+        match &step.operation {
+            Operation::DeployService { target, tasks, action, .. } => Some(Self {
+                definition: &target.definition,
+                declared_tasks: target.tasks,
+                tasks: *tasks,
+                // What does not run although nothing differs must be tried again.
+                force: if *action == Action::Start { Force::NewDeployment } else { Force::IfChanged },
+            }),
+            Operation::RestartService { before, .. } => {
+                Some(Self { force: Force::NewDeployment, ..as_before(before) })
+            }
+            Operation::ScaleService { before, tasks, .. } => Some(Self { tasks: *tasks, ..as_before(before) }),
+            Operation::RollBackService { before, to, .. } => {
+                Some(Self { definition: to.definition.as_ref()?, ..as_before(before) })
+            }
+            _ => None,
+        }
     }
-    let tell = |progress| match progress {
-        Progress::Tasks { service, ready, desired } => {
+}
+
+fn show_progress(progress: client::Progress) {
+    match progress {
+        client::Progress::Tasks { service, ready, desired } => {
             note(&format!("service {service}: {ready} of {desired} tasks ready"));
         }
-        Progress::Ended { service, outcome: Outcome::Completed } => note(&format!("service {service} done")),
-        // Explained at the end, when everything else has been tried.
-        Progress::Ended { service, .. } => note(&format!("service {service} FAILED")),
+        // Why one failed is explained at the end, when everything else has been tried.
+        client::Progress::Ended { service, outcome: Outcome::Failed(_) } => note(&format!("service {service} FAILED")),
+        client::Progress::Ended { service, outcome } => note(&format!("service {service} {}", outcome.verdict())),
+    }
+}
+
+/// Waits until all servers agree; gives up at once on one that does not come up.
+async fn settled(supervisor: &Client, files: &ClusterFiles) -> anyhow::Result<ClusterHealth> {
+    let endpoints = files.endpoints();
+    let crashed = async {
+        loop {
+            let nodes = supervisor.describe().await?.nodes;
+            let failed = nodes.iter().find(|(_, node)| !node.running && node.restarts >= FRUITLESS_STARTS);
+            if let Some((name, node)) = failed {
+                return Err::<ClusterHealth, anyhow::Error>(does_not_start(name, node));
+            }
+            sleep(POLL_INTERVAL).await;
+        }
     };
-    Ok(supervisor.follow(&deployments, limit, tell).await?)
-}
-
-/// A failed deployment explains itself on one screen.
-pub(crate) fn judge(service: &str, outcome: &Outcome) -> anyhow::Result<()> {
-    match outcome {
-        Outcome::Completed => Ok(()),
-        Outcome::Failed(deployment) => Err(failed(service, deployment)),
-        Outcome::Superseded => Err(Hinted::new(
-            format!("deployment of `{service}` was overtaken by another one"),
-            "`natsctl status` shows what runs",
-        )
-        .into()),
-        Outcome::Gone => {
-            Err(Hinted::new(format!("`{service}` was removed while it was deployed"), "deploy it again").into())
-        }
-        Outcome::Unfinished(status) => {
-            let waiting = status.tasks.iter().filter(|task| task.state != TaskState::Ready);
-            let waiting: Vec<String> = waiting
-                .map(|task| {
-                    format!("  {} {:?}: {}", task.id, task.state, task.reason.as_deref().unwrap_or("no reason known"))
-                })
-                .collect();
-            let message = format!(
-                "`{service}` did not finish in time: {} of {} tasks ready\n{}",
-                status.ready(),
-                status.desired,
-                waiting.join("\n")
-            );
-            Err(Hinted::new(
-                message,
-                format!("it goes on; `natsctl status` shows how far it is, `natsctl logs {service}` why"),
-            )
-            .into())
-        }
+    tokio::select! {
+        health = health::wait_until_settled(endpoints.of(SYSTEM_USER)?, &endpoints.nodes, SETTLE) => health,
+        crashed = crashed => crashed,
     }
 }
 
-fn failed(service: &str, deployment: &Deployment) -> anyhow::Error {
-    let mut message = format!(
-        "deployment of `{service}` revision {} failed: {}",
-        deployment.revision,
-        deployment.reason.as_deref().unwrap_or("no reason known")
-    );
-    if let Some(task) = &deployment.task {
-        message.push_str(&format!("\n  last lines of task {task}:"));
+fn refuse_taken_ports(node: &str, ports: [u16; 3]) -> anyhow::Result<()> {
+    let purposes = [("client_port", "clients"), ("route_port", "its peers"), ("monitor_port", "monitoring")];
+    for (port, (key, purpose)) in ports.into_iter().zip(purposes) {
+        if std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            continue;
+        }
+        let holder = ports::holder(port).map_or_else(|| "another process".to_owned(), |holder| holder.to_string());
+        let message = format!("port {port}, which `{node}` needs for {purpose}, is held by {holder}");
+        let hint = format!("stop it, or set another `{key}` in the environment's manifest (0 takes any free port)");
+        return Err(Hinted::new(message, hint).into());
     }
-    for line in &deployment.log_tail {
-        message.push_str("\n  | ");
-        message.push_str(line);
+    Ok(())
+}
+
+fn does_not_start(name: &str, node: &NodeStatus) -> anyhow::Error {
+    let exit = node.last_exit.as_ref().map_or_else(|| "ended".to_owned(), ToString::to_string);
+    let log = node.log_tail.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n");
+    let times = node.restarts;
+    let message = format!("`{name}` does not start: nats-server {exit}, {times} times; its last lines:\n{log}");
+    Hinted::new(message, format!("its configuration is `{}`", node.spec.config_path.display())).into()
+}
+
+fn delete_data(dir: &Path) -> anyhow::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("failed to remove `{}`", dir.display()))
+        }
+        _ => Ok(()),
     }
-    Hinted::new(message, format!("what ran before keeps running; all of the log: `natsctl logs {service}`")).into()
 }
 
 /// All failures as one.
-pub(crate) fn all(outcomes: Vec<anyhow::Result<()>>) -> anyhow::Result<()> {
-    let mut failures: Vec<anyhow::Error> = outcomes.into_iter().filter_map(Result::err).collect();
+fn all(mut failures: Vec<anyhow::Error>) -> anyhow::Result<()> {
     if failures.len() <= 1 {
         return failures.pop().map_or(Ok(()), Err);
     }
     let text: Vec<String> = failures.iter().map(|failure| format!("{failure:#}")).collect();
-    Err(Hinted::new(text.join("\n"), "`natsctl status` shows what runs; deploy again when it is mended").into())
+    Err(Hinted::new(text.join("\n"), "`natsctl status` shows what runs; deploy again when this is fixed").into())
 }

@@ -17,10 +17,11 @@ use super::dir::Dir;
 use super::logs;
 use super::protocol::{
     Accepted, Deployment, DeploymentState, Description, NodeSpec, PROTOCOL, PutService, Refusal, Request, Response,
-    ServiceStatus,
+    ServiceStatus, TaskState,
 };
 use super::supervisor::{self, Records};
 use crate::error::Hinted;
+use crate::model::rollout::{Failure, Outcome, StoppedTask};
 
 /// How long the supervisor may take to answer after it was started.
 const START: Duration = Duration::from_secs(5);
@@ -104,21 +105,6 @@ impl From<Error> for anyhow::Error {
             _ => hinted.into(),
         }
     }
-}
-
-/// What a followed deployment has come to.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Outcome {
-    /// All desired tasks are ready, and no others are left.
-    Completed,
-    /// The revision that ran before keeps running.
-    Failed(Box<Deployment>),
-    /// Somebody else has begun another one.
-    Superseded,
-    /// Somebody has removed the service.
-    Gone,
-    /// Time is up.
-    Unfinished(Box<ServiceStatus>),
 }
 
 /// What happens while deployments are followed.
@@ -278,8 +264,8 @@ impl Client {
                     }
                 }
                 let late = Instant::now() >= deadline;
-                let unfinished = || status.filter(|_| late).map(|status| Outcome::Unfinished(Box::new(status.clone())));
-                if let Some(outcome) = judge(status, *id).or_else(unfinished) {
+                let unfinished = || status.filter(|_| late).map(unfinished);
+                if let Some(outcome) = outcome(status, *id).or_else(unfinished) {
                     on_progress(Progress::Ended { service: name.clone(), outcome: outcome.clone() });
                     outcomes.insert(name.clone(), outcome);
                 }
@@ -320,19 +306,41 @@ impl Client {
     }
 }
 
-fn judge(status: Option<&ServiceStatus>, id: u64) -> Option<Outcome> {
-    let Some(status) = status else {
-        return Some(Outcome::Gone);
-    };
+/// What a service's status says of a deployment; `None` while it is in progress.
+fn outcome(status: Option<&ServiceStatus>, id: u64) -> Option<Outcome> {
+    let Some(status) = status else { return Some(Outcome::Gone) };
     let Some(deployment) = status.deployments.iter().find(|deployment| deployment.id == id) else {
-        return Some(Outcome::Superseded);
+        return Some(Outcome::Superseded(None));
     };
     match deployment.state {
         DeploymentState::InProgress => None,
         DeploymentState::Completed => Some(Outcome::Completed),
-        DeploymentState::Failed => Some(Outcome::Failed(Box::new(deployment.clone()))),
-        DeploymentState::Superseded => Some(Outcome::Superseded),
+        DeploymentState::Failed => Some(Outcome::Failed(failure(deployment))),
+        DeploymentState::Superseded => Some(Outcome::Superseded(None)),
     }
+}
+
+fn failure(deployment: &Deployment) -> Failure {
+    Failure {
+        reason: deployment.reason.clone().unwrap_or_else(|| "no reason known".to_owned()),
+        log_task: deployment.task.clone(),
+        log: deployment.log_tail.clone(),
+        ..Failure::default()
+    }
+}
+
+/// A deployment that is still in progress when its time is over.
+fn unfinished(status: &ServiceStatus) -> Outcome {
+    let waiting = status.tasks.iter().filter(|task| task.state != TaskState::Ready);
+    let waiting = waiting.map(|task| StoppedTask {
+        id: task.id.clone(),
+        reason: task.reason.clone().unwrap_or_else(|| format!("{:?}", task.state)),
+        exit_code: None,
+        unhealthy: false,
+        crashed: false,
+    });
+    let reason = format!("{} of {} tasks are ready", status.ready(), status.desired);
+    Outcome::Unfinished(Failure { reason, tasks: waiting.collect(), ..Failure::default() })
 }
 
 /// Nothing listens at the socket: it is not there, or its supervisor was killed.

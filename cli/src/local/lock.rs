@@ -1,4 +1,4 @@
-//! One change of an environment at a time: a lock that says who holds it and since when, and is free when its holder has ended.
+//! The lock of a local environment: a file lock, so it is free as soon as the process that holds it has ended.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write as _;
@@ -8,12 +8,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Hinted;
-use crate::local::create_private;
-use crate::screen;
+use super::create_private;
+use crate::pipeline::lock::{IfHeld, Waiting};
 
-/// Between two looks whether the other one has finished.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Between two tries while another process holds the lock.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Held until it is dropped, or its process ends.
 #[derive(Debug)]
@@ -30,47 +29,32 @@ struct Holder {
     since: jiff::Timestamp,
 }
 
-/// What to do when somebody else holds the lock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum IfTaken {
-    /// Wait until it is free.
-    Wait,
-    /// Fail.
-    Fail,
-}
-
 impl Lock {
     /// Takes the lock of the environment whose state directory this is.
-    pub(crate) async fn take(dir: &Path, command: &str, if_taken: IfTaken) -> anyhow::Result<Self> {
+    pub(crate) async fn take(dir: &Path, user: &str, command: &str, if_held: IfHeld) -> anyhow::Result<Self> {
         let path = dir.join("lock");
-        let open = || OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
         create_private(dir).with_context(|| format!("failed to make `{}`", dir.display()))?;
-        let mut file = open().with_context(|| format!("failed to open `{}`", path.display()))?;
-        let mut waiting = false;
+        let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
+        let mut file = file.with_context(|| format!("failed to open `{}`", path.display()))?;
+        let mut waiting = Waiting::new(if_held);
         loop {
             match file.try_lock() {
                 Ok(()) => break,
                 Err(TryLockError::Error(error)) => {
                     return Err(error).with_context(|| format!("failed to lock `{}`", path.display()));
                 }
-                Err(TryLockError::WouldBlock) if if_taken == IfTaken::Fail => {
-                    let hint = "wait until it has ended, or leave out `--no-wait-lock`";
-                    return Err(
-                        Hinted::new(format!("the environment is being changed by {}", holder(&path)), hint).into()
-                    );
-                }
                 Err(TryLockError::WouldBlock) => {
-                    if !waiting {
-                        screen::note(&format!("waiting: the environment is being changed by {}", holder(&path)));
-                        waiting = true;
-                    }
-                    tokio::time::sleep(LOOK_EVERY).await;
+                    waiting.held_by(&holder(&path))?;
+                    tokio::time::sleep(POLL_INTERVAL).await;
                 }
             }
         }
-        let user = std::env::var("USER").unwrap_or_else(|_| "unknown".to_owned());
-        let holder =
-            Holder { pid: std::process::id(), user, command: command.to_owned(), since: jiff::Timestamp::now() };
+        let holder = Holder {
+            pid: std::process::id(),
+            user: user.to_owned(),
+            command: command.to_owned(),
+            since: jiff::Timestamp::now(),
+        };
         file.set_len(0)?;
         file.write_all(&serde_json::to_vec(&holder)?)?;
         Ok(Self { _file: file })
@@ -80,7 +64,7 @@ impl Lock {
 fn holder(path: &Path) -> String {
     let holder = fs::read(path).ok().and_then(|bytes| serde_json::from_slice::<Holder>(&bytes).ok());
     holder.map_or_else(
-        || "somebody else".to_owned(),
+        || "another process".to_owned(),
         |Holder { pid, user, command, since }| format!("`{command}` of {user} (pid {pid}, since {since:.0})"),
     )
 }

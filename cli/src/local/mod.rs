@@ -6,15 +6,17 @@ pub mod artifacts;
 pub(crate) mod build;
 pub mod client;
 pub(crate) mod environment;
-pub(crate) mod ground;
-pub(crate) mod journal;
+pub(crate) mod cluster_files;
+pub(crate) mod history;
 pub(crate) mod lock;
 pub mod logs;
+mod platform;
 pub mod ports;
 pub mod protocol;
 pub mod shim;
 mod status;
 pub mod supervisor;
+mod verify;
 
 mod dir;
 

@@ -188,6 +188,25 @@ impl Architecture {
 }
 
 =======
+/// A task gives up after this share of its stop timeout, so that it can say why before it is killed.
+const GIVES_UP_AT_PERCENT: u128 = 90;
+
+impl Definition {
+    /// The environment variables of a task of this service: those of the manifest, and those that natsctl sets on every platform.
+    pub fn task_environment(&self, service: &str) -> BTreeMap<String, String> {
+        let gives_up = self.stop_timeout.as_millis() * GIVES_UP_AT_PERCENT / 100;
+        let own = [
+            ("SERVICE_NAME", service.to_owned()),
+            ("SERVICE_VERSION", self.version.clone()),
+            ("WORKERS", self.workers.to_string()),
+            ("CONCURRENCY", self.concurrency.to_string()),
+            ("STOP_TIMEOUT_MS", gives_up.to_string()),
+        ];
+        let own = own.map(|(name, value)| (name.to_owned(), value));
+        self.environment.clone().into_iter().chain(own).collect()
+    }
+}
+
 /// What a service does for the outside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

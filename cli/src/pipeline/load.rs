@@ -1,11 +1,16 @@
 //! Load: from the manifests and what was built to the desired state, the same on every platform. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::manifest::{BucketSettings, Manifests, ServiceManifest};
 use crate::model::desired::{Bucket, Definition, Desired, Health, Node, Scaling, Service, Stream};
 use crate::model::units::Span;
 use crate::nats::permissions::{self, Permissions};
+
+/// The stream of audit records.
+const AUDIT: &str = "AUDIT";
+/// The stream of messages that could not be handled.
+const DEAD_LETTERS: &str = "DLQ";
 
 /// What the desired state is made of besides the manifests.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -63,6 +68,8 @@ fn service(
         tasks: settings.tasks,
         scaling: Scaling { min: settings.autoscaling.min, max: settings.autoscaling.max },
         calls: manifests.callees(manifest),
+        streams: streams_of(manifests, manifest),
+        buckets: manifest.buckets.keys().map(ToString::to_string).collect(),
         ecs: None,
     }
 }
@@ -91,6 +98,14 @@ fn definition(manifest: &ServiceManifest, artifact: &BuiltArtifact, permissions:
     }
 }
 
+/// The streams that a service needs: its own, those whose events it consumes, and those of audit records and dead letters.
+fn streams_of(manifests: &Manifests, manifest: &ServiceManifest) -> BTreeSet<String> {
+    let own = (!manifest.publishes.is_empty()).then(|| manifest.event_stream());
+    let publishers = manifests.services.values().filter(|other| !other.publishes.is_disjoint(&manifest.consumes));
+    let of_all = [AUDIT, DEAD_LETTERS].map(str::to_owned);
+    publishers.map(ServiceManifest::event_stream).chain(own).chain(of_all).collect()
+}
+
 /// One stream for each service that publishes events, one for audit records and one for dead letters.
 fn streams(manifests: &Manifests) -> BTreeMap<String, Stream> {
     let nats = &manifests.project.nats;
@@ -106,8 +121,8 @@ fn streams(manifests: &Manifests) -> BTreeMap<String, Stream> {
         (service.event_stream(), stream(subjects, nats.events.max_age))
     });
     let others = [
-        ("AUDIT".to_owned(), stream(vec!["audit.>".to_owned()], nats.audit.max_age)),
-        ("DLQ".to_owned(), stream(vec!["dlq.>".to_owned()], nats.dead_letters.max_age)),
+        (AUDIT.to_owned(), stream(vec!["audit.>".to_owned()], nats.audit.max_age)),
+        (DEAD_LETTERS.to_owned(), stream(vec!["dlq.>".to_owned()], nats.dead_letters.max_age)),
     ];
     events.chain(others).collect()
 }

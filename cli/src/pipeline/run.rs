@@ -12,10 +12,10 @@ use super::options::{OnFailure, Options};
 use crate::error::{Hinted, hint};
 use crate::manifest::Manifests;
 use crate::model::change::{Change, Deploy};
-use crate::model::desired::Desired;
+use crate::model::desired::{Desired, Service};
 use crate::model::observed::Observed;
 use crate::model::plan::Plan;
-use crate::model::step::{Operation, Step};
+use crate::model::step::{Kind, Step};
 use crate::screen::note;
 
 /// Where services run. A platform observes and carries out steps; what is done, and in which order, is decided here and in the planner.
@@ -260,7 +260,7 @@ async fn complete<P: Platform>(
     let mut all = Plan::default();
     loop {
         note(&plan.summary());
-        apply(platform, &plan, &observation, materials, options, progress).await?;
+        apply(platform, &plan, desired, &observation, materials, options, progress).await?;
         all.steps.append(&mut plan.steps);
         if plan.incomplete.is_none() {
             return Ok(all);
@@ -279,6 +279,7 @@ async fn complete<P: Platform>(
 async fn apply<P: Platform>(
     platform: &P,
     plan: &Plan,
+    desired: &Desired,
     observation: &P::Observation,
     materials: Option<&P::Materials>,
     options: &Options,
@@ -286,7 +287,9 @@ async fn apply<P: Platform>(
 ) -> anyhow::Result<()> {
     let mut work = platform.begin(plan, observation, materials, options).await?;
     for wave in plan.waves() {
-        let steps: Vec<&Step> = wave.iter().filter(|step| !calls_failed(step, plan, &progress.failures)).collect();
+        let affected = callers_of_failed(desired, &progress.failures);
+        let is_affected = |step: &&Step| step.kind() == Kind::Service && affected.contains(step.name());
+        let steps: Vec<&Step> = wave.iter().filter(|step| !is_affected(step)).collect();
         platform.apply(&mut work, &steps, progress).await?;
         if !progress.failures.is_empty() && options.on_failure != OnFailure::Continue {
             break;
@@ -301,14 +304,18 @@ async fn apply<P: Platform>(
     Err(failure(platform.dir(), options, progress)?)
 }
 
-/// Whether a service calls one that did not come up, directly or through others of the plan.
-fn calls_failed(step: &Step, plan: &Plan, failures: &BTreeMap<String, String>) -> bool {
-    let Operation::DeployService { target, .. } = &step.operation else { return false };
-    let through = |callee: &String| {
-        let steps = plan.steps.iter().filter(|other| other.name() == callee && other.name() != step.name());
-        steps.into_iter().any(|other| calls_failed(other, plan, failures))
-    };
-    target.calls.iter().any(|callee| failures.contains_key(callee) || through(callee))
+/// Services that call one that did not come up, directly or through others.
+fn callers_of_failed(desired: &Desired, failures: &BTreeMap<String, String>) -> BTreeSet<String> {
+    let mut affected: BTreeSet<String> = failures.keys().cloned().collect();
+    loop {
+        let calls_one = |service: &Service| service.calls.iter().any(|callee| affected.contains(callee));
+        let more = desired.services.iter().filter(|(name, service)| !affected.contains(*name) && calls_one(service));
+        let more: Vec<String> = more.map(|(name, _)| name.clone()).collect();
+        if more.is_empty() {
+            return affected;
+        }
+        affected.extend(more);
+    }
 }
 
 async fn verify<P: Platform>(

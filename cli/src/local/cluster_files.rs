@@ -1,7 +1,7 @@
-//! What the local environment stands on before anything runs: ports, certificates, identities, server configurations.
+//! The files of the local NATS cluster: ports, certificates, identities, server configurations.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ const MAX_MEMORY: u64 = 64 << 20;
 const LAME_DUCK: Duration = Duration::from_secs(30);
 const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// How to reach an environment that was laid: all that commands need which change nothing. Names files, holds no secret.
+/// How to reach the environment's NATS cluster. Names files, holds no secret.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Endpoints {
     /// Where clients reach the servers, by name.
@@ -67,51 +67,48 @@ impl Endpoints {
     }
 }
 
-/// See the module.
-pub(crate) struct Ground {
+/// The files of an environment's NATS cluster. Keys and ports are made once and stay; configurations are written when a server is
+/// started with them, so a change that is refused has not touched those that run.
+pub(crate) struct ClusterFiles {
     /// The servers by name.
-    pub(crate) nodes: BTreeMap<String, GroundNode>,
-    dir: PathBuf,
+    pub(crate) nodes: BTreeMap<String, NodeFiles>,
+    /// Where keys and ports were read, which is the state directory or a copy of parts of it.
+    read_from: PathBuf,
     users: Vec<String>,
     pki: Pki,
     identities: Identities,
 }
 
 /// One server, ready to be started.
-pub(crate) struct GroundNode {
+pub(crate) struct NodeFiles {
     pub(crate) spec: NodeSpec,
+    /// The text of its configuration file.
+    config: String,
     /// What it listens on: for clients, for its peers, for monitoring.
     pub(crate) ports: [u16; 3],
 }
 
-impl Ground {
-    /// Makes what is missing and writes what has changed. `dir` is the environment's state directory.
-    pub(crate) fn lay(manifests: &Manifests, dir: &Path, server: &NatsServer) -> anyhow::Result<Self> {
-        let ground = Self::lay_at(manifests, dir, dir, server)?;
-        for (name, config) in ground.configs(manifests, &ground.dir)? {
-            let path = config_path(dir, &name);
-            create_private(path.parent().unwrap_or(dir))?;
-            if fs::read_to_string(&path).ok().as_deref() != Some(config.as_str()) {
-                write_atomically(&path, config.as_bytes())
-                    .with_context(|| format!("failed to write `{}`", path.display()))?;
-            }
-        }
-        let endpoints = serde_json::to_vec_pretty(&ground.endpoints())?;
-        write_atomically(&dir.join("endpoints.json"), &endpoints).context("failed to write `endpoints.json`")?;
-        Ok(ground)
+impl ClusterFiles {
+    /// Makes the keys that are missing and reserves ports. `dir` is the environment's state directory.
+    pub(crate) fn prepare(manifests: &Manifests, dir: &Path, server: &NatsServer) -> anyhow::Result<Self> {
+        create_private(dir).with_context(|| format!("failed to make `{}`", dir.display()))?;
+        // Two commands that make keys at the same time must not make two sets of them.
+        let lock = dir.join("keys.lock");
+        let lock = File::create(&lock).and_then(|file| file.lock().map(|()| file));
+        let _lock = lock.context("failed to lock `keys.lock`")?;
+        Self::prepare_from(manifests, dir, dir, server)
     }
 
-    /// What [`Ground::lay`] would do, done on a copy that is thrown away.
+    /// What [`ClusterFiles::prepare`] would give, made in a copy that is deleted.
     pub(crate) fn preview(manifests: &Manifests, dir: &Path, server: &NatsServer) -> anyhow::Result<Self> {
         let copy = Scratch::new()?;
         for part in ["ports.json", "pki", "identities"] {
             copy_tree(&dir.join(part), &copy.0.join(part))?;
         }
-        Self::lay_at(manifests, &copy.0, dir, server)
+        Self::prepare_from(manifests, &copy.0, dir, server)
     }
 
-    fn lay_at(manifests: &Manifests, at: &Path, dir: &Path, server: &NatsServer) -> anyhow::Result<Self> {
-        create_private(at).with_context(|| format!("failed to make `{}`", at.display()))?;
+    fn prepare_from(manifests: &Manifests, from: &Path, dir: &Path, server: &NatsServer) -> anyhow::Result<Self> {
         let users = permissions::users(manifests);
         let names: Vec<String> = (1..=manifests.environment.nodes()).map(|number| format!("nats-{number}")).collect();
         let servers: Vec<ServerName> = names
@@ -119,13 +116,13 @@ impl Ground {
             .map(|name| ServerName { name: name.clone(), addresses: vec![HOST], dns: vec!["localhost".to_owned()] })
             .collect();
         let clients: Vec<String> = users.keys().cloned().chain([SYSTEM_USER.to_owned()]).collect();
-        let pki = Pki::ensure(&at.join("pki"), &servers, &clients)?;
-        let identities = Identities::ensure(&at.join("identities"), &users)?;
-        let ports = ports(&at.join("ports.json"), manifests, &names)?;
+        let pki = Pki::ensure(&from.join("pki"), &servers, &clients)?;
+        let identities = Identities::ensure(&from.join("identities"), &users)?;
+        let ports = ports(&from.join("ports.json"), manifests, &names)?;
 
-        let mut ground = Self { nodes: BTreeMap::new(), dir: at.to_owned(), users: clients, pki, identities };
+        let mut files = Self { nodes: BTreeMap::new(), read_from: from.to_owned(), users: clients, pki, identities };
         for name in names {
-            let config_path = config_path(dir, &name);
+            let config_path = dir.join("nats").join(&name).join("nats.conf");
             let spec = NodeSpec {
                 node: desired::Node { version: server.version.to_string(), config: String::new() },
                 program: server.path.clone(),
@@ -133,20 +130,54 @@ impl Ground {
                 config_path,
             };
             let ports = ["client", "route", "monitor"].map(|kind| ports.port(&format!("{name}/{kind}")));
-            ground.nodes.insert(name, GroundNode { spec, ports });
+            files.nodes.insert(name, NodeFiles { spec, config: String::new(), ports });
         }
-        for (name, config) in ground.configs(manifests, dir)? {
-            if let Some(node) = ground.nodes.get_mut(&name) {
+        for (name, config) in files.configs(manifests, dir)? {
+            if let Some(node) = files.nodes.get_mut(&name) {
                 node.spec.node.config = server::digest(&config);
+                node.config = config;
             }
         }
-        Ok(ground)
+        Ok(files)
+    }
+
+    /// Writes how clients connect.
+    pub(crate) fn write_endpoints(&self, dir: &Path) -> anyhow::Result<()> {
+        let endpoints = serde_json::to_vec_pretty(&self.endpoints())?;
+        write_atomically(&dir.join("endpoints.json"), &endpoints).context("failed to write `endpoints.json`")
+    }
+
+    /// Writes the configuration of a server, once the server has accepted it.
+    ///
+    /// # Errors
+    /// What nats-server says is wrong with it; the configuration that was there stays.
+    pub(crate) fn write_config(&self, node: &str, server: &NatsServer) -> anyhow::Result<&NodeSpec> {
+        let node = self.node(node)?;
+        let path = &node.spec.config_path;
+        if fs::read_to_string(path).ok().as_deref() != Some(node.config.as_str()) {
+            let folder = path.parent().context("a configuration file is in a folder")?;
+            create_private(folder).with_context(|| format!("failed to make `{}`", folder.display()))?;
+            let new = path.with_extension("conf.new");
+            write_atomically(&new, node.config.as_bytes())
+                .with_context(|| format!("failed to write `{}`", new.display()))?;
+            server.check(&new)?;
+            fs::rename(&new, path).with_context(|| format!("failed to write `{}`", path.display()))?;
+        }
+        Ok(&node.spec)
+    }
+
+    /// The files of one server.
+    ///
+    /// # Errors
+    /// If the environment has no such server.
+    pub(crate) fn node(&self, name: &str) -> anyhow::Result<&NodeFiles> {
+        self.nodes.get(name).with_context(|| format!("the environment has no node `{name}`"))
     }
 
     /// The servers' configurations, as they read when everything is in `dir`.
     fn configs(&self, manifests: &Manifests, dir: &Path) -> anyhow::Result<Vec<(String, String)>> {
         let listen = |port: u16| SocketAddr::new(HOST, port);
-        let (here, there) = (self.dir.display().to_string(), dir.display().to_string());
+        let (here, there) = (self.read_from.display().to_string(), dir.display().to_string());
         let mut configs = Vec::new();
         for (name, node) in &self.nodes {
             let [client, route, monitor] = node.ports;
@@ -194,15 +225,11 @@ impl Ground {
         Access::of(user, self.urls().into_values().collect(), &self.pki, &self.identities)
     }
 
-    /// How everybody connects.
+    /// How all users connect.
     pub(crate) fn endpoints(&self) -> Endpoints {
         let users = self.users.iter().map(|user| (user.clone(), self.access(user)));
         Endpoints { nodes: self.urls(), users: users.collect() }
     }
-}
-
-fn config_path(dir: &Path, name: &str) -> PathBuf {
-    dir.join("nats").join(name).join("nats.conf")
 }
 
 fn ports(file: &Path, manifests: &Manifests, names: &[String]) -> anyhow::Result<Ports> {
