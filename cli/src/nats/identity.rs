@@ -322,7 +322,7 @@ mod tests {
         spoil(&home.path().join(file));
         let error = Identities::ensure(home.path(), &users(&[])).unwrap_err();
         assert_eq!(error.to_string(), format!("`{}` {message}", home.path().join(file).display()));
-        assert!(super::super::hint(&error).unwrap().contains(hint), "{error:?}");
+        assert!(crate::error::hint(&error).unwrap().contains(hint), "{error:?}");
     }
 
     #[test]

@@ -364,7 +364,7 @@ mod tests {
         let check = |message: &str, hint: &str| {
             let error = Pki::ensure(home.path(), &[], &[]).unwrap_err();
             assert_eq!(error.to_string(), format!("`{}` {message}", home.path().join("ca.key").display()));
-            assert!(super::super::hint(&error).unwrap().contains(hint));
+            assert!(crate::error::hint(&error).unwrap().contains(hint));
         };
         fs::write(home.path().join("ca.key"), "damaged").unwrap();
         check("is damaged", "backup");

@@ -185,7 +185,7 @@ async fn keeps_streams_and_buckets(jetstream: &JetStream, stream: &Stream) {
 
     let error = jetstream.put_stream("EVT_THIEF", stream, PATIENCE).await.unwrap_err();
     assert!(error.to_string().contains("failed to put stream `EVT_THIEF`"), "{error:#}");
-    assert!(super::hint(&error).unwrap().contains("another stream"), "{error:#}");
+    assert!(crate::error::hint(&error).unwrap().contains("another stream"), "{error:#}");
 }
 
 /// Whoever is let in as a route may do everything, so a service's own certificate must not be enough.
