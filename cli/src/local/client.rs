@@ -240,6 +240,11 @@ impl Client {
         self.done(&Request::DeleteService { name: name.to_owned() }).await
     }
 
+    /// Stops one task of a service and does not wait for its end. The supervisor starts another in its place at once.
+    pub async fn stop_task(&self, service: &str, task: &str) -> Result<(), Error> {
+        self.done(&Request::StopTask { service: service.to_owned(), task: task.to_owned() }).await
+    }
+
     /// Stops and forgets everything, and waits until the supervisor is gone too.
     pub async fn shutdown(&self) -> Result<(), Error> {
         self.done(&Request::Shutdown).await?;

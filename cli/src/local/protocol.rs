@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::desired::{Definition, Node};
 
 /// Number of this protocol. A client and a supervisor with different numbers do not talk to each other.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// What a client asks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,6 +39,14 @@ pub enum Request {
         /// Name of the service.
         name: String,
     },
+    /// Stops one task of a service; the supervisor starts another in its place at once, as ECS does after `StopTask`. Answered by
+    /// [`Response::Done`] when its process has been sent SIGTERM.
+    StopTask {
+        /// Name of the service.
+        service: String,
+        /// See [`TaskStatus::id`].
+        task: String,
+    },
     /// Stops every service, then every node, forgets them and ends. Answered by [`Response::Done`] when all processes are gone.
     Shutdown,
 }
@@ -66,6 +74,12 @@ pub struct Refusal {
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
+}
+
+impl Refusal {
+    pub(super) fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: Some(hint.into()) }
+    }
 }
 
 /// A deployment that is under way, or that was there already if nothing had to change.

@@ -7,7 +7,7 @@ use tokio::net::TcpSocket;
 use tokio::sync::oneshot;
 
 use super::node::Node;
-use super::service::Service;
+use super::service::{NotStoppable, Service};
 use super::task::Moment;
 use super::world::{EXPLANATION, End, Waiting, World};
 use crate::local::logs;
@@ -23,7 +23,9 @@ impl World {
     pub(super) fn request(&mut self, request: Request, reply: oneshot::Sender<Response>, now: Moment) {
         let changes = !matches!(request, Request::Ping | Request::Describe | Request::Shutdown);
         let answered = match request {
-            _ if changes && self.end.is_some() => Err(refusal("the supervisor is stopping", "try again in a moment")),
+            _ if changes && self.end.is_some() => {
+                Err(Refusal::new("the supervisor is stopping", "try again in a moment"))
+            }
             Request::Ping => Ok(Response::Pong(self.status())),
             Request::Describe => Ok(Response::Description(Box::new(self.describe()))),
             Request::PutNode { name, spec } => runnable(&name, &spec.program).map(|()| {
@@ -44,13 +46,37 @@ impl World {
                 }
                 return self.waiting.push((Waiting::Service(name), reply));
             }
+            Request::StopTask { service, task } => self.stop_task(&service, &task, now),
             Request::Shutdown => {
                 self.halt(End::Final);
                 return self.waiting.push((Waiting::Everything, reply));
             }
         };
-        // Who asked may have gone away.
-        let _ = reply.send(answered.unwrap_or_else(Response::Refused));
+        self.answers.push((reply, answered.unwrap_or_else(Response::Refused)));
+    }
+
+    fn stop_task(&mut self, name: &str, task: &str, now: Moment) -> Result<Response, Refusal> {
+        let Some(service) = self.services.get_mut(name) else {
+            let deployed = list(self.services.keys().map(String::as_str));
+            return Err(Refusal::new(
+                format!("service `{name}` is not deployed"),
+                format!("deployed services: {deployed}"),
+            ));
+        };
+        service.stop_task(task, now).map(|()| Response::Done).map_err(|reason| match reason {
+            NotStoppable::Unknown => {
+                let running = list(service.stoppable_tasks());
+                Refusal::new(format!("service `{name}` has no task `{task}`"), format!("its running tasks: {running}"))
+            }
+            NotStoppable::Stopping => Refusal::new(
+                format!("task `{task}` of service `{name}` is stopping already"),
+                "wait until it has ended; another task takes its place",
+            ),
+            NotStoppable::Ended => Refusal::new(
+                format!("task `{task}` of service `{name}` has ended already"),
+                "another task is started in its place in a moment",
+            ),
+        })
     }
 
     fn put_service(&mut self, mut put: PutService, now: Moment) -> Result<Response, Refusal> {
@@ -99,13 +125,14 @@ impl World {
                 busy.then_some(true)
             }
         };
-        let (mut answers, mut still) = (Vec::new(), Vec::new());
+        let (mut answers, mut still) = (std::mem::take(&mut self.answers), Vec::new());
         for (waiting, reply) in std::mem::take(&mut self.waiting) {
             match gone(&waiting) {
                 None => answers.push((reply, Response::Done)),
                 Some(true) => still.push((waiting, reply)),
                 Some(false) => {
-                    let refusal = refusal("somebody else has put it back meanwhile", "run the command again");
+                    let refusal =
+                        Refusal::new("another command has deployed it again meanwhile", "run the command again");
                     answers.push((reply, Response::Refused(refusal)));
                 }
             }
@@ -115,6 +142,7 @@ impl World {
             let _ = std::fs::remove_file(self.dir.state());
         }
         for (reply, answer) in answers {
+            // The client may have disconnected.
             let _ = reply.send(answer);
         }
     }
@@ -143,15 +171,17 @@ impl World {
     }
 }
 
-fn refusal(message: &str, hint: &str) -> Refusal {
-    Refusal { message: message.to_owned(), hint: Some(hint.to_owned()) }
+/// Names for a hint.
+fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<String> = names.map(|name| format!("`{name}`")).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
 /// Names become directories.
 fn runnable(name: &str, program: &Path) -> Result<(), Refusal> {
     let fine = |character: char| character.is_ascii_lowercase() || character.is_ascii_digit() || character == '-';
     if name.is_empty() || !name.chars().all(fine) {
-        return Err(refusal(&format!("`{name}` is not a name"), "use lower-case letters, digits and `-`"));
+        return Err(Refusal::new(format!("`{name}` is not a name"), "use lower-case letters, digits and `-`"));
     }
     if !program.is_file() {
         let message = format!("`{}`, the program of `{name}`, does not exist", program.display());
@@ -173,8 +203,8 @@ fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> Refusal {
     }
     let holder =
         ports::holder(address.port()).map_or_else(|| "another process".to_owned(), |holder| holder.to_string());
-    refusal(
-        &format!("port {} is in use by {holder}", address.port()),
+    Refusal::new(
+        format!("port {} is in use by {holder}", address.port()),
         "end that process, or choose another port for this environment",
     )
 }

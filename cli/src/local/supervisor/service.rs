@@ -33,6 +33,17 @@ pub(super) struct Health {
     pub(super) ready: Result<(), String>,
 }
 
+/// Why a task cannot be stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotStoppable {
+    /// The service has no task with this id.
+    Unknown,
+    /// It was asked to stop before.
+    Stopping,
+    /// It has ended by itself; another is started in its place after its backoff.
+    Ended,
+}
+
 pub(super) struct Service {
     record: Record,
     tasks: Vec<Task>,
@@ -98,6 +109,24 @@ impl Service {
     pub(super) fn delete(&mut self) {
         self.record.deleting = true;
         self.unsaved = true;
+    }
+
+    /// Stops one task as ECS does after `StopTask`: it drains, and its place is free for another at once. It has not failed, so neither
+    /// backoff nor circuit breaker know of it.
+    pub(super) fn stop_task(&mut self, id: &str, now: Moment) -> Result<(), NotStoppable> {
+        let index = self.tasks.iter().position(|task| task.id == id).ok_or(NotStoppable::Unknown)?;
+        match self.tasks[index].state {
+            State::Draining { .. } => return Err(NotStoppable::Stopping),
+            State::Waiting { .. } => return Err(NotStoppable::Ended),
+            State::Starting | State::Ready | State::Unready { .. } => {}
+        }
+        self.drain(index, Then::Forget, now);
+        Ok(())
+    }
+
+    /// Ids of the tasks that [`Self::stop_task`] can stop.
+    pub(super) fn stoppable_tasks(&self) -> impl Iterator<Item = &str> {
+        self.tasks.iter().filter(|task| task.is_alive()).map(|task| task.id.as_str())
     }
 
     pub(super) fn halt(&mut self) {

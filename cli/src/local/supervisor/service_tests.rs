@@ -81,6 +81,12 @@ impl World {
         self.settle();
     }
 
+    fn stop_task(&mut self, task: &str) -> Result<(), NotStoppable> {
+        let stopped = self.service.stop_task(task, self.now);
+        self.settle();
+        stopped
+    }
+
     fn exit(&mut self, task: &str) {
         if self.running.remove(task).is_some() {
             self.service.exited(task, Exit::Code(1), self.now);
@@ -238,6 +244,73 @@ fn a_task_that_was_ready_and_is_not_again_makes_the_deployment_fail() {
 }
 
 #[test]
+fn a_stopped_task_drains_while_another_takes_its_place() {
+    let mut world = World::with(2);
+    let before = world.service.status().unwrap();
+    let (stopped, other) = (before.tasks[0].id.clone(), before.tasks[1].id.clone());
+    assert_eq!(world.stop_task(&stopped), Ok(()));
+    assert!(world.running[&stopped], "it is asked to stop");
+    let started = world.started();
+    assert!(started.len() == 2 && started.contains(&other), "{started:?}");
+    world.exit(&stopped);
+    world.all_ready();
+    let after = world.service.status().unwrap();
+    assert_eq!((after.ready(), after.tasks.len()), (2, 2));
+    assert!(after.tasks.iter().all(|task| task.restarts == 0 && task.last_exit.is_none()));
+    assert_eq!(after.deployments, before.deployments);
+}
+
+#[test]
+fn a_stopped_task_is_killed_when_its_stop_timeout_is_over() {
+    let mut world = World::with(1);
+    let stopped = world.started().remove(0);
+    assert_eq!(world.stop_task(&stopped), Ok(()));
+    world.wait(29_999);
+    assert!(world.running.contains_key(&stopped));
+    world.wait(1);
+    assert!(!world.running.contains_key(&stopped));
+    assert_eq!(world.service.status().unwrap().tasks.len(), 1);
+}
+
+#[test]
+fn only_a_task_that_runs_can_be_stopped() {
+    let mut world = World::with(2);
+    let started = world.started();
+    assert_eq!(world.stop_task("00000000"), Err(NotStoppable::Unknown));
+    assert_eq!(world.stop_task(&started[0]), Ok(()));
+    assert_eq!(world.stop_task(&started[0]), Err(NotStoppable::Stopping));
+    world.exit(&started[1]);
+    assert_eq!(world.stop_task(&started[1]), Err(NotStoppable::Ended));
+}
+
+#[test]
+fn stopping_new_tasks_during_a_deployment_does_not_make_it_fail() {
+    let mut world = World::with(2);
+    world.put("b", 2);
+    for _ in 0..2 * TOLERATED_EXITS {
+        let new = world.service.tasks.iter().find(|task| task.target.revision == 2 && task.is_alive()).unwrap();
+        let new = new.id.clone();
+        assert_eq!(world.stop_task(&new), Ok(()));
+        world.exit(&new);
+    }
+    assert_eq!((world.state(), world.ready()), (DeploymentState::InProgress, 2));
+    world.all_ready();
+    assert_eq!((world.state(), world.revisions()), (DeploymentState::Completed, vec![2, 2]));
+}
+
+#[test]
+fn an_old_task_that_is_stopped_during_a_deployment_is_not_started_again() {
+    let mut world = World::with(2);
+    world.put("b", 2);
+    let old = world.service.tasks[0].id.clone();
+    assert_eq!(world.stop_task(&old), Ok(()));
+    world.exit(&old);
+    assert_eq!(world.revisions(), [1, 2, 2]);
+    world.all_ready();
+    assert_eq!((world.state(), world.revisions()), (DeploymentState::Completed, vec![2, 2]));
+}
+
+#[test]
 fn a_resumed_service_begins_its_last_deployment_again() {
     let world = World::with(2);
     let resumed = Service::resume(world.service.record.clone(), world.now);
@@ -291,6 +364,7 @@ enum Step {
     Ready { task: usize },
     Unready { task: usize },
     Exit { task: usize },
+    StopTask { task: usize },
     Stopped,
     Wait { millis: u64 },
 }
@@ -302,6 +376,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => (0..8_usize).prop_map(|task| Step::Ready { task }),
         1 => (0..8_usize).prop_map(|task| Step::Unready { task }),
         1 => (0..8_usize).prop_map(|task| Step::Exit { task }),
+        1 => (0..8_usize).prop_map(|task| Step::StopTask { task }),
         3 => Just(Step::Stopped),
         2 => (1..12_000_u64).prop_map(|millis| Step::Wait { millis }),
     ];
@@ -327,6 +402,7 @@ proptest! {
                 Step::Ready { task } => world.probe(&pick(task), true),
                 Step::Unready { task } => world.probe(&pick(task), false),
                 Step::Exit { task } => world.exit(&pick(task)),
+                Step::StopTask { task } => drop(world.stop_task(&pick(task))),
                 Step::Stopped => world.all_stopped(),
                 Step::Wait { millis } => world.wait(millis),
             }

@@ -67,6 +67,8 @@ pub(super) struct World {
     /// Where clients come in, by service. Open for as long as the service is there, so that no connection is refused while tasks change.
     pub(super) listeners: BTreeMap<String, TcpListener>,
     pub(super) waiting: Vec<(Waiting, oneshot::Sender<Response>)>,
+    /// Answers to send once what they confirm has been done.
+    pub(super) answers: Vec<(oneshot::Sender<Response>, Response)>,
     pub(super) end: Option<End>,
     pub(super) unsaved: bool,
 }
@@ -98,6 +100,7 @@ impl World {
             processes: BTreeMap::new(),
             listeners: BTreeMap::new(),
             waiting: Vec::new(),
+            answers: Vec::new(),
             end: None,
             unsaved: true,
         };
