@@ -1,7 +1,7 @@
 //! Where the files of one environment are.
 
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -91,12 +91,22 @@ pub(crate) fn create_private(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// Readers see the old content or the new, never half of it.
+/// Replaces a file. Readers see the old content or the new, never half of it, also after the machine has lost power.
 pub(super) fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
     let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
     let draft = path.with_file_name(format!(".{name}.{}", std::process::id()));
-    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?.write_all(content)?;
-    fs::rename(&draft, path)
+    write_synced(&draft, content).and_then(|()| fs::rename(&draft, path)).inspect_err(|_| {
+        // On a full disk the draft takes the space that the next attempt needs.
+        let _ = fs::remove_file(&draft);
+    })?;
+    // The new name is durable once its directory is.
+    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+}
+
+fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(content)?;
+    file.sync_all()
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {
@@ -114,6 +124,20 @@ mod tests {
         assert!(dir.socket().as_os_str().len() <= LONGEST_SOCKET);
         assert_eq!(dir.socket(), Dir::new(&long).unwrap().socket());
         assert_ne!(dir.socket(), Dir::new(&long.join("other")).unwrap().socket());
+    }
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole_and_leaves_no_draft() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("nats.conf");
+        write_atomically(&path, b"a long first content").unwrap();
+        write_atomically(&path, b"second").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"second");
+        write_atomically(&dir.path().join("missing/nats.conf"), b"third").unwrap_err();
+        fs::create_dir(dir.path().join("directory")).unwrap();
+        write_atomically(&dir.path().join("directory"), b"third").unwrap_err();
+        let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names.len(), 2, "{names:?}");
     }
 
     #[test]

@@ -17,5 +17,6 @@ mod status;
 pub mod supervisor;
 
 mod dir;
+mod state_file;
 
 pub(crate) use dir::create_private;

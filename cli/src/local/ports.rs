@@ -11,7 +11,7 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
-use super::dir::write_atomically;
+use super::state_file;
 
 /// Where free ports are looked for: below those that systems give to outgoing connections, any of which could sit on a port that has to be
 /// opened again after a restart.
@@ -63,15 +63,11 @@ impl Ports {
     fn locked<T>(file: &Path, work: impl FnOnce(&mut Self) -> io::Result<T>) -> io::Result<T> {
         let lock = File::options().create(true).truncate(false).write(true).open(with_suffix(file, ".lock"))?;
         lock.lock()?;
-        let mut known: Self = match fs::read(file) {
-            Ok(content) => serde_json::from_slice(&content)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::default(),
-            Err(error) => return Err(error),
-        };
+        let mut known = state_file::read::<Self>(file)?.unwrap_or_default();
         let before = known.clone();
         let result = work(&mut known)?;
         if known != before {
-            write_atomically(file, &serde_json::to_vec_pretty(&known)?)?;
+            state_file::write(file, &known)?;
         }
         Ok(result)
     }
@@ -184,6 +180,15 @@ mod tests {
         let new = Ports::renew(&file, "a").unwrap();
         assert_ne!(old, new);
         assert_eq!(Ports::ensure(&file, &wanted(&[("a", 0)])).unwrap().port("a"), new);
+    }
+
+    #[test]
+    fn ports_stay_the_same_when_their_file_is_emptied() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("ports.json");
+        let before = Ports::ensure(&file, &wanted(&[("a", 0)])).unwrap();
+        fs::write(&file, "").unwrap();
+        assert_eq!(Ports::ensure(&file, &wanted(&[("a", 0)])).unwrap(), before);
     }
 
     #[test]

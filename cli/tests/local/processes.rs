@@ -89,9 +89,27 @@ async fn a_supervisor_that_does_not_start_shows_its_log() {
     std::fs::write(dir.path().join("supervisor.log"), "old news\n").unwrap();
     std::fs::write(dir.path().join("state.json"), "{").unwrap();
     match client::ensure_supervisor_of(natsctl(), dir.path()).await {
-        Err(Error::NotStarted { log_tail }) => assert!(log_tail[0].contains("failed to read"), "{log_tail:?}"),
+        Err(Error::NotStarted { log_tail }) => {
+            assert!(log_tail[0].contains("failed to read"), "{log_tail:?}");
+            assert!(log_tail[1].starts_with("hint: delete it"), "{log_tail:?}");
+        }
         other => panic!("{other:?}"),
     }
+}
+
+#[tokio::test]
+async fn a_supervisor_whose_state_file_is_damaged_goes_on_from_the_backup() {
+    let mut stage = Stage::start().await;
+    stage.deploy(service("quest", &[])).await;
+    kill(stage.supervisor_pid().await);
+    eventually("the supervisor has ended", || async {
+        Client::connect(stage.dir.path()).await.unwrap().is_none().then_some(())
+    })
+    .await;
+    std::fs::write(stage.dir.path().join("state.json"), "").unwrap();
+    assert_eq!(client::describe(stage.dir.path()).await.unwrap().unwrap().services["quest"].desired, 2);
+    stage.restart().await;
+    stage.until("quest", "the tasks are back", |quest| ready(quest).len() == 2).await;
 }
 
 #[tokio::test]

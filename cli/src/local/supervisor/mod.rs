@@ -53,7 +53,7 @@ pub async fn run(state_dir: &Path, shim: PathBuf) -> anyhow::Result<()> {
     let dir = Dir::new(state_dir)?;
     dir.create().with_context(|| format!("failed to create `{}`", dir.path().display()))?;
     let _lock = lock(&dir)?;
-    let records = Records::load(&dir).with_context(|| format!("failed to read `{}`", dir.state().display()))?;
+    let records = Records::load(&dir)?;
 
     let (events, mut happened) = mpsc::unbounded_channel();
     let mut terminate = signal(SignalKind::terminate())?;

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::node::Node;
 use super::task::{Moment, Target};
-use crate::local::dir::{Dir, write_atomically};
+use crate::local::dir::Dir;
 use crate::local::protocol::{Deployment, DeploymentState, Description, NodeSpec, Revision, ServiceStatus, TaskSpec};
+use crate::local::state_file;
 
 /// So many revisions of a service keep their numbers.
 const KEPT_REVISIONS: usize = 10;
@@ -26,15 +27,11 @@ pub(in crate::local) struct Records {
 
 impl Records {
     pub(in crate::local) fn load(dir: &Dir) -> io::Result<Option<Self>> {
-        match std::fs::read(dir.state()) {
-            Ok(content) => Ok(Some(serde_json::from_slice(&content)?)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        state_file::read(&dir.state())
     }
 
     pub(super) fn save(&self, dir: &Dir) -> io::Result<()> {
-        write_atomically(&dir.state(), &serde_json::to_vec_pretty(self)?)
+        state_file::write(&dir.state(), self)
     }
 }
 

@@ -10,11 +10,13 @@ use super::node::Node;
 use super::service::{NotStoppable, Service};
 use super::task::Moment;
 use super::world::{EXPLANATION, End, Waiting, World};
+use crate::error::hint;
 use crate::local::logs;
 use crate::local::ports::{self, Ports};
 use crate::local::protocol::{
     Description, NodeStatus, PROTOCOL, PutService, Refusal, Request, Response, SupervisorStatus,
 };
+use crate::local::state_file;
 
 /// Connections from clients that wait until a task takes them.
 const BACKLOG: u32 = 1024;
@@ -99,14 +101,13 @@ impl World {
         let file = self.dir.ports();
         let mut address = wanted;
         if wanted.port() == 0 {
-            let known =
-                Ports::ensure(&file, &[(key.clone(), 0)].into()).map_err(|error| cannot_listen(wanted, &error))?;
+            let known = Ports::ensure(&file, &[(key.clone(), 0)].into()).map_err(no_port)?;
             address.set_port(known.port(&key));
         }
         let mut bound = bind(address);
         if bound.is_err() && wanted.port() == 0 {
             // Somebody has taken the port that this one had the last time.
-            let other = Ports::renew(&file, &key).map_err(|error| cannot_listen(wanted, &error))?;
+            let other = Ports::renew(&file, &key).map_err(no_port)?;
             address.set_port(other);
             bound = bind(address);
         }
@@ -139,7 +140,7 @@ impl World {
         }
         self.waiting = still;
         if self.end == Some(End::Final) && self.waiting.is_empty() {
-            let _ = std::fs::remove_file(self.dir.state());
+            let _ = state_file::remove(&self.dir.state());
         }
         for (reply, answer) in answers {
             // The client may have disconnected.
@@ -195,6 +196,12 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)?.into_std()
+}
+
+/// The ports of earlier starts cannot be read, or no port is free.
+fn no_port(error: std::io::Error) -> Refusal {
+    let error = anyhow::Error::from(error);
+    Refusal { message: format!("{error:#}"), hint: hint(&error) }
 }
 
 fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> Refusal {
