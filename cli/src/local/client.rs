@@ -19,7 +19,7 @@ use super::protocol::{
     Accepted, Deployment, DeploymentState, Description, NodeSpec, PROTOCOL, PutService, Refusal, Request, Response,
     ServiceStatus,
 };
-use super::supervisor::{self, Records};
+use super::supervisor::SavedState;
 use crate::error::Hinted;
 
 /// How long the supervisor may take to answer after it was started.
@@ -147,7 +147,7 @@ pub enum Progress {
 pub async fn describe(state_dir: &Path) -> Result<Option<Description>, Error> {
     match Client::connect(state_dir).await? {
         Some(client) => client.describe().await.map(Some),
-        None => Ok(Records::load(&Dir::new(state_dir)?)?.map(|records| supervisor::at_rest(&records))),
+        None => Ok(SavedState::load(&Dir::new(state_dir)?)?.map(|state| state.describe())),
     }
 }
 

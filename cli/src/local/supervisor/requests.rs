@@ -1,4 +1,4 @@
-//! What the supervisor does when it is asked.
+//! How the supervisor handles the requests of its clients.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -6,10 +6,10 @@ use std::path::Path;
 use tokio::net::TcpSocket;
 use tokio::sync::oneshot;
 
-use super::node::Node;
-use super::service::{NotStoppable, Service};
+use super::node::NodeController;
+use super::reconcile::{Deletion, LOG_TAIL_LINES, Shutdown, Supervisor};
+use super::service::{NotStoppable, ServiceController};
 use super::task::Moment;
-use super::world::{EXPLANATION, End, Waiting, World};
 use crate::error::hint;
 use crate::local::logs;
 use crate::local::ports::{self, Ports};
@@ -18,20 +18,20 @@ use crate::local::protocol::{
 };
 use crate::local::state_file;
 
-/// Connections from clients that wait until a task takes them.
+/// How many connections may wait until a task accepts them.
 const BACKLOG: u32 = 1024;
 
-impl World {
+impl Supervisor {
     pub(super) fn request(&mut self, request: Request, reply: oneshot::Sender<Response>, now: Moment) {
         let changes = !matches!(request, Request::Ping | Request::Describe | Request::Shutdown);
         let answered = match request {
-            _ if changes && self.end.is_some() => {
+            _ if changes && self.shutdown.is_some() => {
                 Err(Refusal::new("the supervisor is stopping", "try again in a moment"))
             }
             Request::Ping => Ok(Response::Pong(self.status())),
             Request::Describe => Ok(Response::Description(Box::new(self.describe()))),
             Request::PutNode { name, spec } => runnable(&name, &spec.program).map(|()| {
-                self.nodes.entry(name).or_insert_with(|| Node::new(spec.clone())).put(spec);
+                self.nodes.entry(name).or_insert_with(|| NodeController::new(spec.clone())).put(spec);
                 self.unsaved = true;
                 Response::Done
             }),
@@ -40,18 +40,18 @@ impl World {
                 if let Some(node) = self.nodes.get_mut(&name) {
                     node.delete();
                 }
-                return self.waiting.push((Waiting::Node(name), reply));
+                return self.deletions.push((Deletion::Node(name), reply));
             }
             Request::DeleteService { name } => {
                 if let Some(service) = self.services.get_mut(&name) {
                     service.delete();
                 }
-                return self.waiting.push((Waiting::Service(name), reply));
+                return self.deletions.push((Deletion::Service(name), reply));
             }
             Request::StopTask { service, task } => self.stop_task(&service, &task, now),
             Request::Shutdown => {
-                self.halt(End::Final);
-                return self.waiting.push((Waiting::Everything, reply));
+                self.shut_down(Shutdown::Final);
+                return self.deletions.push((Deletion::Everything, reply));
             }
         };
         self.answers.push((reply, answered.unwrap_or_else(Response::Refused)));
@@ -72,10 +72,10 @@ impl World {
             }
             NotStoppable::Stopping => Refusal::new(
                 format!("task `{task}` of service `{name}` is stopping already"),
-                "wait until it has ended; another task takes its place",
+                "wait until it has exited; another task takes its place",
             ),
-            NotStoppable::Ended => Refusal::new(
-                format!("task `{task}` of service `{name}` has ended already"),
+            NotStoppable::Exited => Refusal::new(
+                format!("task `{task}` of service `{name}` has exited already"),
                 "another task is started in its place in a moment",
             ),
         })
@@ -87,11 +87,11 @@ impl World {
         if put.http_listen.is_none() {
             self.listeners.remove(&put.name);
         }
-        let service = self.services.entry(put.name.clone()).or_insert_with(Service::new);
+        let service = self.services.entry(put.name.clone()).or_insert_with(ServiceController::new);
         Ok(Response::Accepted(service.put(put, now)))
     }
 
-    /// Opens the port for clients, unless it is open already, and says which it is.
+    /// Listens for HTTP clients, unless it does already, and returns the address.
     pub(super) fn listen(&mut self, name: &str, wanted: SocketAddr) -> Result<SocketAddr, Refusal> {
         let open = self.listeners.get(name).and_then(|listener| listener.local_addr().ok());
         if let Some(open) = open.filter(|open| *open == wanted || (wanted.port() == 0 && open.ip() == wanted.ip())) {
@@ -101,14 +101,14 @@ impl World {
         let file = self.dir.ports();
         let mut address = wanted;
         if wanted.port() == 0 {
-            let known = Ports::ensure(&file, &[(key.clone(), 0)].into()).map_err(no_port)?;
-            address.set_port(known.port(&key));
+            let ports = Ports::ensure(&file, &[(key.clone(), 0)].into()).map_err(no_port)?;
+            address.set_port(ports.port(&key));
         }
         let mut bound = bind(address);
         if bound.is_err() && wanted.port() == 0 {
-            // Somebody has taken the port that this one had the last time.
-            let other = Ports::renew(&file, &key).map_err(no_port)?;
-            address.set_port(other);
+            // Another process has taken the port of the earlier start.
+            let port = Ports::renew(&file, &key).map_err(no_port)?;
+            address.set_port(port);
             bound = bind(address);
         }
         let listener = bound.map_err(|error| cannot_listen(address, &error))?;
@@ -117,20 +117,20 @@ impl World {
     }
 
     pub(super) fn answer(&mut self) {
-        let gone = |waiting: &Waiting| match waiting {
-            Waiting::Node(name) => self.nodes.get(name).map(Node::is_deleting),
-            Waiting::Service(name) => self.services.get(name).map(Service::is_deleting),
-            Waiting::Everything => {
-                let busy =
-                    self.services.values().any(Service::has_processes) || self.nodes.values().any(Node::has_process);
+        let is_deleting = |deletion: &Deletion| match deletion {
+            Deletion::Node(name) => self.nodes.get(name).map(NodeController::is_deleting),
+            Deletion::Service(name) => self.services.get(name).map(ServiceController::is_deleting),
+            Deletion::Everything => {
+                let busy = self.services.values().any(ServiceController::has_processes)
+                    || self.nodes.values().any(NodeController::has_process);
                 busy.then_some(true)
             }
         };
-        let (mut answers, mut still) = (std::mem::take(&mut self.answers), Vec::new());
-        for (waiting, reply) in std::mem::take(&mut self.waiting) {
-            match gone(&waiting) {
+        let (mut answers, mut pending) = (std::mem::take(&mut self.answers), Vec::new());
+        for (deletion, reply) in std::mem::take(&mut self.deletions) {
+            match is_deleting(&deletion) {
                 None => answers.push((reply, Response::Done)),
-                Some(true) => still.push((waiting, reply)),
+                Some(true) => pending.push((deletion, reply)),
                 Some(false) => {
                     let refusal =
                         Refusal::new("another command has deployed it again meanwhile", "run the command again");
@@ -138,8 +138,8 @@ impl World {
                 }
             }
         }
-        self.waiting = still;
-        if self.end == Some(End::Final) && self.waiting.is_empty() {
+        self.deletions = pending;
+        if self.shutdown == Some(Shutdown::Final) && self.deletions.is_empty() {
             let _ = state_file::remove(&self.dir.state());
         }
         for (reply, answer) in answers {
@@ -166,9 +166,9 @@ impl World {
         }
     }
 
-    fn node_status(&self, name: &str, node: &Node) -> NodeStatus {
+    fn node_status(&self, name: &str, node: &NodeController) -> NodeStatus {
         let last_log = node.last_task().filter(|_| !node.has_process()).map(|task| self.dir.log(name, task));
-        node.status(last_log.map(|log| logs::tail_of(&log, EXPLANATION)).unwrap_or_default())
+        node.status(last_log.map(|log| logs::tail_of(&log, LOG_TAIL_LINES)).unwrap_or_default())
     }
 }
 
@@ -178,10 +178,10 @@ fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
-/// Names become directories.
+/// Names become names of directories.
 fn runnable(name: &str, program: &Path) -> Result<(), Refusal> {
-    let fine = |character: char| character.is_ascii_lowercase() || character.is_ascii_digit() || character == '-';
-    if name.is_empty() || !name.chars().all(fine) {
+    let is_allowed = |character: char| character.is_ascii_lowercase() || character.is_ascii_digit() || character == '-';
+    if name.is_empty() || !name.chars().all(is_allowed) {
         return Err(Refusal::new(format!("`{name}` is not a name"), "use lower-case letters, digits and `-`"));
     }
     if !program.is_file() {
@@ -212,6 +212,6 @@ fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> Refusal {
         ports::holder(address.port()).map_or_else(|| "another process".to_owned(), |holder| holder.to_string());
     Refusal::new(
         format!("port {} is in use by {holder}", address.port()),
-        "end that process, or choose another port for this environment",
+        "stop that process, or choose another port for this environment",
     )
 }
