@@ -1,4 +1,4 @@
-//! Deployments: what runs while they are under way, and after they have failed.
+//! Deployments: what runs while they are in progress, and after they have failed.
 
 use std::time::Duration;
 
@@ -74,7 +74,7 @@ async fn a_crash_at_the_start_leaves_the_old_tasks_serving() {
 }
 
 #[tokio::test]
-async fn tasks_that_never_become_ready_are_given_up_in_time() {
+async fn a_deployment_fails_when_its_tasks_are_not_ready_within_the_start_period() {
     let stage = Stage::start().await;
     let before = stage.deploy(service("quest", &[])).await;
     let mut never = service("quest", &[("NEVER_READY", "1")]);
@@ -133,15 +133,15 @@ async fn a_rollback_goes_back_to_the_old_number() {
     stage.deploy(service("quest", &[])).await;
     let second = stage.deploy(service("quest", &[("PRINT", "second")])).await;
     assert_eq!(second.revision, 2);
-    assert_eq!(second.previous.iter().map(|kept| kept.revision).collect::<Vec<_>>(), [1]);
+    assert_eq!(second.previous.iter().map(|stored| stored.revision).collect::<Vec<_>>(), [1]);
     let first = stage.deploy(service("quest", &[])).await;
     assert_eq!(first.revision, 1);
-    assert_eq!(first.previous.iter().map(|kept| kept.revision).collect::<Vec<_>>(), [2]);
+    assert_eq!(first.previous.iter().map(|stored| stored.revision).collect::<Vec<_>>(), [2]);
     assert_eq!(stage.deploy(service("quest", &[("PRINT", "third")])).await.revision, 3);
 }
 
 #[tokio::test]
-async fn a_newer_deployment_takes_the_place_of_one_under_way() {
+async fn a_newer_deployment_supersedes_one_in_progress() {
     let stage = Stage::start().await;
     let before = stage.deploy(service("quest", &[])).await;
     let stuck = stage.put(service("quest", &[("NEVER_READY", "1")])).await;
@@ -152,7 +152,7 @@ async fn a_newer_deployment_takes_the_place_of_one_under_way() {
 }
 
 #[tokio::test]
-async fn taking_a_stuck_deployment_back_keeps_the_old_tasks() {
+async fn reverting_a_stuck_deployment_leaves_the_old_tasks() {
     let stage = Stage::start().await;
     let before = stage.deploy(service("quest", &[])).await;
     stage.put(service("quest", &[("NEVER_READY", "1")])).await;
