@@ -72,7 +72,7 @@ impl Supervisor {
             }
             NotStoppable::Stopping => Refusal::new(
                 format!("task `{task}` of service `{name}` is stopping already"),
-                "wait until it has exited; another task takes its place",
+                "it has until its stop timeout to exit, then it is killed",
             ),
             NotStoppable::Exited => Refusal::new(
                 format!("task `{task}` of service `{name}` has exited already"),
