@@ -44,5 +44,11 @@ impl Error for Hinted {
 
 /// The hint of an error: that of the outermost error in its chain that has one.
 pub fn hint(error: &anyhow::Error) -> Option<String> {
-    error.chain().find_map(|cause| cause.downcast_ref::<Hinted>()?.hint.clone())
+    error.chain().find_map(|cause| hinted(cause)?.hint.clone())
+}
+
+/// An [`std::io::Error`] shows the error that it was made from, but leaves it out of the chain.
+fn hinted<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a Hinted> {
+    let inside = || cause.downcast_ref::<std::io::Error>()?.get_ref()?.downcast_ref();
+    cause.downcast_ref().or_else(inside)
 }

@@ -137,11 +137,11 @@ impl Rollback {
         let running = running(local).await?;
         let service = deployed(&running, &name)?;
         let target = match self.to {
-            Some(number) => service.kept.iter().find(|kept| kept.revision == number),
+            Some(number) => service.revisions.iter().find(|stored| stored.revision == number),
             None => service.previous.first(),
         };
         let Some(target) = target else {
-            let known: Vec<String> = service.kept.iter().map(|kept| kept.revision.to_string()).collect();
+            let known: Vec<String> = service.revisions.iter().map(|stored| stored.revision.to_string()).collect();
             let what = self.to.map_or_else(|| "an earlier revision".to_owned(), |number| format!("revision {number}"));
             return Err(Hinted::new(
                 format!("`{name}` has no {what} to go back to"),

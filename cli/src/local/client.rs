@@ -19,7 +19,7 @@ use super::protocol::{
     Accepted, Deployment, DeploymentState, Description, NodeSpec, PROTOCOL, PutService, Refusal, Request, Response,
     ServiceStatus, TaskState,
 };
-use super::supervisor::{self, Records};
+use super::supervisor::SavedState;
 use crate::error::Hinted;
 use crate::model::rollout::{Failure, Outcome, StoppedTask};
 
@@ -68,9 +68,12 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Refused(refusal) => refusal.hint.clone(),
-            Self::OtherProtocol { pid, .. } => Some(format!("end it with `kill {pid}`, then deploy again")),
+            Self::OtherProtocol { pid, .. } => {
+                let kill = format!("stop it with `kill {pid}`, which stops the environment's processes too");
+                Some(format!("{kill}, then run `natsctl deploy --all`"))
+            }
             Self::Lost(_) => Some("run the command again".to_owned()),
-            Self::NotStarted { log_tail } if !log_tail.is_empty() => Some(log_tail.join("\n")),
+            Self::NotStarted { log_tail } if !log_tail.is_empty() => Some(format!("the end of its log:\n{}", log_tail.join("\n"))),
             Self::NotStarted { .. } | Self::Confused | Self::Machine(_) => None,
         }
     }
@@ -82,7 +85,7 @@ impl fmt::Display for Error {
             Self::Refused(refusal) => f.write_str(&refusal.message),
             Self::Lost(_) => f.write_str("the supervisor cannot be reached"),
             Self::OtherProtocol { pid, version } => {
-                write!(f, "the supervisor (pid {pid}) is of natsctl {version}, which speaks another protocol")
+                write!(f, "the supervisor (pid {pid}, natsctl {version}) speaks another protocol than this natsctl ({PROTOCOL})")
             }
             Self::NotStarted { .. } => f.write_str("the supervisor did not start"),
             Self::Confused => f.write_str("the supervisor's answer is not one to the request"),
@@ -133,7 +136,7 @@ pub enum Progress {
 pub async fn describe(state_dir: &Path) -> Result<Option<Description>, Error> {
     match Client::connect(state_dir).await? {
         Some(client) => client.describe().await.map(Some),
-        None => Ok(Records::load(&Dir::new(state_dir)?)?.map(|records| supervisor::at_rest(&records))),
+        None => Ok(SavedState::load(&Dir::new(state_dir)?)?.map(|state| state.describe())),
     }
 }
 
@@ -224,6 +227,11 @@ impl Client {
     /// Stops a service, and waits until it is gone.
     pub async fn delete_service(&self, name: &str) -> Result<(), Error> {
         self.done(&Request::DeleteService { name: name.to_owned() }).await
+    }
+
+    /// Stops one task of a service and does not wait for its end. The supervisor starts another in its place at once.
+    pub async fn stop_task(&self, service: &str, task: &str) -> Result<(), Error> {
+        self.done(&Request::StopTask { service: service.to_owned(), task: task.to_owned() }).await
     }
 
     /// Stops and forgets everything, and waits until the supervisor is gone too.

@@ -102,7 +102,7 @@ impl ClusterFiles {
     /// What [`ClusterFiles::prepare`] would give, made in a copy that is deleted.
     pub(crate) fn preview(manifests: &Manifests, dir: &Path, server: &NatsServer) -> anyhow::Result<Self> {
         let copy = Scratch::new()?;
-        for part in ["ports.json", "pki", "identities"] {
+        for part in ["ports.json", "ports.json.backup", "pki", "identities"] {
             copy_tree(&dir.join(part), &copy.0.join(part))?;
         }
         Self::prepare_from(manifests, &copy.0, dir, server)

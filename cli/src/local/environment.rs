@@ -146,7 +146,7 @@ fn service(found: &ServiceStatus) -> ObservedService {
         succeeded,
     };
     let succeeded = found.previous.iter().map(|stored| revision(stored, true));
-    let others = found.kept.iter().filter(|kept| found.previous.iter().all(|one| one.revision != kept.revision));
+    let others = found.revisions.iter().filter(|other| found.previous.iter().all(|one| one.revision != other.revision));
     let others = others.map(|stored| revision(stored, false));
     ObservedService { state, running: found.ready(), revisions: succeeded.chain(others).collect() }
 }

@@ -19,5 +19,6 @@ pub mod supervisor;
 mod verify;
 
 mod dir;
+mod state_file;
 
 pub(crate) use dir::create_private;

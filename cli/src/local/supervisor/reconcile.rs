@@ -1,4 +1,4 @@
-//! Everything the supervisor holds, and the hands that do what rollouts and nodes decide.
+//! The state of the supervisor: takes events, asks the controllers what to do, does it, saves and answers.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
@@ -9,75 +9,78 @@ use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
-use super::node::Node;
-use super::probe;
+use super::node::NodeController;
+use super::probe::{self, ProbeResult};
 use super::process::{Launch, Process};
-use super::record::{Record, Records};
-use super::service::{Effect, Health, Service};
+use super::saved_state::{SavedState, ServiceRecord};
+use super::service::{Effect, ServiceController};
 use super::task::Moment;
 use crate::local::dir::Dir;
 use crate::local::logs;
 use crate::local::protocol::{Exit, Request, Response};
 use crate::model::desired::Role;
 
-/// So many lines of a log explain a failure.
-pub(super) const EXPLANATION: usize = 20;
+/// How many lines of a log go with a failure.
+pub(super) const LOG_TAIL_LINES: usize = 20;
 
-/// What happens to the supervisor.
+/// What the supervisor reacts to.
 pub(super) enum Event {
     Requested(Box<Request>, oneshot::Sender<Response>),
-    Probed(Owner, String, Health),
+    Probed(Owner, String, ProbeResult),
     Exited(Owner, String, Exit),
-    /// Stop everything; the next supervisor starts it again.
-    Halt,
+    /// It got SIGTERM or SIGINT.
+    Terminated,
 }
 
-/// Whose process it is.
+/// What a process belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Owner {
     Node(String),
     Service(String),
 }
 
-/// A request whose answer waits until something is gone.
-pub(super) enum Waiting {
+/// A deletion that is answered when all of its processes have exited.
+pub(super) enum Deletion {
     Node(String),
     Service(String),
     Everything,
 }
 
-/// Whether the fleet is going down.
+/// What a shutdown leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
-    /// The next supervisor starts it again.
+pub(super) enum Shutdown {
+    /// The saved state: the next supervisor starts the same nodes and services.
     Resumable,
-    /// It is forgotten.
+    /// Nothing.
     Final,
 }
 
-pub(super) struct World {
+pub(super) struct Supervisor {
     pub(super) dir: Dir,
     shim: PathBuf,
     events: mpsc::UnboundedSender<Event>,
     pub(super) started: Moment,
-    pub(super) nodes: BTreeMap<String, Node>,
-    pub(super) services: BTreeMap<String, Service>,
-    /// By task.
-    processes: BTreeMap<String, Running>,
-    /// Where clients come in, by service. Open for as long as the service is there, so that no connection is refused while tasks change.
+    pub(super) nodes: BTreeMap<String, NodeController>,
+    pub(super) services: BTreeMap<String, ServiceController>,
+    /// By task id.
+    processes: BTreeMap<String, RunningProcess>,
+    /// Listeners for HTTP clients, by service. They are open as long as the service exists, so that no connection is refused while tasks are
+    /// replaced.
     pub(super) listeners: BTreeMap<String, TcpListener>,
-    pub(super) waiting: Vec<(Waiting, oneshot::Sender<Response>)>,
-    pub(super) end: Option<End>,
+    pub(super) deletions: Vec<(Deletion, oneshot::Sender<Response>)>,
+    /// Answers to send after the effects, so that they confirm what has been done.
+    pub(super) answers: Vec<(oneshot::Sender<Response>, Response)>,
+    pub(super) shutdown: Option<Shutdown>,
     pub(super) unsaved: bool,
 }
 
-struct Running {
+struct RunningProcess {
     owner: Owner,
     process: Process,
     probe: Option<AbortHandle>,
 }
 
-impl Drop for Running {
+impl Drop for RunningProcess {
     fn drop(&mut self) {
         if let Some(probe) = &self.probe {
             probe.abort();
@@ -85,51 +88,52 @@ impl Drop for Running {
     }
 }
 
-impl World {
-    pub(super) fn new(dir: Dir, shim: PathBuf, events: mpsc::UnboundedSender<Event>, records: Records) -> Self {
+impl Supervisor {
+    pub(super) fn new(dir: Dir, shim: PathBuf, events: mpsc::UnboundedSender<Event>, state: SavedState) -> Self {
         let now = Moment::now();
-        let mut world = Self {
+        let mut supervisor = Self {
             dir,
             shim,
             events,
             started: now,
-            nodes: records.nodes.into_iter().map(|(name, spec)| (name, Node::new(spec))).collect(),
+            nodes: state.nodes.into_iter().map(|(name, spec)| (name, NodeController::new(spec))).collect(),
             services: BTreeMap::new(),
             processes: BTreeMap::new(),
             listeners: BTreeMap::new(),
-            waiting: Vec::new(),
-            end: None,
+            deletions: Vec::new(),
+            answers: Vec::new(),
+            shutdown: None,
             unsaved: true,
         };
-        for (name, record) in records.services {
-            world.resume(name, record, now);
+        for (name, record) in state.services {
+            supervisor.resume(name, record, now);
         }
-        world
+        supervisor
     }
 
-    fn resume(&mut self, name: String, mut record: Record, now: Moment) {
+    fn resume(&mut self, name: String, mut record: ServiceRecord, now: Moment) {
         if let Some(http) = record.http
             && let Err(refusal) = self.listen(&name, http)
         {
-            // Its tasks come up without it; the next deployment says what is wrong, or brings new tasks that have it.
-            tracing::error!(service = name, reason = refusal.message, "the port for clients is taken");
+            // Its tasks start without a listener. The next deployment reports the reason, or starts new tasks with one.
+            tracing::error!(service = name, reason = refusal.message, "failed to listen for HTTP clients");
             record.http = None;
         }
-        self.services.insert(name, Service::resume(record, now));
+        self.services.insert(name, ServiceController::resume(record, now));
     }
 
     pub(super) fn handle(&mut self, event: Event) {
         let now = Moment::now();
         match event {
             Event::Requested(request, reply) => self.request(*request, reply, now),
-            Event::Probed(Owner::Service(name), task, health) => {
+            Event::Probed(Owner::Service(name), task, result) => {
                 if let Some(service) = self.services.get_mut(&name) {
-                    service.probed(&task, health, now);
+                    service.probed(&task, result, now);
                 }
             }
             Event::Probed(Owner::Node(_), ..) => {}
             Event::Exited(owner, task, exit) => self.exited(&owner, &task, exit, now),
-            Event::Halt => self.halt(End::Resumable),
+            Event::Terminated => self.shut_down(Shutdown::Resumable),
         }
     }
 
@@ -149,28 +153,28 @@ impl World {
                 }
             }
         }
-        let live: Vec<&str> = self.processes.keys().map(String::as_str).collect();
-        logs::prune(&self.dir, name, &live);
+        let running: Vec<&str> = self.processes.keys().map(String::as_str).collect();
+        logs::prune(&self.dir, name, &running);
     }
 
-    pub(super) fn halt(&mut self, end: End) {
-        // A final end is not taken back.
-        if self.end != Some(End::Final) {
-            self.end = Some(end);
+    pub(super) fn shut_down(&mut self, shutdown: Shutdown) {
+        // A later SIGTERM does not make a final shutdown resumable.
+        if self.shutdown != Some(Shutdown::Final) {
+            self.shutdown = Some(shutdown);
         }
-        self.services.values_mut().for_each(Service::halt);
+        self.services.values_mut().for_each(ServiceController::shut_down);
     }
 
-    pub(super) fn is_over(&self) -> bool {
-        self.end.is_some() && self.processes.is_empty() && self.waiting.is_empty()
+    pub(super) fn has_ended(&self) -> bool {
+        self.shutdown.is_some() && self.processes.is_empty() && self.deletions.is_empty()
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let services = self.services.values().filter_map(Service::deadline);
-        services.chain(self.nodes.values().filter_map(Node::deadline)).min()
+        let services = self.services.values().filter_map(ServiceController::deadline);
+        services.chain(self.nodes.values().filter_map(NodeController::deadline)).min()
     }
 
-    pub(super) fn bound_logs(&self) {
+    pub(super) fn rotate_logs(&self) {
         for (task, running) in &self.processes {
             let (Owner::Node(name) | Owner::Service(name)) = &running.owner;
             logs::rotate(&self.dir.log(name, task));
@@ -178,31 +182,31 @@ impl World {
         logs::rotate(&self.dir.supervisor_log());
     }
 
-    /// Does what there is to do now, remembers it, and answers those who waited for it.
+    /// Brings processes to the desired state, saves that state, and answers requests.
     pub(super) fn reconcile(&mut self) {
         let now = Moment::now();
         let mut effects = Vec::new();
         for (name, service) in &mut self.services {
-            let due = service.reconcile(now);
-            effects.extend(due.into_iter().map(|effect| (Owner::Service(name.clone()), effect)));
+            let changes = service.reconcile(now);
+            effects.extend(changes.into_iter().map(|effect| (Owner::Service(name.clone()), effect)));
             self.unsaved |= service.take_unsaved();
         }
-        // Nodes end last, because services still use them while they drain.
-        if self.end.is_some() && !self.services.values().any(Service::has_processes) {
-            self.nodes.values_mut().for_each(Node::halt);
+        // Nodes stop last, because services use them while they drain.
+        if self.shutdown.is_some() && !self.services.values().any(ServiceController::has_processes) {
+            self.nodes.values_mut().for_each(NodeController::shut_down);
         }
         for (name, node) in &mut self.nodes {
             effects.extend(node.reconcile(now).map(|effect| (Owner::Node(name.clone()), effect)));
         }
         for (owner, effect) in effects {
-            self.perform(&owner, effect);
+            self.apply(&owner, effect);
         }
-        self.forget_deleted();
+        self.remove_deleted();
         self.save();
         self.answer();
     }
 
-    fn perform(&mut self, owner: &Owner, effect: Effect) {
+    fn apply(&mut self, owner: &Owner, effect: Effect) {
         match effect {
             Effect::Start { task, revision } => {
                 if let Err(error) = self.start(owner, &task, revision) {
@@ -212,18 +216,18 @@ impl World {
             }
             Effect::Terminate { task } => self.signal(&task, Process::terminate),
             Effect::Kill { task } => self.signal(&task, Process::kill),
-            Effect::Explain { task } => {
+            Effect::RecordLogTail { task } => {
                 let Owner::Service(name) = owner else { return };
-                let tail = logs::tail_of(&self.dir.log(name, &task), EXPLANATION);
+                let tail = logs::tail_of(&self.dir.log(name, &task), LOG_TAIL_LINES);
                 if let Some(service) = self.services.get_mut(name) {
-                    service.explained(&task, tail);
+                    service.record_log_tail(&task, tail);
                     self.unsaved = true;
                 }
             }
         }
     }
 
-    /// One that has just ended needs no signal.
+    /// A process that has just exited needs no signal.
     fn signal(&self, task: &str, send: impl FnOnce(&Process)) {
         if let Some(running) = self.processes.get(task) {
             send(&running.process);
@@ -283,11 +287,11 @@ impl World {
         })?;
         let pid = process.pid;
         tracing::info!(?owner, task, pid, "process started");
-        self.processes.insert(task, Running { owner: owner.clone(), process, probe: None });
+        self.processes.insert(task, RunningProcess { owner: owner.clone(), process, probe: None });
         Ok(pid)
     }
 
-    fn forget_deleted(&mut self) {
+    fn remove_deleted(&mut self) {
         let before = self.services.len() + self.nodes.len();
         self.services.retain(|_, service| !service.is_deleting() || service.has_processes());
         self.nodes.retain(|_, node| !node.is_deleting() || node.has_process());
@@ -296,14 +300,14 @@ impl World {
     }
 
     fn save(&mut self) {
-        if !std::mem::take(&mut self.unsaved) || self.end == Some(End::Final) {
+        if !std::mem::take(&mut self.unsaved) || self.shutdown == Some(Shutdown::Final) {
             return;
         }
-        let records = Records {
+        let state = SavedState {
             nodes: self.nodes.iter().map(|(name, node)| (name.clone(), node.spec().clone())).collect(),
             services: self.services.iter().map(|(name, service)| (name.clone(), service.record().clone())).collect(),
         };
-        if let Err(error) = records.save(&self.dir) {
+        if let Err(error) = state.save(&self.dir) {
             tracing::error!(%error, "failed to save the state");
         }
     }
