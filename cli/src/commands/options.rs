@@ -4,6 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::manifest::Manifests;
+use crate::model::change::Selection;
+use crate::pipeline::options::BinarySource;
+
 use crate::screen::Format;
 
 /// Options of every command.
@@ -36,4 +40,40 @@ pub(crate) struct Which {
     /// Only these services, and what they need of NATS
     #[arg(value_name = "SERVICE")]
     pub(crate) services: Vec<String>,
+}
+
+impl Which {
+    /// The services that are meant.
+    ///
+    /// # Errors
+    /// A name that no manifest has.
+    pub(crate) fn selection(&self, manifests: &Manifests) -> anyhow::Result<Selection> {
+        let services = if self.all {
+            manifests.services.keys().cloned().collect()
+        } else {
+            self.services.iter().map(|name| manifests.named(name)).collect::<Result<_, _>>()?
+        };
+        Ok(Selection { services, all: self.all })
+    }
+}
+
+/// Where the services' binaries come from.
+#[derive(Debug, Args)]
+pub(crate) struct Binaries {
+    /// Take the binaries as they are, without building them first
+    #[arg(long)]
+    no_build: bool,
+    /// Take the binaries from this folder, without building them; by default they are beside natsctl
+    #[arg(long, value_name = "DIR")]
+    binaries: Option<PathBuf>,
+}
+
+impl Binaries {
+    pub(crate) fn source(&self) -> BinarySource {
+        match (&self.binaries, self.no_build) {
+            (Some(folder), _) => BinarySource::Folder(folder.clone()),
+            (None, true) => BinarySource::LastBuild,
+            (None, false) => BinarySource::Build,
+        }
+    }
 }

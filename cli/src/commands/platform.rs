@@ -1,9 +1,18 @@
-//! Where a fleet runs: on this machine, or on AWS. Commands ask for the one that the environment's manifest names.
+//! Where an environment runs: on this machine, or on AWS. Commands work with the one that the environment's manifest names.
 
 #[cfg(feature = "aws")]
 use crate::aws::Aws;
+use std::collections::BTreeSet;
+
 use crate::local::environment::Local;
+use crate::manifest::Manifests;
+use crate::model::change::Change;
+use crate::model::observed::Observed;
+use crate::model::plan::Plan;
 use crate::model::status::Status;
+use crate::pipeline::history::Record;
+use crate::pipeline::options::Options;
+use crate::pipeline::{self, Done, Platform as _, Purpose};
 
 /// The platform of an environment.
 pub(crate) enum Platform {
@@ -14,13 +23,50 @@ pub(crate) enum Platform {
     Aws(Box<Aws>),
 }
 
-impl Platform {
-    /// How everything is.
-    pub(crate) async fn status(&self) -> anyhow::Result<Status> {
-        match self {
-            Self::Local(local) => local.status().await,
+/// The same expression with whichever platform it is.
+macro_rules! on {
+    ($this:expr, $platform:ident => $body:expr) => {
+        match $this {
+            Platform::Local($platform) => $body,
             #[cfg(feature = "aws")]
-            Self::Aws(aws) => aws.status().await,
+            Platform::Aws($platform) => $body,
         }
+    };
+}
+
+impl Platform {
+    pub(crate) fn manifests(&self) -> &Manifests {
+        on!(self, platform => &platform.manifests)
+    }
+
+    /// The status of the environment.
+    pub(crate) async fn status(&self) -> anyhow::Result<Status> {
+        on!(self, platform => platform.status().await)
+    }
+
+    /// See [`pipeline::run`].
+    pub(crate) async fn run(&self, change: &Change, options: &Options) -> anyhow::Result<Done> {
+        on!(self, platform => pipeline::run(&**platform, change, options).await)
+    }
+
+    /// See [`pipeline::plan`].
+    pub(crate) async fn plan(
+        &self,
+        change: &Change,
+        options: &Options,
+        purpose: Purpose,
+        observed: Option<Observed>,
+    ) -> anyhow::Result<(Plan, Observed)> {
+        on!(self, platform => pipeline::plan(&**platform, change, options, purpose, observed).await)
+    }
+
+    /// The last changes, the newest first.
+    pub(crate) async fn records(&self, limit: usize) -> anyhow::Result<Vec<Record>> {
+        on!(self, platform => platform.records(limit).await)
+    }
+
+    /// The services of the last change, which was interrupted.
+    pub(crate) async fn interrupted(&self) -> anyhow::Result<BTreeSet<String>> {
+        on!(self, platform => pipeline::interrupted(&**platform).await)
     }
 }

@@ -7,4 +7,4 @@ pub(crate) mod options;
 mod run;
 pub(crate) mod saved;
 
-pub(crate) use run::{Done, Platform, Progress, plan, run};
+pub(crate) use run::{Done, Platform, Progress, Purpose, interrupted, plan, run};

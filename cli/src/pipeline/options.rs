@@ -10,8 +10,11 @@ use super::lock::IfHeld;
 use super::saved::SavedPlan;
 use crate::model::step::LossKind;
 
+/// Services that are changed at the same time, unless another number is asked for.
+pub(crate) const MAX_PARALLEL: usize = 8;
+
 /// How a change is carried out.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) if_held: IfHeld,
     pub(crate) binaries: BinarySource,
@@ -26,6 +29,22 @@ pub(crate) struct Options {
     /// Services that are changed at the same time.
     pub(crate) max_parallel: usize,
     pub(crate) proof: ProofMode,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            if_held: IfHeld::default(),
+            binaries: BinarySource::default(),
+            accepted: BTreeSet::new(),
+            reviewed: None,
+            on_failure: OnFailure::default(),
+            wait_until: WaitUntil::default(),
+            timeout: None,
+            max_parallel: MAX_PARALLEL,
+            proof: ProofMode::default(),
+        }
+    }
 }
 
 /// Where the services' binaries come from.

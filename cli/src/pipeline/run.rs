@@ -191,6 +191,22 @@ pub(crate) async fn run<P: Platform>(platform: &P, change: &Change, options: &Op
     Ok(done)
 }
 
+/// The services of the last change, which was interrupted.
+///
+/// # Errors
+/// It was not, or it was about nothing that a manifest names.
+pub(crate) async fn interrupted<P: Platform>(platform: &P) -> anyhow::Result<BTreeSet<String>> {
+    let last = platform.records(1).await?.into_iter().next();
+    let open = last.filter(|record| record.result == RunResult::Started).map(|record| record.services);
+    let services = open.unwrap_or_default().into_iter();
+    let known: BTreeSet<String> = services.filter(|name| platform.manifests().services.contains_key(name)).collect();
+    if known.is_empty() {
+        let hint = "`natsctl history` lists changes; `natsctl deploy --all` deploys everything";
+        return Err(Hinted::new("the last deployment was not interrupted", hint).into());
+    }
+    Ok(known)
+}
+
 async fn load<P: Platform>(
     platform: &P,
     change: &Change,
