@@ -53,13 +53,11 @@ pub(crate) enum Command {
     #[cfg(feature = "aws")]
     Events(commands::events::Events),
     /// Show who changed the environment, when, how and with what result
-    #[cfg(feature = "aws")]
     History(commands::history::History),
     /// Run one task of a service with another command
     #[cfg(feature = "aws")]
     Run(commands::run::Run),
     /// Stop tasks
-    #[cfg(feature = "aws")]
     Stop(commands::stop::Stop),
     /// Run a command in a running task, at the terminal
     #[cfg(feature = "aws")]
@@ -68,11 +66,11 @@ pub(crate) enum Command {
     #[cfg(feature = "aws")]
     Tunnel(commands::tunnel::Tunnel),
     /// Replace all tasks of services, without a gap
-    Restart(commands::change::Restart),
+    Restart(commands::restart::Restart),
     /// Set how many tasks of a service run
-    Scale(commands::change::Scale),
+    Scale(commands::scale::Scale),
     /// Go back to the revision of a service that ran before
-    Rollback(commands::change::Rollback),
+    Rollback(commands::rollback::Rollback),
     /// List the revisions of a service
     #[cfg(feature = "aws")]
     Revisions(commands::revisions::Revisions),
@@ -138,20 +136,18 @@ impl Command {
 
 /// Commands that this binary was built without.
 #[cfg(not(feature = "aws"))]
-const ON_AWS: [&str; 16] = [
+const ON_AWS: [&str; 14] = [
     "build",
     "deregister",
     "diff",
     "drift",
     "events",
     "exec",
-    "history",
     "import",
     "policy",
     "register",
     "revisions",
     "run",
-    "stop",
     "tasks",
     "tunnel",
     "verify",

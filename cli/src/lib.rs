@@ -106,11 +106,9 @@ async fn dispatch(command: Command, invocation: &Invocation) -> anyhow::Result<R
         Command::Tasks(command) => command.run(invocation).await,
         #[cfg(feature = "aws")]
         Command::Events(command) => command.run(invocation).await,
-        #[cfg(feature = "aws")]
         Command::History(command) => command.run(invocation).await,
         #[cfg(feature = "aws")]
         Command::Run(command) => command.run(invocation).await,
-        #[cfg(feature = "aws")]
         Command::Stop(command) => command.run(invocation).await,
         #[cfg(feature = "aws")]
         Command::Exec(command) => command.run(invocation).await,

@@ -20,7 +20,6 @@ mod errand;
 pub(crate) mod error;
 pub(crate) mod events;
 pub(crate) mod exec;
-pub(crate) mod history;
 pub(crate) mod identities;
 pub(crate) mod images;
 pub(crate) mod import;

@@ -13,7 +13,7 @@ use crate::error::Hinted;
 use crate::image::Binaries;
 use crate::model::desired::{Desired, Role};
 use crate::nats::bus::Expected;
-use crate::nats::jetstream::Assets;
+use crate::model::observed::Assets;
 
 /// What a proof is made of.
 #[derive(Clone, Copy, Default)]

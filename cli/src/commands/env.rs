@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::commands::invocation::Invocation;
-use crate::local::ground::OPERATOR;
+use crate::local::cluster_files::OPERATOR;
 use crate::screen::Report;
 
 /// Show how a client connects to the environment: an operator's user, who may ping services, read streams and call every service.

@@ -87,7 +87,7 @@ impl Invocation {
 
     fn local_of(&self, manifests: Manifests) -> anyhow::Result<Local> {
         let workspace = self.workspace()?;
-        Ok(Local::new(manifests, self.states()?.join(&self.global.env), workspace))
+        Ok(Local::new(manifests, self.states()?.join(&self.global.env), workspace, self.command_line.clone()))
     }
 
     /// The environment on AWS that the manifests describe.

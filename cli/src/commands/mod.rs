@@ -14,7 +14,6 @@ pub(crate) mod env;
 pub(crate) mod events;
 #[cfg(feature = "aws")]
 pub(crate) mod exec;
-#[cfg(feature = "aws")]
 pub(crate) mod history;
 #[cfg(feature = "aws")]
 pub(crate) mod import;
@@ -32,12 +31,14 @@ pub(crate) mod proto;
 pub(crate) mod register;
 #[cfg(feature = "aws")]
 pub(crate) mod revisions;
+pub(crate) mod restart;
+pub(crate) mod rollback;
 pub(crate) mod rollout;
 #[cfg(feature = "aws")]
 pub(crate) mod run;
+pub(crate) mod scale;
 pub(crate) mod schema;
 pub(crate) mod status;
-#[cfg(feature = "aws")]
 pub(crate) mod stop;
 #[cfg(feature = "aws")]
 pub(crate) mod tasks;

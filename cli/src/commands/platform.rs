@@ -39,6 +39,15 @@ impl Platform {
         on!(self, platform => &platform.manifests)
     }
 
+    /// Whether it is this machine.
+    pub(crate) fn is_local(&self) -> bool {
+        match self {
+            Self::Local(_) => true,
+            #[cfg(feature = "aws")]
+            Self::Aws(_) => false,
+        }
+    }
+
     /// The status of the environment.
     pub(crate) async fn status(&self) -> anyhow::Result<Status> {
         on!(self, platform => platform.status().await)

@@ -34,7 +34,7 @@ impl RolloutOptions {
     /// # Errors
     /// An option that the platform cannot honour.
     pub(crate) fn options(&self, platform: &Platform, binaries: BinarySource) -> anyhow::Result<Options> {
-        if let Platform::Local(_) = platform {
+        if platform.is_local() {
             self.refuse_locally()?;
         }
         Ok(Options {

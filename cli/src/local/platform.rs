@@ -131,12 +131,12 @@ impl Platform for Local {
         Ok(Work::new(self, materials))
     }
 
-    async fn apply(&self, work: &mut Work<'_>, wave: &[&Step], progress: &mut Progress) -> anyhow::Result<()> {
+    async fn apply<'a>(&'a self, work: &mut Work<'a>, wave: &[&Step], progress: &mut Progress) -> anyhow::Result<()> {
         work.apply(wave, progress).await
     }
 
     /// The supervisor has rolled back each deployment that failed itself.
-    async fn roll_back(&self, _: &mut Work<'_>, progress: &mut Progress) -> anyhow::Result<()> {
+    async fn roll_back<'a>(&'a self, _: &mut Work<'a>, progress: &mut Progress) -> anyhow::Result<()> {
         progress.aftermath = Some("what ran before keeps running".to_owned());
         Ok(())
     }

@@ -29,6 +29,7 @@ pub use files::{
 };
 pub use schema::{schema_text, schemas};
 
+use crate::error::Hinted;
 use crate::model::desired::Role;
 use crate::model::units::Size;
 use crate::problem::{Place, did_you_mean, listed, read};

@@ -130,33 +130,6 @@ pub struct Definition {
     pub ecs: Option<EcsTask>,
 }
 
-<<<<<<< Updated upstream
-/// What an ECS task definition says that a process on this machine does not need.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EcsTask {
-    /// Family of the task definition, and name of the service.
-    pub family: String,
-    /// Repository of the image, with its registry; the image is named by the digest that the definition's `artifact` is.
-    pub repository: String,
-    /// What pulls the image, reads the secrets and writes the log.
-    pub execution_role: String,
-    /// What the task may do on AWS.
-    pub task_role: String,
-    /// Log group; the prefix of the streams is the family.
-    pub log_group: String,
-    /// Region of the log group.
-    pub region: String,
-    /// Processors.
-    pub architecture: Architecture,
-    /// Whether a session may be opened in it; then its file system cannot be read-only.
-    pub execute_command: bool,
-    /// Environment variables whose values are secrets: what ECS is told of where each comes from.
-    pub secrets: BTreeMap<String, String>,
-    /// What a task definition says that natsctl never writes, by its path. Desired is none of it.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub foreign: BTreeMap<String, Value>,
-}
-
 /// Processors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -187,7 +160,6 @@ impl Architecture {
     }
 }
 
-=======
 /// A task gives up after this share of its stop timeout, so that it can say why before it is killed.
 const GIVES_UP_AT_PERCENT: u128 = 90;
 

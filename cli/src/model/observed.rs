@@ -37,6 +37,12 @@ pub struct Observed {
     pub tasks: Vec<ObservedTask>,
 }
 
+impl AsRef<Self> for Observed {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
 /// Streams and buckets.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Assets {

@@ -10,7 +10,8 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use serde::{Deserialize, Serialize};
 
 use super::discovery::{Instance, instances};
-use super::jetstream::{Assets, JetStream};
+use super::jetstream::JetStream;
+use crate::model::observed::Assets;
 use crate::error::Hinted;
 
 /// How long a deployed service may take to answer.

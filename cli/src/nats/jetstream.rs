@@ -1,6 +1,5 @@
 //! Streams and buckets: what is there, and how to make it what it should be.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -9,26 +8,17 @@ use async_nats::jetstream::stream::{self, DiscardPolicy, RetentionPolicy, Storag
 use async_nats::jetstream::{Context, ErrorCode};
 use async_nats::{Client, jetstream};
 use futures::TryStreamExt;
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::Hinted;
 use crate::model::desired::{Bucket, Stream};
+use crate::model::observed::Assets;
 
 /// JetStream of the account that the client belongs to.
 #[derive(Clone)]
 pub struct JetStream {
     context: Context,
-}
-
-/// What JetStream holds.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Assets {
-    /// Streams by name, buckets not among them.
-    pub streams: BTreeMap<String, Stream>,
-    /// Key-value buckets by name.
-    pub buckets: BTreeMap<String, Bucket>,
 }
 
 /// One request waits this long: without a leader nobody answers, and asking again finds the new one.

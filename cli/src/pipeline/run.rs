@@ -79,10 +79,15 @@ pub(crate) trait Platform {
     ///
     /// # Errors
     /// Anything else that fails: nothing more is done then.
-    async fn apply(&self, work: &mut Self::Work<'_>, wave: &[&Step], progress: &mut Progress) -> anyhow::Result<()>;
+    async fn apply<'a>(
+        &'a self,
+        work: &mut Self::Work<'a>,
+        wave: &[&Step],
+        progress: &mut Progress,
+    ) -> anyhow::Result<()>;
 
     /// Rolls back what this run has changed, as far as the platform does not do so itself. Says what runs now.
-    async fn roll_back(&self, work: &mut Self::Work<'_>, progress: &mut Progress) -> anyhow::Result<()>;
+    async fn roll_back<'a>(&'a self, work: &mut Self::Work<'a>, progress: &mut Progress) -> anyhow::Result<()>;
 
     /// Shows that these services run what they were brought to, and answer. `observation` is what was read a moment ago, if nothing was
     /// changed since.

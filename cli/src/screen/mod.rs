@@ -1,6 +1,7 @@
 //! The one place that prints. Commands return data; what they tell on the way goes to standard error.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the place")]
 
+pub(crate) mod history;
 pub(crate) mod status;
 
 use std::io::{self, ErrorKind, IsTerminal, Write as _};
@@ -110,9 +111,8 @@ pub(crate) fn note(text: &str) {
     eprintln!("{text}");
 }
 
-/// Whether somebody agrees. Without a terminal nobody is asked: who wrote the command has meant it.
-#[cfg(feature = "aws")]
-pub(crate) fn agreed(question: &str) -> io::Result<bool> {
+/// Asks for a confirmation. Without a terminal there is no question, and the answer is yes: a script means what it says.
+pub(crate) fn confirm(question: &str) -> io::Result<bool> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Ok(true);
     }
@@ -205,8 +205,8 @@ fn colours(stream: &impl IsTerminal) -> bool {
 fn coloured(text: &str) -> String {
     let line = |line: &str| match line.chars().next() {
         Some('+') => format!("\x1b[32m{line}\x1b[0m"),
-        Some('~' | '>') => format!("\x1b[33m{line}\x1b[0m"),
-        Some('-') => format!("\x1b[31m{line}\x1b[0m"),
+        Some('~' | '>' | '?') => format!("\x1b[33m{line}\x1b[0m"),
+        Some('-' | '!') => format!("\x1b[31m{line}\x1b[0m"),
         _ => line.to_owned(),
     };
     text.lines().map(line).collect::<Vec<_>>().join("\n")

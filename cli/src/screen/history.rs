@@ -1,7 +1,7 @@
-//! What was done to the environment, for people.
+//! The history of an environment, for people.
 
-use super::ledger::{Outcome, Record};
-use crate::screen::table;
+use super::table;
+use crate::pipeline::history::{Record, RunResult};
 
 /// So many characters tell revisions of the sources apart.
 const SHORT: usize = 12;
@@ -11,7 +11,7 @@ const NAMED: usize = 3;
 /// One line for each run, and under those that failed the reason.
 pub(crate) fn text(records: &[Record]) -> String {
     if records.is_empty() {
-        return "nothing was deployed yet".to_owned();
+        return "nothing was changed yet".to_owned();
     }
     let header = ["when", "who", "result", "took", "revision", "services", "command"];
     let rows = records.iter().map(row);
@@ -20,7 +20,7 @@ pub(crate) fn text(records: &[Record]) -> String {
     let mut text: Vec<String> = lines.next().map(str::to_owned).into_iter().collect();
     for (line, record) in lines.zip(records) {
         text.push(line.to_owned());
-        let reason = record.error.iter().filter(|_| record.result != Outcome::Done);
+        let reason = record.error.iter().filter(|_| record.result != RunResult::Done);
         text.extend(reason.flat_map(|error| error.lines()).map(|line| format!("    {line}")));
     }
     text.join("\n")
@@ -28,10 +28,10 @@ pub(crate) fn text(records: &[Record]) -> String {
 
 fn row(record: &Record) -> Vec<String> {
     let result = match record.result {
-        Outcome::Begun => "not ended",
-        Outcome::Done => "done",
-        Outcome::RolledBack => "rolled back",
-        Outcome::Failed => "failed",
+        RunResult::Started => "not ended",
+        RunResult::Done => "done",
+        RunResult::RolledBack => "rolled back",
+        RunResult::Failed => "failed",
     };
     let took = match record.ended {
         Some(_) => format!("{} s", record.duration().as_secs()),
@@ -72,7 +72,7 @@ mod tests {
             git_revision: format!("{}-dirty", "a".repeat(40)),
             started: "2026-11-21T06:41:00Z".parse().unwrap(),
             ended: Some("2026-11-21T06:42:30Z".parse().unwrap()),
-            result: Outcome::RolledBack,
+            result: RunResult::RolledBack,
             error: Some("`auth` crashed\nexit code 1".to_owned()),
             services: vec!["auth".to_owned()],
             steps: Vec::new(),
