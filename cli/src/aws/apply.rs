@@ -27,6 +27,7 @@ use super::observe::{Seen, TAG_ENVIRONMENT, TAG_PROJECT, TAG_SERVICE, primary};
 use super::rollout::Begun;
 use crate::model::desired::{Autoscaling, Desired, EcsService, Service};
 use crate::model::plan::{Action, Step};
+use crate::model::task::GATEWAY_PORT;
 
 /// How long an old task may still answer while the load balancer forgets it.
 const HEALTH_CHECK_GRACE_SECONDS: i32 = 60;
@@ -36,8 +37,6 @@ const TRY_AGAIN_AFTER: Duration = Duration::from_millis(400);
 const AT_MOST: Duration = Duration::from_secs(10);
 /// Tries of such a call. ECS takes one registration a second for long, and more for a moment.
 const TRIES: u32 = 10;
-/// Port of a gateway's container.
-const HTTP_PORT: i32 = 8000;
 
 /// Services that are brought to what a plan says.
 pub(crate) struct Change<'a> {
@@ -386,7 +385,13 @@ fn rebalancing(ecs: &EcsService) -> AvailabilityZoneRebalancing {
 
 fn load_balancers(name: &str, ecs: &EcsService) -> Option<Vec<LoadBalancer>> {
     let group = ecs.target_group.as_ref()?;
-    Some(vec![LoadBalancer::builder().target_group_arn(group).container_name(name).container_port(HTTP_PORT).build()])
+    Some(vec![
+        LoadBalancer::builder()
+            .target_group_arn(group)
+            .container_name(name)
+            .container_port(i32::from(GATEWAY_PORT))
+            .build(),
+    ])
 }
 
 fn count(tasks: u32) -> i32 {

@@ -13,13 +13,12 @@ use super::error::failed;
 use super::session::{Destination, Plugin, Tunnel};
 use crate::image::Binaries;
 use crate::nats::bus::{self, Expected, Found, PROOF, Request};
+use crate::nats::connect::CONNECT_TIMEOUT;
 use crate::nats::jetstream::{Assets, JetStream};
 use crate::nats::secret::{Detour, Secret};
 
 /// Whoever is inside the network is answered at once.
 const INSIDE: Duration = Duration::from_secs(1);
-/// How long connecting may take.
-const CONNECT: Duration = Duration::from_secs(10);
 /// How long JetStream may take to list what it has.
 const LISTING: Duration = Duration::from_secs(5);
 /// Names the one way that is to be tried: `direct`, `tunnel` or `task`.
@@ -48,7 +47,7 @@ impl Aws {
         if wanted("direct") {
             let connected = timeout(INSIDE, TcpStream::connect((&*nats.host, nats.port))).await;
             if connected.is_ok_and(|connected| connected.is_ok()) || only == "direct" {
-                return Ok(Bus::Direct(self.own_identity().await?.connect("natsctl", None, CONNECT).await?));
+                return Ok(Bus::Direct(self.own_identity().await?.connect("natsctl", None, CONNECT_TIMEOUT).await?));
             }
             tracing::info!(host = nats.host, port = nats.port, "NATS cannot be reached from here");
         }
@@ -67,7 +66,7 @@ impl Aws {
         let (host, port) = (self.handover.nats.host.clone(), self.handover.nats.port);
         let tunnel = self.tunnel(&plugin, &Destination::Host { host: host.clone(), port }, None).await?;
         let detour = Detour { url: format!("tls://127.0.0.1:{}", tunnel.local_port), host };
-        let client = self.own_identity().await?.connect("natsctl", Some(&detour), CONNECT).await?;
+        let client = self.own_identity().await?.connect("natsctl", Some(&detour), CONNECT_TIMEOUT).await?;
         Ok((client, tunnel))
     }
 

@@ -7,6 +7,7 @@ use crate::error::Hinted;
 use crate::handover::Handover;
 use crate::manifest::{Manifests, ServiceManifest};
 use crate::model::desired::{Autoscaling, Desired, EcsService, EcsTask, Image, Role};
+use crate::model::task;
 use crate::pipeline::load::{self, BuiltArtifact, Inputs};
 
 /// What a service is told of its identity on NATS: variables, and the keys of the secret that they come from.
@@ -38,7 +39,13 @@ impl Frame<'_> {
     /// Secrets that are not there; a service without an image.
     pub(crate) fn desired(&self) -> anyhow::Result<Desired> {
         let artifacts = self.images.iter().map(|(name, image)| {
-            (name.clone(), BuiltArtifact { digest: image.digest.clone(), version: version(&image.digest) })
+            (
+                name.clone(),
+                BuiltArtifact {
+                    digest: image.digest.clone(),
+                    version: task::version(env!("CARGO_PKG_VERSION"), &image.digest),
+                },
+            )
         });
         let inputs = Inputs { artifacts: artifacts.collect(), nodes: BTreeMap::new() };
         let mut fleet = load::desired(self.manifests, &inputs)?;
@@ -115,10 +122,4 @@ impl Frame<'_> {
         let hint = "Terraform makes them: `terraform apply` in the environment's folder; or remove them from `secrets` of the manifest";
         Err(Hinted::new(format!("these secrets are not there: {}", missing.join(", ")), hint).into())
     }
-}
-
-/// What a service reports on the bus: natsctl's own version, and which image it is.
-fn version(digest: &str) -> String {
-    let short: String = digest.trim_start_matches("sha256:").chars().take(12).collect();
-    format!("{}+{short}", env!("CARGO_PKG_VERSION"))
 }

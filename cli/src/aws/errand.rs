@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Aws;
 use super::apply::network;
-use super::definition::{USER, platform};
+use super::definition::platform;
 use super::desired::identity_from;
 use super::error::{code, failed};
 use super::tasks::{self, id, stopped_reason};
@@ -24,6 +24,7 @@ use crate::cleanup;
 use crate::error::Hinted;
 use crate::image::{self, Binaries, Compression, Order, Store};
 use crate::model::desired::Architecture;
+use crate::model::task::user_and_group;
 use crate::nats::bus::{Found, PROTOCOL, Request, gather};
 use crate::nats::permissions::ERRAND;
 use crate::screen::note;
@@ -146,7 +147,7 @@ impl Aws {
             .essential(true)
             .command("bus")
             .set_secrets(Some(identity_from(secret_arn).map(secret).collect::<Result<_, _>>()?))
-            .user(USER)
+            .user(user_and_group())
             .readonly_root_filesystem(true)
             .linux_parameters(linux)
             .docker_labels(MADE_FOR, made_for)

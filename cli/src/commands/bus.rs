@@ -1,17 +1,13 @@
 //! `natsctl bus`, which natsctl runs inside the network when it is itself outside.
 
-use std::time::Duration;
-
 use anyhow::Context as _;
 use clap::Args;
 
 use crate::error::hint;
 use crate::nats::bus::{Part, Request};
+use crate::nats::connect::CONNECT_TIMEOUT;
 use crate::nats::secret::Secret;
 use crate::screen::{FAILED, Report, line};
-
-/// How long connecting may take.
-const CONNECT: Duration = Duration::from_secs(10);
 
 /// Ask the bus for a natsctl that cannot reach it.
 #[derive(Debug, Args)]
@@ -38,7 +34,7 @@ impl Bus {
 
     async fn perform(&self, parts: &mut Vec<Part>) -> anyhow::Result<()> {
         let request: Request = serde_json::from_str(&self.request).context("the request is malformed")?;
-        let client = secret()?.connect("natsctl bus", None, CONNECT).await?;
+        let client = secret()?.connect("natsctl bus", None, CONNECT_TIMEOUT).await?;
         request.perform(&client, |part| parts.push(part)).await
     }
 }

@@ -14,9 +14,8 @@ use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
 
 use super::digest::{CHUNK, Digest, Hashing};
 use super::oci::{LAYER_GZIP, LAYER_ZSTD};
+use crate::model::task::USER;
 
-/// The user that services run as.
-pub(super) const USER: u32 = 65532;
 /// Where the certificates of those that vouch for servers are.
 pub(super) const CERTIFICATES: &str = "etc/ssl/certs/ca-certificates.crt";
 /// Where the binary is.

@@ -29,7 +29,7 @@ use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use self::cargo::{Cargo, Metadata};
 pub(crate) use self::digest::Digest;
 pub(crate) use self::layer::Compression;
-use self::layer::{BINARY, CERTIFICATES, Source, USER};
+use self::layer::{BINARY, CERTIFICATES, Source};
 pub(crate) use self::layout::write as write_layout;
 use self::oci::{Blob, CONFIG, CYCLONE_DX, Config, Descriptor, EMPTY, MANIFEST, Manifest, RootFs, Run, SOURCE, TITLE};
 pub(crate) use self::reference::Reference;
@@ -37,6 +37,7 @@ use self::sbom::{Bom, Checksums};
 pub(crate) use self::store::Store;
 use crate::manifest::{ImageSource, Manifests, ServiceManifest};
 use crate::model::desired::Architecture;
+use crate::model::task::user_and_group;
 
 /// Hexadecimal digits of a tag.
 const TAG_DIGITS: usize = 16;
@@ -290,7 +291,7 @@ fn config(name: &str, repository: Option<String>, architecture: Architecture, la
             entrypoint: vec![format!("/{BINARY}")],
             env: vec!["PATH=/".to_owned(), format!("SSL_CERT_FILE=/{CERTIFICATES}")],
             labels: labels.collect(),
-            user: format!("{USER}:{USER}"),
+            user: user_and_group(),
             working_dir: "/".to_owned(),
         },
         os: "linux",

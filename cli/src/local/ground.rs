@@ -20,13 +20,10 @@ use crate::nats::connect::Access;
 use crate::nats::identity::{Identities, SYSTEM_USER};
 use crate::nats::locate::NatsServer;
 use crate::nats::permissions;
+pub(crate) use crate::nats::permissions::{NATSCTL as ADMIN, OPERATOR};
 use crate::nats::pki::{Pki, ServerName};
 use crate::nats::server::{self, Cluster, ServerConfig, Store, Trust};
 
-/// User for clients outside the fleet.
-pub(crate) const OPERATOR: &str = "operator";
-/// natsctl's own user.
-pub(crate) const ADMIN: &str = "natsctl";
 /// What JetStream may keep in memory on one node: the fleet keeps everything in files.
 const MAX_MEMORY: u64 = 64 << 20;
 /// The shortest that nats-server takes.

@@ -359,7 +359,7 @@ macro_rules! one_of {
 
 one_of! {
     /// The sizes that Fargate has.
-    Cpu: [256, 512, 1024, 2048, 4096, 8192, 16384];
+    Cpu: super::sizes::cpu_units();
     /// What JetStream allows, without even numbers.
     Replicas: [1, 3, 5];
     /// Sizes of a cluster.

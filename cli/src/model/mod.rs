@@ -4,4 +4,5 @@ pub mod desired;
 pub mod log;
 pub mod plan;
 pub(crate) mod status;
+pub mod task;
 pub mod units;

@@ -72,7 +72,10 @@ pub async fn wait_until_settled(
     }
 }
 
+/// Between two attempts.
 const POLL: Duration = Duration::from_millis(50);
+/// How long one attempt may take: a node that is still starting is asked again soon rather than waited for.
+const ATTEMPT: Duration = Duration::from_millis(250);
 
 async fn attempt(
     client: &mut Option<Client>,
@@ -84,8 +87,7 @@ async fn attempt(
         Some(client) => client,
         None => client.insert(access.connect("natsctl", within).await?),
     };
-    // A node that is still starting is asked again soon rather than waited for.
-    ask(client, nodes, within.min(Duration::from_millis(250))).await
+    ask(client, nodes, within.min(ATTEMPT)).await
 }
 
 fn unsettled(last: anyhow::Result<ClusterHealth>, within: Duration) -> anyhow::Error {

@@ -15,7 +15,7 @@ use nkeys::{KeyPair, KeyPairType};
 use serde_json::{Value, json};
 
 use super::jwt::Claims;
-use super::permissions::Permissions;
+use super::permissions::{DEFAULT_INBOX, Permissions};
 use super::private;
 use crate::error::Hinted;
 
@@ -201,7 +201,7 @@ fn allow(subjects: &BTreeSet<String>) -> Value {
 fn system_permissions() -> Permissions {
     Permissions {
         publish: BTreeSet::from(["$SYS.REQ.>".to_owned()]),
-        subscribe: BTreeSet::from(["$SYS.>".to_owned(), "_INBOX.>".to_owned()]),
+        subscribe: BTreeSet::from(["$SYS.>".to_owned(), DEFAULT_INBOX.to_owned()]),
     }
 }
 

@@ -38,6 +38,19 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Longest time for which a bucket remembers a message id.
 const BUCKET_WINDOW: Duration = Duration::from_secs(120);
 
+/// What the name of the stream behind a bucket begins with.
+const BUCKET_PREFIX: &str = "KV_";
+
+/// The stream behind a bucket.
+pub(super) fn bucket_stream(bucket: &str) -> String {
+    format!("{BUCKET_PREFIX}{bucket}")
+}
+
+/// The subjects of all keys of a bucket.
+pub(super) fn bucket_subjects(bucket: &str) -> String {
+    format!("$KV.{bucket}.>")
+}
+
 impl JetStream {
     /// Uses the client's account.
     pub fn new(client: Client) -> Self {
@@ -65,7 +78,7 @@ impl JetStream {
 
     /// Makes the bucket, or changes what differs. Values that it holds stay.
     pub async fn put_bucket(&self, name: &str, wanted: &Bucket, within: Duration) -> anyhow::Result<()> {
-        let stream = format!("KV_{name}");
+        let stream = bucket_stream(name);
         let put = async || self.put(&stream, |config| bucket_config(config, name, wanted)).await;
         patiently(put, within).await.with_context(|| format!("failed to put bucket `{name}`"))
     }
@@ -126,7 +139,7 @@ impl FromIterator<stream::Config> for Assets {
     fn from_iter<I: IntoIterator<Item = stream::Config>>(configs: I) -> Self {
         let mut assets = Self::default();
         for config in configs {
-            match config.name.strip_prefix("KV_") {
+            match config.name.strip_prefix(BUCKET_PREFIX) {
                 Some(name) => assets.buckets.insert(name.to_owned(), bucket(&config)).is_some(),
                 None => assets.streams.insert(config.name.clone(), stream(&config)).is_some(),
             };
@@ -191,7 +204,7 @@ fn stream_config(existing: stream::Config, wanted: &Stream) -> stream::Config {
 fn bucket_config(existing: stream::Config, name: &str, wanted: &Bucket) -> stream::Config {
     let ttl = Duration::from_secs(wanted.ttl_seconds);
     stream::Config {
-        subjects: vec![format!("$KV.{name}.>")],
+        subjects: vec![bucket_subjects(name)],
         num_replicas: wanted.replicas,
         max_messages_per_subject: wanted.history,
         max_age: ttl,

@@ -10,6 +10,7 @@ use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::jetstream::{bucket_stream, bucket_subjects};
 use crate::manifest::{Manifests, ServiceManifest};
 
 /// The user that natsctl itself acts as: everything in the account.
@@ -22,7 +23,7 @@ pub const OPERATOR: &str = "operator";
 pub const ERRAND: &str = "errand";
 
 /// Inboxes of clients that choose none of their own: the users above.
-const DEFAULT_INBOX: &str = "_INBOX.>";
+pub(super) const DEFAULT_INBOX: &str = "_INBOX.>";
 
 /// Subjects that a user may use; what is not named is refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,9 +165,9 @@ fn api(request: &str) -> String {
 
 /// Everything that a client of a bucket sends: reads, writes, and short-lived consumers for listings and watches.
 fn uses_bucket(bucket: &str) -> Vec<String> {
-    let stream = format!("KV_{bucket}");
+    let stream = bucket_stream(bucket);
     let mut subjects = vec![
-        format!("$KV.{bucket}.>"),
+        bucket_subjects(bucket),
         api(&format!("STREAM.INFO.{stream}")),
         api(&format!("STREAM.MSG.GET.{stream}")),
         api(&format!("DIRECT.GET.{stream}")),
