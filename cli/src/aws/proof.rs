@@ -12,7 +12,7 @@ use crate::commands::rollout::ProofMode;
 use crate::error::Hinted;
 use crate::image::Binaries;
 use crate::model::desired::{Desired, Role};
-use crate::nats::bus::Expected;
+use crate::nats::bus::ExpectedTasks;
 use crate::nats::jetstream::Assets;
 
 /// What a proof is made of.
@@ -124,7 +124,7 @@ fn remembered(seen: &Seen) -> Assets {
 }
 
 /// What ECS says that runs, which is what should answer.
-fn running(name: &str, service: Option<&Service>) -> anyhow::Result<Expected> {
+fn running(name: &str, service: Option<&Service>) -> anyhow::Result<ExpectedTasks> {
     let Some((service, primary)) = service.and_then(|service| Some((service, primary(service)?))) else {
         return Err(Hinted::new(format!("`{name}` is not there"), format!("`natsctl deploy {name}`")).into());
     };
@@ -135,7 +135,7 @@ fn running(name: &str, service: Option<&Service>) -> anyhow::Result<Expected> {
         return Err(Hinted::new(message, format!("see `natsctl tasks {name}` and `natsctl logs {name}`")).into());
     }
     let tasks = u32::try_from(desired).context("ECS gives a negative number of tasks")?;
-    Ok(Expected { revision, tasks, known: BTreeSet::new() })
+    Ok(ExpectedTasks { revision, tasks, known: BTreeSet::new() })
 }
 
 fn advised(error: anyhow::Error, message: &str, hint: &str) -> anyhow::Error {
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn what_ecs_says_that_runs_should_answer() {
-        let expected = Expected { revision: 7, tasks: 2, known: BTreeSet::new() };
+        let expected = ExpectedTasks { revision: 7, tasks: 2, known: BTreeSet::new() };
         assert_eq!(running("quest", Some(&service(2, 2))).unwrap(), expected);
         let error = |service: Option<&Service>| running("quest", service).unwrap_err().to_string();
         assert_eq!(error(None), "`quest` is not there");

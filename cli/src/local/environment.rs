@@ -22,7 +22,7 @@ use crate::manifest::{Environment, Manifests};
 use crate::model::desired::{Definition, Desired, Role};
 use crate::model::plan::{Action, Observed, ObservedNode, ObservedService, Step};
 use crate::model::status::ClusterHealth;
-use crate::nats::bus::{self, Expected, JETSTREAM, PROOF};
+use crate::nats::bus::{self, ExpectedTasks, JETSTREAM_TIMEOUT, RESPONSE_TIMEOUT};
 use crate::nats::health;
 use crate::nats::identity::SYSTEM_USER;
 use crate::nats::jetstream::JetStream;
@@ -243,14 +243,14 @@ impl Local {
     pub(crate) async fn put_stream(&self, jetstream: &JetStream, desired: &Desired, name: &str) -> anyhow::Result<()> {
         let stream =
             desired.streams.get(name).with_context(|| format!("stream `{name}` is not in the plan's environment"))?;
-        jetstream.put_stream(name, stream, JETSTREAM).await
+        jetstream.put_stream(name, stream, JETSTREAM_TIMEOUT).await
     }
 
     /// Makes or changes a bucket.
     pub(crate) async fn put_bucket(&self, jetstream: &JetStream, desired: &Desired, name: &str) -> anyhow::Result<()> {
         let bucket =
             desired.buckets.get(name).with_context(|| format!("bucket `{name}` is not in the plan's environment"))?;
-        jetstream.put_bucket(name, bucket, JETSTREAM).await
+        jetstream.put_bucket(name, bucket, JETSTREAM_TIMEOUT).await
     }
 
     /// Begins to bring a service to a definition and a number of tasks; returns the deployment to follow.
@@ -327,7 +327,7 @@ impl Local {
         }));
         let workers = deployed().filter(|(_, service)| service.http.is_none());
         let workers = workers.map(|(name, service)| (name.clone(), expected(service))).collect();
-        let (gateways, found) = futures::try_join!(gateways, bus::find(&client, &workers, PROOF))?;
+        let (gateways, found) = futures::try_join!(gateways, bus::find(&client, &workers, RESPONSE_TIMEOUT))?;
         let mut proofs: BTreeMap<String, String> = gateways.into_iter().collect();
         for (name, tasks) in found {
             let proof = workers[&name].proof(&name, &tasks)?;
@@ -418,13 +418,13 @@ pub(super) fn ready_tasks(service: &Running) -> BTreeSet<&str> {
 }
 
 /// What should answer on the bus: the tasks that take requests.
-pub(super) fn expected(service: &Running) -> Expected {
+pub(super) fn expected(service: &Running) -> ExpectedTasks {
     let known: BTreeSet<String> = ready_tasks(service).into_iter().map(str::to_owned).collect();
-    Expected { revision: service.revision, tasks: u32::try_from(known.len()).unwrap_or(u32::MAX), known }
+    ExpectedTasks { revision: service.revision, tasks: u32::try_from(known.len()).unwrap_or(u32::MAX), known }
 }
 
 async fn prove_gateway(address: SocketAddr) -> anyhow::Result<()> {
-    let deadline = Instant::now() + PROOF;
+    let deadline = Instant::now() + RESPONSE_TIMEOUT;
     loop {
         match probe::get(address.port(), "/readyz", CONNECT).await {
             Ok(()) => return Ok(()),

@@ -22,7 +22,7 @@ use crate::nats::locate::NatsServer;
 use crate::nats::permissions;
 pub(crate) use crate::nats::permissions::{NATSCTL as ADMIN, OPERATOR};
 use crate::nats::pki::{Pki, ServerName};
-use crate::nats::server::{self, Cluster, ServerConfig, Store, Trust};
+use crate::nats::server::{self, ClusterConfig, JetStreamConfig, ServerConfig, Trust};
 
 /// What JetStream may keep in memory on one node: the fleet keeps everything in files.
 const MAX_MEMORY: u64 = 64 << 20;
@@ -149,7 +149,7 @@ impl Ground {
             let [client, route, monitor] = node.ports;
             let peers =
                 self.nodes.iter().filter(|(peer, _)| *peer != name).map(|(_, peer)| listen(peer.ports[1]).to_string());
-            let cluster = Cluster {
+            let cluster = ClusterConfig {
                 name: "fleet".to_owned(),
                 listen: listen(route),
                 peers: peers.collect(),
@@ -162,7 +162,7 @@ impl Ground {
                 tls: self.pki.server(name),
                 certificates: self.pki.fingerprint(name)?,
                 cluster: (self.nodes.len() > 1).then_some(cluster),
-                store: Store {
+                store: JetStreamConfig {
                     directory: dir.join("nats").join(name).join("jetstream"),
                     max_file: manifests.max_file_store().bytes(),
                     max_memory: MAX_MEMORY,

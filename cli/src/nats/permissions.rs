@@ -20,7 +20,7 @@ pub const NATSCTL: &str = "natsctl";
 pub const OPERATOR: &str = "operator";
 
 /// The user of a natsctl that runs in the network for one that does not: asks who is there, and sees to streams and buckets.
-pub const ERRAND: &str = "errand";
+pub const REMOTE_TASK: &str = "errand";
 
 /// Inboxes of clients that choose none of their own: the users above.
 pub(super) const DEFAULT_INBOX: &str = "_INBOX.>";
@@ -66,8 +66,8 @@ pub fn users(manifests: &Manifests) -> BTreeMap<String, Permissions> {
     users
 }
 
-/// The permissions of [`ERRAND`].
-pub fn of_errand() -> Permissions {
+/// The permissions of [`REMOTE_TASK`].
+pub fn of_remote_task() -> Permissions {
     let mut permissions = Permissions::default();
     permissions.may_publish(["$SRV.PING.*"]);
     permissions.may_publish(["STREAM.LIST", "STREAM.INFO.*", "STREAM.CREATE.*", "STREAM.UPDATE.*"].map(api));

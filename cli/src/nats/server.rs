@@ -25,9 +25,9 @@ pub struct ServerConfig {
     /// Digest of its certificates, so that a renewed one is a change: a server reads them when it starts.
     pub certificates: String,
     /// Its peers; a single server has none.
-    pub cluster: Option<Cluster>,
+    pub cluster: Option<ClusterConfig>,
     /// What it stores.
-    pub store: Store,
+    pub store: JetStreamConfig,
     /// Largest message in bytes.
     pub max_payload: u64,
     /// Whom it lets in.
@@ -38,7 +38,7 @@ pub struct ServerConfig {
 
 /// A server's place in its cluster.
 #[derive(Clone, Debug)]
-pub struct Cluster {
+pub struct ClusterConfig {
     /// Name of the cluster.
     pub name: String,
     /// Where other servers connect.
@@ -51,7 +51,7 @@ pub struct Cluster {
 
 /// JetStream's share of the machine.
 #[derive(Clone, Debug)]
-pub struct Store {
+pub struct JetStreamConfig {
     /// Where streams are kept.
     pub directory: PathBuf,
     /// Most bytes on disk.
@@ -125,7 +125,7 @@ struct Text {
 }
 
 impl Text {
-    fn cluster(&mut self, cluster: &Cluster) {
+    fn cluster(&mut self, cluster: &ClusterConfig) {
         self.block("cluster", |text| {
             text.string("name", &cluster.name);
             text.string("listen", &cluster.listen.to_string());
@@ -231,13 +231,13 @@ mod tests {
             monitor: ([127, 0, 0, 1], 8222).into(),
             tls: tls("servers"),
             certificates: "0123".to_owned(),
-            cluster: cluster.then(|| Cluster {
+            cluster: cluster.then(|| ClusterConfig {
                 name: "local".to_owned(),
                 listen: ([127, 0, 0, 1], 6222).into(),
                 peers: vec!["127.0.0.1:6223".to_owned(), "127.0.0.1:6224".to_owned()],
                 tls: tls("routes"),
             }),
-            store: Store { directory: "jetstream/nats-1".into(), max_file: 1 << 30, max_memory: 1 << 28 },
+            store: JetStreamConfig { directory: "jetstream/nats-1".into(), max_file: 1 << 30, max_memory: 1 << 28 },
             max_payload: 1 << 20,
             trust: Trust { operator: "jwt-O".to_owned(), system: account("AS"), accounts: vec![account("AF")] },
             lame_duck: Duration::from_secs(30),
