@@ -22,7 +22,7 @@ use super::error::{code, failed};
 use super::tasks::{self, id, stopped_reason};
 use crate::cleanup;
 use crate::error::Hinted;
-use crate::image::{self, Binaries, Compression, Order, Store};
+use crate::image::{self, Binaries, BuildOptions, Compression, Store};
 use crate::model::desired::Architecture;
 use crate::model::task::user_and_group;
 use crate::nats::bus::{BusRequest, PROTOCOL, RespondingTasks, parse_reply};
@@ -173,7 +173,7 @@ impl Aws {
         let by_cargo = Binaries::Cargo { profile: "release".to_owned() };
         let binaries = folder.as_ref().or(binaries).unwrap_or(&by_cargo);
         let store = Store::open(&self.cache.join("images")).context("failed to make the folder of images")?;
-        let order = Order {
+        let order = BuildOptions {
             manifests: &self.manifests,
             names: &BTreeSet::new(),
             workspace: &self.workspace,

@@ -80,7 +80,7 @@ fn index(images: &[Packed]) -> Index {
         ];
         let annotations = BTreeMap::from(annotations);
         manifests.push(Descriptor { annotations, ..image.manifest.descriptor.clone() });
-        manifests.extend(image.bom.as_ref().map(super::Attached::descriptor));
+        manifests.extend(image.bom.as_ref().map(super::Referrer::descriptor));
     }
     Index::new(manifests)
 }

@@ -66,11 +66,11 @@ impl std::error::Error for Refused {}
 pub(super) struct Auth {
     host: String,
     credentials: Credentials,
-    known: Mutex<Known>,
+    cache: Mutex<AuthCache>,
 }
 
 #[derive(Default)]
-struct Known {
+struct AuthCache {
     login: Option<Login>,
     /// Tokens by repository.
     tokens: HashMap<String, HeaderValue>,
@@ -83,12 +83,12 @@ pub(super) trait TokenSource {
 
 impl Auth {
     pub(super) fn new(host: &str, credentials: Credentials) -> Self {
-        Self { host: host.to_owned(), credentials, known: Mutex::default() }
+        Self { host: host.to_owned(), credentials, cache: Mutex::default() }
     }
 
     /// What to send with a request about a repository.
     pub(super) async fn header(&self, repository: &str) -> anyhow::Result<Option<HeaderValue>> {
-        self.known_header(&mut *self.known.lock().await, repository).await
+        self.cached_header(&mut *self.cache.lock().await, repository).await
     }
 
     /// After the registry has refused what was sent: finds something else to send, as the registry's challenge says.
@@ -102,25 +102,25 @@ impl Auth {
         challenge: &Challenge,
         tokens: &impl TokenSource,
     ) -> anyhow::Result<()> {
-        let mut known = self.known.lock().await;
-        if self.known_header(&mut known, repository).await?.as_ref() != refused {
+        let mut cache = self.cache.lock().await;
+        if self.cached_header(&mut cache, repository).await?.as_ref() != refused {
             // Somebody else was faster.
             return Ok(());
         }
         match challenge {
             Challenge::Basic => {
-                known.tokens.remove(repository);
-                self.renew_login(&mut known).await
+                cache.tokens.remove(repository);
+                self.renew_login(&mut cache).await
             }
             Challenge::Bearer { .. } => {
                 let address = challenge.address(repository);
-                let mut token = tokens.token(&address, self.login_header(&mut known).await?).await?;
+                let mut token = tokens.token(&address, self.login_header(&mut cache).await?).await?;
                 if token.is_none() {
-                    self.renew_login(&mut known).await?;
-                    token = tokens.token(&address, self.login_header(&mut known).await?).await?;
+                    self.renew_login(&mut cache).await?;
+                    token = tokens.token(&address, self.login_header(&mut cache).await?).await?;
                 }
                 let token = token.ok_or_else(|| self.refused())?;
-                known.tokens.insert(repository.to_owned(), sensitive(&format!("Bearer {token}"))?);
+                cache.tokens.insert(repository.to_owned(), sensitive(&format!("Bearer {token}"))?);
                 Ok(())
             }
         }
@@ -142,27 +142,27 @@ impl Auth {
         Refused(advised.into()).into()
     }
 
-    async fn known_header(&self, known: &mut Known, repository: &str) -> anyhow::Result<Option<HeaderValue>> {
-        match known.tokens.get(repository) {
+    async fn cached_header(&self, cache: &mut AuthCache, repository: &str) -> anyhow::Result<Option<HeaderValue>> {
+        match cache.tokens.get(repository) {
             Some(token) => Ok(Some(token.clone())),
-            None => self.login_header(known).await,
+            None => self.login_header(cache).await,
         }
     }
 
-    async fn login_header(&self, known: &mut Known) -> anyhow::Result<Option<HeaderValue>> {
-        if known.login.is_none() {
-            known.login = match &self.credentials {
+    async fn login_header(&self, cache: &mut AuthCache) -> anyhow::Result<Option<HeaderValue>> {
+        if cache.login.is_none() {
+            cache.login = match &self.credentials {
                 Credentials::Anonymous => None,
                 Credentials::Basic(login) => Some(login.clone()),
                 Credentials::Renewed(renew) => Some(renew().await.map_err(Refused)?),
             };
         }
-        known.login.as_ref().map(Login::header).transpose()
+        cache.login.as_ref().map(Login::header).transpose()
     }
 
-    async fn renew_login(&self, known: &mut Known) -> anyhow::Result<()> {
+    async fn renew_login(&self, cache: &mut AuthCache) -> anyhow::Result<()> {
         let Credentials::Renewed(renew) = &self.credentials else { return Err(self.refused()) };
-        known.login = Some(renew().await.map_err(Refused)?);
+        cache.login = Some(renew().await.map_err(Refused)?);
         Ok(())
     }
 }

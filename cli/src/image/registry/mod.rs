@@ -18,11 +18,11 @@ use anyhow::{Context as _, bail};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
 pub(crate) use self::auth::{Credentials, Login, Renew};
-use self::http::{Answer, Call, Http};
+use self::http::{Http, RegistryRequest, RegistryResponse};
 pub(crate) use self::saved::saved;
 use super::digest::Digest;
 use super::oci::{Blob, DOCKER_LIST, DOCKER_MANIFEST, Descriptor, INDEX, Index, MANIFEST, Manifest, json};
-use super::{Attached, Image, Packed, Store};
+use super::{BuiltImage, Packed, Referrer, Store};
 use crate::error::Hinted;
 
 const ANY_MANIFEST: [&str; 4] = [MANIFEST, INDEX, DOCKER_MANIFEST, DOCKER_LIST];
@@ -36,7 +36,7 @@ const BLOBS_AT_ONCE: usize = 4;
 pub(crate) struct Registry {
     http: Http,
     /// A repository that has the blob, by the blob's digest. Who is first holds the lock until it is there.
-    places: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<Option<String>>>>>,
+    sources: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<Option<String>>>>>,
 }
 
 /// What happens to the blobs of an image while it is pushed, in bytes.
@@ -69,7 +69,7 @@ impl Registry {
     /// # Errors
     /// What is no name of a registry.
     pub(crate) fn new(host: &str, credentials: Credentials) -> anyhow::Result<Self> {
-        Ok(Self { http: Http::new(host, credentials)?, places: Mutex::default() })
+        Ok(Self { http: Http::new(host, credentials)?, sources: Mutex::default() })
     }
 
     /// Host and port.
@@ -87,7 +87,7 @@ impl Registry {
     ///
     /// # Errors
     /// The tag is another image's.
-    pub(crate) async fn find(&self, repository: &str, image: &Image) -> anyhow::Result<Option<Digest>> {
+    pub(crate) async fn find(&self, repository: &str, image: &BuiltImage) -> anyhow::Result<Option<Digest>> {
         self.find_content(repository, &image.tag(), &image.config_digest()).await
     }
 
@@ -99,7 +99,7 @@ impl Registry {
     pub(crate) async fn push(
         &self,
         repository: &str,
-        image: &Image,
+        image: &BuiltImage,
         store: &Store,
         progress: &(dyn Fn(Progress) + Sync),
     ) -> anyhow::Result<Pushed> {
@@ -146,7 +146,7 @@ impl Registry {
     }
 
     /// Attaches the list of what an image is made of. Why not, if the registry takes no such things.
-    async fn attach(&self, repository: &str, image: &Descriptor, bom: &Attached) -> anyhow::Result<Option<String>> {
+    async fn attach(&self, repository: &str, image: &Descriptor, bom: &Referrer) -> anyhow::Result<Option<String>> {
         let answer = self.ask_to_put(repository, bom.manifest.digest().as_str(), &bom.manifest).await?;
         if !answer.status.is_success() {
             return Ok(Some(format!("{} {}", answer.status, answer.words())));
@@ -180,8 +180,8 @@ impl Registry {
 
     /// A manifest and its digest, as computed here.
     async fn manifest(&self, repository: &str, reference: &str) -> anyhow::Result<Option<(Digest, bytes::Bytes)>> {
-        let call = Call::new(Method::GET, repository, &format!("manifests/{reference}"));
-        let answer = self.http.call(&Call { accept: &ANY_MANIFEST, ..call }).await?;
+        let call = RegistryRequest::new(Method::GET, repository, &format!("manifests/{reference}"));
+        let answer = self.http.call(&RegistryRequest { accept: &ANY_MANIFEST, ..call }).await?;
         match answer.status {
             StatusCode::OK => {
                 let digest = Digest::of(&answer.body);
@@ -203,9 +203,9 @@ impl Registry {
         Err(self.unexpected(repository, &format!("`{reference}`"), &answer))
     }
 
-    async fn ask_to_put(&self, repository: &str, reference: &str, manifest: &Blob) -> anyhow::Result<Answer> {
-        let call = Call::new(Method::PUT, repository, &format!("manifests/{reference}"));
-        let answer = self.http.call(&Call { blob: Some(manifest), ..call }).await?;
+    async fn ask_to_put(&self, repository: &str, reference: &str, manifest: &Blob) -> anyhow::Result<RegistryResponse> {
+        let call = RegistryRequest::new(Method::PUT, repository, &format!("manifests/{reference}"));
+        let answer = self.http.call(&RegistryRequest { blob: Some(manifest), ..call }).await?;
         match answer.header(CONTENT_DIGEST) {
             Some(digest) if answer.status.is_success() && digest != manifest.digest().as_str() => {
                 bail!(
@@ -219,7 +219,7 @@ impl Registry {
     }
 
     /// An answer that is no success as an error.
-    fn unexpected(&self, repository: &str, what: &str, answer: &Answer) -> anyhow::Error {
+    fn unexpected(&self, repository: &str, what: &str, answer: &RegistryResponse) -> anyhow::Error {
         let host = self.host();
         let said = answer.words();
         if answer.says("NAME_UNKNOWN") {
@@ -236,7 +236,7 @@ impl Registry {
 }
 
 /// Whether the tag exists and cannot be moved.
-fn says_taken(answer: &Answer) -> bool {
+fn says_taken(answer: &RegistryResponse) -> bool {
     let is_known = answer.says("TAG_INVALID") || answer.words().contains("AlreadyExists");
     answer.status == StatusCode::CONFLICT || answer.status.is_client_error() && is_known
 }
