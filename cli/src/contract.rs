@@ -1,7 +1,8 @@
 //! The contract that running peers rely on: what of the protocol must not change, against what was last accepted.
 //!
-//! The contract is a text of one fact a line, `contract.lock` beside the `.proto` files, so that a change of it is read in
-//! a review like any other. Additions are compatible; what a peer of the last release knows may neither go nor change.
+//! The contract is a text of one fact a line, `contract.lock` beside the `.proto` files, so that a change of it is read
+//! in a review like any other. Additions are compatible; what a peer of the last release knows may neither go nor
+//! change.
 
 mod describe;
 
@@ -298,7 +299,7 @@ impl<'a> Rpc<'a> {
         }
     }
 
-    /// How a peer that knows `self` breaks on `after`. That an rpc becomes idempotent breaks nobody.
+    /// How a peer that knows `self` breaks on `after`. That an rpc becomes idempotent breaks no peer.
     fn breaks(&self, after: &Self) -> Option<String> {
         if self.request != after.request {
             return Some(format!("takes `{}`, it took `{}`", after.request, self.request));

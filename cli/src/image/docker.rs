@@ -1,5 +1,5 @@
-//! Images of services that cargo does not build: `docker buildx` builds them from a Dockerfile, into files, and from there they
-//! go the same way as all others.
+//! Images of services that cargo does not build: `docker buildx` builds them from a Dockerfile, into files, and from
+//! there they go the same way as all others.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! The two layers of an image: what all services have in common, and the service's binary. Sorted, without times, owned by
-//! root: the same contents are the same bytes, whoever packs them, wherever, whenever.
+//! The two layers of an image: what all services have in common, and the service's binary. Sorted, without times, owned
+//! by root: the same contents are the same bytes, on any machine at any time.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read as _, Write};
@@ -16,7 +16,7 @@ use super::digest::{CHUNK, Digest, Hashing};
 use super::oci::{LAYER_GZIP, LAYER_ZSTD};
 use crate::model::task::USER;
 
-/// Where the certificates of those that vouch for servers are.
+/// Where the certificates of certificate authorities are.
 pub(super) const CERTIFICATES: &str = "etc/ssl/certs/ca-certificates.crt";
 /// Where the binary is.
 pub(super) const BINARY: &str = "app";

@@ -85,7 +85,7 @@ fn index(images: &[Packed]) -> Index {
     Index::new(manifests)
 }
 
-/// What `docker load` looks for in the folder's archive.
+/// What `docker load` reads in the folder's archive.
 fn docker(images: &[Packed]) -> Vec<u8> {
     let path = |blob: &Blob| format!("{BLOBS}/{}", blob.digest().hex());
     let entries = images.iter().map(|image| {

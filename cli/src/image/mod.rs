@@ -1,5 +1,5 @@
-//! Container images without a container engine: a static binary, certificates and a user that is not root, packed so that the
-//! same contents have the same digest, and pushed to any registry. Nothing in here knows AWS.
+//! Container images without a container engine: a static binary, certificates and a user that is not root, packed so
+//! that the same contents have the same digest, and pushed to any registry. Nothing in here knows AWS.
 
 mod cargo;
 mod digest;
@@ -44,7 +44,7 @@ use crate::model::task::user_and_group;
 /// Hexadecimal digits of a tag.
 const TAG_DIGITS: usize = 16;
 
-/// Which images are wanted, and what of.
+/// Which images to build, and of what.
 #[derive(Clone, Debug)]
 pub(crate) struct BuildOptions<'a> {
     pub(crate) manifests: &'a Manifests,
@@ -71,7 +71,7 @@ pub(crate) enum Binaries {
 pub(crate) enum ServiceImage {
     /// An image that was made here.
     Built(BuiltImage),
-    /// One that somebody else has made.
+    /// One that exists already, built elsewhere.
     Existing(Reference),
 }
 

@@ -12,7 +12,7 @@ use super::digest::{CHUNK, Digest, Hashing};
 use super::layer::{Compression, LayerSource};
 use super::oci::{Blob, Contents, Descriptor};
 
-/// What nobody has asked for during this time is deleted.
+/// What has not been asked for during this time is deleted.
 const KEPT: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 /// A folder of compressed layers.
@@ -29,7 +29,7 @@ impl Store {
         Ok(store)
     }
 
-    /// A folder in it for what somebody else writes.
+    /// A folder in it for what another program writes.
     pub(super) fn folder(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
@@ -103,7 +103,7 @@ impl Store {
         fs::rename(draft.path(), note)
     }
 
-    /// A file that nobody else writes, deleted if it is not renamed.
+    /// A file that no other process writes, deleted if it is not renamed.
     fn draft(&self) -> Draft {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);

@@ -27,7 +27,7 @@ impl Workshop {
         self.dir.path()
     }
 
-    /// A program that nobody can start, in a file of its own.
+    /// A program that cannot be started, in a file of its own.
     pub(super) fn binary(&self, service: &str, contents: &[u8]) -> PathBuf {
         let path = self.dir.path().join("binaries").join(service);
         fs::create_dir_all(path.parent().unwrap()).unwrap();

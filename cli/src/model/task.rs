@@ -17,8 +17,9 @@ pub fn user_and_group() -> String {
     format!("{USER}:{USER}")
 }
 
-/// The version that a task reports on the bus: of the package, and of what exactly was built of it. `digest` is hexadecimal,
-/// with or without `sha256:`.
+/// The version that a task reports on the bus: of the package, and of what exactly was built of it.
+///
+/// `digest` is hexadecimal, with or without `sha256:`.
 pub fn version(package_version: &str, digest: &str) -> String {
     format!("{package_version}+{}", short(digest.trim_start_matches("sha256:")))
 }

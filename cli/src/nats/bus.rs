@@ -1,5 +1,6 @@
-//! What natsctl asks of the bus: whether what was deployed answers, and that streams and buckets are what they should be. Asked from
-//! here where NATS can be reached, and otherwise by a natsctl that runs where it can: so questions and answers can be written down.
+//! What natsctl asks of the bus: whether what was deployed answers, and that streams and buckets are as desired. Asked
+//! from this process where it can reach NATS, and otherwise by a remote task: so requests and replies have a written
+//! form.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -17,7 +18,7 @@ use crate::error::Hinted;
 pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long JetStream may take to make a stream; a new meta leader may have to be elected meanwhile.
 pub const JETSTREAM_TIMEOUT: Duration = Duration::from_secs(20);
-/// Changes with the written form of questions and answers.
+/// Version of the written form of requests and replies.
 pub const PROTOCOL: &str = "1";
 /// Services that are asked at the same time.
 const AT_ONCE: usize = 32;
@@ -134,7 +135,7 @@ pub async fn ensure(client: &Client, assets: &Assets) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is asked, written down.
+/// What is asked, as JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BusRequest {
@@ -144,7 +145,7 @@ pub enum BusRequest {
     Ensure(Assets),
 }
 
-/// A part of what came of it, written down as one line.
+/// A part of the reply, written as one line of a log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReplyLine {

@@ -1,8 +1,9 @@
-//! Who may connect: an operator, the accounts `SYS` and `FLEET`, and one user per service, as NKeys and JWTs under one directory.
+//! Who may connect: an operator, the accounts `SYS` and `FLEET`, and one user per service, as NKeys and JWTs under one
+//! directory.
 //!
 //! ```text
-//! keys/operator.nk, keys/account-SYS.nk, keys/account-FLEET.nk    seeds: whoever has one can make users
-//! operator.jwt, account-SYS.jwt, account-FLEET.jwt                what servers are told
+//! keys/operator.nk, keys/account-SYS.nk, keys/account-FLEET.nk    seeds: each can sign users
+//! operator.jwt, account-SYS.jwt, account-FLEET.jwt                what servers are configured with
 //! users/<user>.creds                                              what a client connects with
 //! ```
 

@@ -31,7 +31,7 @@ pub struct Assets {
     pub buckets: BTreeMap<String, Bucket>,
 }
 
-/// One request waits this long: without a leader nobody answers, and asking again finds the new one.
+/// One request waits this long: without a leader there is no answer, and asking again finds the new one.
 const PATIENCE: Duration = Duration::from_millis(750);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -114,10 +114,10 @@ impl JetStream {
     }
 }
 
-/// Tries until somebody answers, while the meta leader moves, or until the time is over.
+/// Tries again until there is an answer, since the meta leader may be moving, or until the time is over.
 async fn patiently(mut attempt: impl AsyncFnMut() -> Result<(), Failure>, within: Duration) -> anyhow::Result<()> {
     let deadline = Instant::now() + within;
-    let mut reason = "nobody answered".to_owned();
+    let mut reason = "no answer".to_owned();
     loop {
         match timeout_at(deadline, attempt()).await {
             Ok(Ok(())) => return Ok(()),
@@ -148,11 +148,11 @@ impl FromIterator<stream::Config> for Assets {
     }
 }
 
-/// Why an attempt failed, as far as it matters to whoever tries again.
+/// Why an attempt failed, as far as trying again depends on it.
 enum Failure {
-    /// Nobody could answer, which passes.
+    /// No server could answer, which passes.
     Unavailable(String),
-    /// Somebody answered no, and will again.
+    /// A server refused, and will again.
     Refused(Hinted),
 }
 

@@ -1,8 +1,9 @@
-//! What each NATS user may publish and subscribe to, derived from the manifests and the protocol. Nothing else is allowed.
+//! What each NATS user may publish and subscribe to, derived from the manifests and the protocol. Nothing else is
+//! allowed.
 //!
-//! Replies are permitted by naming the inboxes of everybody who may call. The server could do it by itself
-//! (`allow_responses`), but it keeps an entry for every reply that is still permitted and, past 4096 of them, looks
-//! through all of them at each message: ruinous for a worker.
+//! Replies are permitted by naming the inboxes of all callers. The server could do it by itself (`allow_responses`),
+//! but it stores an entry for every reply that is still permitted and, past 4096 of them, scans all of them at each
+//! message: ruinous for a worker.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +20,8 @@ pub const NATSCTL: &str = "natsctl";
 /// The user for people and their tools: may call services and read what is stored.
 pub const OPERATOR: &str = "operator";
 
-/// The user of a natsctl that runs in the network for one that does not: asks who is there, and sees to streams and buckets.
+/// The user of the remote task: a natsctl that runs inside the network for one that runs outside. It discovers services
+/// and makes streams and buckets. Terraform's name for its secret ends in it.
 pub const REMOTE_TASK: &str = "errand";
 
 /// Inboxes of clients that choose none of their own: the users above.
@@ -79,7 +81,7 @@ fn of_service(manifests: &Manifests, service: &ServiceManifest) -> Permissions {
     let name = &*service.name;
     let mut permissions = Permissions::default();
 
-    // Serves, and answers whoever may call.
+    // Serves, and replies to its callers.
     let group = format!("svc-{name}-workers");
     let subjects = serves(service).map(|served| format!("{}.* {group}", served.subject));
     permissions.may_subscribe(subjects);
@@ -154,7 +156,7 @@ fn streams(service: &ServiceManifest) -> bool {
     serves(service).flat_map(|served| served.methods).any(|method| method.streaming)
 }
 
-/// Answers and stream control for a service. A prefix of its own, so that nobody else can listen.
+/// Answers and stream control for a service. A prefix of its own, so that no other service can subscribe.
 fn inbox(service: &str) -> String {
     format!("_INBOX_{service}.>")
 }

@@ -1,4 +1,4 @@
-//! How a user connects, as texts: what is kept in Secrets Manager, and what a task is started with.
+//! How a user connects, as texts: as Secrets Manager stores it, and as a task gets it in its environment.
 
 use std::fmt;
 use std::path::Path;
@@ -33,10 +33,10 @@ pub struct ClientSecret {
     pub creds: String,
 }
 
-/// Another way to a server: it is reached at `url`, and must prove that it is `host`.
+/// The near end of a tunnel to a server: the server is reached at `url`, and its certificate must be one for `host`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TunnelEndpoint {
-    /// For example `tls://127.0.0.1:40123`, the near end of a tunnel.
+    /// For example `tls://127.0.0.1:40123`.
     pub url: String,
     /// The name in the server's certificate.
     pub host: String,
@@ -51,7 +51,7 @@ impl fmt::Debug for ClientSecret {
 // What is wrong with a secret is never said with the secret: errors of parsers quote what they have read.
 
 impl ClientSecret {
-    /// Reads the form in which it is kept.
+    /// Reads the form in which it is stored.
     ///
     /// # Errors
     /// `where_from` does not hold one.
@@ -64,7 +64,7 @@ impl ClientSecret {
     /// Connects to the first server that accepts; `name` is shown by the server's own tools.
     ///
     /// # Errors
-    /// Nobody accepts, or somebody who cannot prove to be who was called.
+    /// No server accepts, or the server's certificate is not one for the host.
     pub async fn connect(
         &self,
         name: &str,
@@ -116,7 +116,7 @@ fn certificates(pem: &str) -> Option<Vec<CertificateDer<'static>>> {
     certificates.ok().filter(|certificates| !certificates.is_empty())
 }
 
-/// The ordinary verification, for the server that is meant instead of the address that was dialled.
+/// The ordinary verification, for the server behind the tunnel instead of the address that was dialled.
 #[derive(Debug)]
 struct Called {
     name: ServerName<'static>,

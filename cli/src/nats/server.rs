@@ -1,4 +1,5 @@
-//! The configuration file of one nats-server. The text is the same whenever the values are, because its digest tells a node that must be restarted.
+//! The configuration file of one nats-server. Equal values give equal text, because a node is restarted when the digest
+//! of its file has changed.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -11,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::identity::{Account, Identities};
 use super::pki::Tls;
 
-/// Everything that a server is told.
+/// Everything that is configured of a server.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
     /// Name of the server; it must never change for a store directory.
@@ -20,7 +21,7 @@ pub struct ServerConfig {
     pub client: SocketAddr,
     /// Where its health and metrics are served, without TLS.
     pub monitor: SocketAddr,
-    /// What it shows to clients, and how it judges them.
+    /// The certificate that it presents to clients, and the authority that signs theirs.
     pub tls: Tls,
     /// Digest of its certificates, so that a renewed one is a change: a server reads them when it starts.
     pub certificates: String,
@@ -30,9 +31,9 @@ pub struct ServerConfig {
     pub store: JetStreamConfig,
     /// Largest message in bytes.
     pub max_payload: u64,
-    /// Whom it lets in.
+    /// Whose JWTs it trusts.
     pub trust: Trust,
-    /// How long clients are given to move elsewhere before it stops; at least 30 s.
+    /// How long it spreads the disconnection of its clients over in lame duck mode; at least 30 s.
     pub lame_duck: Duration,
 }
 
@@ -45,7 +46,7 @@ pub struct ClusterConfig {
     pub listen: SocketAddr,
     /// `host:port` of the other servers.
     pub peers: Vec<String>,
-    /// What it shows to other servers, and how it judges them.
+    /// The certificate that it presents to other servers, and the authority that signs theirs.
     pub tls: Tls,
 }
 
@@ -129,7 +130,7 @@ impl Text {
         self.block("cluster", |text| {
             text.string("name", &cluster.name);
             text.string("listen", &cluster.listen.to_string());
-            // Clients use the addresses that they were given, not those that servers tell each other.
+            // Clients use the addresses that they are configured with, not those that servers advertise.
             text.value("no_advertise", true);
             text.tls(&cluster.tls);
             text.list("routes", cluster.peers.iter().map(|peer| format!("tls://{peer}")));

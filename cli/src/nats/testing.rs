@@ -59,7 +59,7 @@ impl TestCluster {
                     health.unwrap();
                     return cluster;
                 }
-                // Somebody else took one of the ports in the meantime.
+                // Another process took one of the ports in the meantime.
                 () = cluster.any_exit() => (),
             }
         }

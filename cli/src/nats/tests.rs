@@ -41,7 +41,7 @@ async fn listening(access: &Access) -> (Client, mpsc::UnboundedReceiver<String>)
     let (complain, complaints) = mpsc::unbounded_channel();
     let options = access.options("test").await.unwrap().event_callback(move |event| {
         if let Event::ServerError(ServerError::Other(reason)) = event {
-            // Nobody listens once the test is over.
+            // The receiver is gone once the test is over.
             let _ = complain.send(reason);
         }
         std::future::ready(())
@@ -131,7 +131,7 @@ async fn a_cluster_outlives_one_node_and_says_how_it_is() {
     keeps_streams_and_buckets(&jetstream, &stream).await;
 
     cluster.kill(&leader).await;
-    // Nobody answers until there is a new leader, so this proves that the request is made again.
+    // There is no answer until there is a new leader, so this proves that the request is made again.
     let longer = Stream { max_age_seconds: 7200, ..stream };
     jetstream.put_stream("EVT_TEST", &longer, PATIENCE).await.unwrap();
     let health = well_but_for(&cluster, &leader).await;
@@ -189,7 +189,7 @@ async fn keeps_streams_and_buckets(jetstream: &JetStream, stream: &Stream) {
     assert!(crate::error::hint(&error).unwrap().contains("another stream"), "{error:#}");
 }
 
-/// Whoever is let in as a route may do everything, so a service's own certificate must not be enough.
+/// A route may do everything, so a service's own certificate must not be enough.
 fn routes_refuse_certificates_of_clients(cluster: &TestCluster) {
     let route = cluster.node("nats-1").route;
     let server = cluster.pki.route("nats-2");

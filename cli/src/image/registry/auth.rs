@@ -1,5 +1,5 @@
-//! Who pushes: nobody in particular, a name and a password, or a password that runs out and is renewed. A registry may want
-//! the password with every request, or give a token for it.
+//! Authentication at a registry: anonymous, with a user name and a password, or with a password that expires and is
+//! renewed. A registry may want the password with every request (`Basic`), or exchange it for a token (`Bearer`).
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,17 +12,17 @@ use tokio::sync::Mutex;
 
 use crate::error::Hinted;
 
-/// Gets a password that has not run out.
+/// Gets a password that has not expired.
 pub(crate) type Renew = Arc<dyn Fn() -> BoxFuture<'static, anyhow::Result<Login>> + Send + Sync>;
 
-/// How one shows a registry who one is.
+/// How natsctl authenticates.
 #[derive(Clone)]
 pub(crate) enum Credentials {
     /// Not at all.
     Anonymous,
     /// By a name and a password.
     Basic(Login),
-    /// By a name and a password that run out; asked for when first needed, and again when the registry refuses them.
+    /// By a name and a password that expire; asked for when first needed, and again when the registry refuses them.
     Renewed(Renew),
 }
 
@@ -62,7 +62,7 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// What is known so far of how to get in.
+/// The authentication at one registry, with what it has led to so far.
 pub(super) struct Auth {
     host: String,
     credentials: Credentials,
@@ -104,7 +104,7 @@ impl Auth {
     ) -> anyhow::Result<()> {
         let mut cache = self.cache.lock().await;
         if self.cached_header(&mut cache, repository).await?.as_ref() != refused {
-            // Somebody else was faster.
+            // Another request has renewed it already.
             return Ok(());
         }
         match challenge {
@@ -131,8 +131,8 @@ impl Auth {
         let host = &self.host;
         let advised = match self.credentials {
             Credentials::Anonymous => Hinted::new(
-                format!("registry `{host}` wants to know who is there"),
-                format!("`docker login {host}` or `skopeo login {host}` keeps a name and a password for it"),
+                format!("registry `{host}` requires authentication"),
+                format!("`docker login {host}` or `skopeo login {host}` stores a user name and a password for it"),
             ),
             Credentials::Basic(_) | Credentials::Renewed(_) => Hinted::new(
                 format!("registry `{host}` refuses the name or the password"),

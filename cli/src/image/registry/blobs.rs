@@ -61,7 +61,8 @@ impl Registry {
         })
     }
 
-    /// Whether it had to be sent. An upload that fails is begun again from its start: what the registry has of it is not known.
+    /// Whether it had to be sent. An upload that fails is started again from its beginning, since it is not known what
+    /// the registry has of it.
     async fn upload(&self, repository: &str, blob: &Blob, mut session: Option<String>) -> anyhow::Result<bool> {
         let mut attempts = Attempts::default();
         loop {
@@ -112,7 +113,7 @@ impl Registry {
 
 enum Mount {
     Done,
-    /// The registry may have begun an upload instead.
+    /// The registry may have started an upload instead.
     Refused(Option<String>),
 }
 

@@ -1,4 +1,5 @@
-//! Requests to one registry: with credentials, a limited number at a time, and again when the network or the registry fails.
+//! Requests to one registry: with credentials, a limited number at a time, and again when the network or the registry
+//! fails.
 
 use std::io;
 use std::net::IpAddr;
@@ -172,7 +173,7 @@ impl Http {
     /// Sends a request until there is an answer that will not change by itself.
     ///
     /// # Errors
-    /// No answer, or none but failures; or nobody who may ask.
+    /// No answer, or none but failures; or no credentials that the registry accepts.
     pub(super) async fn call(&self, call: &RegistryRequest<'_>) -> anyhow::Result<RegistryResponse> {
         let mut attempts = Attempts::default();
         loop {
@@ -246,7 +247,7 @@ impl Http {
         Ok(RegistryResponse { status: head.status, headers: head.headers, body: body.to_bytes() })
     }
 
-    /// Whether an address is the registry's own: nobody else is shown the credentials.
+    /// Whether an address is the registry's own: the credentials are sent to no other.
     fn is_own(&self, path: &str) -> bool {
         path.starts_with('/') || path.strip_prefix(&self.base).is_some_and(|rest| rest.starts_with('/'))
     }

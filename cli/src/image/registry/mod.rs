@@ -1,5 +1,5 @@
-//! A registry of images: is an image there, and if not, what is missing of it? Blobs that are there are not sent, and a blob
-//! that several images share is sent once.
+//! A registry of images: is an image there, and if not, what is missing of it? Blobs that are there are not sent, and a
+//! blob that several images share is sent once.
 
 mod auth;
 mod blobs;
@@ -82,8 +82,8 @@ impl Registry {
         Ok(self.manifest(repository, reference).await?.map(|(digest, _)| digest))
     }
 
-    /// The digest of the manifest under the tag of the image, if the registry has this image. Compressed otherwise, it is
-    /// still this image.
+    /// The digest of the manifest under the tag of the image, if the registry has this image. Compressed otherwise, it
+    /// is still this image.
     ///
     /// # Errors
     /// The tag is another image's.
@@ -91,8 +91,8 @@ impl Registry {
         self.find_content(repository, &image.tag(), &image.config_digest()).await
     }
 
-    /// Sends what the registry has not got of an image, the tag last: a tag that is there has everything behind it. An image
-    /// that is there is not even packed.
+    /// Sends what the registry has not got of an image, the tag last: a tag that is there has everything behind it. An
+    /// image that is there is not even packed.
     ///
     /// # Errors
     /// What cannot be packed; what the registry refuses, or that it cannot be reached.
@@ -141,7 +141,7 @@ impl Registry {
             _ if says_taken(&answer) => self.find_content(repository, &image.tag, image.config_digest()).await?,
             _ => None,
         };
-        // Somebody was faster with the same image, or the registry refuses even the same again.
+        // Another push of the same image was faster, or the registry refuses even the same again.
         refused.ok_or_else(|| self.unexpected(repository, &format!("the tag `{}`", image.tag), &answer))
     }
 
@@ -173,7 +173,7 @@ impl Registry {
             return Ok(Some(digest));
         }
         let message = format!("tag `{tag}` of `{}/{repository}` is another image's: `{digest}`", self.host());
-        let hint = "tags are made of what is in an image, so somebody has given it by hand: remove that tag, after finding out \
+        let hint = "tags are made of what is in an image, so this one was set by hand: remove that tag, after finding out \
                     who uses it";
         Err(Hinted::new(message, hint).into())
     }
@@ -209,7 +209,7 @@ impl Registry {
         match answer.header(CONTENT_DIGEST) {
             Some(digest) if answer.status.is_success() && digest != manifest.digest().as_str() => {
                 bail!(
-                    "registry `{}` has kept `{reference}` as `{digest}` instead of `{}`",
+                    "registry `{}` has stored `{reference}` as `{digest}` instead of `{}`",
                     self.host(),
                     manifest.digest()
                 )

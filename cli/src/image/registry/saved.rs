@@ -1,4 +1,4 @@
-//! Names and passwords that `docker login` or a helper of Docker's keeps.
+//! Credentials that `docker login` or a credential helper of Docker has stored.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ struct AuthEntry {
     auth: String,
 }
 
-/// What a helper prints.
+/// What a credential helper prints.
 #[derive(Deserialize)]
 struct HelperOutput {
     #[serde(rename = "Username")]
@@ -37,7 +37,7 @@ struct HelperOutput {
     secret: String,
 }
 
-/// How one gets into a registry, as far as this machine knows.
+/// The credentials for a registry that this machine has.
 ///
 /// # Errors
 /// A file that cannot be read, or a helper that fails.

@@ -402,7 +402,7 @@ mod credentials {
         let image = workshop.image("quest", b"");
         let begun = Instant::now();
         let (error, hint) = refused(&anonymous(&host), &image, &workshop).await;
-        assert!(error.ends_with(&format!("registry `{host}` wants to know who is there")), "{error}");
+        assert!(error.ends_with(&format!("registry `{host}` requires authentication")), "{error}");
         assert!(hint.contains("docker login"), "{hint}");
         for credentials in [Credentials::Basic(me("wrong")), renewed(&["wrong"]).0] {
             let registry = Registry::new(&host, credentials).unwrap();
