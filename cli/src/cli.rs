@@ -13,7 +13,7 @@ Exit codes:
   2   `plan` found changes
   3   `status` found something unhealthy
   64  wrong usage
-  130 interrupted; what had begun goes on, and running the same command again finishes it";
+  130 interrupted; what was started goes on, and running the same command again finishes it";
 
 /// Operates a fleet of services on NATS: on this machine (environment `local`, the default) and on AWS.
 #[derive(Debug, Parser)]

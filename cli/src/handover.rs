@@ -1,4 +1,5 @@
-//! What Terraform tells natsctl: one parameter of Systems Manager, the only thing that the two have in common.
+//! The handover from Terraform to natsctl: one parameter of Systems Manager, the only thing that the two have in
+//! common.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -68,7 +69,8 @@ pub struct Network {
     pub security_groups: Vec<String>,
 }
 
-/// Templates: `{service}` is a manifest's name, `{ecs_name}` its name on ECS, `{kind}` of an alarm, `{name}` of a secret.
+/// Templates: `{service}` is a manifest's name, `{ecs_name}` its name on ECS, `{kind}` of an alarm, `{name}` of a
+/// secret.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Names {

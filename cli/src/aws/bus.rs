@@ -12,14 +12,13 @@ use super::Aws;
 use super::error::failed;
 use super::session::{Destination, Plugin, Tunnel};
 use crate::image::Binaries;
-use crate::nats::bus::{self, Expected, Found, PROOF, Request};
+use crate::nats::bus::{self, BusRequest, ExpectedTasks, RESPONSE_TIMEOUT, RespondingTasks};
+use crate::nats::connect::CONNECT_TIMEOUT;
 use crate::nats::jetstream::{Assets, JetStream};
-use crate::nats::secret::{Detour, Secret};
+use crate::nats::secret::{ClientSecret, TunnelEndpoint};
 
 /// Whoever is inside the network is answered at once.
 const INSIDE: Duration = Duration::from_secs(1);
-/// How long connecting may take.
-const CONNECT: Duration = Duration::from_secs(10);
 /// How long JetStream may take to list what it has.
 const LISTING: Duration = Duration::from_secs(5);
 /// Names the one way that is to be tried: `direct`, `tunnel` or `task`.
@@ -48,7 +47,7 @@ impl Aws {
         if wanted("direct") {
             let connected = timeout(INSIDE, TcpStream::connect((&*nats.host, nats.port))).await;
             if connected.is_ok_and(|connected| connected.is_ok()) || only == "direct" {
-                return Ok(Bus::Direct(self.own_identity().await?.connect("natsctl", None, CONNECT).await?));
+                return Ok(Bus::Direct(self.own_identity().await?.connect("natsctl", None, CONNECT_TIMEOUT).await?));
             }
             tracing::info!(host = nats.host, port = nats.port, "NATS cannot be reached from here");
         }
@@ -66,17 +65,17 @@ impl Aws {
         let plugin = Plugin::find().await?;
         let (host, port) = (self.handover.nats.host.clone(), self.handover.nats.port);
         let tunnel = self.tunnel(&plugin, &Destination::Host { host: host.clone(), port }, None).await?;
-        let detour = Detour { url: format!("tls://127.0.0.1:{}", tunnel.local_port), host };
-        let client = self.own_identity().await?.connect("natsctl", Some(&detour), CONNECT).await?;
+        let endpoint = TunnelEndpoint { url: format!("tls://127.0.0.1:{}", tunnel.local_port), host };
+        let client = self.own_identity().await?.connect("natsctl", Some(&endpoint), CONNECT_TIMEOUT).await?;
         Ok((client, tunnel))
     }
 
     /// natsctl's own identity.
-    async fn own_identity(&self) -> anyhow::Result<Secret> {
+    async fn own_identity(&self) -> anyhow::Result<ClientSecret> {
         let name = &self.handover.nats.operator_secret;
         let answer = self.clients.secrets().get_secret_value().secret_id(name).send().await;
         let answer = answer.map_err(|error| failed(&format!("read the secret `{name}`"), error))?;
-        Secret::parse(answer.secret_string().unwrap_or_default(), &format!("the secret `{name}`"))
+        ClientSecret::parse(answer.secret_string().unwrap_or_default(), &format!("the secret `{name}`"))
     }
 }
 
@@ -101,12 +100,12 @@ impl Bus {
     pub(crate) async fn find(
         &self,
         aws: &Aws,
-        expected: BTreeMap<String, Expected>,
+        expected: BTreeMap<String, ExpectedTasks>,
         binaries: Option<&Binaries>,
-    ) -> anyhow::Result<Found> {
+    ) -> anyhow::Result<RespondingTasks> {
         match self.client() {
-            Some(client) => bus::find(client, &expected, PROOF).await,
-            None => aws.errand(Request::Find(expected), binaries).await,
+            Some(client) => bus::find(client, &expected, RESPONSE_TIMEOUT).await,
+            None => aws.errand(BusRequest::Find(expected), binaries).await,
         }
     }
 
@@ -114,7 +113,7 @@ impl Bus {
     pub(crate) async fn ensure(&self, aws: &Aws, assets: Assets, binaries: Option<&Binaries>) -> anyhow::Result<()> {
         match self.client() {
             Some(client) => bus::ensure(client, &assets).await,
-            None => aws.errand(Request::Ensure(assets), binaries).await.map(drop),
+            None => aws.errand(BusRequest::Ensure(assets), binaries).await.map(drop),
         }
     }
 

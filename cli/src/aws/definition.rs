@@ -15,15 +15,9 @@ use aws_sdk_ecs::types::{
 };
 use serde_json::Value;
 
-use crate::model::desired::Architecture;
-use crate::model::desired::{Definition, EcsTask, Health, Role};
+use crate::model::desired::{Architecture, Definition, EcsTask, Health, Role};
+use crate::model::task::{GATEWAY_PORT, HEALTH_PORT, user_and_group};
 
-/// Where a task answers health checks and shows its metrics.
-const HEALTH_PORT: i32 = 8080;
-/// Where a gateway takes requests.
-const HTTP_PORT: i32 = 8000;
-/// The user that images run as: nobody in particular, never root.
-pub(super) const USER: &str = "65532:65532";
 /// Open files: one per connection.
 const OPEN_FILES: i32 = 65536;
 /// Lines wait here when CloudWatch is slow, rather than in the service.
@@ -58,8 +52,9 @@ pub(crate) fn container(
     task: &EcsTask,
 ) -> Result<ContainerDefinition, BuildError> {
     let mut ports = vec![HEALTH_PORT];
-    ports.extend((definition.role == Role::Gateway).then_some(HTTP_PORT));
-    let port = |port: i32| {
+    ports.extend((definition.role == Role::Gateway).then_some(GATEWAY_PORT));
+    let port = |port: u16| {
+        let port = i32::from(port);
         PortMapping::builder().container_port(port).host_port(port).protocol(TransportProtocol::Tcp).build()
     };
     let variable = |(name, value): (String, String)| KeyValuePair::builder().name(name).value(value).build();
@@ -90,7 +85,7 @@ pub(crate) fn container(
         .set_port_mappings(Some(ports.into_iter().map(port).collect()))
         .set_environment(Some(environment(name, definition).into_iter().map(variable).collect()))
         .set_secrets(Some(task.secrets.iter().map(secret).collect::<Result<_, _>>()?))
-        .user(USER)
+        .user(user_and_group())
         // A session's agent writes; nothing else in the image may.
         .readonly_root_filesystem(!task.execute_command)
         .linux_parameters(linux.build())
@@ -185,7 +180,8 @@ fn read(found: &TaskDefinition, container: &ContainerDefinition) -> Definition {
     };
     let health = container.health_check();
     let whole = |seconds: Option<i32>| Duration::from_secs(u64::try_from(seconds.unwrap_or(0)).unwrap_or(0));
-    let is_gateway = container.port_mappings().iter().any(|port| port.container_port() == Some(HTTP_PORT));
+    let is_gateway =
+        container.port_mappings().iter().any(|port| port.container_port() == Some(i32::from(GATEWAY_PORT)));
     let is_arm = found.runtime_platform().and_then(RuntimePlatform::cpu_architecture) == Some(&CpuArchitecture::Arm64);
     Definition {
         artifact: artifact.to_owned(),

@@ -16,16 +16,17 @@ use tokio::time::{Instant, sleep};
 
 use super::Aws;
 use super::apply::network;
-use super::definition::{USER, platform};
+use super::definition::platform;
 use super::desired::identity_from;
 use super::error::{code, failed};
 use super::tasks::{self, id, stopped_reason};
 use crate::cleanup;
 use crate::error::Hinted;
-use crate::image::{self, Binaries, Compression, Order, Store};
+use crate::image::{self, Binaries, BuildOptions, Compression, Store};
 use crate::model::desired::Architecture;
-use crate::nats::bus::{Found, PROTOCOL, Request, gather};
-use crate::nats::permissions::ERRAND;
+use crate::model::task::user_and_group;
+use crate::nats::bus::{BusRequest, PROTOCOL, RespondingTasks, parse_reply};
+use crate::nats::permissions::REMOTE_TASK;
 use crate::screen::note;
 
 /// Name of the package, the container, and, where a service has its own, the repository.
@@ -54,9 +55,13 @@ impl Aws {
     ///
     /// # Errors
     /// A task that cannot be made, does not start, or does not answer; what it answers when it has failed.
-    pub(crate) async fn errand(&self, request: Request, binaries: Option<&Binaries>) -> anyhow::Result<Found> {
+    pub(crate) async fn errand(
+        &self,
+        request: BusRequest,
+        binaries: Option<&Binaries>,
+    ) -> anyhow::Result<RespondingTasks> {
         let definition = self.errand_definition(binaries).await?;
-        let mut found = Found::new();
+        let mut found = RespondingTasks::new();
         for part in request.parts(LONGEST) {
             let mut running = self.start_errand(&definition, &part).await?;
             note(&format!("task {} asks the bus", running.task));
@@ -103,7 +108,7 @@ impl Aws {
     }
 
     async fn errand_secret(&self) -> anyhow::Result<String> {
-        let name = self.handover.nats_secret(ERRAND);
+        let name = self.handover.nats_secret(REMOTE_TASK);
         self.secrets().await?.remove(&name).ok_or_else(|| {
             let hint = "Terraform makes it: `terraform apply` in the environment's folder";
             Hinted::new(format!("there is no secret `{name}`"), hint).into()
@@ -146,7 +151,7 @@ impl Aws {
             .essential(true)
             .command("bus")
             .set_secrets(Some(identity_from(secret_arn).map(secret).collect::<Result<_, _>>()?))
-            .user(USER)
+            .user(user_and_group())
             .readonly_root_filesystem(true)
             .linux_parameters(linux)
             .docker_labels(MADE_FOR, made_for)
@@ -168,7 +173,7 @@ impl Aws {
         let by_cargo = Binaries::Cargo { profile: "release".to_owned() };
         let binaries = folder.as_ref().or(binaries).unwrap_or(&by_cargo);
         let store = Store::open(&self.cache.join("images")).context("failed to make the folder of images")?;
-        let order = Order {
+        let order = BuildOptions {
             manifests: &self.manifests,
             names: &BTreeSet::new(),
             workspace: &self.workspace,
@@ -189,7 +194,7 @@ impl Aws {
 
     // ------------------------------------------------------------------------------------------ running it
 
-    async fn start_errand(&self, definition: &str, request: &Request) -> anyhow::Result<Running> {
+    async fn start_errand(&self, definition: &str, request: &BusRequest) -> anyhow::Result<Running> {
         let request = KeyValuePair::builder().name("NATSCTL_BUS_REQUEST").value(serde_json::to_string(request)?);
         let overrides = ContainerOverride::builder().name(NAME).environment(request.build()).build();
         let network = network(&self.handover.network.subnets, &self.handover.network.security_groups)?;
@@ -210,13 +215,13 @@ impl Aws {
     }
 
     /// What the task answers.
-    async fn answer(&self, running: &mut Running) -> anyhow::Result<Found> {
+    async fn answer(&self, running: &mut Running) -> anyhow::Result<RespondingTasks> {
         let stream = format!("{NAME}/{NAME}/{}", running.task);
         let deadline = Instant::now() + PATIENCE;
         let mut stopped: Option<(Instant, Task)> = None;
         loop {
             let lines = self.log_stream(&stream).await?;
-            if let Some(answer) = gather(lines.iter().map(String::as_str)) {
+            if let Some(answer) = parse_reply(lines.iter().map(String::as_str)) {
                 // It has nothing left to do, and ends by itself.
                 running.is_over = true;
                 return answer;

@@ -9,7 +9,7 @@ use super::Aws;
 use super::ledger::State;
 use crate::error::Hinted;
 use crate::image::registry::Registry;
-use crate::image::{self, Binaries, Built, Compression, Image, Order, Store, megabytes};
+use crate::image::{self, Binaries, BuildOptions, BuiltImage, Compression, ServiceImage, Store, megabytes};
 use crate::model::desired;
 use crate::screen::note;
 
@@ -23,7 +23,7 @@ pub(crate) struct Images {
     /// Services whose image is known to be there.
     pub(crate) present: BTreeSet<String>,
     /// Those that were made here.
-    made: BTreeMap<String, Image>,
+    made: BTreeMap<String, BuiltImage>,
     store: Store,
 }
 
@@ -32,13 +32,13 @@ struct Found {
     name: String,
     image: desired::Image,
     is_there: bool,
-    made: Option<Image>,
+    made: Option<BuiltImage>,
 }
 
 impl Images {
     /// Names the content of a service's image; `None` for one that was made elsewhere.
     pub(crate) fn tag(&self, service: &str) -> Option<String> {
-        self.made.get(service).map(Image::tag)
+        self.made.get(service).map(BuiltImage::tag)
     }
 }
 
@@ -54,7 +54,7 @@ impl Aws {
         state: &State,
     ) -> anyhow::Result<Images> {
         let store = Store::open(&self.cache.join("images")).context("failed to make the folder of images")?;
-        let order = Order {
+        let order = BuildOptions {
             manifests: &self.manifests,
             names: which,
             workspace: &self.workspace,
@@ -63,7 +63,7 @@ impl Aws {
             store: &store,
         };
         let registry = self.open_registry()?;
-        let one = |(name, built): (String, Built)| self.found(name, built, &registry, &store, state);
+        let one = |(name, built): (String, ServiceImage)| self.found(name, built, &registry, &store, state);
         let found: Vec<Found> =
             futures::stream::iter(image::built(&order).await?).map(one).buffered(AT_ONCE).try_collect().await?;
         let mut images = Images { desired: BTreeMap::new(), present: BTreeSet::new(), made: BTreeMap::new(), store };
@@ -78,17 +78,17 @@ impl Aws {
     async fn found(
         &self,
         name: String,
-        built: Built,
+        built: ServiceImage,
         registry: &Registry,
         store: &Store,
         state: &State,
     ) -> anyhow::Result<Found> {
         let made = match built {
             // Whether it is there, `natsctl verify` asks: it may be in a registry that only ECS can get into.
-            Built::Existing(reference) => {
+            ServiceImage::Existing(reference) => {
                 return Ok(Found { name, image: reference.into(), is_there: true, made: None });
             }
-            Built::Image(made) => made,
+            ServiceImage::Built(made) => made,
         };
         let own = self.handover.repository(&self.manifests.services[&name]);
         let repository = format!("{}/{own}", registry.host());

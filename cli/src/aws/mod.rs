@@ -10,10 +10,8 @@
 pub(crate) mod apply;
 pub(crate) mod bus;
 pub(crate) mod calls;
-pub(crate) mod change;
 pub(crate) mod clients;
 pub(crate) mod definition;
-pub(crate) mod deploy;
 pub(crate) mod desired;
 pub(crate) mod drift;
 mod errand;
@@ -28,6 +26,7 @@ pub(crate) mod lock;
 mod login;
 pub(crate) mod logs;
 pub(crate) mod observe;
+pub(crate) mod platform;
 pub(crate) mod proof;
 pub(crate) mod register;
 pub(crate) mod revisions;

@@ -6,14 +6,16 @@ use anyhow::Context as _;
 use aws_sdk_ecs::types::{DesiredStatus, Service};
 
 use super::Aws;
-use super::observe::{Seen, primary, revision};
+use super::ledger::State;
+use super::observe::{primary, revision};
+use super::platform::image_binaries;
 use super::tasks;
-use crate::commands::rollout::ProofMode;
 use crate::error::Hinted;
 use crate::image::Binaries;
-use crate::model::desired::{Desired, Role};
-use crate::nats::bus::Expected;
-use crate::model::observed::Assets;
+use crate::model::desired::Role;
+use crate::nats::bus::ExpectedTasks;
+use crate::pipeline::options::{BinarySource, ProofMode};
+use crate::model::observed::{Assets, Seen};
 
 /// What a proof is made of.
 #[derive(Clone, Copy, Default)]
@@ -83,48 +85,30 @@ impl Aws {
         Ok(of_revision.map(|task| tasks::id(task).to_owned()).collect())
     }
 
-    /// Looks at streams and buckets. Who does without the bus takes them to be there; where only a task could look, they are as they
-    /// were left.
-    pub(crate) async fn observe_assets(
-        &self,
-        desired: &Desired,
-        seen: &mut Seen,
-        mode: ProofMode,
-    ) -> anyhow::Result<()> {
-        let assets = match mode {
-            ProofMode::Ecs => Assets { streams: desired.streams.clone(), buckets: desired.buckets.clone() },
-            ProofMode::Bus => match self.look_at_assets().await {
-                Ok(Some(assets)) => assets,
-                Ok(None) => remembered(seen),
-                Err(error) => {
-                    tracing::warn!("streams and buckets are taken to be as they were left: {error:#}");
-                    remembered(seen)
-                }
+    /// What JetStream holds. Where only a task could ask the bus, it is as natsctl left it, since only natsctl makes streams.
+    pub(crate) async fn observe_assets(&self, state: &State) -> Seen<Assets> {
+        let read = async { self.bus().await?.observe().await };
+        match read.await {
+            Ok(Some(assets)) => Seen::Present(assets),
+            Ok(None) => match &state.assets {
+                None => Seen::Absent,
+                Some(text) => match serde_json::from_str(text) {
+                    Ok(assets) => Seen::Present(assets),
+                    Err(error) => Seen::Unknown(format!("what is remembered of them is damaged: {error}")),
+                },
             },
-        };
-        (seen.observed.streams, seen.observed.buckets) = (assets.streams, assets.buckets);
-        Ok(())
+            Err(error) => Seen::Unknown(format!("{error:#}; `--proof ecs` leaves them alone")),
+        }
     }
 
-    async fn look_at_assets(&self) -> anyhow::Result<Option<Assets>> {
-        self.bus().await?.observe().await
+    /// Creates streams and buckets, or changes them.
+    pub(crate) async fn put_assets(&self, assets: Assets, binaries: &BinarySource) -> anyhow::Result<()> {
+        self.bus().await?.ensure(self, assets, image_binaries(binaries).ok().as_ref()).await
     }
-
-    /// Brings streams and buckets to what they should be; returns what is to be remembered.
-    pub(crate) async fn ensure_assets(&self, desired: &Desired, binaries: &Binaries) -> anyhow::Result<String> {
-        let assets = Assets { streams: desired.streams.clone(), buckets: desired.buckets.clone() };
-        let text = serde_json::to_string(&assets)?;
-        self.bus().await?.ensure(self, assets, Some(binaries)).await?;
-        Ok(text)
-    }
-}
-
-fn remembered(seen: &Seen) -> Assets {
-    seen.state.assets.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
 /// What ECS says that runs, which is what should answer.
-fn running(name: &str, service: Option<&Service>) -> anyhow::Result<Expected> {
+fn running(name: &str, service: Option<&Service>) -> anyhow::Result<ExpectedTasks> {
     let Some((service, primary)) = service.and_then(|service| Some((service, primary(service)?))) else {
         return Err(Hinted::new(format!("`{name}` is not there"), format!("`natsctl deploy {name}`")).into());
     };
@@ -135,7 +119,7 @@ fn running(name: &str, service: Option<&Service>) -> anyhow::Result<Expected> {
         return Err(Hinted::new(message, format!("see `natsctl tasks {name}` and `natsctl logs {name}`")).into());
     }
     let tasks = u32::try_from(desired).context("ECS gives a negative number of tasks")?;
-    Ok(Expected { revision, tasks, known: BTreeSet::new() })
+    Ok(ExpectedTasks { revision, tasks, known: BTreeSet::new() })
 }
 
 fn advised(error: anyhow::Error, message: &str, hint: &str) -> anyhow::Error {
@@ -157,7 +141,7 @@ mod tests {
 
     #[test]
     fn what_ecs_says_that_runs_should_answer() {
-        let expected = Expected { revision: 7, tasks: 2, known: BTreeSet::new() };
+        let expected = ExpectedTasks { revision: 7, tasks: 2, known: BTreeSet::new() };
         assert_eq!(running("quest", Some(&service(2, 2))).unwrap(), expected);
         let error = |service: Option<&Service>| running("quest", service).unwrap_err().to_string();
         assert_eq!(error(None), "`quest` is not there");

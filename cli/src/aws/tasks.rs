@@ -13,12 +13,11 @@ use super::observe::revision;
 use super::{AT_ONCE, Aws};
 use crate::commands::deploy::known;
 use crate::error::Hinted;
+use crate::model::task::short;
 use crate::screen::table;
 
 /// What DescribeTasks takes at once.
 const TASKS_PER_CALL: usize = 100;
-/// So much of a task's id is shown to people, and understood from them.
-const SHORT: usize = 12;
 
 /// Which tasks are meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,7 +198,7 @@ pub(crate) fn text(tasks: &[Task]) -> String {
         let reason: Vec<String> = code.into_iter().chain(task.reason.clone()).collect();
         let time = task.stopped.or(task.started).map(|time| format!("{time:.0}"));
         vec![
-            task.id.chars().take(SHORT).collect(),
+            short(&task.id).to_owned(),
             task.service.clone().unwrap_or_else(|| "-".to_owned()),
             task.revision.to_string(),
             task.status.clone(),

@@ -13,7 +13,7 @@ use crate::commands::invocation::Invocation;
 use crate::commands::options::Which;
 use crate::error::Hinted;
 use crate::image::registry::{Credentials, Registry, saved};
-use crate::image::{self, Binaries, Built, Compression, Image, Order, Reference, Store, megabytes};
+use crate::image::{self, Binaries, BuildOptions, BuiltImage, Compression, Reference, ServiceImage, Store, megabytes};
 use crate::manifest::{Environment, Manifests};
 use crate::screen::{Report, note, table};
 
@@ -79,7 +79,7 @@ impl Build {
         let destination = if self.push { Some(destination(invocation, &manifests).await?) } else { None };
         let workspace = invocation.workspace()?;
         let store = self.images.store(invocation)?;
-        let built = image::built(&Order {
+        let built = image::built(&BuildOptions {
             manifests: &manifests,
             names: &names,
             workspace: &workspace,
@@ -88,7 +88,7 @@ impl Build {
             store: &store,
         })
         .await?;
-        let images: Vec<&Image> = built.values().filter_map(image_of).collect();
+        let images: Vec<&BuiltImage> = built.values().filter_map(image_of).collect();
         if let Some(folder) = &self.oci_dir {
             image::write_layout(folder, &image::pack_all(images.iter().copied(), &store).await?)?;
         }
@@ -121,27 +121,27 @@ impl ImageOptions {
     }
 }
 
-fn image_of(built: &Built) -> Option<&Image> {
+fn image_of(built: &ServiceImage) -> Option<&BuiltImage> {
     match built {
-        Built::Image(image) => Some(image),
-        Built::Existing(_) => None,
+        ServiceImage::Built(image) => Some(image),
+        ServiceImage::Existing(_) => None,
     }
 }
 
 async fn outcome(
     name: &str,
-    built: &Built,
+    built: &ServiceImage,
     destination: Option<&Destination>,
     store: &Store,
 ) -> anyhow::Result<Outcome> {
     match (built, destination) {
-        (Built::Existing(reference), None) => Ok(existing(reference, "exists elsewhere")),
-        (Built::Existing(reference), Some(destination)) => {
+        (ServiceImage::Existing(reference), None) => Ok(existing(reference, "exists elsewhere")),
+        (ServiceImage::Existing(reference), Some(destination)) => {
             find(reference, &destination.registry).await?;
             Ok(existing(reference, "exists"))
         }
-        (Built::Image(image), Some(destination)) => push(name, image, destination, store).await,
-        (Built::Image(image), None) => {
+        (ServiceImage::Built(image), Some(destination)) => push(name, image, destination, store).await,
+        (ServiceImage::Built(image), None) => {
             let packed = image.pack(store).await?;
             Ok(Outcome {
                 image: format!("{name}:{}", packed.tag),
@@ -179,7 +179,7 @@ async fn find(reference: &Reference, registry: &Registry) -> anyhow::Result<()> 
     Err(Hinted::new(format!("there is no image `{reference}`"), "see `build` in the service's manifest").into())
 }
 
-async fn push(name: &str, image: &Image, destination: &Destination, store: &Store) -> anyhow::Result<Outcome> {
+async fn push(name: &str, image: &BuiltImage, destination: &Destination, store: &Store) -> anyhow::Result<Outcome> {
     let (registry, repository) = (&destination.registry, &destination.repositories[name]);
     let progress = |progress| tracing::info!(service = name, ?progress, "pushing");
     let pushed = registry.push(repository, image, store, &progress).await?;

@@ -1,17 +1,13 @@
 //! `natsctl bus`, which natsctl runs inside the network when it is itself outside.
 
-use std::time::Duration;
-
 use anyhow::Context as _;
 use clap::Args;
 
 use crate::error::hint;
-use crate::nats::bus::{Part, Request};
-use crate::nats::secret::Secret;
+use crate::nats::bus::{BusRequest, ReplyLine};
+use crate::nats::connect::CONNECT_TIMEOUT;
+use crate::nats::secret::ClientSecret;
 use crate::screen::{FAILED, Report, line};
-
-/// How long connecting may take.
-const CONNECT: Duration = Duration::from_secs(10);
 
 /// Ask the bus for a natsctl that cannot reach it.
 #[derive(Debug, Args)]
@@ -26,8 +22,8 @@ impl Bus {
         let mut lines = Vec::new();
         let outcome = self.perform(&mut lines).await;
         let (last, code) = match &outcome {
-            Ok(()) => (Part::Done, 0),
-            Err(error) => (Part::Failed { message: format!("{error:#}"), hint: hint(error) }, FAILED),
+            Ok(()) => (ReplyLine::Done, 0),
+            Err(error) => (ReplyLine::Failed { message: format!("{error:#}"), hint: hint(error) }, FAILED),
         };
         lines.push(last);
         for part in lines {
@@ -36,21 +32,21 @@ impl Bus {
         Ok(Report::silent().code(code))
     }
 
-    async fn perform(&self, parts: &mut Vec<Part>) -> anyhow::Result<()> {
-        let request: Request = serde_json::from_str(&self.request).context("the request is malformed")?;
-        let client = secret()?.connect("natsctl bus", None, CONNECT).await?;
+    async fn perform(&self, parts: &mut Vec<ReplyLine>) -> anyhow::Result<()> {
+        let request: BusRequest = serde_json::from_str(&self.request).context("the request is malformed")?;
+        let client = secret()?.connect("natsctl bus", None, CONNECT_TIMEOUT).await?;
         request.perform(&client, |part| parts.push(part)).await
     }
 }
 
 /// What a task is told of its identity: the variables of any service.
-fn secret() -> anyhow::Result<Secret> {
+fn secret() -> anyhow::Result<ClientSecret> {
     let text = |name: &str| std::env::var(name).with_context(|| format!("environment variable `{name}` is not set"));
     let material = |name: &str| match std::env::var(format!("{name}_FILE")) {
         Ok(path) => std::fs::read_to_string(&path).with_context(|| format!("failed to read `{path}`")),
         Err(_) => text(name),
     };
-    Ok(Secret {
+    Ok(ClientSecret {
         urls: text("NATS_URLS")?,
         ca: material("NATS_CA")?,
         cert: material("NATS_CERT")?,

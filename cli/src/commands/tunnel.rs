@@ -7,10 +7,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::aws::Aws;
 use crate::aws::session::{Destination, Plugin};
 use crate::commands::invocation::Invocation;
+use crate::model::task::HEALTH_PORT;
 use crate::screen::{self, Format, Report};
-
-/// Where a task answers health checks and shows its metrics.
-const HEALTH_PORT: u16 = 8080;
 
 /// Lead a port of this machine to NATS or into a task, until Ctrl-C.
 #[derive(Debug, Args)]

@@ -11,7 +11,7 @@ use tokio::process::Command;
 use crate::error::Hinted;
 use crate::model::desired::Architecture;
 
-/// What cargo calls the processors and what runs on them.
+/// The target triple.
 pub(super) fn triple(architecture: Architecture) -> String {
     format!("{}-unknown-linux-gnu", architecture.target_arch())
 }
@@ -54,7 +54,7 @@ impl Cargo<'_> {
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
             let message = format!("the services do not compile:\n{}", said.trim_end());
-            return Err(Hinted::new(message, "mend them, or name a folder of binaries with `--binaries`").into());
+            return Err(Hinted::new(message, "fix them, or name a folder of binaries with `--binaries`").into());
         }
         let folder = if self.profile == "dev" { "debug" } else { self.profile };
         Ok(self.target_dir.join(triple).join(folder))
@@ -78,8 +78,8 @@ impl Cargo<'_> {
         cargo
     }
 
-    /// Folders of this machine, and what they are called in binaries: nobody needs to know, and the binaries are the same
-    /// wherever they are built.
+    /// Folders of this machine, and what they are called in binaries (`--remap-path-prefix`), so that the binaries are
+    /// the same wherever they are built.
     fn places(&self) -> anyhow::Result<Vec<(PathBuf, &'static str)>> {
         let cargo_home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
         let cargo_home = cargo_home.or_else(|| Some(std::env::home_dir()?.join(".cargo")));

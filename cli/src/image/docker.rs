@@ -1,5 +1,5 @@
-//! Images of services that cargo does not build: `docker buildx` builds them from a Dockerfile, into files, and from there they
-//! go the same way as all others.
+//! Images of services that cargo does not build: `docker buildx` builds them from a Dockerfile, into files, and from
+//! there they go the same way as all others.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::model::desired::Architecture;
 
 /// One image to be built.
 #[derive(Clone, Debug)]
-pub(super) struct Job<'a> {
+pub(super) struct DockerBuild<'a> {
     /// What builds it.
     pub(super) docker: &'a Path,
     pub(super) service: &'a str,
@@ -29,7 +29,7 @@ pub(super) struct Job<'a> {
     pub(super) folder: PathBuf,
 }
 
-impl Job<'_> {
+impl DockerBuild<'_> {
     /// Builds it: the configuration and the layers.
     pub(super) async fn run(&self) -> anyhow::Result<(Bytes, Vec<Blob>)> {
         let here = Path::new(".");

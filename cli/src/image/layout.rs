@@ -80,12 +80,12 @@ fn index(images: &[Packed]) -> Index {
         ];
         let annotations = BTreeMap::from(annotations);
         manifests.push(Descriptor { annotations, ..image.manifest.descriptor.clone() });
-        manifests.extend(image.bom.as_ref().map(super::Attached::descriptor));
+        manifests.extend(image.bom.as_ref().map(super::Referrer::descriptor));
     }
     Index::new(manifests)
 }
 
-/// What `docker load` looks for in the folder's archive.
+/// What `docker load` reads in the folder's archive.
 fn docker(images: &[Packed]) -> Vec<u8> {
     let path = |blob: &Blob| format!("{BLOBS}/{}", blob.digest().hex());
     let entries = images.iter().map(|image| {

@@ -1,4 +1,4 @@
-//! The name of an image that somebody else has made: `repository@sha256:…`, with its registry or of Docker Hub.
+//! The name of an image that natsctl has not built: `repository@sha256:…`, with its registry or of Docker Hub.
 
 use std::fmt;
 use std::str::FromStr;

@@ -24,7 +24,7 @@ use crate::model::desired::{Definition, Role};
 use crate::model::rollout::Outcome;
 use crate::model::status::ClusterHealth;
 use crate::model::step::{Action, Operation, Step};
-use crate::nats::bus::JETSTREAM;
+use crate::nats::bus::JETSTREAM_TIMEOUT;
 use crate::nats::health;
 use crate::nats::identity::SYSTEM_USER;
 use crate::pipeline::Progress;
@@ -162,10 +162,10 @@ impl<'a> Work<'a> {
             async move {
                 match &operation {
                     Operation::PutStream { stream, config, .. } | Operation::ReduceStream { stream, config, .. } => {
-                        jetstream.put_stream(stream, config, JETSTREAM).await
+                        jetstream.put_stream(stream, config, JETSTREAM_TIMEOUT).await
                     }
                     Operation::PutBucket { bucket, config, .. } | Operation::ReduceBucket { bucket, config, .. } => {
-                        jetstream.put_bucket(bucket, config, JETSTREAM).await
+                        jetstream.put_bucket(bucket, config, JETSTREAM_TIMEOUT).await
                     }
                     _ => Ok(()),
                 }

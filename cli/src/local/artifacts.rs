@@ -10,11 +10,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::dir::{Dir, create_private, hex, write_atomically};
+use crate::model::task;
 
 const SCHEME: &str = "sha256:";
-
-/// Hexadecimal digits of the digest in a version.
-const VERSION_DIGITS: usize = 12;
 
 /// A stored binary.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +70,7 @@ impl Artifacts {
             }
         };
         Ok(Artifact {
-            version: format!("{package_version}+{}", &digest[..VERSION_DIGITS]),
+            version: task::version(package_version, &digest),
             path: self.path(&digest, binary)?,
             digest: format!("{SCHEME}{digest}"),
         })

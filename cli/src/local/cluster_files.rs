@@ -20,13 +20,10 @@ use crate::nats::connect::Access;
 use crate::nats::identity::{Identities, SYSTEM_USER};
 use crate::nats::locate::NatsServer;
 use crate::nats::permissions;
+pub(crate) use crate::nats::permissions::{NATSCTL as ADMIN, OPERATOR};
 use crate::nats::pki::{Pki, ServerName};
-use crate::nats::server::{self, Cluster, ServerConfig, Store, Trust};
+use crate::nats::server::{self, ClusterConfig, JetStreamConfig, ServerConfig, Trust};
 
-/// User for clients outside the fleet.
-pub(crate) const OPERATOR: &str = "operator";
-/// natsctl's own user.
-pub(crate) const ADMIN: &str = "natsctl";
 /// What JetStream may keep in memory on one node: the fleet keeps everything in files.
 const MAX_MEMORY: u64 = 64 << 20;
 /// The shortest that nats-server takes.
@@ -183,7 +180,7 @@ impl ClusterFiles {
             let [client, route, monitor] = node.ports;
             let peers =
                 self.nodes.iter().filter(|(peer, _)| *peer != name).map(|(_, peer)| listen(peer.ports[1]).to_string());
-            let cluster = Cluster {
+            let cluster = ClusterConfig {
                 name: "fleet".to_owned(),
                 listen: listen(route),
                 peers: peers.collect(),
@@ -196,7 +193,7 @@ impl ClusterFiles {
                 tls: self.pki.server(name),
                 certificates: self.pki.fingerprint(name)?,
                 cluster: (self.nodes.len() > 1).then_some(cluster),
-                store: Store {
+                store: JetStreamConfig {
                     directory: dir.join("nats").join(name).join("jetstream"),
                     max_file: manifests.max_file_store().bytes(),
                     max_memory: MAX_MEMORY,

@@ -12,7 +12,7 @@ use super::environment::{CONNECT, Local};
 use super::protocol::{Description, ServiceStatus as Running, TaskState};
 use super::supervisor::probe;
 use crate::error::Hinted;
-use crate::nats::bus::{self, Expected, PROOF};
+use crate::nats::bus::{self, ExpectedTasks, RESPONSE_TIMEOUT};
 use crate::nats::health;
 use crate::nats::identity::SYSTEM_USER;
 
@@ -30,7 +30,7 @@ impl Local {
         }));
         let workers = deployed().filter(|(_, service)| service.http.is_none());
         let workers = workers.map(|(name, service)| (name.clone(), expected(service))).collect();
-        let (gateways, found) = futures::try_join!(gateways, bus::find(&client, &workers, PROOF))?;
+        let (gateways, found) = futures::try_join!(gateways, bus::find(&client, &workers, RESPONSE_TIMEOUT))?;
         let mut proofs: BTreeMap<String, String> = gateways.into_iter().collect();
         for (name, tasks) in found {
             let proof = workers[&name].proof(&name, &tasks)?;
@@ -67,13 +67,13 @@ pub(super) fn ready_tasks(service: &Running) -> BTreeSet<&str> {
 }
 
 /// What should answer on the bus: the tasks that take requests.
-pub(super) fn expected(service: &Running) -> Expected {
+pub(super) fn expected(service: &Running) -> ExpectedTasks {
     let known: BTreeSet<String> = ready_tasks(service).into_iter().map(str::to_owned).collect();
-    Expected { revision: service.revision, tasks: u32::try_from(known.len()).unwrap_or(u32::MAX), known }
+    ExpectedTasks { revision: service.revision, tasks: u32::try_from(known.len()).unwrap_or(u32::MAX), known }
 }
 
 async fn prove_gateway(address: SocketAddr) -> anyhow::Result<()> {
-    let deadline = Instant::now() + PROOF;
+    let deadline = Instant::now() + RESPONSE_TIMEOUT;
     loop {
         match probe::get(address.port(), "/readyz", CONNECT).await {
             Ok(()) => return Ok(()),

@@ -145,7 +145,7 @@ impl Checker {
         }
     }
 
-    /// One of several constants, or one of several objects that a constant key tells apart.
+    /// One of several constants, or one of several objects that a constant key distinguishes.
     fn choice(&mut self, node: &Node, choices: &[Json], name: &str) {
         let constants: Vec<&str> = choices.iter().filter_map(|choice| choice["const"].as_str()).collect();
         if !constants.is_empty() {

@@ -116,10 +116,10 @@ pub struct Settings {
     pub autoscaling: AutoscalingSettings,
     /// When a task counts as failed. It cannot be switched off.
     pub health: HealthSettings,
-    /// How long a task may take to finish what it has begun. Fargate allows no more than 120 s.
+    /// How long a task may take to finish what it has started. Fargate allows no more than 120 s.
     #[schemars(extend("x-minimum" = "1 s", "x-maximum" = "120 s"))]
     pub stop_timeout: Span,
-    /// When somebody is told.
+    /// When an alarm fires.
     pub alarms: AlarmSettings,
     /// What its tasks run on.
     pub architecture: Architecture,
@@ -163,7 +163,7 @@ pub struct HealthSettings {
     pub start_period: Span,
 }
 
-/// When somebody is told.
+/// When an alarm fires.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct AlarmSettings {
@@ -224,7 +224,7 @@ pub struct NatsSettings {
     pub max_file_store: Size,
     /// Streams of events, one for each service that publishes.
     pub events: EventSettings,
-    /// The audit trail.
+    /// Audit records.
     pub audit: Retention,
     /// What could not be handled.
     pub dead_letters: Retention,
@@ -288,7 +288,8 @@ pub struct LocalEnvironment {
 pub struct AwsEnvironment {
     /// For example `us-east-1`.
     pub region: String,
-    /// The account, 12 digits; the variable `NATSCTL_ACCOUNT` if absent. With credentials of another one nothing is done.
+    /// The account, 12 digits; the variable `NATSCTL_ACCOUNT` if absent. With credentials of another one nothing is
+    /// done.
     #[serde(default)]
     pub account: Option<String>,
     /// Name of the parameter of Systems Manager that Terraform writes, for example `/gaming-system/production/natsctl`.
@@ -359,7 +360,7 @@ macro_rules! one_of {
 
 one_of! {
     /// The sizes that Fargate has.
-    Cpu: [256, 512, 1024, 2048, 4096, 8192, 16384];
+    Cpu: super::sizes::cpu_units();
     /// What JetStream allows, without even numbers.
     Replicas: [1, 3, 5];
     /// Sizes of a cluster.
@@ -447,7 +448,7 @@ named! {
     };
 }
 
-/// What a name must look like: the same for editors (the pattern), for people and for the check.
+/// The form of a name: the same for editors (the pattern), for people and for the check.
 #[derive(Debug)]
 pub(super) struct Form {
     pub(super) pattern: &'static str,
@@ -458,7 +459,7 @@ pub(super) struct Form {
 }
 
 impl Form {
-    /// Whether a text looks like it.
+    /// Whether a text has this form.
     pub(super) fn fits(&self, text: &str) -> bool {
         let (shortest, longest) = self.length;
         (shortest..=longest).contains(&text.len())

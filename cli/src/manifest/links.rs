@@ -173,7 +173,7 @@ impl<'a> ServiceDocuments<'a> {
         problems
     }
 
-    /// Packages and events that the protocol does not have, and packages that nobody serves.
+    /// Packages and events that the protocol does not have, and packages that no service serves.
     fn protocol(&self, folder: &Path) -> Vec<Problem> {
         let packages: BTreeSet<&str> = proto::SERVICES.iter().map(|service| service.package).collect();
         let events: BTreeSet<&str> = proto::EVENTS.iter().map(|event| event.subject).collect();

@@ -1,4 +1,5 @@
-//! The manifests: what should run, as people write it. Read strictly, everything wrong said at once, before any call is made.
+//! The manifests: what should run, as people write it. Read strictly, everything wrong said at once, before any call is
+//! made.
 //!
 //! The types in `files` are the only description of the files: their JSON Schema checks the YAML trees (`check`) and
 //! helps editors, and only what has passed is deserialized.

@@ -14,6 +14,11 @@ const FARGATE: &[(u64, u64, u64, u64)] =
 /// The smallest size has steps of its own.
 const SMALLEST: (u64, [u64; 3]) = (256, [512, 1024, 2048]);
 
+/// The numbers of CPU units that Fargate has.
+pub(super) fn cpu_units() -> Vec<u64> {
+    [SMALLEST.0].into_iter().chain(FARGATE.iter().map(|(units, ..)| *units)).collect()
+}
+
 /// What does not fit in `fleet.yaml` itself.
 pub(super) fn fleet(document: &Document) -> Vec<Problem> {
     let defaults = document.root.get("defaults").map(|root| (document, root));

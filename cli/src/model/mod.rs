@@ -9,4 +9,5 @@ pub mod plan;
 pub(crate) mod rollout;
 pub(crate) mod status;
 pub mod step;
+pub mod task;
 pub mod units;

@@ -1,8 +1,8 @@
-//! How an environment is: the same answer for every platform.
+//! The status of an environment: the same answer for every platform.
 
 use serde::Serialize;
 
-/// What `natsctl status` tells.
+/// What `natsctl status` shows.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Status {
     pub(crate) environment: String,
@@ -39,7 +39,7 @@ pub(crate) struct ServiceStatus {
     /// How its last deployment goes, where that is another one's business.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) rollout: Option<Rollout>,
-    /// Alarms that ring, by name.
+    /// Alarms that fire, by name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) alarms: Vec<String>,
     /// What is wrong with it.

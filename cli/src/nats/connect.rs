@@ -11,6 +11,9 @@ use super::identity::Identities;
 use super::pki::Pki;
 use crate::error::Hinted;
 
+/// How long connecting to servers of another network may take.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Everything that a client needs in order to connect as one user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Access {

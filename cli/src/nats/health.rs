@@ -28,8 +28,8 @@ pub async fn ask(client: &Client, nodes: &BTreeMap<String, String>, within: Dura
         );
         asked.await.context("failed to ask the servers for their health")?;
     }
-    let mut answers: BTreeMap<String, Answers> = BTreeMap::new();
-    let complete = |answers: &BTreeMap<String, Answers>| {
+    let mut answers: BTreeMap<String, NodeResponses> = BTreeMap::new();
+    let complete = |answers: &BTreeMap<String, NodeResponses>| {
         nodes.keys().all(|name| answers.get(name).is_some_and(|said| said.health.is_some() && said.jetstream.is_some()))
     };
     while !complete(&answers) {
@@ -37,12 +37,12 @@ pub async fn ask(client: &Client, nodes: &BTreeMap<String, String>, within: Dura
             break;
         };
         if reply.subject.ends_with(".HEALTHZ") {
-            if let Ok(Answer { server, data }) = serde_json::from_slice(&reply.payload) {
+            if let Ok(ServerResponse { server, data }) = serde_json::from_slice(&reply.payload) {
                 let said = answers.entry(server.name).or_default();
                 said.version = Some(server.ver);
                 said.health = Some(data);
             }
-        } else if let Ok(Answer { server, data }) = serde_json::from_slice(&reply.payload) {
+        } else if let Ok(ServerResponse { server, data }) = serde_json::from_slice(&reply.payload) {
             answers.entry(server.name).or_default().jetstream = Some(data);
         }
     }
@@ -72,7 +72,10 @@ pub async fn wait_until_settled(
     }
 }
 
+/// Between two attempts.
 const POLL: Duration = Duration::from_millis(50);
+/// How long one attempt may take: a node that is still starting is asked again soon rather than waited for.
+const ATTEMPT: Duration = Duration::from_millis(250);
 
 async fn attempt(
     client: &mut Option<Client>,
@@ -84,8 +87,7 @@ async fn attempt(
         Some(client) => client,
         None => client.insert(access.connect("natsctl", within).await?),
     };
-    // A node that is still starting is asked again soon rather than waited for.
-    ask(client, nodes, within.min(Duration::from_millis(250))).await
+    ask(client, nodes, within.min(ATTEMPT)).await
 }
 
 fn unsettled(last: anyhow::Result<ClusterHealth>, within: Duration) -> anyhow::Error {
@@ -111,20 +113,20 @@ fn unsettled(last: anyhow::Result<ClusterHealth>, within: Duration) -> anyhow::E
 
 /// What one server said.
 #[derive(Default)]
-struct Answers {
+struct NodeResponses {
     version: Option<String>,
     health: Option<Healthz>,
     jetstream: Option<Jsz>,
 }
 
 #[derive(Deserialize)]
-struct Answer<T> {
-    server: Server,
+struct ServerResponse<T> {
+    server: ServerInfo,
     data: T,
 }
 
 #[derive(Deserialize)]
-struct Server {
+struct ServerInfo {
     name: String,
     ver: String,
 }
@@ -160,7 +162,7 @@ struct Peer {
     offline: bool,
 }
 
-fn judge(nodes: &BTreeMap<String, String>, answers: &BTreeMap<String, Answers>) -> ClusterHealth {
+fn judge(nodes: &BTreeMap<String, String>, answers: &BTreeMap<String, NodeResponses>) -> ClusterHealth {
     let alone = nodes.len() == 1;
     let follows = |name: &str| {
         let said = answers.get(name)?.jetstream.as_ref()?;
@@ -203,7 +205,7 @@ fn judge(nodes: &BTreeMap<String, String>, answers: &BTreeMap<String, Answers>) 
 }
 
 /// Whether the leader says that every other node has what it has.
-fn current(nodes: &BTreeMap<String, String>, answers: &BTreeMap<String, Answers>, leader: Option<&str>) -> bool {
+fn current(nodes: &BTreeMap<String, String>, answers: &BTreeMap<String, NodeResponses>, leader: Option<&str>) -> bool {
     let said = leader.and_then(|leader| answers.get(leader)?.jetstream.as_ref()?.meta_cluster.as_ref());
     let Some(peers) = said.and_then(|meta| meta.replicas.as_ref()) else {
         return false;
@@ -217,11 +219,11 @@ mod tests {
     use super::*;
 
     /// What a server says: its name, its health, whom it follows, and of which peers it thinks well.
-    fn said(name: &str, status: &str, leader: &str, peers: &[&str]) -> (String, Answers) {
+    fn said(name: &str, status: &str, leader: &str, peers: &[&str]) -> (String, NodeResponses) {
         let peer = |name: &&str| Peer { name: name.to_string(), current: true, offline: false };
         let meta_cluster =
             MetaCluster { leader: Some(leader.to_owned()), replicas: Some(peers.iter().map(peer).collect()) };
-        let answers = Answers {
+        let answers = NodeResponses {
             version: Some("2.15.1".to_owned()),
             health: Some(Healthz { status: status.to_owned(), error: None }),
             jetstream: Some(Jsz { meta_cluster: Some(meta_cluster) }),
@@ -229,7 +231,12 @@ mod tests {
         (name.to_owned(), answers)
     }
 
-    fn check(answers: impl IntoIterator<Item = (String, Answers)>, healthy: &[bool], quorum: bool, settled: bool) {
+    fn check(
+        answers: impl IntoIterator<Item = (String, NodeResponses)>,
+        healthy: &[bool],
+        quorum: bool,
+        settled: bool,
+    ) {
         let nodes = ["a", "b", "c"].map(|name| (name.to_owned(), format!("tls://{name}")));
         let health = judge(&nodes.into(), &answers.into_iter().collect());
         assert_eq!(health.nodes.iter().map(|node| node.healthy).collect::<Vec<_>>(), healthy);

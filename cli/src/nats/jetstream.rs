@@ -21,12 +21,25 @@ pub struct JetStream {
     context: Context,
 }
 
-/// One request waits this long: without a leader nobody answers, and asking again finds the new one.
+/// One request waits this long: without a leader there is no answer, and asking again finds the new one.
 const PATIENCE: Duration = Duration::from_millis(750);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Longest time for which a bucket remembers a message id.
 const BUCKET_WINDOW: Duration = Duration::from_secs(120);
+
+/// What the name of the stream behind a bucket begins with.
+const BUCKET_PREFIX: &str = "KV_";
+
+/// The stream behind a bucket.
+pub(super) fn bucket_stream(bucket: &str) -> String {
+    format!("{BUCKET_PREFIX}{bucket}")
+}
+
+/// The subjects of all keys of a bucket.
+pub(super) fn bucket_subjects(bucket: &str) -> String {
+    format!("$KV.{bucket}.>")
+}
 
 impl JetStream {
     /// Uses the client's account.
@@ -55,7 +68,7 @@ impl JetStream {
 
     /// Makes the bucket, or changes what differs. Values that it holds stay.
     pub async fn put_bucket(&self, name: &str, wanted: &Bucket, within: Duration) -> anyhow::Result<()> {
-        let stream = format!("KV_{name}");
+        let stream = bucket_stream(name);
         let put = async || self.put(&stream, |config| bucket_config(config, name, wanted)).await;
         patiently(put, within).await.with_context(|| format!("failed to put bucket `{name}`"))
     }
@@ -91,10 +104,10 @@ impl JetStream {
     }
 }
 
-/// Tries until somebody answers, while the meta leader moves, or until the time is over.
+/// Tries again until there is an answer, since the meta leader may be moving, or until the time is over.
 async fn patiently(mut attempt: impl AsyncFnMut() -> Result<(), Failure>, within: Duration) -> anyhow::Result<()> {
     let deadline = Instant::now() + within;
-    let mut reason = "nobody answered".to_owned();
+    let mut reason = "no answer".to_owned();
     loop {
         match timeout_at(deadline, attempt()).await {
             Ok(Ok(())) => return Ok(()),
@@ -116,7 +129,7 @@ impl FromIterator<stream::Config> for Assets {
     fn from_iter<I: IntoIterator<Item = stream::Config>>(configs: I) -> Self {
         let mut assets = Self::default();
         for config in configs {
-            match config.name.strip_prefix("KV_") {
+            match config.name.strip_prefix(BUCKET_PREFIX) {
                 Some(name) => assets.buckets.insert(name.to_owned(), bucket(&config)).is_some(),
                 None => assets.streams.insert(config.name.clone(), stream(&config)).is_some(),
             };
@@ -125,11 +138,11 @@ impl FromIterator<stream::Config> for Assets {
     }
 }
 
-/// Why an attempt failed, as far as it matters to whoever tries again.
+/// Why an attempt failed, as far as trying again depends on it.
 enum Failure {
-    /// Nobody could answer, which passes.
+    /// No server could answer, which passes.
     Unavailable(String),
-    /// Somebody answered no, and will again.
+    /// A server refused, and will again.
     Refused(Hinted),
 }
 
@@ -181,7 +194,7 @@ fn stream_config(existing: stream::Config, wanted: &Stream) -> stream::Config {
 fn bucket_config(existing: stream::Config, name: &str, wanted: &Bucket) -> stream::Config {
     let ttl = Duration::from_secs(wanted.ttl_seconds);
     stream::Config {
-        subjects: vec![format!("$KV.{name}.>")],
+        subjects: vec![bucket_subjects(name)],
         num_replicas: wanted.replicas,
         max_messages_per_subject: wanted.history,
         max_age: ttl,

@@ -1,5 +1,5 @@
-//! NATS as its operators see it: who may connect, what a server is told, whether the cluster is well and what it holds.
-//! Requests between services are not its business; they are the SDK's.
+//! Operating NATS: users and permissions, certificates, server configuration, the cluster's health, streams and
+//! buckets. Requests between services are the SDK's.
 
 pub mod bus;
 pub mod connect;

@@ -7,8 +7,8 @@
 //! routes/ca.{crt,key}          signs routes/: what servers ask of each other
 //! routes/<name>.{crt,key}
 //! ```
-//! Routes have an authority of their own because whoever is let in as a route may do everything: with one
-//! authority, the certificate of any service would do.
+//! Routes have an authority of their own because a route may do everything: with one authority for
+//! both, the certificate of any service would be accepted as that of a route.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -59,7 +59,7 @@ pub struct Pki {
     directory: PathBuf,
 }
 
-/// A certificate, its key, and the authority by which the other side is judged.
+/// A certificate, its key, and the authority that signed the other side's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
     /// The authority's certificate.

@@ -2,9 +2,8 @@
 
 use super::table;
 use crate::pipeline::history::{Record, RunResult};
+use crate::model::task;
 
-/// So many characters tell revisions of the sources apart.
-const SHORT: usize = 12;
 /// More services than this are counted, not named.
 const NAMED: usize = 3;
 
@@ -55,8 +54,8 @@ fn row(record: &Record) -> Vec<String> {
 
 fn short(revision: &str) -> String {
     let (commit, dirty) = revision.split_once('-').unwrap_or((revision, ""));
-    let commit: String = commit.chars().take(SHORT).collect();
-    if dirty.is_empty() { commit } else { format!("{commit}-{dirty}") }
+    let commit = task::short(commit);
+    if dirty.is_empty() { commit.to_owned() } else { format!("{commit}-{dirty}") }
 }
 
 #[cfg(test)]

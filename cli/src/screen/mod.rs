@@ -1,4 +1,4 @@
-//! The one place that prints. Commands return data; what they tell on the way goes to standard error.
+//! The one place that prints. Commands return data; progress goes to standard error.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the place")]
 
 pub(crate) mod history;
@@ -55,7 +55,7 @@ impl Report {
         Self { json: serde_json::to_value(data).unwrap_or_default(), text: text.into(), code: 0, is_diff: false }
     }
 
-    /// Nothing more to tell.
+    /// Nothing to print.
     pub(crate) fn silent() -> Self {
         Self { json: Value::Null, text: String::new(), code: 0, is_diff: false }
     }
@@ -122,7 +122,7 @@ pub(crate) fn confirm(question: &str) -> io::Result<bool> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-/// Tells it to GitHub too, where a stage has a page for what it has found or done.
+/// Adds it to the job summary, where GitHub Actions runs the command.
 fn summarise(text: &str) {
     let Some(file) = std::env::var_os("GITHUB_STEP_SUMMARY").filter(|file| !file.is_empty() && !text.is_empty()) else {
         return;
@@ -178,11 +178,11 @@ pub(crate) fn completions(shell: Shell, command: &mut clap::Command) -> ExitCode
 
 /// Ctrl-C was typed.
 pub(crate) fn interrupted() -> ExitCode {
-    note("interrupted; what had begun goes on, and running the same command again finishes it");
+    note("interrupted; what was started goes on, and running the same command again finishes it");
     ExitCode::from(INTERRUPTED)
 }
 
-/// Tells on standard error what is done, in more or less detail.
+/// Logs to standard error, in more or less detail.
 pub(crate) fn log(verbosity: u8) {
     let level = match verbosity {
         0 => LevelFilter::ERROR,

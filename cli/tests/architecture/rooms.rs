@@ -1,7 +1,7 @@
 //! The rooms of natsctl's house, the modules at the top of `cli/src`: each uses only rooms of the layers below its own.
 //!
-//! Read from the text of the sources, so that code behind `cfg` counts too: every path in a `use` declaration or in code that
-//! begins with `crate::`, `super::`, `self::` or, in a `use`, with the name of a child.
+//! Read from the text of the sources, so that code behind `cfg` counts too: every path in a `use` declaration or in code
+//! that begins with `crate::`, `super::`, `self::` or, in a `use`, with the name of a child.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
