@@ -288,8 +288,7 @@ pub struct LocalEnvironment {
 pub struct AwsEnvironment {
     /// For example `us-east-1`.
     pub region: String,
-    /// The account, 12 digits; the variable `NATSCTL_ACCOUNT` if absent. With credentials of another one nothing is
-    /// done.
+    /// The account, 12 digits; the variable `NATSCTL_ACCOUNT` if absent. With credentials of another one nothing is done.
     #[serde(default)]
     pub account: Option<String>,
     /// Name of the parameter of Systems Manager that Terraform writes, for example `/gaming-system/production/natsctl`.
