@@ -6,7 +6,7 @@ pub mod ecs;
 pub mod log;
 pub mod observed;
 pub mod plan;
-pub(crate) mod rollout;
+pub mod rollout;
 pub(crate) mod status;
 pub mod step;
 pub mod task;

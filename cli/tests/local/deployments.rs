@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use natsctl::local::client::{Error, Outcome};
+use natsctl::local::client::Error;
+use natsctl::model::rollout::Outcome;
 use natsctl::local::protocol::{DeploymentState, Exit, Force, PutService, Refusal, ServiceStatus, TaskState};
 
 use crate::stage::{Stage, pids, ready, runs, service};
@@ -62,9 +63,9 @@ async fn a_crash_at_the_start_leaves_the_old_tasks_serving() {
     let accepted = stage.put(service("quest", &broken)).await;
     assert_eq!(accepted.revision, 2);
     let Outcome::Failed(deployment) = stage.outcome("quest", accepted).await else { panic!("it must fail") };
-    let reason = deployment.reason.unwrap();
+    let reason = deployment.reason;
     assert!(reason.contains("exited with code 3 before it was ready; 3 new tasks have ended"), "{reason}");
-    assert_eq!(deployment.log_tail, ["no such model", "out of luck"]);
+    assert_eq!(deployment.log, ["no such model", "out of luck"]);
 
     let after = stage.until("quest", "the new tasks are gone", |quest| quest.tasks.len() == 2).await;
     assert_eq!(pids(&before), pids(&after));
@@ -83,12 +84,12 @@ async fn a_deployment_fails_when_its_tasks_are_not_ready_within_the_start_period
     let accepted = stage.put(never).await;
     let Outcome::Failed(deployment) = stage.outcome("quest", accepted).await else { panic!("it must fail") };
     assert!(started.elapsed() < Duration::from_secs(5));
-    let reason = deployment.reason.unwrap();
+    let reason = deployment.reason;
     assert!(
         reason.ends_with("was not ready within 300ms: `GET /readyz` answered 503 Service Unavailable not yet"),
         "{reason}"
     );
-    assert_eq!(deployment.log_tail, ["hello"]);
+    assert_eq!(deployment.log, ["hello"]);
     let after = stage.until("quest", "the new tasks are gone", |quest| quest.tasks.len() == 2).await;
     assert_eq!(pids(&before), pids(&after));
 }
@@ -113,7 +114,7 @@ async fn a_program_that_cannot_run_fails_the_deployment() {
     put.spec.program = program;
     let accepted = stage.put(put).await;
     let Outcome::Failed(deployment) = stage.outcome("quest", accepted).await else { panic!("it must fail") };
-    assert!(deployment.log_tail.join("\n").contains("failed to run `"), "{:?}", deployment.log_tail);
+    assert!(deployment.log.join("\n").contains("failed to run `"), "{:?}", deployment.log);
 }
 
 #[tokio::test]
@@ -146,7 +147,7 @@ async fn a_newer_deployment_supersedes_one_in_progress() {
     let before = stage.deploy(service("quest", &[])).await;
     let stuck = stage.put(service("quest", &[("NEVER_READY", "1")])).await;
     let after = stage.deploy(service("quest", &[("PRINT", "third")])).await;
-    assert_eq!(stage.outcome("quest", stuck).await, Outcome::Superseded);
+    assert_eq!(stage.outcome("quest", stuck).await, Outcome::Superseded(None));
     assert_eq!((after.revision, ready(&after).len()), (3, 2));
     assert!(!pids(&before).into_iter().any(runs));
 }

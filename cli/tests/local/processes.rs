@@ -5,7 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use natsctl::local::client::{self, Client, Error, Outcome};
+use natsctl::local::client::{self, Client, Error};
+use natsctl::model::rollout::Outcome;
 use natsctl::local::logs::Follower;
 use natsctl::local::protocol::PutService;
 use natsctl::model::desired::Role;

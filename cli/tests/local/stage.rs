@@ -7,7 +7,8 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use natsctl::local::client::{self, Client, Outcome};
+use natsctl::local::client::{self, Client};
+use natsctl::model::rollout::Outcome;
 use natsctl::local::protocol::{
     Accepted, Description, Force, NodeSpec, PutService, ServiceStatus, TaskSpec, TaskState, TaskStatus,
 };

@@ -8,7 +8,6 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::desired::{Health, Node, Role};
 use crate::model::observed::ObservedNode;
-use crate::model::step::Kind;
 
 fn definition(version: &str) -> Definition {
     Definition {
@@ -388,7 +387,8 @@ fn refused(change: &Change, parts: &[&str]) {
     let mut observed = settled(&fleet());
     observed.services.remove("gateway");
     let error = Plan::new(change, &fleet(), &observed).unwrap_err();
-    let text = format!("{error} {}", crate::error::hint(&error.into()).unwrap());
+    let message = error.to_string();
+    let text = format!("{message} {}", crate::error::hint(&error.into()).unwrap());
     for part in parts {
         assert!(text.contains(part), "`{part}` is not in: {text}");
     }
