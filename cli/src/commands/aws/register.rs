@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 
-use super::deploy::{Binaries, chosen};
+use crate::commands::deploy::{Binaries, chosen};
 use crate::commands::invocation::Invocation;
 use crate::commands::options::Which;
 use crate::screen::{Report, table};
 
-/// Register the task definitions of services where they differ from the newest ones, with their images; deploy nothing.
+/// Register task definitions without deploying them
+///
+/// Builds and pushes the images, and registers a new revision where the task definition differs from the newest one.
 #[derive(Debug, Args)]
 pub(crate) struct Register {
     #[command(flatten)]
