@@ -128,3 +128,39 @@ impl Operation {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_of_the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_help_and_is_in_the_documentation() {
+        fn check(command: &clap::Command, typed: &str) {
+            assert!(command.get_about().is_some(), "`{typed}` has no help");
+            let page = include_str!("../../docs/cli.md");
+            let is_group = command.has_subcommands();
+            assert!(is_group || page.contains(&format!("`{typed}")), "docs/cli.md does not name `{typed}`");
+            for inner in command.get_subcommands().filter(|inner| !inner.is_hide_set()) {
+                check(inner, format!("{typed} {}", inner.get_name()).trim_start());
+            }
+        }
+        check(&Cli::command(), "");
+    }
+
+    #[cfg(not(feature = "aws"))]
+    #[test]
+    fn an_unknown_command_may_be_one_for_aws() {
+        for typed in ["natsctl tunnel", "natsctl nats identities"] {
+            let arguments: Vec<OsString> = typed.split(' ').map(OsString::from).collect();
+            let message = Cli::from_arguments(&arguments).unwrap_err().to_string();
+            assert!(message.contains("built without AWS") && message.contains("--features aws"), "{message}");
+        }
+    }
+}

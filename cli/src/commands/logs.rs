@@ -46,8 +46,10 @@ impl Logs {
             Platform::Aws(aws) => {
                 let (filter, lines) = (self.filter()?, self.lines());
                 let mut follower = crate::aws::logs::Follower::new(&aws, &self.services, filter, lines).await?;
-                while self.follow {
-                    show.line(&follower.next().await?)?;
+                if self.follow {
+                    loop {
+                        show.line(&follower.next().await?)?;
+                    }
                 }
                 follower.into_lines().try_for_each(|line| show.line(&line))?;
             }
@@ -66,8 +68,10 @@ impl Logs {
         let typed: BTreeSet<&str> = self.services.iter().map(String::as_str).collect();
         let names: Vec<&str> = if typed.is_empty() { known } else { typed }.into_iter().collect();
         let mut follower = Follower::new(local.dir(), &names, self.filter()?, self.lines())?;
-        while self.follow {
-            show.line(&follower.next().await?)?;
+        if self.follow {
+            loop {
+                show.line(&follower.next().await?)?;
+            }
         }
         follower.into_lines().try_for_each(|line| show.line(&line))
     }

@@ -36,9 +36,11 @@ impl Events {
         let first = events.fresh().await?;
         let skipped = first.len().saturating_sub(self.lines);
         first.iter().skip(skipped).try_for_each(show)?;
-        while self.follow {
-            tokio::time::sleep(EVERY).await;
-            events.fresh().await?.iter().try_for_each(show)?;
+        if self.follow {
+            loop {
+                tokio::time::sleep(EVERY).await;
+                events.fresh().await?.iter().try_for_each(show)?;
+            }
         }
         Ok(Report::silent())
     }
