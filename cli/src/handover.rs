@@ -164,8 +164,8 @@ pub fn schema() -> (&'static str, String) {
     ("handover.schema.json", schema_text::<Handover>())
 }
 
-/// What all names begin with that are made of a template.
-pub(crate) fn prefix(template: &str) -> &str {
+/// The beginning of all names that are made of a template.
+pub fn prefix(template: &str) -> &str {
     template.split('{').next().unwrap_or_default()
 }
 

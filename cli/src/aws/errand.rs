@@ -149,7 +149,7 @@ impl Aws {
             .name(NAME)
             .image(image)
             .essential(true)
-            .command("bus")
+            .command("remote-task")
             .set_secrets(Some(identity_from(secret_arn).map(secret).collect::<Result<_, _>>()?))
             .user(user_and_group())
             .readonly_root_filesystem(true)

@@ -9,7 +9,6 @@ use super::Aws;
 use super::error::failed;
 use super::session::{Plugin, Ticket};
 use super::tasks::{container, id};
-use crate::commands::deploy::known;
 use crate::error::Hinted;
 
 impl Aws {
@@ -45,7 +44,7 @@ impl Aws {
             let chosen = self.chosen_tasks(&[typed.to_owned()]).await?;
             return takes_sessions(chosen.into_iter().next().context("no task was chosen")?);
         }
-        let on_ecs = self.manifests.services[&known(typed, &self.manifests)?].ecs_name();
+        let on_ecs = self.manifests.services[&self.manifests.named(typed)?].ecs_name();
         let mut running = self.ecs_tasks(Some(&on_ecs), DesiredStatus::Running).await?;
         running.sort_by_key(|task| (task.enable_execute_command(), task.started_at().copied()));
         let hint = format!("`natsctl deploy {typed}` deploys it, `natsctl events {typed}` tells what ECS does");

@@ -15,7 +15,7 @@ use super::error::{code, failed};
 use super::ledger::{Ensured, State};
 use super::{AT_ONCE, Aws};
 use crate::error::Hinted;
-use crate::local::lock::IfTaken;
+use crate::pipeline::lock::IfHeld;
 use crate::nats::connect::Access;
 use crate::nats::identity::{Identities, SYSTEM_USER};
 use crate::nats::permissions::{self, NATSCTL, OPERATOR, Permissions, REMOTE_TASK};
@@ -91,7 +91,7 @@ impl Aws {
     }
 
     /// The same while nobody else changes the environment.
-    pub(crate) async fn make_identities(&self, if_taken: IfTaken) -> anyhow::Result<Vec<String>> {
+    pub(crate) async fn make_identities(&self, if_held: IfHeld) -> anyhow::Result<Vec<String>> {
         let change = async {
             let ledger = self.ledger();
             let written = self.ensure_identities().await?;
@@ -99,7 +99,7 @@ impl Aws {
             ledger.put_state(&state).await?;
             Ok(written)
         };
-        self.alone(if_taken, change).await
+        self.alone(if_held, change).await
     }
 
     /// What [`Aws::ensure_identities`] has ensured when it is done now.

@@ -28,7 +28,7 @@ use crate::pipeline::{Platform, Progress, Purpose};
 ///
 /// # Errors
 /// If those beside natsctl are asked for, which are not static.
-pub(super) fn image_binaries(binaries: &BinarySource) -> anyhow::Result<Binaries> {
+pub(crate) fn image_binaries(binaries: &BinarySource) -> anyhow::Result<Binaries> {
     match binaries {
         BinarySource::Folder(folder) => Ok(Binaries::Folder(folder.clone())),
         BinarySource::Build => Ok(Binaries::Cargo { profile: "release".to_owned() }),

@@ -12,7 +12,7 @@ use super::observe::revision;
 use super::rollout::short;
 use super::{AT_ONCE, Aws};
 use crate::error::Hinted;
-use crate::local::lock::IfTaken;
+use crate::pipeline::lock::IfHeld;
 use crate::screen::table;
 
 /// One revision of a service.
@@ -106,9 +106,9 @@ impl Aws {
         &self,
         names: &BTreeSet<String>,
         keep: usize,
-        if_taken: IfTaken,
+        if_held: IfHeld,
     ) -> anyhow::Result<Vec<Deregistered>> {
-        self.alone(if_taken, self.deregister_locked(names, keep)).await
+        self.alone(if_held, self.deregister_locked(names, keep)).await
     }
 
     async fn deregister_locked(&self, names: &BTreeSet<String>, keep: usize) -> anyhow::Result<Vec<Deregistered>> {

@@ -15,7 +15,6 @@ use tokio::time::Instant;
 use super::Aws;
 use super::error::{code, failed};
 use super::tasks::{id, stopped_reason};
-use crate::commands::deploy::known;
 use crate::error::Hinted;
 use crate::model::log::Line;
 use crate::screen::{INTERRUPTED, note};
@@ -84,7 +83,7 @@ impl Aws {
     }
 
     async fn start_job(&self, job: &Job<'_>) -> anyhow::Result<Running<'_>> {
-        let name = known(job.service, &self.manifests)?;
+        let name = self.manifests.named(job.service)?;
         let on_ecs = self.manifests.services[&name].ecs_name();
         let mut found = self.describe_services(std::slice::from_ref(&on_ecs)).await?;
         let service = found.remove(&on_ecs).ok_or_else(|| {

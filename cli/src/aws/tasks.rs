@@ -11,7 +11,6 @@ use serde::Serialize;
 use super::error::failed;
 use super::observe::revision;
 use super::{AT_ONCE, Aws};
-use crate::commands::deploy::known;
 use crate::error::Hinted;
 use crate::model::task::short;
 use crate::screen::table;
@@ -59,7 +58,7 @@ impl Aws {
         let all = self.manifests.services.keys().cloned();
         let names: Vec<String> = if typed.is_empty() { all.collect() } else { typed.to_vec() };
         let on_ecs = |name: String| {
-            let name = known(&name, &self.manifests)?;
+            let name = self.manifests.named(&name)?;
             Ok((self.manifests.services[&name].ecs_name(), name))
         };
         names.into_iter().map(on_ecs).collect()

@@ -7,7 +7,9 @@ use crate::commands::invocation::Invocation;
 use crate::local::cluster_files::OPERATOR;
 use crate::screen::Report;
 
-/// Show how a client connects to the environment: an operator's user, who may ping services, read streams and call every service.
+/// Show how a client connects to the environment
+///
+/// The credentials are those of an operator, who may ping services, read streams and call every service.
 #[derive(Debug, Args)]
 pub(crate) struct Env {}
 

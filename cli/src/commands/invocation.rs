@@ -2,13 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-/// How to get a natsctl that knows AWS: its SDKs take minutes to compile, and the local environment does not need them.
-#[cfg(not(feature = "aws"))]
-pub(crate) const BUILD_WITH_AWS: &str =
-    "`cargo build --profile dist --package natsctl --features aws` builds one that knows it, in minutes";
-
-#[cfg(feature = "aws")]
-use crate::aws::Aws;
 use crate::commands::options::Global;
 use crate::commands::platform::Platform;
 use crate::error::Hinted;
@@ -18,7 +11,7 @@ use crate::manifest::{self, Environment, Manifests};
 /// One run of natsctl.
 pub(crate) struct Invocation {
     pub(crate) global: Global,
-    /// As typed, for the lock and the journal.
+    /// As typed, for the lock and the history.
     pub(crate) command_line: String,
     current_dir: PathBuf,
 }
@@ -33,21 +26,14 @@ impl Invocation {
         if let Some(typed) = &self.global.manifests {
             return Ok(typed.clone());
         }
-        let found = self
-            .current_dir
-            .ancestors()
-            .map(|folder| folder.join("manifests"))
-            .find(|folder| folder.join("fleet.yaml").is_file());
-        match found {
-            // Short paths read better in messages.
-            Some(folder) => Ok(folder.strip_prefix(&self.current_dir).map(Path::to_owned).unwrap_or(folder)),
-            None => {
-                let message =
-                    format!("no folder `manifests` with a `fleet.yaml` in `{}` or above", self.current_dir.display());
-                Err(Hinted::new(message, "run natsctl inside the repository, or name the folder with `--manifests`")
-                    .into())
-            }
-        }
+        let mut folders = self.current_dir.ancestors().map(|folder| folder.join("manifests"));
+        let found = folders.find(|folder| folder.join("fleet.yaml").is_file()).ok_or_else(|| {
+            let here = self.current_dir.display();
+            let hint = "run natsctl inside the repository, or name the folder with `--manifests`";
+            Hinted::new(format!("no folder `manifests` with a `fleet.yaml` in `{here}` or above"), hint)
+        })?;
+        // Short paths read better in messages.
+        Ok(found.strip_prefix(&self.current_dir).map(Path::to_owned).unwrap_or(found))
     }
 
     /// The folder that holds the manifests, and beside them the sources.
@@ -65,11 +51,8 @@ impl Invocation {
     pub(crate) async fn platform(&self) -> anyhow::Result<Platform> {
         let manifests = self.load()?;
         match &manifests.environment {
-            Environment::Local(_) => Ok(Platform::Local(Box::new(self.local_of(manifests)?))),
-            #[cfg(feature = "aws")]
-            Environment::Aws(_) => Ok(Platform::Aws(Box::new(self.aws_of(manifests).await?))),
-            #[cfg(not(feature = "aws"))]
-            Environment::Aws(_) => Err(without_aws(&self.global.env)),
+            Environment::Local(_) => Ok(Platform::Local(Box::new(self.open_local(manifests)?))),
+            Environment::Aws(_) => self.open_aws(manifests).await,
         }
     }
 
@@ -77,7 +60,7 @@ impl Invocation {
     pub(crate) fn local(&self) -> anyhow::Result<Local> {
         let manifests = self.load()?;
         match &manifests.environment {
-            Environment::Local(_) => self.local_of(manifests),
+            Environment::Local(_) => self.open_local(manifests),
             Environment::Aws(_) => {
                 let message = format!("environment `{}` is not on this machine", self.global.env);
                 Err(Hinted::new(message, "this command is for local environments").into())
@@ -85,39 +68,16 @@ impl Invocation {
         }
     }
 
-    fn local_of(&self, manifests: Manifests) -> anyhow::Result<Local> {
-        let workspace = self.workspace()?;
-        Ok(Local::new(manifests, self.states()?.join(&self.global.env), workspace, self.command_line.clone()))
+    fn open_local(&self, manifests: Manifests) -> anyhow::Result<Local> {
+        Ok(Local::new(manifests, self.state_dir()?, self.workspace()?, self.command_line.clone()))
     }
 
-    /// The environment on AWS that the manifests describe.
-    #[cfg(feature = "aws")]
-    pub(crate) async fn aws(&self) -> anyhow::Result<Aws> {
-        let manifests = self.load()?;
-        match &manifests.environment {
-            Environment::Aws(_) => self.aws_of(manifests).await,
-            Environment::Local(_) => {
-                let message = format!("environment `{}` is not on AWS", self.global.env);
-                Err(Hinted::new(message, "name one that is: `--env production`").into())
-            }
-        }
+    /// Where this machine keeps the files of the environment.
+    pub(crate) fn state_dir(&self) -> anyhow::Result<PathBuf> {
+        let environments = match &self.global.state_dir {
+            Some(typed) => self.current_dir.join(typed),
+            None => self.workspace()?.join(".natsctl"),
+        };
+        Ok(environments.join(&self.global.env))
     }
-
-    #[cfg(feature = "aws")]
-    async fn aws_of(&self, manifests: Manifests) -> anyhow::Result<Aws> {
-        Aws::open(manifests, self.workspace()?, self.states()?.join(&self.global.env), self.command_line.clone()).await
-    }
-
-    /// Where this machine keeps what it knows of environments.
-    pub(crate) fn states(&self) -> anyhow::Result<PathBuf> {
-        let typed = self.global.state_dir.as_ref().map(|typed| self.current_dir.join(typed));
-        typed.map_or_else(|| Ok(self.workspace()?.join(".natsctl")), Ok)
-    }
-}
-
-/// This binary is one for this machine alone.
-#[cfg(not(feature = "aws"))]
-fn without_aws(environment: &str) -> anyhow::Error {
-    let message = format!("environment `{environment}` is on AWS, and this natsctl was built without it");
-    Hinted::new(message, BUILD_WITH_AWS).into()
 }

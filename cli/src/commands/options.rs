@@ -16,7 +16,7 @@ pub(crate) struct Global {
     /// Environment: the name of a file in `environments/` of the manifests
     #[arg(long, global = true, env = "NATSCTL_ENV", default_value = "local", value_name = "NAME")]
     pub(crate) env: String,
-    /// How results are printed
+    /// Output format
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     pub(crate) output: Format,
     /// Folder of the manifests; by default `manifests` here or in the nearest folder above
@@ -25,19 +25,19 @@ pub(crate) struct Global {
     /// Where the local environment keeps its files; by default `.natsctl` beside the manifests
     #[arg(long, global = true, env = "NATSCTL_STATE_DIR", value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
-    /// Tell more of what is done; twice for everything
+    /// Log what is done to standard error; twice for more detail
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
 }
 
-/// Which services a command is about.
+/// The services that a command acts on.
 #[derive(Clone, Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct Which {
-    /// Everything that the manifests name
+    /// All services, and everything else that the manifests describe
     #[arg(long)]
     pub(crate) all: bool,
-    /// Only these services, and what they need of NATS
+    /// Only these services, and the NATS resources that they need
     #[arg(value_name = "SERVICE")]
     pub(crate) services: Vec<String>,
 }

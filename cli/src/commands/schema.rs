@@ -8,7 +8,9 @@ use crate::commands::invocation::Invocation;
 use crate::screen::Report;
 use crate::{handover, manifest};
 
-/// Write the JSON Schemas of the manifests into `schema/` of their folder, where editors find them.
+/// Write the JSON Schemas of the manifests
+///
+/// They go into `schema/` in the folder of the manifests, where editors find them.
 #[derive(Debug, Args)]
 pub(crate) struct Schema {}
 

@@ -8,16 +8,15 @@ use crate::commands::invocation::Invocation;
 use crate::commands::platform::Platform;
 use crate::screen::{self, Format, Report, UNHEALTHY};
 
-/// Between two looks of `--watch` at this machine.
+/// How often `--watch` asks a local environment.
 const EVERY: Duration = Duration::from_secs(2);
-/// And at AWS, which limits how often it is asked.
-#[cfg(feature = "aws")]
+/// How often it asks AWS, which limits the rate of calls.
 const EVERY_ON_AWS: Duration = Duration::from_secs(5);
 
-/// Show how everything is.
+/// Show the status of the environment
 #[derive(Debug, Args)]
 pub(crate) struct Status {
-    /// Look again every two seconds (on AWS five), until Ctrl-C
+    /// Refresh every two seconds (on AWS five), until Ctrl-C
     #[arg(long)]
     watch: bool,
 }
@@ -41,9 +40,5 @@ impl Status {
 }
 
 fn every(platform: &Platform) -> Duration {
-    match platform {
-        Platform::Local(_) => EVERY,
-        #[cfg(feature = "aws")]
-        Platform::Aws(_) => EVERY_ON_AWS,
-    }
+    if matches!(platform, Platform::Local(_)) { EVERY } else { EVERY_ON_AWS }
 }

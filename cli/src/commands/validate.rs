@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::commands::invocation::Invocation;
 use crate::screen::Report;
 
-/// Check the manifests, and report everything that is wrong with them.
+/// Check the manifests and report all problems
 #[derive(Debug, Args)]
 pub(crate) struct Validate {}
 

@@ -5,6 +5,7 @@ pub(crate) mod apply;
 pub mod artifacts;
 pub(crate) mod build;
 pub mod client;
+pub(crate) mod doctor;
 pub(crate) mod environment;
 pub(crate) mod cluster_files;
 pub(crate) mod history;

@@ -97,6 +97,15 @@ pub(crate) fn line(text: &str) -> io::Result<()> {
     out.flush()
 }
 
+/// One of many results, as soon as it is there: `text` for people, `data` for programs as JSON on one line.
+pub(crate) fn item(data: &impl Serialize, text: &str, format: Format) -> anyhow::Result<()> {
+    match format {
+        Format::Table => line(text)?,
+        Format::Json => line(&serde_json::to_string(data)?)?,
+    }
+    Ok(())
+}
+
 /// Replaces what is on the terminal.
 pub(crate) fn redraw(text: &str) -> io::Result<()> {
     if io::stdout().is_terminal() {
@@ -178,7 +187,7 @@ pub(crate) fn completions(shell: Shell, command: &mut clap::Command) -> ExitCode
 
 /// Ctrl-C was typed.
 pub(crate) fn interrupted() -> ExitCode {
-    note("interrupted; what was started goes on, and running the same command again finishes it");
+    note("interrupted; started steps continue, and running the same command again completes them");
     ExitCode::from(INTERRUPTED)
 }
 

@@ -6,10 +6,12 @@ use crate::aws::calls::{Group, rights};
 use crate::commands::invocation::Invocation;
 use crate::screen::{Report, table};
 
-/// Show which rights on AWS commands need, in this environment: all of them, or the policy of one group of commands.
+/// Show the IAM permissions that commands need
+///
+/// Without a group, a table of all API calls; with one, the IAM policy for the commands of that group, in this environment.
 #[derive(Debug, Args)]
 pub(crate) struct Policy {
-    /// Write the policy of these commands as JSON
+    /// Print the policy for these commands as JSON
     #[arg(value_enum)]
     group: Option<Group>,
 }

@@ -6,17 +6,19 @@ use crate::aws::run::Job;
 use crate::commands::invocation::Invocation;
 use crate::model::log::Line;
 use crate::model::units::Span;
-use crate::screen::{self, Format, Report};
+use crate::screen::{self, Report};
 
-/// Run one task of a service with another command, show its log, and exit with its code.
+/// Run a one-off task of a service with another command
+///
+/// Shows the log of the task and exits with its exit code.
 #[derive(Debug, Args)]
 pub(crate) struct Run {
-    /// Stop the task when it takes longer, for example `10min`
+    /// Stop the task if it takes longer, for example `10min`
     #[arg(long, value_name = "TIME")]
     timeout: Option<Span>,
-    /// Whose image, size, network, secrets and rights the task has
+    /// The service whose image, size, network, secrets and permissions the task gets
     service: String,
-    /// Given to the image's entry point instead of its command
+    /// Passed to the entry point of the image instead of its command
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
@@ -26,10 +28,7 @@ impl Run {
         let aws = invocation.aws().await?;
         let timeout = self.timeout.map(Span::duration);
         let job = Job { service: &self.service, command: &self.command, timeout };
-        let show = |line: &Line| match invocation.global.output {
-            Format::Table => Ok(screen::line(&line.text)?),
-            Format::Json => Ok(screen::line(&serde_json::to_string(line)?)?),
-        };
+        let show = |line: &Line| screen::item(line, &line.text, invocation.global.output);
         Ok(Report::silent().code(aws.run(job, show).await?))
     }
 }

@@ -6,13 +6,13 @@ use crate::aws::tasks::{Which, text};
 use crate::commands::invocation::Invocation;
 use crate::screen::Report;
 
-/// List the tasks of services.
+/// List the tasks of services
 #[derive(Debug, Args)]
 pub(crate) struct Tasks {
-    /// Those that have stopped, as long as ECS remembers them (about an hour)
+    /// List stopped tasks, which ECS keeps for about an hour
     #[arg(long)]
     stopped: bool,
-    /// Which services; by default everything in the cluster
+    /// Which services; by default all tasks of the cluster
     #[arg(value_name = "SERVICE")]
     services: Vec<String>,
 }

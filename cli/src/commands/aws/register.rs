@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 
-use super::deploy::{Binaries, chosen};
+use crate::aws::platform::image_binaries;
 use crate::commands::invocation::Invocation;
-use crate::commands::options::Which;
+use crate::commands::options::{Binaries, Which};
 use crate::screen::{Report, table};
 
-/// Register the task definitions of services where they differ from the newest ones, with their images; deploy nothing.
+/// Register task definitions without deploying them
+///
+/// Builds and pushes the images, and registers a new revision where the task definition differs from the newest one.
 #[derive(Debug, Args)]
 pub(crate) struct Register {
     #[command(flatten)]
@@ -21,8 +23,8 @@ pub(crate) struct Register {
 impl Register {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
         let aws = invocation.aws().await?;
-        let which = chosen(&self.which, &aws.manifests)?;
-        let registered: BTreeMap<String, String> = aws.register(&which, &self.binaries.of_images()?).await?;
+        let which = self.which.selection(&aws.manifests)?.services;
+        let registered: BTreeMap<String, String> = aws.register(&which, &image_binaries(&self.binaries.source())?).await?;
         let rows = registered.iter().map(|(name, arn)| vec![name.clone(), arn.clone()]);
         Ok(Report::new(&registered, table(&["service", "task definition"], rows)))
     }

@@ -8,15 +8,15 @@ use crate::aws::Aws;
 use crate::aws::session::{Destination, Plugin};
 use crate::commands::invocation::Invocation;
 use crate::model::task::HEALTH_PORT;
-use crate::screen::{self, Format, Report};
+use crate::screen::{self, Report};
 
-/// Lead a port of this machine to NATS or into a task, until Ctrl-C.
+/// Forward a local port to NATS or to a task, until Ctrl-C
 #[derive(Debug, Args)]
 pub(crate) struct Tunnel {
-    /// `nats`, a service, whose newest task is meant, or a task
+    /// `nats`, a task, or a service: its newest task
     #[arg(value_name = "nats|SERVICE|TASK")]
     target: String,
-    /// Port on this machine; by default one that is free
+    /// Local port; by default a free one
     local_port: Option<u16>,
     /// Port of the task
     #[arg(long, default_value_t = HEALTH_PORT)]
@@ -33,10 +33,9 @@ impl Tunnel {
         let to = self.destination(&aws).await?;
         let mut tunnel = aws.tunnel(&plugin, &to, self.local_port).await?;
         let (port, target, through) = (tunnel.local_port, &self.target, &tunnel.through);
-        screen::line(&match invocation.global.output {
-            Format::Table => format!("127.0.0.1:{port} leads to {target}, through {through}; Ctrl-C closes it"),
-            Format::Json => json!({ "address": format!("127.0.0.1:{port}"), "through": through }).to_string(),
-        })?;
+        let data = json!({ "address": format!("127.0.0.1:{port}"), "through": through });
+        let text = format!("127.0.0.1:{port} is forwarded to {target} through {through}; Ctrl-C closes it");
+        screen::item(&data, &text, invocation.global.output)?;
         let ended = tokio::select! {
             ended = tunnel.closed() => ended,
             _ = asked_to_stop => Ok(()),

@@ -5,13 +5,15 @@ use clap::Args;
 use crate::commands::invocation::Invocation;
 use crate::screen::Report;
 
-/// Run a command in a running task, at the terminal. Images that natsctl builds have no shell, only `/app`.
+/// Run a command in a running task, at the terminal
+///
+/// Images that natsctl builds have no shell, only `/app`.
 #[derive(Debug, Args)]
 pub(crate) struct Exec {
-    /// A service, whose newest task is meant, or a task
+    /// A task, or a service: its newest task
     #[arg(value_name = "SERVICE|TASK")]
     target: String,
-    /// The command, with the path that it has in the container
+    /// The command, with its path in the container
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
 }

@@ -5,8 +5,10 @@ use clap::Args;
 use crate::commands::invocation::Invocation;
 use crate::screen::{FAILED, Report};
 
-/// Find out what is missing for a deployment: cluster, roles and their rights, network, repositories, secrets, ledger, alarms, NATS.
-/// Everything is reported at once, and nothing is changed.
+/// Check that everything that a deployment needs is there
+///
+/// That is the cluster, roles and their permissions, the network, repositories, secrets, the ledger, alarms and NATS. All problems are
+/// reported at once, and nothing is changed.
 #[derive(Debug, Args)]
 pub(crate) struct Verify {}
 
