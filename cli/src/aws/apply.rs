@@ -14,17 +14,18 @@ use aws_sdk_ecs::error::BuildError;
 use aws_sdk_ecs::types::{
     AssignPublicIp, AvailabilityZoneRebalancing, AwsVpcConfiguration, DeploymentAlarms, DeploymentCircuitBreaker,
     DeploymentConfiguration, DeploymentRolloutState, LaunchType, LoadBalancer, NetworkConfiguration, PropagateTags,
-    Service as Found, Tag, TaskDefinitionStatus,
+    Service as Found, Tag,
 };
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::Aws;
-use super::definition::{parse, registration};
 use super::error::{code, failed, is_uncertain};
 use super::images::Images;
 use super::ledger::{Known, digest};
 use super::observe::{Seen, TAG_ENVIRONMENT, TAG_PROJECT, TAG_SERVICE, primary};
+use super::revisions;
 use super::rollout::Begun;
+use super::task_definition::registration;
 use crate::model::desired::{Autoscaling, Desired, EcsService, Service};
 use crate::model::plan::{Action, Step};
 use crate::model::task::GATEWAY_PORT;
@@ -134,10 +135,9 @@ impl Change<'_> {
     }
 
     async fn newest_if_equal(&self, name: &str, service: &Service, family: &str) -> anyhow::Result<Option<String>> {
-        let Some(found) = self.aws.newest(family).await? else { return Ok(None) };
-        let is_equal =
-            found.status() != Some(&TaskDefinitionStatus::Inactive) && parse(name, &found) == service.definition;
-        Ok(found.task_definition_arn.filter(|_| is_equal))
+        let Some(found) = revisions::newest(self.aws.clients.ecs(), name, family).await? else { return Ok(None) };
+        let is_equal = found.is_active && found.definition == service.definition;
+        Ok(is_equal.then_some(found.arn))
     }
 
     async fn create(

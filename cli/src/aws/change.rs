@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use aws_sdk_ecs::types::Service;
 
-use super::Aws;
 use super::apply::Target;
+use super::arn::revision;
 use super::ledger::{Done, Outcome, Record};
-use super::observe::revision;
 use super::proof::Evidence;
 use super::rollout::Begun;
+use super::{Aws, revisions};
 use crate::commands::rollout::{ProofMode, Until};
 use crate::error::Hinted;
 use crate::local::lock::IfTaken;
@@ -89,7 +89,7 @@ impl Aws {
     /// The task definition to go back to.
     async fn earlier(&self, name: &str, current: &str, wanted: Option<u64>) -> anyhow::Result<String> {
         let family = self.manifests.services[name].ecs_name();
-        let known = self.active(&family).await?;
+        let known = revisions::active(self.clients.ecs(), &family).await?;
         let found = match wanted {
             Some(wanted) => known.iter().find(|arn| revision(arn) == wanted),
             None => known.iter().find(|arn| revision(arn) < revision(current)),

@@ -9,7 +9,6 @@ use anyhow::Context as _;
 use aws_sdk_ecs::types::Service;
 use serde::{Deserialize, Serialize};
 
-use super::Aws;
 use super::apply::{Change, Target, image};
 use super::desired::Frame;
 use super::images::Images;
@@ -17,6 +16,7 @@ use super::ledger::{Done, Ensured, Known, Outcome, Record};
 use super::observe::{Seen, primary};
 use super::proof::Evidence;
 use super::rollout::{Begun, Ended};
+use super::{Aws, identities};
 use crate::commands::rollout::{OnFailure, ProofMode, Until};
 use crate::error::Hinted;
 use crate::image::Binaries;
@@ -239,7 +239,7 @@ impl Run<'_> {
     async fn all(&mut self, plan: &Plan) -> anyhow::Result<()> {
         if plan.steps.iter().any(|step| step.kind != Kind::Image && step.action != Action::Delete) {
             // Tasks read theirs when they start.
-            self.identities = Some(self.aws.ensure_identities_since(self.identities.as_ref()).await?);
+            self.identities = Some(identities::ensure_if_stale(self.aws, self.identities.as_ref()).await?);
         }
         for wave in plan.waves() {
             let of = |kind: Kind| wave.iter().filter(move |step| step.kind == kind && step.action != Action::Delete);

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use aws_sdk_ecs::types::{
     Deployment, DeploymentRolloutState, DesiredStatus, Service, ServiceDeploymentStatus, StopServiceDeploymentStopType,
-    Task, TaskStopCode,
 };
 use tokio::time::Instant;
 
 use super::Aws;
+use super::arn::{revision, short};
 use super::error::failed;
-use super::observe::{primary, revision};
+use super::observe::primary;
+use super::tasks::{self, Task};
 use crate::commands::rollout::Until;
 use crate::screen::note;
 
@@ -136,11 +137,6 @@ fn replaced(begun: &Begun, current: Option<&Deployment>) -> Look {
 }
 
 const WENT_BACK: &str = "ECS went back to what ran before";
-
-/// `family:revision` of an ARN.
-pub(crate) fn short(arn: &str) -> &str {
-    arn.rsplit('/').next().unwrap_or(arn)
-}
 
 struct Following {
     begun: Begun,
@@ -288,8 +284,8 @@ impl Aws {
             answer.map_err(|error| failed(&format!("list the stopped tasks of `{}`", one.begun.service), error))?;
         let is_new = |arn: &&String| !one.stopped.contains_key(short(arn));
         let new: Vec<String> = answer.task_arns().iter().filter(is_new).cloned().collect();
-        let is_ours = |task: &Task| task.task_definition_arn() == Some(&*one.begun.task_definition);
-        let ours: Vec<Task> = self.describe_tasks(&new).await?.into_iter().filter(is_ours).collect();
+        let is_ours = |task: &Task| task.task_definition == one.begun.task_definition;
+        let ours: Vec<Task> = tasks::describe(self.ecs_cluster(), &new).await?.into_iter().filter(is_ours).collect();
         for task in &ours {
             let stopped = Stopped::of(task);
             note(&format!("service {}: task {stopped}", one.begun.service));
@@ -351,17 +347,15 @@ impl Following {
 
 impl Stopped {
     fn of(task: &Task) -> Self {
-        let container = task.containers().first();
-        let reason = [task.stopped_reason(), container.and_then(|container| container.reason())];
+        let container = task.containers.first();
+        let reason = [task.stopped_reason.as_deref(), container.and_then(|container| container.reason.as_deref())];
         let reason: Vec<&str> = reason.into_iter().flatten().filter(|reason| !reason.is_empty()).collect();
-        let crashed =
-            matches!(task.stop_code(), Some(TaskStopCode::EssentialContainerExited | TaskStopCode::TaskFailedToStart));
         Self {
-            id: short(task.task_arn().unwrap_or_default()).to_owned(),
+            id: task.id.clone(),
             reason: if reason.is_empty() { "no reason given".to_owned() } else { reason.join("; ") },
-            exit_code: container.and_then(|container| container.exit_code()),
-            health: task.health_status().map(|status| status.as_str().to_owned()).unwrap_or_default(),
-            crashed,
+            exit_code: container.and_then(|container| container.exit_code),
+            health: task.health.clone(),
+            crashed: task.crashed,
         }
     }
 }

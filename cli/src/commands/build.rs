@@ -206,7 +206,7 @@ async fn destination(invocation: &Invocation, manifests: &Manifests) -> anyhow::
             let aws = invocation.aws().await?;
             let of = |(name, service): (&String, _)| (name.clone(), aws.handover.repository(service));
             let host = aws.registry();
-            let credentials = aws.credentials(&host)?;
+            let credentials = crate::aws::ecr::credentials(&aws, &host)?;
             (host, credentials, manifests.services.iter().map(of).collect())
         }
         Environment::Local(_) => {

@@ -18,7 +18,6 @@ use crate::local::journal::Journal;
 use crate::local::lock::IfTaken;
 use crate::manifest::Manifests;
 use crate::model::plan::Plan;
-use crate::problem::did_you_mean;
 use crate::screen::{Report, note};
 
 /// Make the environment what the manifests say, and prove that it is.
@@ -132,11 +131,5 @@ pub(crate) fn chosen(which: &Which, manifests: &Manifests) -> anyhow::Result<BTr
 
 /// A service's name, if there is one of this name.
 pub(crate) fn known(name: &str, manifests: &Manifests) -> anyhow::Result<String> {
-    if manifests.services.contains_key(name) {
-        return Ok(name.to_owned());
-    }
-    let names = manifests.services.keys().map(String::as_str);
-    let hint = did_you_mean(name, names.clone())
-        .unwrap_or_else(|| format!("there are: {}", names.collect::<Vec<_>>().join(", ")));
-    Err(Hinted::new(format!("no manifest describes a service `{name}`"), hint).into())
+    Ok(manifests.service(name)?.name.to_string())
 }

@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::deploy::chosen;
-use crate::aws::drift::{Between, compared_text, text};
+use crate::aws::drift::{self, Between, compared_text, text};
 use crate::commands::invocation::Invocation;
 use crate::commands::options::Which;
 use crate::screen::{CHANGES, Report};
@@ -28,7 +28,7 @@ pub(crate) struct Diff {
 
 impl Drift {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
-        let (drifted, unknown) = invocation.aws().await?.drift().await?;
+        let (drifted, unknown) = drift::find(&invocation.aws().await?).await?;
         let text = text(&drifted, unknown.as_deref());
         let code = if drifted.is_empty() { 0 } else { CHANGES };
         Ok(Report::new(&json!({ "drifted": drifted, "unknown": unknown }), text).diff().code(code))
@@ -39,7 +39,7 @@ impl Diff {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
         let aws = invocation.aws().await?;
         let which = chosen(&self.which, &aws.manifests)?;
-        let compared = aws.compare(&which, Between { from: self.from, to: self.to }).await?;
+        let compared = drift::compare(&aws, &which, Between { from: self.from, to: self.to }).await?;
         let code = if compared.iter().all(|one| one.changes.is_empty()) { 0 } else { CHANGES };
         Ok(Report::new(&compared, compared_text(&compared)).diff().code(code))
     }

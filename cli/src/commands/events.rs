@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::aws::events::{Event, Events as Told};
+use crate::aws::service_events::{Event, EventStream};
 use crate::commands::invocation::Invocation;
 use crate::screen::{self, Format, Report};
 
@@ -28,15 +28,15 @@ pub(crate) struct Events {
 impl Events {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
         let aws = invocation.aws().await?;
-        let mut told = Told::new(&aws, &self.services);
+        let mut events = EventStream::new(&aws, &self.services)?;
         let format = invocation.global.output;
-        let first = told.fresh().await?;
+        let first = events.fresh().await?;
         let skipped = first.len().saturating_sub(self.lines);
         show(first.get(skipped..).unwrap_or_default(), format)?;
         if self.follow {
             loop {
                 tokio::time::sleep(EVERY).await;
-                show(&told.fresh().await?, format)?;
+                show(&events.fresh().await?, format)?;
             }
         }
         Ok(Report::silent())

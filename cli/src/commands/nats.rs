@@ -44,7 +44,7 @@ impl Nats {
 #[cfg(feature = "aws")]
 impl Identities {
     async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
-        let written = invocation.aws().await?.make_identities(self.lock.if_taken()).await?;
+        let written = crate::aws::identities::ensure_locked(&invocation.aws().await?, self.lock.if_taken()).await?;
         let data = serde_json::json!({ "written": written });
         if written.is_empty() {
             return Ok(Report::new(&data, "every identity is as it should be"));

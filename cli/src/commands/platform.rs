@@ -20,7 +20,7 @@ impl Platform {
         match self {
             Self::Local(local) => local.status().await,
             #[cfg(feature = "aws")]
-            Self::Aws(aws) => aws.status().await,
+            Self::Aws(aws) => crate::aws::status::read(aws).await,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use clap::Args;
 
 use super::deploy::{Binaries, chosen};
+use crate::aws::register::register;
 use crate::commands::invocation::Invocation;
 use crate::commands::options::Which;
 use crate::screen::{Report, table};
@@ -22,7 +23,7 @@ impl Register {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
         let aws = invocation.aws().await?;
         let which = chosen(&self.which, &aws.manifests)?;
-        let registered: BTreeMap<String, String> = aws.register(&which, &self.binaries.of_images()?).await?;
+        let registered: BTreeMap<String, String> = register(&aws, &which, &self.binaries.of_images()?).await?;
         let rows = registered.iter().map(|(name, arn)| vec![name.clone(), arn.clone()]);
         Ok(Report::new(&registered, table(&["service", "task definition"], rows)))
     }

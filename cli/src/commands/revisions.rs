@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::deploy::{LockOptions, chosen, known};
-use crate::aws::revisions::{deregistered_text, text};
+use crate::aws::revisions::{self, deregistered_text, text};
 use crate::commands::invocation::Invocation;
 use crate::commands::options::Which;
 use crate::screen::Report;
@@ -34,7 +34,7 @@ impl Revisions {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
         let aws = invocation.aws().await?;
         let name = known(&self.service, &aws.manifests)?;
-        let revisions = aws.revisions(&name, self.limit.into()).await?;
+        let revisions = revisions::list(&aws, &name, self.limit.into()).await?;
         Ok(Report::new(&revisions, text(&name, &revisions)))
     }
 }
@@ -43,7 +43,7 @@ impl Deregister {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
         let aws = invocation.aws().await?;
         let which = chosen(&self.which, &aws.manifests)?;
-        let all = aws.deregister(&which, self.keep.into(), self.lock.if_taken()).await?;
+        let all = revisions::deregister(&aws, &which, self.keep.into(), self.lock.if_taken()).await?;
         Ok(Report::new(&all, deregistered_text(&all)))
     }
 }

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::aws::run::Job;
+use crate::aws::run::{Job, run};
 use crate::commands::invocation::Invocation;
 use crate::model::log::Line;
 use crate::model::units::Span;
@@ -30,6 +30,6 @@ impl Run {
             Format::Table => Ok(screen::line(&line.text)?),
             Format::Json => Ok(screen::line(&serde_json::to_string(line)?)?),
         };
-        Ok(Report::silent().code(aws.run(job, show).await?))
+        Ok(Report::silent().code(run(&aws, job, show).await?))
     }
 }

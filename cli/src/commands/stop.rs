@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::aws::tasks::Which;
+use crate::aws::tasks::{self, DesiredStatus};
 use crate::commands::invocation::Invocation;
 use crate::error::Hinted;
 use crate::screen::{self, Report};
@@ -24,12 +24,14 @@ pub(crate) struct Stop {
 impl Stop {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
         let aws = invocation.aws().await?;
-        let ids = match &self.all {
+        let cluster = aws.ecs_cluster();
+        let ids: Vec<String> = match &self.all {
             Some(service) => {
-                let tasks = aws.tasks(std::slice::from_ref(service), Which::Running).await?;
+                let tasks =
+                    tasks::list(cluster, &aws.manifests, std::slice::from_ref(service), DesiredStatus::Running).await?;
                 tasks.into_iter().map(|task| task.id).collect()
             }
-            None => aws.task_ids(&self.tasks).await?,
+            None => tasks::chosen(cluster, &self.tasks).await?.into_iter().map(|task| task.id).collect(),
         };
         if let Some(service) = self.all.as_ref().filter(|_| !self.yes) {
             let question = format!("stop all {} tasks of `{service}` at once?", ids.len());
@@ -38,7 +40,7 @@ impl Stop {
             }
         }
         for id in &ids {
-            aws.stop_task(id, "stopped by hand").await?;
+            tasks::stop(cluster, id, "stopped by hand", &aws.caller).await?;
         }
         let text = if ids.is_empty() { "nothing runs".to_owned() } else { format!("stopping {}", ids.join(", ")) };
         Ok(Report::new(&serde_json::json!({ "stopping": ids }), text))

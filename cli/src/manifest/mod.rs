@@ -29,6 +29,7 @@ pub use files::{
 };
 pub use schema::{schema_text, schemas};
 
+use crate::error::Hinted;
 use crate::model::desired::Role;
 use crate::model::units::Size;
 use crate::problem::{Place, did_you_mean, listed, read};
@@ -60,6 +61,19 @@ impl Manifests {
                 .map(|other| other.name.to_string())
                 .collect(),
         }
+    }
+
+    /// The service of this name.
+    ///
+    /// # Errors
+    /// There is none; the hint names one that is spelled alike, or all.
+    pub(crate) fn service(&self, name: &str) -> anyhow::Result<&ServiceManifest> {
+        self.services.get(name).ok_or_else(|| {
+            let names = self.services.keys().map(String::as_str);
+            let hint = did_you_mean(name, names.clone())
+                .unwrap_or_else(|| format!("there are: {}", names.collect::<Vec<_>>().join(", ")));
+            Hinted::new(format!("no manifest describes a service `{name}`"), hint).into()
+        })
     }
 
     /// Most that JetStream stores on one node.
