@@ -14,17 +14,20 @@ use aws_sdk_ecs::error::BuildError;
 use aws_sdk_ecs::types::{
     AssignPublicIp, AvailabilityZoneRebalancing, AwsVpcConfiguration, DeploymentAlarms, DeploymentCircuitBreaker,
     DeploymentConfiguration, DeploymentRolloutState, LaunchType, LoadBalancer, NetworkConfiguration, PropagateTags,
-    Service as Found, Tag, TaskDefinitionStatus,
+    Service as Found, Tag,
 };
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::Aws;
-use super::definition::{parse, registration};
 use super::error::{code, failed, is_uncertain};
 use super::images::Images;
 use super::ledger::{DeployedService, State, digest};
-use super::observe::{Observation, TAG_ENVIRONMENT, TAG_PROJECT, TAG_SERVICE, primary, revision};
+use super::arn::revision;
+use super::observe::{Observation, TAG_ENVIRONMENT, TAG_PROJECT, TAG_SERVICE, primary};
 use super::rollout::StartedDeployment;
+use super::task_definition::registration;
+use super::{identities, revisions, tasks};
+use crate::model::task::GATEWAY_PORT;
 use crate::model::desired::Service;
 use crate::model::ecs::{Autoscaling, EcsService};
 use crate::model::observed::{Assets, Seen, ServiceState};
@@ -82,7 +85,7 @@ impl<'a> Work<'a> {
         let deploys = plan.steps.iter().any(|step| matches!(step.operation, Operation::DeployService { .. }));
         let changes_assets = plan.steps.iter().any(|step| matches!(step.kind(), Kind::Stream | Kind::Bucket));
         if deploys || changes_assets {
-            state.identities = Some(aws.ensure_identities_since(state.identities.as_ref()).await?);
+            state.identities = Some(identities::ensure_if_stale(aws, state.identities.as_ref()).await?);
         }
         let creates =
             |step: &Step| matches!(&step.operation, Operation::DeployService { before, .. } if before.is_none());
@@ -118,7 +121,7 @@ impl<'a> Work<'a> {
         }
         for step in of(&[Kind::Task]) {
             progress.started(step);
-            self.aws.stop_task(step.name(), "stopped by natsctl").await?;
+            tasks::stop(self.aws.ecs_cluster(), step.name(), "stopped by hand", &self.aws.caller).await?;
             progress.ended(step, "done");
         }
         if wave.iter().any(|step| matches!(step.kind(), Kind::Node | Kind::Environment | Kind::Data)) {
@@ -558,10 +561,9 @@ impl Aws {
     }
 
     async fn newest_if_equal(&self, name: &str, service: &Service, family: &str) -> anyhow::Result<Option<String>> {
-        let Some(found) = self.newest(family).await? else { return Ok(None) };
-        let is_equal =
-            found.status() != Some(&TaskDefinitionStatus::Inactive) && parse(name, &found) == service.definition;
-        Ok(found.task_definition_arn.filter(|_| is_equal))
+        let Some(found) = revisions::newest(self.clients.ecs(), name, family).await? else { return Ok(None) };
+        let is_equal = found.is_active && found.definition == service.definition;
+        Ok(is_equal.then_some(found.arn))
     }
 
     /// Changes one thing of a service that is there; as `restart`, `scale` and a rollback do.

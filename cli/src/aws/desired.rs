@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::aws::definition::health_on_ecs;
+use crate::aws::task_definition::health_on_ecs;
 use crate::error::Hinted;
 use crate::handover::Handover;
 use crate::manifest::{Manifests, ServiceManifest};

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Context as _;
 use futures::{StreamExt as _, TryStreamExt as _};
 
-use super::Aws;
 use super::ledger::State;
+use super::{Aws, ecr};
 use crate::error::Hinted;
 use crate::image::registry::Registry;
 use crate::image::{self, Binaries, BuildOptions, BuiltImage, Compression, ServiceImage, Store, megabytes};
@@ -136,6 +136,6 @@ impl Aws {
     /// Where images go.
     pub(super) fn open_registry(&self) -> anyhow::Result<Registry> {
         let host = self.registry();
-        Registry::new(&host, self.credentials(&host)?)
+        Registry::new(&host, ecr::credentials(self, &host)?)
     }
 }

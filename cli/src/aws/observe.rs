@@ -10,11 +10,10 @@ use aws_sdk_ecs::types::{
 use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType, SecretListEntry};
 use futures::{StreamExt as _, TryStreamExt as _};
 
-use super::definition::parse;
+use super::arn::{revision, short};
 use super::error::failed;
 use super::ledger::{State, digest};
-use super::rollout::short;
-use super::{AT_ONCE, Aws};
+use super::{AT_ONCE, Aws, revisions};
 use crate::error::Hinted;
 use crate::handover::prefix;
 use crate::model::desired::{Definition, Desired};
@@ -149,7 +148,8 @@ impl Aws {
 
     /// Revisions that a service may be rolled back to, the newest first.
     pub(crate) async fn earlier_revisions(&self, name: &str, current: u64) -> anyhow::Result<Vec<Revision>> {
-        let known = self.active(&self.manifests.services[name].ecs_name()).await?;
+        let family = self.manifests.services[name].ecs_name();
+        let known = revisions::active(self.clients.ecs(), &family).await?;
         let failed = failed_revisions(&self.ledger().records(RECORDS).await?);
         let revision = |arn: String| {
             let number = revision(&arn);
@@ -208,7 +208,7 @@ impl Aws {
         if let Some(known) = self.revisions.lock().unwrap_or_else(PoisonError::into_inner).get(task_definition) {
             return Ok(known.clone());
         }
-        let definition = parse(name, &self.task_definition(task_definition).await?);
+        let definition = revisions::describe(self.clients.ecs(), name, task_definition).await?.definition;
         let mut known = self.revisions.lock().unwrap_or_else(PoisonError::into_inner);
         known.insert(task_definition.to_owned(), definition.clone());
         Ok(definition)
@@ -303,11 +303,6 @@ pub(crate) const TAG_SERVICE: &str = "natsctl:service";
 /// The deployment that a service is at, or is on its way to.
 pub(crate) fn primary(service: &Service) -> Option<&Deployment> {
     service.deployments().iter().find(|deployment| deployment.status() == Some("PRIMARY"))
-}
-
-/// The number at the end of a task definition's ARN.
-pub(crate) fn revision(task_definition: &str) -> u64 {
-    task_definition.rsplit(':').next().and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
 fn seen(

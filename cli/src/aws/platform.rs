@@ -10,7 +10,7 @@ use super::images::Images;
 use super::lock::Held;
 use super::observe::Observation;
 use super::proof::Evidence;
-use super::tasks::Which;
+use super::tasks::{self, DesiredStatus};
 use crate::error::Hinted;
 use crate::image::Binaries;
 use crate::manifest::Manifests;
@@ -117,7 +117,8 @@ impl Platform for Aws {
                     TaskSelection::Service(service) => vec![service.clone()],
                     TaskSelection::Ids(_) => Vec::new(),
                 };
-                let tasks = self.tasks(&services, Which::Running).await?;
+                let tasks =
+                    tasks::list(self.ecs_cluster(), &self.manifests, &services, DesiredStatus::Running).await?;
                 let tasks = tasks.into_iter().map(|task| ObservedTask { id: task.id, service: task.service });
                 let mut observation = Observation::default();
                 observation.observed.tasks = tasks.collect();

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context as _;
-use aws_sdk_ecs::types::{DesiredStatus, Service};
+use aws_sdk_ecs::types::Service;
 
 use super::Aws;
 use super::ledger::State;
-use super::observe::{primary, revision};
+use super::arn::revision;
+use super::observe::primary;
 use super::platform::image_binaries;
-use super::tasks;
+use super::tasks::{self, DesiredStatus};
 use crate::error::Hinted;
 use crate::image::Binaries;
 use crate::model::desired::Role;
@@ -72,17 +73,16 @@ impl Aws {
             let proof = expected.proof(&name, &tasks)?;
             proofs.insert(name, proof);
         }
-        Ok(proofs.into_values().chain([bus.way()]).collect())
+        Ok(proofs.into_values().chain([bus.route()]).collect())
     }
 
     /// Ids of the tasks of a revision that ECS says run.
     async fn running_tasks(&self, name: &str, wanted: u64) -> anyhow::Result<BTreeSet<String>> {
         let on_ecs = self.manifests.services[name].ecs_name();
-        let tasks = self.ecs_tasks(Some(&on_ecs), DesiredStatus::Running).await?;
-        let of_revision = tasks.iter().filter(|task| {
-            task.last_status() == Some("RUNNING") && revision(task.task_definition_arn().unwrap_or_default()) == wanted
-        });
-        Ok(of_revision.map(|task| tasks::id(task).to_owned()).collect())
+        let tasks = tasks::of_service(self.ecs_cluster(), Some(&on_ecs), DesiredStatus::Running).await?;
+        let of_revision =
+            tasks.into_iter().filter(|task| task.status == "RUNNING" && revision(&task.task_definition) == wanted);
+        Ok(of_revision.map(|task| task.id).collect())
     }
 
     /// What JetStream holds. Where only a task could ask the bus, it is as natsctl left it, since only natsctl makes streams.

@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use aws_sdk_ecs::types::{
-    Deployment, DeploymentRolloutState, DesiredStatus, HealthStatus, Service, ServiceDeploymentStatus, StopServiceDeploymentStopType,
-    Task, TaskStopCode,
+    Deployment, DeploymentRolloutState, DesiredStatus, Service, ServiceDeploymentStatus, StopServiceDeploymentStopType,
 };
 use tokio::time::Instant;
 
 use super::Aws;
 use super::error::failed;
-use super::observe::{primary, revision};
+use super::arn::short;
+use super::observe::primary;
+use super::tasks::{self, Task};
 use crate::model::rollout::{Failure, Outcome, StoppedTask};
 use crate::pipeline::options::WaitUntil;
 use crate::screen::note;
@@ -103,11 +104,6 @@ fn replaced(started: &StartedDeployment, current: Option<&Deployment>) -> Rollou
 }
 
 const WENT_BACK: &str = "ECS went back to what ran before";
-
-/// `family:revision` of an ARN.
-pub(crate) fn short(arn: &str) -> &str {
-    arn.rsplit('/').next().unwrap_or(arn)
-}
 
 struct Following {
     started: StartedDeployment,
@@ -255,8 +251,8 @@ impl Aws {
             answer.map_err(|error| failed(&format!("list the stopped tasks of `{}`", one.started.service), error))?;
         let is_new = |arn: &&String| !one.stopped.contains_key(short(arn));
         let new: Vec<String> = answer.task_arns().iter().filter(is_new).cloned().collect();
-        let is_ours = |task: &Task| task.task_definition_arn() == Some(&*one.started.task_definition);
-        let ours: Vec<Task> = self.describe_tasks(&new).await?.into_iter().filter(is_ours).collect();
+        let is_ours = |task: &Task| task.task_definition == one.started.task_definition;
+        let ours: Vec<Task> = tasks::describe(self.ecs_cluster(), &new).await?.into_iter().filter(is_ours).collect();
         for task in &ours {
             let stopped = stopped_task(task);
             note(&format!("service {}: task {stopped}", one.started.service));
@@ -317,19 +313,14 @@ impl Following {
     }
 }
 
-/// A task that ECS says has stopped.
+/// A task that has stopped, as an explanation shows it.
 fn stopped_task(task: &Task) -> StoppedTask {
-    let container = task.containers().first();
-    let reason = [task.stopped_reason(), container.and_then(|container| container.reason())];
-    let reason: Vec<&str> = reason.into_iter().flatten().filter(|reason| !reason.is_empty()).collect();
-    let crashed =
-        matches!(task.stop_code(), Some(TaskStopCode::EssentialContainerExited | TaskStopCode::TaskFailedToStart));
     StoppedTask {
-        id: short(task.task_arn().unwrap_or_default()).to_owned(),
-        reason: if reason.is_empty() { "no reason given".to_owned() } else { reason.join("; ") },
-        exit_code: container.and_then(|container| container.exit_code()),
-        unhealthy: task.health_status() == Some(&HealthStatus::Unhealthy),
-        crashed,
+        id: task.id.clone(),
+        reason: task.reason().unwrap_or_else(|| "no reason given".to_owned()),
+        exit_code: task.container().and_then(|container| container.exit_code),
+        unhealthy: task.health == "UNHEALTHY",
+        crashed: task.crashed,
     }
 }
 

@@ -50,7 +50,11 @@ impl Platform {
 
     /// The status of the environment.
     pub(crate) async fn status(&self) -> anyhow::Result<Status> {
-        on!(self, platform => platform.status().await)
+        match self {
+            Self::Local(local) => local.status().await,
+            #[cfg(feature = "aws")]
+            Self::Aws(aws) => crate::aws::status::read(aws).await,
+        }
     }
 
     /// See [`pipeline::run`].

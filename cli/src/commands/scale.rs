@@ -27,7 +27,7 @@ impl Scale {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
         let platform = invocation.platform().await?;
         let options = Options { proof: self.proof.on(&platform)?, ..Options::default() };
-        let service = platform.manifests().named(&self.service)?;
+        let service = platform.manifests().service(&self.service)?.name.to_string();
         let autoscaling = &platform.manifests().services[&service].settings.autoscaling;
         let bounds = Scaling { min: autoscaling.min, max: autoscaling.max };
         let change = Change::Scale { service, tasks: self.tasks, bounds };

@@ -30,7 +30,7 @@ impl Stop {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
         let platform = invocation.platform().await?;
         let selection = match &self.all {
-            Some(service) => TaskSelection::Service(platform.manifests().named(service)?),
+            Some(service) => TaskSelection::Service(platform.manifests().service(service)?.name.to_string()),
             None => TaskSelection::Ids(self.tasks),
         };
         if let Some(service) = self.all.as_ref().filter(|_| !self.yes)

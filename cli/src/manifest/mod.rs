@@ -51,20 +51,6 @@ pub struct Manifests {
 }
 
 impl Manifests {
-    /// The name of a service, as typed.
-    ///
-    /// # Errors
-    /// If no manifest has it; the hint names one that is close.
-    pub(crate) fn named(&self, service: &str) -> Result<String, Hinted> {
-        if self.services.contains_key(service) {
-            return Ok(service.to_owned());
-        }
-        let names = self.services.keys().map(String::as_str);
-        let hint = did_you_mean(service, names.clone())
-            .unwrap_or_else(|| format!("there are: {}", names.collect::<Vec<_>>().join(", ")));
-        Err(Hinted::new(format!("no manifest describes a service `{service}`"), hint))
-    }
-
     /// The services that a service calls: for a gateway all that serve anything.
     pub(crate) fn callees(&self, service: &ServiceManifest) -> BTreeSet<String> {
         match service.role {
@@ -76,6 +62,19 @@ impl Manifests {
                 .map(|other| other.name.to_string())
                 .collect(),
         }
+    }
+
+    /// The service of this name.
+    ///
+    /// # Errors
+    /// There is none; the hint names one that is spelled alike, or all.
+    pub(crate) fn service(&self, name: &str) -> anyhow::Result<&ServiceManifest> {
+        self.services.get(name).ok_or_else(|| {
+            let names = self.services.keys().map(String::as_str);
+            let hint = did_you_mean(name, names.clone())
+                .unwrap_or_else(|| format!("there are: {}", names.collect::<Vec<_>>().join(", ")));
+            Hinted::new(format!("no manifest describes a service `{name}`"), hint).into()
+        })
     }
 
     /// Most that JetStream stores on one node.

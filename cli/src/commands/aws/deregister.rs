@@ -26,7 +26,7 @@ impl Deregister {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
         let aws = invocation.aws().await?;
         let which = self.which.selection(&aws.manifests)?.services;
-        let deregistered = aws.deregister(&which, self.keep.into(), self.lock.if_held()).await?;
+        let deregistered = revisions::deregister(&aws, &which, self.keep.into(), self.lock.if_held()).await?;
         Ok(Report::new(&deregistered, deregistered_text(&deregistered)))
     }
 }

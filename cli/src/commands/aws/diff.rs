@@ -24,7 +24,7 @@ impl Diff {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
         let aws = invocation.aws().await?;
         let which = self.which.selection(&aws.manifests)?.services;
-        let compared = aws.compare(&which, Between { from: self.from, to: self.to }).await?;
+        let compared = drift::compare(&aws, &which, Between { from: self.from, to: self.to }).await?;
         let code = if compared.iter().all(|one| one.changes.is_empty()) { 0 } else { CHANGES };
         Ok(Report::new(&compared, compared_text(&compared)).diff().code(code))
     }

@@ -15,7 +15,7 @@ pub(crate) struct Drift {}
 
 impl Drift {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
-        let (drifted, unknown) = invocation.aws().await?.drift().await?;
+        let (drifted, unknown) = drift::find(&invocation.aws().await?).await?;
         let text = text(&drifted, unknown.as_deref());
         let code = if drifted.is_empty() { 0 } else { CHANGES };
         Ok(Report::new(&json!({ "drifted": drifted, "unknown": unknown }), text).diff().code(code))

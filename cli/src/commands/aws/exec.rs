@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use crate::aws::exec::exec;
 use crate::commands::invocation::Invocation;
 use crate::screen::Report;
 
@@ -21,6 +22,6 @@ pub(crate) struct Exec {
 impl Exec {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
         let aws = invocation.aws().await?;
-        Ok(Report::silent().code(aws.exec(&self.target, &self.command).await?))
+        Ok(Report::silent().code(exec(&aws, &self.target, &self.command).await?))
     }
 }

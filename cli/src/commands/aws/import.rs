@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::aws::import::text;
+use crate::aws::import::{import, text};
 use crate::commands::invocation::Invocation;
 use crate::screen::Report;
 
@@ -21,7 +21,8 @@ pub(crate) struct Import {
 impl Import {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
         let folder = invocation.manifests_dir()?;
-        let imported = invocation.aws().await?.import(&self.service, self.name.as_deref(), &folder).await?;
+        let aws = invocation.aws().await?;
+        let imported = import(&aws, &self.service, self.name.as_deref(), &folder).await?;
         Ok(Report::new(&imported, text(&imported)))
     }
 }

@@ -19,8 +19,8 @@ pub(crate) struct Revisions {
 impl Revisions {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
         let aws = invocation.aws().await?;
-        let name = aws.manifests.named(&self.service)?;
-        let revisions = aws.revisions(&name, self.limit.into()).await?;
+        let name = aws.manifests.service(&self.service)?.name.to_string();
+        let revisions = revisions::list(&aws, &name, self.limit.into()).await?;
         Ok(Report::new(&revisions, text(&name, &revisions)))
     }
 }

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::aws::run::Job;
+use crate::aws::run::{Job, run};
 use crate::commands::invocation::Invocation;
 use crate::model::log::Line;
 use crate::model::units::Span;
@@ -29,6 +29,6 @@ impl Run {
         let timeout = self.timeout.map(Span::duration);
         let job = Job { service: &self.service, command: &self.command, timeout };
         let show = |line: &Line| screen::item(line, &line.text, invocation.global.output);
-        Ok(Report::silent().code(aws.run(job, show).await?))
+        Ok(Report::silent().code(run(&aws, job, show).await?))
     }
 }

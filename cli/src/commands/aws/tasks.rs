@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::aws::tasks::{Which, text};
+use crate::aws::tasks::{self, DesiredStatus, text};
 use crate::commands::invocation::Invocation;
 use crate::screen::Report;
 
@@ -20,8 +20,8 @@ pub(crate) struct Tasks {
 impl Tasks {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
         let aws = invocation.aws().await?;
-        let which = if self.stopped { Which::Stopped } else { Which::Running };
-        let tasks = aws.tasks(&self.services, which).await?;
+        let status = if self.stopped { DesiredStatus::Stopped } else { DesiredStatus::Running };
+        let tasks = tasks::list(aws.ecs_cluster(), &aws.manifests, &self.services, status).await?;
         Ok(Report::new(&tasks, text(&tasks)))
     }
 }

@@ -5,7 +5,8 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::aws::Aws;
-use crate::aws::session::{Destination, Plugin};
+use crate::aws::exec::{session_target, session_task};
+use crate::aws::session::{self, Destination, Plugin, SessionManager};
 use crate::commands::invocation::Invocation;
 use crate::model::task::HEALTH_PORT;
 use crate::screen::{self, Report};
@@ -31,7 +32,7 @@ impl Tunnel {
         let asked_to_stop =
             futures::future::select_all(signals.iter_mut().flatten().map(|signal| Box::pin(signal.recv())));
         let to = self.destination(&aws).await?;
-        let mut tunnel = aws.tunnel(&plugin, &to, self.local_port).await?;
+        let mut tunnel = session::Tunnel::open(&SessionManager::new(&aws, &plugin), &to, self.local_port).await?;
         let (port, target, through) = (tunnel.local_port, &self.target, &tunnel.through);
         let data = json!({ "address": format!("127.0.0.1:{port}"), "through": through });
         let text = format!("127.0.0.1:{port} is forwarded to {target} through {through}; Ctrl-C closes it");
@@ -46,10 +47,9 @@ impl Tunnel {
 
     async fn destination(&self, aws: &Aws) -> anyhow::Result<Destination> {
         if self.target == "nats" {
-            let nats = &aws.handover.nats;
-            return Ok(Destination::Host { host: nats.host.clone(), port: nats.port });
+            return Ok(Destination::nats(&aws.handover));
         }
-        let task = aws.with_sessions(&self.target).await?;
-        Ok(Destination::Task { target: aws.session_target(&task), port: self.port })
+        let task = session_task(aws, &self.target).await?;
+        Ok(Destination::Task { target: session_target(aws.cluster(), &task), port: self.port })
     }
 }

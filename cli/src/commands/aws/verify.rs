@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use crate::aws::verify::verify;
 use crate::commands::invocation::Invocation;
 use crate::screen::{FAILED, Report};
 
@@ -14,7 +15,7 @@ pub(crate) struct Verify {}
 
 impl Verify {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
-        let verified = invocation.aws().await?.verify().await;
+        let verified = verify(&invocation.aws().await?).await;
         Ok(Report::new(&verified, verified.text()).code(if verified.complete { 0 } else { FAILED }))
     }
 }

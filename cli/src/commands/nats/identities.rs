@@ -18,7 +18,7 @@ pub(crate) struct Identities {
 
 impl Identities {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
-        let written = invocation.aws().await?.make_identities(self.lock.if_held()).await?;
+        let written = identities::ensure_locked(&invocation.aws().await?, self.lock.if_held()).await?;
         let text = match written.as_slice() {
             [] => "every identity is as it should be".to_owned(),
             written => {

@@ -37,7 +37,7 @@ fn definition() -> Definition {
 }
 
 /// As ECS gives back what was registered: lists in another order, defaults filled in.
-fn registered(definition: &Definition) -> TaskDefinition {
+fn registered(definition: &Definition) -> SdkTaskDefinition {
     let task = definition.ecs.as_ref().unwrap();
     let mut container = container("quest-system", definition, task).unwrap();
     container.environment.as_mut().unwrap().reverse();
@@ -45,7 +45,7 @@ fn registered(definition: &Definition) -> TaskDefinition {
     container.mount_points = Some(Vec::new());
     container.volumes_from = Some(Vec::new());
     container.system_controls = Some(Vec::new());
-    TaskDefinition::builder()
+    SdkTaskDefinition::builder()
         .task_definition_arn("arn:aws:ecs:us-east-1:123456789012:task-definition/quest-system-nats:3")
         .family(&task.family)
         .revision(3)
@@ -88,7 +88,7 @@ proptest! {
 }
 
 #[track_caller]
-fn check_foreign(change: impl FnOnce(&mut TaskDefinition), expected: &[&str]) {
+fn check_foreign(change: impl FnOnce(&mut SdkTaskDefinition), expected: &[&str]) {
     let mut found = registered(&definition());
     change(&mut found);
     let foreign = parse("quest-system", &found).ecs.unwrap().foreign;

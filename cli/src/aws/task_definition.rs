@@ -1,5 +1,5 @@
-//! A definition as an ECS task definition, and back. Pure: what ECS says that natsctl would never write is kept by name, so that a
-//! plan shows it.
+//! A definition as an ECS task definition, and back. Pure: what a task definition says that natsctl never writes keeps its name, so
+//! that a plan shows it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
@@ -11,8 +11,9 @@ use aws_sdk_ecs::operation::register_task_definition::builders::RegisterTaskDefi
 use aws_sdk_ecs::types::{
     Compatibility, ContainerDefinition, CpuArchitecture, HealthCheck, KernelCapabilities, KeyValuePair,
     LinuxParameters, LogConfiguration, LogDriver, NetworkMode, OsFamily, PortMapping, RuntimePlatform, Secret,
-    TaskDefinition, TransportProtocol, Ulimit, UlimitName,
+    TaskDefinition as SdkTaskDefinition, TaskDefinitionStatus, TransportProtocol, Ulimit, UlimitName,
 };
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::model::desired::{Architecture, Definition, EcsTask, Health, Role};
@@ -20,17 +21,88 @@ use crate::model::task::{GATEWAY_PORT, HEALTH_PORT, user_and_group};
 
 /// Open files: one per connection.
 const OPEN_FILES: i32 = 65536;
-/// Lines wait here when CloudWatch is slow, rather than in the service.
+/// Size of the buffer in which lines wait when CloudWatch is slow, rather than in the service.
 const LOG_BUFFER: &str = "25m";
-/// Of the stop time-out, in percent: the task gives up a little before it is killed, so that it can say why.
+/// Percentage of the stop time-out after which a task gives up: a little before it is killed, so that it can log why.
 const GIVES_UP_AT: u128 = 90;
 /// Label with the digest of the permissions on NATS: other permissions are another revision, so tasks start with their new identity.
 const PERMISSIONS: &str = "natsctl.permissions";
 
-/// What ECS takes for a health check, in seconds.
+/// Bounds of ECS for a health check, in seconds.
 const INTERVAL: (u64, u64) = (5, 300);
 const TIMEOUT: (u64, u64) = (2, 60);
 const START_PERIOD: (u64, u64) = (0, 300);
+
+/// A revision of a task definition, as ECS describes it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TaskDefinition {
+    pub(crate) arn: String,
+    /// Whether it was not deregistered.
+    pub(crate) is_active: bool,
+    pub(crate) registered: Option<Timestamp>,
+    /// ARN of the caller that registered it.
+    pub(crate) registered_by: String,
+    /// What it says of the service that it was described for.
+    pub(crate) definition: Definition,
+    pub(crate) containers: Vec<Container>,
+}
+
+/// A container of a task definition.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Container {
+    pub(crate) name: String,
+    pub(crate) image: String,
+    /// Whether the task ends with it.
+    pub(crate) is_essential: bool,
+    /// Docker labels.
+    pub(crate) labels: HashMap<String, String>,
+    /// Where it logs; `None` if that is not CloudWatch Logs.
+    pub(crate) log: Option<LogStreams>,
+}
+
+/// The log streams of a container: `<prefix>/<container>/<task>` in a log group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LogStreams {
+    pub(crate) group: String,
+    pub(crate) prefix: String,
+}
+
+impl TaskDefinition {
+    /// Of a service; its container has the service's name, or is the first one.
+    pub(super) fn new(service: &str, found: SdkTaskDefinition) -> Self {
+        Self {
+            is_active: found.status() != Some(&TaskDefinitionStatus::Inactive),
+            registered: found.registered_at().and_then(|at| Timestamp::from_second(at.secs()).ok()),
+            definition: parse(service, &found),
+            containers: found.container_definitions().iter().map(Container::from).collect(),
+            arn: found.task_definition_arn.unwrap_or_default(),
+            registered_by: found.registered_by.unwrap_or_default(),
+        }
+    }
+
+    /// The container of a service: that of its name, or the first one.
+    pub(super) fn container(&self, service: &str) -> Option<&Container> {
+        self.containers.iter().find(|container| container.name == service).or(self.containers.first())
+    }
+}
+
+impl From<&ContainerDefinition> for Container {
+    fn from(container: &ContainerDefinition) -> Self {
+        Self {
+            name: container.name().unwrap_or_default().to_owned(),
+            image: container.image().unwrap_or_default().to_owned(),
+            is_essential: container.essential() == Some(true),
+            labels: container.docker_labels().cloned().unwrap_or_default(),
+            log: log_streams(container),
+        }
+    }
+}
+
+fn log_streams(container: &ContainerDefinition) -> Option<LogStreams> {
+    let log = container.log_configuration().filter(|log| *log.log_driver() == LogDriver::Awslogs);
+    let option = |name: &str| log.and_then(LogConfiguration::options)?.get(name).cloned();
+    Some(LogStreams { group: option("awslogs-group")?, prefix: option("awslogs-stream-prefix")? })
+}
 
 /// The nearest that ECS can have: whole seconds, within its bounds.
 pub(crate) fn health_on_ecs(health: Health) -> Health {
@@ -46,11 +118,7 @@ pub(crate) fn health_on_ecs(health: Health) -> Health {
 }
 
 /// The container that is the task.
-pub(crate) fn container(
-    name: &str,
-    definition: &Definition,
-    task: &EcsTask,
-) -> Result<ContainerDefinition, BuildError> {
+fn container(name: &str, definition: &Definition, task: &EcsTask) -> Result<ContainerDefinition, BuildError> {
     let mut ports = vec![HEALTH_PORT];
     ports.extend((definition.role == Role::Gateway).then_some(GATEWAY_PORT));
     let port = |port: u16| {
@@ -121,7 +189,7 @@ pub(crate) fn registration(
 }
 
 /// What a task definition says; `name` is the service's.
-pub(crate) fn parse(name: &str, found: &TaskDefinition) -> Definition {
+fn parse(name: &str, found: &SdkTaskDefinition) -> Definition {
     let containers = found.container_definitions();
     let container = containers.iter().find(|one| one.name() == Some(name)).or(containers.first());
     let mut definition = container.map_or_else(|| nothing(found), |container| read(found, container));
@@ -157,7 +225,7 @@ pub(super) fn platform(architecture: Architecture) -> RuntimePlatform {
     RuntimePlatform::builder().cpu_architecture(cpu).operating_system_family(OsFamily::Linux).build()
 }
 
-fn read(found: &TaskDefinition, container: &ContainerDefinition) -> Definition {
+fn read(found: &SdkTaskDefinition, container: &ContainerDefinition) -> Definition {
     let mut environment: BTreeMap<String, String> = container
         .environment()
         .iter()
@@ -220,16 +288,16 @@ fn read(found: &TaskDefinition, container: &ContainerDefinition) -> Definition {
 }
 
 /// A task definition without a container.
-fn nothing(found: &TaskDefinition) -> Definition {
+fn nothing(found: &SdkTaskDefinition) -> Definition {
     read(found, &ContainerDefinition::builder().build())
 }
 
-/// What is there and would not be, had natsctl written all of it.
+/// What the task definition says and would not say, had natsctl written all of it.
 fn foreign(
     name: &str,
     definition: &Definition,
     task: &EcsTask,
-    found: &TaskDefinition,
+    found: &SdkTaskDefinition,
     there: Option<&ContainerDefinition>,
 ) -> BTreeMap<String, Value> {
     let mut foreign = BTreeMap::new();
@@ -244,13 +312,13 @@ fn foreign(
     for other in found.container_definitions().iter().filter(|other| Some(*other) != there) {
         foreign.insert(format!("container {}", other.name().unwrap_or_default()), true.into());
     }
-    let mut ours = TaskDefinition::builder()
+    let mut ours = SdkTaskDefinition::builder()
         .network_mode(NetworkMode::Awsvpc)
         .requires_compatibilities(Compatibility::Fargate)
         .runtime_platform(platform(task.architecture))
         .build();
     let mut there = found.clone();
-    // What is compared elsewhere, and what ECS adds of its own accord.
+    // These are compared elsewhere, or ECS adds them of its own accord.
     for one in [&mut ours, &mut there] {
         (one.family, one.task_role_arn, one.execution_role_arn, one.cpu, one.memory) = (None, None, None, None, None);
         (one.task_definition_arn, one.container_definitions, one.status, one.registered_by) = (None, None, None, None);
@@ -267,7 +335,7 @@ fn foreign(
     foreign
 }
 
-/// The same, whatever order ECS gives lists in, and without what means nothing.
+/// The same container with its lists in order, and without values that are the default.
 fn in_order(mut container: ContainerDefinition) -> ContainerDefinition {
     // `labels` and `options` are maps, whose order is random in what `shown` shows.
     let as_list = |map: HashMap<String, String>| {

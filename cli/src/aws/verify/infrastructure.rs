@@ -1,4 +1,4 @@
-//! The frame that Terraform makes: cluster, network, log group, ledger, alarms.
+//! The infrastructure that Terraform makes: cluster, network, log group, ledger, alarms.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use aws_sdk_dynamodb::types::{KeyType, TableDescription, TableStatus};
 use aws_sdk_ec2::types::Filter;
 use aws_sdk_ecs::types::Cluster;
 
-use super::{APPLY, Finding, Kind, all_there};
+use super::{APPLY, Finding, Kind, all_exist};
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::handover::prefix;
@@ -40,9 +40,9 @@ pub(super) async fn log_group(aws: &Aws) -> anyhow::Result<Vec<Finding>> {
     while let Some(group) = pages.next().await {
         let group = group.map_err(|error| failed(&format!("describe the log group `{wanted}`"), error))?;
         if group.log_group_name() == Some(wanted) {
-            let kept =
+            let retention =
                 group.retention_in_days().map_or_else(|| "for ever".to_owned(), |days| format!("for {days} days"));
-            return Ok(vec![Finding::ok(format!("log group `{wanted}`"), format!("kept {kept}"))]);
+            return Ok(vec![Finding::ok(format!("log group `{wanted}`"), format!("kept {retention}"))]);
         }
     }
     Ok(vec![Finding::missing(format!("log group `{wanted}`"), "not there", APPLY)])
@@ -68,10 +68,10 @@ pub(super) async fn network(aws: &Aws) -> anyhow::Result<Vec<Finding>> {
     Ok(findings)
 }
 
-/// Whether these are there, and in the VPC; what was found is of id and VPC.
+/// Whether these exist, and are in the VPC; `found` are pairs of id and VPC.
 pub(super) fn in_vpc(kind: Kind, wanted: &[String], found: &[(String, String)], vpc: &str) -> Vec<Finding> {
-    let there: BTreeSet<String> = found.iter().map(|(id, _)| id.clone()).collect();
-    let mut findings = all_there(kind, &wanted.iter().cloned().collect(), &there, APPLY);
+    let existing: BTreeSet<String> = found.iter().map(|(id, _)| id.clone()).collect();
+    let mut findings = all_exist(kind, &wanted.iter().cloned().collect(), &existing, APPLY);
     let elsewhere = found.iter().filter(|(_, of)| of != vpc);
     findings.extend(elsewhere.map(|(id, of)| {
         let hint = "the handover is older than the network: `terraform apply` in the environment's folder";
@@ -116,12 +116,12 @@ pub(super) async fn alarms(aws: &Aws) -> anyhow::Result<Vec<Finding>> {
     let prefix = prefix(&aws.handover.names.alarm);
     let call = aws.clients.cloudwatch().describe_alarms().alarm_name_prefix(prefix).max_records(100);
     let mut pages = call.into_paginator().send();
-    let mut there = BTreeSet::new();
+    let mut existing = BTreeSet::new();
     while let Some(page) = pages.next().await {
         let page = page.map_err(|error| failed("describe the alarms", error))?;
-        there.extend(page.metric_alarms().iter().filter_map(|alarm| alarm.alarm_name()).map(str::to_owned));
-        there.extend(page.composite_alarms().iter().filter_map(|alarm| alarm.alarm_name()).map(str::to_owned));
+        existing.extend(page.metric_alarms().iter().filter_map(|alarm| alarm.alarm_name()).map(str::to_owned));
+        existing.extend(page.composite_alarms().iter().filter_map(|alarm| alarm.alarm_name()).map(str::to_owned));
     }
     let wanted = aws.manifests.services.keys().flat_map(|service| aws.handover.alarms(service)).collect();
-    Ok(all_there(Kind { one: "alarm", many: "alarms" }, &wanted, &there, APPLY))
+    Ok(all_exist(Kind { one: "alarm", many: "alarms" }, &wanted, &existing, APPLY))
 }
