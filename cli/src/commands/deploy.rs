@@ -10,7 +10,6 @@ use super::rollout::Rollout;
 use crate::commands::invocation::Invocation;
 use crate::commands::options::Which;
 use crate::commands::platform::Platform;
-use crate::error::Hinted;
 use crate::local::apply::Apply;
 use crate::local::build::Source;
 use crate::local::environment::Local;
@@ -53,7 +52,7 @@ impl Binaries {
             (None, false) => Ok(crate::image::Binaries::Cargo { profile: "release".to_owned() }),
             (None, true) => {
                 let hint = "`--binaries DIR` takes static binaries from a folder";
-                Err(Hinted::new("`--no-build` is for environments on this machine", hint).into())
+                Err(crate::error::Hinted::new("`--no-build` is for environments on this machine", hint).into())
             }
         }
     }
