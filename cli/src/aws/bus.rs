@@ -11,11 +11,11 @@ use tokio::time::timeout;
 use super::session::{Destination, Plugin, SessionManager, Tunnel};
 use super::{Aws, remote_task, secrets};
 use crate::image::Binaries;
-use crate::nats::bus::{self, Expected, Found, PROOF, Request};
+use crate::nats::bus::{self, BusRequest, ExpectedTasks, RESPONSE_TIMEOUT, RespondingTasks};
 use crate::nats::connect::CONNECT_TIMEOUT;
 use crate::model::observed::Assets;
 use crate::nats::jetstream::JetStream;
-use crate::nats::secret::{Detour, Secret};
+use crate::nats::secret::{ClientSecret, TunnelEndpoint};
 
 /// How long a TCP connection inside the network may take.
 const INSIDE: Duration = Duration::from_secs(1);
@@ -81,12 +81,12 @@ impl Bus {
     pub(crate) async fn find(
         &self,
         aws: &Aws,
-        expected: BTreeMap<String, Expected>,
+        expected: BTreeMap<String, ExpectedTasks>,
         binaries: Option<&Binaries>,
-    ) -> anyhow::Result<Found> {
+    ) -> anyhow::Result<RespondingTasks> {
         match self.client() {
-            Some(client) => bus::find(client, &expected, PROOF).await,
-            None => remote_task::ask(aws, Request::Find(expected), binaries).await,
+            Some(client) => bus::find(client, &expected, RESPONSE_TIMEOUT).await,
+            None => remote_task::ask(aws, BusRequest::Find(expected), binaries).await,
         }
     }
 
@@ -94,7 +94,7 @@ impl Bus {
     pub(crate) async fn ensure(&self, aws: &Aws, assets: Assets, binaries: Option<&Binaries>) -> anyhow::Result<()> {
         match self.client() {
             Some(client) => bus::ensure(client, &assets).await,
-            None => remote_task::ask(aws, Request::Ensure(assets), binaries).await.map(drop),
+            None => remote_task::ask(aws, BusRequest::Ensure(assets), binaries).await.map(drop),
         }
     }
 
@@ -111,13 +111,13 @@ async fn tunnel(aws: &Aws) -> anyhow::Result<(Client, Tunnel)> {
     let plugin = Plugin::find().await?;
     let manager = SessionManager::new(aws, &plugin);
     let tunnel = Tunnel::open(&manager, &Destination::nats(&aws.handover), None).await?;
-    let detour = Detour { url: format!("tls://127.0.0.1:{}", tunnel.local_port), host: aws.handover.nats.host.clone() };
+    let detour = TunnelEndpoint { url: format!("tls://127.0.0.1:{}", tunnel.local_port), host: aws.handover.nats.host.clone() };
     let client = own_identity(aws).await?.connect("natsctl", Some(&detour), CONNECT_TIMEOUT).await?;
     Ok((client, tunnel))
 }
 
 /// natsctl's own identity.
-async fn own_identity(aws: &Aws) -> anyhow::Result<Secret> {
+async fn own_identity(aws: &Aws) -> anyhow::Result<ClientSecret> {
     let name = &aws.handover.nats.operator_secret;
-    Secret::parse(&secrets::value(aws.clients.secrets(), name).await?, &format!("the secret `{name}`"))
+    ClientSecret::parse(&secrets::value(aws.clients.secrets(), name).await?, &format!("the secret `{name}`"))
 }

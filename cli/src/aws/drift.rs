@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use super::arn::short;
 use super::audit::{self, AuditEvent};
-use super::desired::Frame;
+use super::desired::DesiredOnEcs;
 use super::ledger::State;
-use super::observe::Seen;
+use super::observe::Observation;
 use super::services::{self, Service};
 use super::{Aws, revisions};
 use crate::error::Hinted;
@@ -39,7 +39,7 @@ pub(crate) struct Compared {
     pub(crate) service: String,
     pub(crate) from: String,
     pub(crate) to: String,
-    pub(crate) changes: Vec<Change>,
+    pub(crate) changes: Vec<FieldChange>,
 }
 
 /// What is compared with what.
@@ -118,7 +118,7 @@ async fn numbered(aws: &Aws, name: &str, family: &str, number: u64) -> anyhow::R
 }
 
 /// The desired state of the manifests with the images that were deployed, and the observed state.
-async fn as_deployed(aws: &Aws) -> anyhow::Result<(Desired, Seen)> {
+async fn as_deployed(aws: &Aws) -> anyhow::Result<(Desired, Observation)> {
     let ledger = aws.ledger();
     let (state, secrets, services) =
         futures::try_join!(ledger.state(), aws.secrets(), aws.ecs_services(BTreeSet::new()))?;
@@ -136,7 +136,7 @@ async fn as_deployed(aws: &Aws) -> anyhow::Result<(Desired, Seen)> {
             images.insert(name.clone(), image);
         }
     }
-    let frame = Frame { manifests: &aws.manifests, handover: &aws.handover, secrets: &secrets, images: &images };
+    let frame = DesiredOnEcs { manifests: &aws.manifests, handover: &aws.handover, secrets: &secrets, images: &images };
     let mut desired = frame.desired()?;
     desired.images.clear();
     let seen = aws.observe(&desired).await?;
@@ -144,7 +144,7 @@ async fn as_deployed(aws: &Aws) -> anyhow::Result<(Desired, Seen)> {
 }
 
 /// The task definition of a service, and what it says.
-fn running(name: &str, seen: &Seen) -> anyhow::Result<(String, Definition)> {
+fn running(name: &str, seen: &Observation) -> anyhow::Result<(String, Definition)> {
     let found = seen.services.get(name).and_then(|found| found.task_definition());
     let (Some(found), Some(observed)) = (found, seen.observed.services.get(name)) else {
         let hint = format!("`natsctl deploy {name}` deploys it; `--from` and `--to` compare revisions");

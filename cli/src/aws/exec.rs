@@ -72,8 +72,7 @@ fn takes_sessions(task: Task) -> anyhow::Result<Task> {
     match task.container().and_then(|container| container.exec_agent.as_deref()) {
         Some(status) if status != "RUNNING" => {
             let message = format!("the agent for sessions of task `{}` is {status}", task.id);
-            let hint =
-                "wait a moment; if it stays so, the task's role lacks `ssmmessages:*` or its network the way there";
+            let hint = "wait a moment; if it stays so, the task's role lacks `ssmmessages:*` or its network has no route to Session Manager";
             Err(Hinted::new(message, hint).into())
         }
         _ => Ok(task),

@@ -17,10 +17,10 @@ use crate::error::Hinted;
 use crate::pipeline::lock::IfHeld;
 use crate::nats::connect::Access;
 use crate::nats::identity::{Identities, SYSTEM_USER};
-use crate::nats::permissions::{self, ERRAND, NATSCTL, OPERATOR, Permissions};
+use crate::nats::permissions::{self, NATSCTL, OPERATOR, Permissions, REMOTE_TASK};
 use crate::nats::pki::Pki;
 use crate::nats::private;
-use crate::nats::secret::Secret;
+use crate::nats::secret::ClientSecret;
 use crate::screen::note;
 
 /// In the place of a service's name: the secret of the authority.
@@ -142,7 +142,7 @@ fn users(aws: &Aws) -> BTreeMap<String, User> {
     let mut permissions = permissions::users(&aws.manifests);
     // People connect to an environment on AWS through natsctl.
     permissions.remove(OPERATOR);
-    permissions.insert(ERRAND.to_owned(), permissions::of_errand());
+    permissions.insert(REMOTE_TASK.to_owned(), permissions::of_remote_task());
     let user = |(name, permissions): (String, Permissions)| {
         let secret = if name == NATSCTL { handover.nats.operator_secret.clone() } else { handover.nats_secret(&name) };
         (name, User { secret, permissions })
@@ -154,13 +154,13 @@ fn users(aws: &Aws) -> BTreeMap<String, User> {
 struct Stored {
     /// Contents by file.
     authority: Option<BTreeMap<String, String>>,
-    users: BTreeMap<String, Secret>,
+    users: BTreeMap<String, ClientSecret>,
 }
 
 /// What the secrets are to hold.
 struct Made {
     authority: Option<String>,
-    users: BTreeMap<String, Secret>,
+    users: BTreeMap<String, ClientSecret>,
 }
 
 impl Made {
@@ -188,7 +188,7 @@ impl Made {
         let authority = changed.then(|| serde_json::to_string(&authority)).transpose()?;
         let mut made = Self { authority, users: BTreeMap::new() };
         for name in users.keys() {
-            let secret = Secret::try_from(&Access::of(name, vec![url.to_owned()], &pki, &identities))?;
+            let secret = ClientSecret::try_from(&Access::of(name, vec![url.to_owned()], &pki, &identities))?;
             if stored.users.get(name) != Some(&secret) {
                 made.users.insert(name.clone(), secret);
             }
@@ -198,8 +198,8 @@ impl Made {
 }
 
 /// The identity that a secret holds; any other value counts as none.
-fn identity(text: &str) -> Option<Secret> {
-    let secret = Secret::parse(text, "").ok()?;
+fn identity(text: &str) -> Option<ClientSecret> {
+    let secret = ClientSecret::parse(text, "").ok()?;
     secret.creds.contains("BEGIN NATS USER JWT").then_some(secret)
 }
 

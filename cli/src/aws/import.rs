@@ -15,7 +15,7 @@ use super::services::{self, Service};
 use super::tasks::{self, DesiredStatus};
 use super::{Aws, revisions};
 use crate::error::Hinted;
-use crate::model::desired::Autoscaling;
+use crate::model::ecs::Autoscaling;
 
 /// What was written.
 #[derive(Clone, Debug, Serialize)]

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Aws;
 use super::error::failed;
-use crate::model::desired::{Autoscaling, Definition};
+use crate::model::desired::Definition;
+use crate::model::ecs::Autoscaling;
 use crate::pipeline::history::Record;
 
 /// Longer texts are compressed.

@@ -120,7 +120,7 @@ impl<'a> Follower<'a> {
                 break;
             }
             if self.filter.grep.is_some() && minutes > SEARCH_BACK {
-                note("only the last day was searched; `--since` looks further back");
+                note("only the last day was searched; `--since` searches further back");
                 break;
             }
             let from = now - minutes * MINUTE;

@@ -22,11 +22,11 @@ use super::tasks::{self, Task};
 use super::{Aws, revisions};
 use crate::cleanup;
 use crate::error::Hinted;
-use crate::image::{self, Binaries, Compression, Order, Store};
+use crate::image::{self, Binaries, Compression, BuildOptions, Store};
 use crate::model::desired::Architecture;
 use crate::model::task::user_and_group;
-use crate::nats::bus::{Found, PROTOCOL, Request, gather};
-use crate::nats::permissions::ERRAND;
+use crate::nats::bus::{BusRequest, PROTOCOL, RespondingTasks, parse_reply};
+use crate::nats::permissions::REMOTE_TASK;
 use crate::screen::note;
 
 /// Name of the package, the container, and, where a service has its own, the repository.
@@ -54,9 +54,9 @@ const LOG_DELAY: Duration = Duration::from_secs(15);
 ///
 /// # Errors
 /// A task that cannot be made, does not start or does not answer; the error that it answers.
-pub(super) async fn ask(aws: &Aws, request: Request, binaries: Option<&Binaries>) -> anyhow::Result<Found> {
+pub(super) async fn ask(aws: &Aws, request: BusRequest, binaries: Option<&Binaries>) -> anyhow::Result<RespondingTasks> {
     let definition = task_definition(aws, binaries).await?;
-    let mut found = Found::new();
+    let mut found = RespondingTasks::new();
     for part in request.parts(LONGEST_REQUEST) {
         let mut running = start(aws, &definition, &part).await?;
         note(&format!("task {} asks the bus", running.task));
@@ -96,7 +96,7 @@ async fn register(aws: &Aws, family: &str, container: ContainerDefinition) -> an
 
 /// ARN of the secret with the task's identity on NATS.
 async fn secret(aws: &Aws) -> anyhow::Result<String> {
-    let name = aws.handover.nats_secret(ERRAND);
+    let name = aws.handover.nats_secret(REMOTE_TASK);
     aws.secrets().await?.remove(&name).ok_or_else(|| {
         let hint = "Terraform makes it: `terraform apply` in the environment's folder";
         Hinted::new(format!("there is no secret `{name}`"), hint).into()
@@ -156,7 +156,7 @@ async fn push_own_image(aws: &Aws, binaries: Option<&Binaries>) -> anyhow::Resul
     let by_cargo = Binaries::Cargo { profile: "release".to_owned() };
     let binaries = folder.as_ref().or(binaries).unwrap_or(&by_cargo);
     let store = Store::open(&aws.cache.join("images")).context("failed to make the folder of images")?;
-    let order = Order {
+    let order = BuildOptions {
         manifests: &aws.manifests,
         names: &BTreeSet::new(),
         workspace: &aws.workspace,
@@ -175,7 +175,7 @@ async fn push_own_image(aws: &Aws, binaries: Option<&Binaries>) -> anyhow::Resul
     Ok(format!("{}/{repository}@{}", registry.host(), pushed.digest))
 }
 
-async fn start(aws: &Aws, definition: &str, request: &Request) -> anyhow::Result<Running> {
+async fn start(aws: &Aws, definition: &str, request: &BusRequest) -> anyhow::Result<Running> {
     let request = KeyValuePair::builder().name("NATSCTL_BUS_REQUEST").value(serde_json::to_string(request)?);
     let overrides = ContainerOverride::builder().name(NAME).environment(request.build()).build();
     let network = network(&aws.handover.network.subnets, &aws.handover.network.security_groups)?;
@@ -196,13 +196,13 @@ async fn start(aws: &Aws, definition: &str, request: &Request) -> anyhow::Result
 }
 
 /// Waits for the answer of a task.
-async fn answer(aws: &Aws, running: &mut Running) -> anyhow::Result<Found> {
+async fn answer(aws: &Aws, running: &mut Running) -> anyhow::Result<RespondingTasks> {
     let stream = format!("{NAME}/{NAME}/{}", running.task);
     let deadline = Instant::now() + TIMEOUT;
     let mut stopped: Option<(Instant, Task)> = None;
     loop {
         let lines = log(aws.clients.logs(), &aws.handover.log_group, &stream).await?;
-        if let Some(answer) = gather(lines.iter().map(String::as_str)) {
+        if let Some(answer) = parse_reply(lines.iter().map(String::as_str)) {
             // It has nothing left to do, and ends by itself.
             running.has_ended = true;
             return answer;

@@ -71,7 +71,7 @@ pub(crate) enum Destination {
 }
 
 impl Plugin {
-    /// Looks for the plugin.
+    /// Finds the plugin.
     ///
     /// # Errors
     /// It is missing or too old.

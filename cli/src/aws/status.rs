@@ -7,7 +7,8 @@ use aws_sdk_cloudwatch::types::{AlarmType, StateValue};
 use super::Aws;
 use super::arn::{revision, short};
 use super::error::failed;
-use super::ledger::{Known, Outcome, Record, State};
+use super::ledger::{DeployedService, State};
+use crate::pipeline::history::{Record, RunResult};
 use super::services::{self, Deployment, RolloutState, Service};
 use crate::handover::{Handover, prefix};
 use crate::manifest::ServiceManifest;
@@ -71,7 +72,7 @@ async fn firing_alarms(aws: &Aws) -> anyhow::Result<BTreeSet<String>> {
 
 /// Names on ECS of services that natsctl has deployed and no manifest describes any more.
 fn undescribed(state: &State, described: &[String]) -> Vec<String> {
-    let family = |known: &Known| short(&known.task_definition).split(':').next().unwrap_or_default().to_owned();
+    let family = |known: &DeployedService| short(&known.task_definition).split(':').next().unwrap_or_default().to_owned();
     let names = state.services.values().map(family);
     names.filter(|name| !name.is_empty() && !described.contains(name)).collect()
 }
@@ -79,12 +80,12 @@ fn undescribed(state: &State, described: &[String]) -> Vec<String> {
 /// Whether a run changes the environment now, and whether the last one failed; `runs` are the last ones, the newest first.
 fn last_run(runs: &[Record], problems: &mut Vec<String>, notes: &mut Vec<String>) {
     let text = |run: &Record| format!("`{}` of {} ({:.0})", run.command, run.who, run.started);
-    let open = runs.first().filter(|run| run.result == Outcome::Begun);
+    let open = runs.first().filter(|run| run.result == RunResult::Started);
     notes.extend(open.map(|run| format!("{} goes on, or was killed", text(run))));
-    let ended = runs.iter().find(|run| run.result != Outcome::Begun);
-    let failed = ended.filter(|run| matches!(run.result, Outcome::Failed | Outcome::RolledBack));
+    let ended = runs.iter().find(|run| run.result != RunResult::Started);
+    let failed = ended.filter(|run| matches!(run.result, RunResult::Failed | RunResult::RolledBack));
     problems.extend(failed.map(|run| {
-        let went_back = if run.result == Outcome::RolledBack { " and went back" } else { "" };
+        let went_back = if run.result == RunResult::RolledBack { " and went back" } else { "" };
         let reason = run.error.as_deref().and_then(|error| error.lines().next()).unwrap_or("see `natsctl history`");
         format!("the last run failed{went_back}: {}: {reason}", text(run))
     }));
@@ -119,7 +120,7 @@ fn judge(name: &str, service: &Service, alarms: &BTreeMap<String, Vec<String>>, 
         healthy: running.min(desired),
         revision: revision(&service.task_definition),
         version: known.map(|known| known.version.clone()).unwrap_or_default(),
-        image: known.map(|known: &Known| known.image.clone()),
+        image: known.map(|known: &DeployedService| known.image.clone()),
         rollout: rollout(service),
         alarms,
         reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
@@ -221,8 +222,8 @@ mod tests {
     }
 
     #[track_caller]
-    fn check_runs(results: &[Outcome], problems: usize, notes: usize) {
-        let run = |result: &Outcome| Record {
+    fn check_runs(results: &[RunResult], problems: usize, notes: usize) {
+        let run = |result: &RunResult| Record {
             id: "2026".to_owned(),
             who: "arn:aws:iam::123456789012:user/ann".to_owned(),
             command: "natsctl deploy --all".to_owned(),
@@ -243,14 +244,14 @@ mod tests {
     #[test]
     fn the_last_run_that_ended_counts() {
         check_runs(&[], 0, 0);
-        check_runs(&[Outcome::Done, Outcome::Failed], 0, 0);
-        check_runs(&[Outcome::RolledBack, Outcome::Done], 1, 0);
-        check_runs(&[Outcome::Begun, Outcome::Failed], 1, 1);
+        check_runs(&[RunResult::Done, RunResult::Failed], 0, 0);
+        check_runs(&[RunResult::RolledBack, RunResult::Done], 1, 0);
+        check_runs(&[RunResult::Started, RunResult::Failed], 1, 1);
     }
 
     #[test]
     fn a_service_without_a_manifest_is_reported_as_long_as_the_ledger_has_it() {
-        let known = |family: &str| -> Known {
+        let known = |family: &str| -> DeployedService {
             let arn = format!("arn:aws:ecs:us-east-1:123456789012:task-definition/{family}:3");
             let known =
                 json!({ "definition": "", "version": "", "image": "", "declared_tasks": 2, "task_definition": arn });

@@ -16,7 +16,8 @@ use aws_sdk_ecs::types::{
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::model::desired::{Architecture, Definition, EcsTask, Health, Role};
+use crate::model::desired::{Architecture, Definition, Health, Role};
+use crate::model::ecs::EcsTask;
 use crate::model::task::{GATEWAY_PORT, HEALTH_PORT, user_and_group};
 
 /// Open files: one per connection.

@@ -7,7 +7,7 @@ use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 
 use super::registry::{Registry, saved};
-use super::{Built, Image, Order, Reference, Store, built, megabytes, pack_all, write_layout};
+use super::{BuildOptions, BuiltImage, ServiceImage, Reference, Store, built, megabytes, pack_all, write_layout};
 use crate::error::Hinted;
 
 /// Images that are pushed at the same time; the registry's client limits its own requests.
@@ -43,15 +43,15 @@ pub(crate) struct Published {
 /// # Errors
 /// What cargo, the registry or the file system refuses; an image that should exist and does not.
 pub(crate) async fn publish(
-    order: &Order<'_>,
+    order: &BuildOptions<'_>,
     destination: Option<&Destination>,
     layout: Option<&Path>,
 ) -> anyhow::Result<BTreeMap<String, Published>> {
     let built = built(order).await?;
     if let Some(folder) = layout {
         let images = built.values().filter_map(|built| match built {
-            Built::Image(image) => Some(image),
-            Built::Existing(_) => None,
+            ServiceImage::Built(image) => Some(image),
+            ServiceImage::Existing(_) => None,
         });
         write_layout(folder, &pack_all(images, order.store).await?)?;
     }
@@ -63,18 +63,18 @@ pub(crate) async fn publish(
 
 async fn publish_one(
     service: &str,
-    built: &Built,
+    built: &ServiceImage,
     destination: Option<&Destination>,
     store: &Store,
 ) -> anyhow::Result<Published> {
     match (built, destination) {
-        (Built::Existing(reference), None) => Ok(existing(reference, "exists elsewhere")),
-        (Built::Existing(reference), Some(destination)) => {
+        (ServiceImage::Existing(reference), None) => Ok(existing(reference, "exists elsewhere")),
+        (ServiceImage::Existing(reference), Some(destination)) => {
             find(reference, &destination.registry).await?;
             Ok(existing(reference, "exists"))
         }
-        (Built::Image(image), Some(destination)) => push(service, image, destination, store).await,
-        (Built::Image(image), None) => pack(service, image, store).await,
+        (ServiceImage::Built(image), Some(destination)) => push(service, image, destination, store).await,
+        (ServiceImage::Built(image), None) => pack(service, image, store).await,
     }
 }
 
@@ -104,7 +104,7 @@ async fn find(reference: &Reference, registry: &Registry) -> anyhow::Result<()> 
     Err(Hinted::new(format!("there is no image `{reference}`"), "see `build` in the service's manifest").into())
 }
 
-async fn pack(service: &str, image: &Image, store: &Store) -> anyhow::Result<Published> {
+async fn pack(service: &str, image: &BuiltImage, store: &Store) -> anyhow::Result<Published> {
     let packed = image.pack(store).await?;
     Ok(Published {
         image: format!("{service}:{}", packed.tag),
@@ -116,7 +116,7 @@ async fn pack(service: &str, image: &Image, store: &Store) -> anyhow::Result<Pub
     })
 }
 
-async fn push(service: &str, image: &Image, destination: &Destination, store: &Store) -> anyhow::Result<Published> {
+async fn push(service: &str, image: &BuiltImage, destination: &Destination, store: &Store) -> anyhow::Result<Published> {
     let (registry, repository) = (&destination.registry, &destination.repositories[service]);
     let progress = |progress| tracing::info!(service, ?progress, "pushing");
     let pushed = registry.push(repository, image, store, &progress).await?;

@@ -29,14 +29,11 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("aws/change.rs", "local::lock"),
     ("aws/deploy.rs", "commands::rollout"),
     ("aws/deploy.rs", "local::lock"),
-    ("aws/exec.rs", "commands::deploy"),
     ("aws/identities.rs", "local::lock"),
     ("aws/lock.rs", "local::lock"),
     ("aws/proof.rs", "commands::rollout"),
     ("aws/revisions.rs", "local::lock"),
     ("aws/rollout.rs", "commands::rollout"),
-    ("aws/run.rs", "commands::deploy"),
-    ("aws/tasks.rs", "commands::deploy"),
 ];
 
 #[test]

@@ -8,7 +8,8 @@ use crate::aws::services::Service;
 use crate::aws::task_definition::health_on_ecs;
 use crate::handover::Handover;
 use crate::manifest::{Manifests, Settings};
-use crate::model::desired::{Architecture, Autoscaling, Definition, EcsTask, Health, Role};
+use crate::model::desired::{Architecture, Definition, Health, Role};
+use crate::model::ecs::{Autoscaling, EcsTask};
 use crate::model::units::{Size, Span};
 
 /// A service as it was found.

@@ -96,7 +96,7 @@ fn check_foreign(change: impl FnOnce(&mut SdkTaskDefinition), expected: &[&str])
 }
 
 #[test]
-fn what_somebody_else_has_added_is_seen() {
+fn what_another_tool_has_added_is_foreign() {
     check_foreign(
         |found| found.container_definitions.as_mut().unwrap()[0].privileged = Some(true),
         &["container.privileged"],

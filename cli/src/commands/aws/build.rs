@@ -10,7 +10,7 @@ use crate::commands::options::Which;
 use crate::error::Hinted;
 use crate::image::publish::{Destination, publish};
 use crate::image::registry::{Registry, saved};
-use crate::image::{Binaries, Compression, Order, Store};
+use crate::image::{Binaries, Compression, BuildOptions, Store};
 use crate::manifest::{Environment, Manifests};
 use crate::screen::{Report, note, table};
 
@@ -42,7 +42,7 @@ impl Build {
         let names = chosen(&self.which, &manifests)?;
         // A missing registry is reported before minutes are spent on compiling.
         let destination = if self.push { Some(destination(invocation, &manifests).await?) } else { None };
-        let order = Order {
+        let order = BuildOptions {
             manifests: &manifests,
             names: &names,
             workspace: &invocation.workspace()?,
