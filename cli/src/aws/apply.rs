@@ -13,27 +13,26 @@ use aws_sdk_ecs::config::retry::RetryConfig;
 use aws_sdk_ecs::error::BuildError;
 use aws_sdk_ecs::types::{
     AssignPublicIp, AvailabilityZoneRebalancing, AwsVpcConfiguration, DeploymentAlarms, DeploymentCircuitBreaker,
-    DeploymentConfiguration, DeploymentRolloutState, LaunchType, LoadBalancer, NetworkConfiguration, PropagateTags,
-    Service as Found, Tag,
+    DeploymentConfiguration, LaunchType, LoadBalancer, NetworkConfiguration, PropagateTags, Service as Found, Tag,
 };
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::StreamExt as _;
 
 use super::Aws;
+use super::arn::revision;
 use super::error::{code, failed, is_uncertain};
 use super::images::Images;
 use super::ledger::{DeployedService, State, digest};
-use super::arn::revision;
 use super::observe::{Observation, TAG_ENVIRONMENT, TAG_PROJECT, TAG_SERVICE, primary};
 use super::rollout::StartedDeployment;
 use super::task_definition::registration;
 use super::{identities, revisions, tasks};
-use crate::model::task::GATEWAY_PORT;
 use crate::model::desired::Service;
 use crate::model::ecs::{Autoscaling, EcsService};
 use crate::model::observed::{Assets, Seen, ServiceState};
 use crate::model::plan::Plan;
 use crate::model::rollout::Outcome;
 use crate::model::step::{Action, Kind, Operation, Step};
+use crate::model::task::GATEWAY_PORT;
 use crate::pipeline::Progress;
 use crate::pipeline::options::{Options, WaitUntil};
 use crate::screen::note;
@@ -311,13 +310,7 @@ impl<'a> Work<'a> {
         Ok(Started { deployment, remembered: None })
     }
 
-    async fn create(
-        &self,
-        name: &str,
-        ecs: &EcsService,
-        task_definition: &str,
-        tasks: u32,
-    ) -> anyhow::Result<Found> {
+    async fn create(&self, name: &str, ecs: &EcsService, task_definition: &str, tasks: u32) -> anyhow::Result<Found> {
         let call = self
             .aws
             .clients

@@ -11,9 +11,9 @@ use tokio::time::timeout;
 use super::session::{Destination, Plugin, SessionManager, Tunnel};
 use super::{Aws, remote_task, secrets};
 use crate::image::Binaries;
+use crate::model::observed::Assets;
 use crate::nats::bus::{self, BusRequest, ExpectedTasks, RESPONSE_TIMEOUT, RespondingTasks};
 use crate::nats::connect::CONNECT_TIMEOUT;
-use crate::model::observed::Assets;
 use crate::nats::jetstream::JetStream;
 use crate::nats::secret::{ClientSecret, TunnelEndpoint};
 
@@ -111,7 +111,8 @@ async fn tunnel(aws: &Aws) -> anyhow::Result<(Client, Tunnel)> {
     let plugin = Plugin::find().await?;
     let manager = SessionManager::new(aws, &plugin);
     let tunnel = Tunnel::open(&manager, &Destination::nats(&aws.handover), None).await?;
-    let detour = TunnelEndpoint { url: format!("tls://127.0.0.1:{}", tunnel.local_port), host: aws.handover.nats.host.clone() };
+    let detour =
+        TunnelEndpoint { url: format!("tls://127.0.0.1:{}", tunnel.local_port), host: aws.handover.nats.host.clone() };
     let client = own_identity(aws).await?.connect("natsctl", Some(&detour), CONNECT_TIMEOUT).await?;
     Ok((client, tunnel))
 }

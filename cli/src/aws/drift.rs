@@ -13,6 +13,7 @@ use super::services::{self, Service};
 use super::{Aws, revisions};
 use crate::error::Hinted;
 use crate::image::Reference;
+use crate::model::change::{Change, Deploy, Selection};
 use crate::model::desired::{Definition, Desired, Image};
 use crate::model::plan::{Plan, differences};
 use crate::model::step::{Action, FieldChange, Kind, Step};
@@ -54,20 +55,20 @@ pub(crate) struct Between {
 /// The services that differ from their manifests; and why their audit events are not known, if they are not.
 pub(crate) async fn find(aws: &Aws) -> anyhow::Result<(Vec<Drifted>, Option<String>)> {
     let (desired, seen) = as_deployed(aws).await?;
-    let plan = Plan::new(&desired, &seen.observed);
-    let steps: Vec<Step> = plan.steps.into_iter().filter(|step| step.kind == Kind::Service).collect();
+    let plan = Plan::new(&everything(&desired), &desired, &seen.observed)?;
+    let steps: Vec<Step> = plan.steps.into_iter().filter(|step| step.kind() == Kind::Service).collect();
     if steps.is_empty() {
         return Ok((Vec::new(), None));
     }
     let services = services::converted(seen.services);
-    let names = steps.iter().filter_map(|step| Some(services.get(&step.name)?.name.clone()));
+    let names = steps.iter().filter_map(|step| Some(services.get(step.name())?.name.clone()));
     let (mut events, unknown) = match audit::events(aws.clients.cloudtrail(), &names.collect()).await {
         Ok(events) => (events, None),
         Err(error) => (BTreeMap::new(), Some(format!("{error:#}"))),
     };
     let mut drifted = Vec::new();
     for step in steps {
-        let service = services.get(&step.name);
+        let service = services.get(step.name());
         let events = service.and_then(|service| events.remove(&service.name)).unwrap_or_default();
         drifted.push(Drifted::new(aws, step, service, events).await?);
     }
@@ -84,7 +85,7 @@ impl Drifted {
         let Some(service) = service else {
             return Ok(Self { step, task_definition: None, registered_by: None, audit_events });
         };
-        let found = revisions::describe(aws.clients.ecs(), &step.name, &service.task_definition).await?;
+        let found = revisions::describe(aws.clients.ecs(), step.name(), &service.task_definition).await?;
         let registered_by = Some(found.registered_by).filter(|arn| !arn.is_empty());
         let task_definition = Some(short(&service.task_definition).to_owned());
         Ok(Self { step, task_definition, registered_by, audit_events })
@@ -139,7 +140,7 @@ async fn as_deployed(aws: &Aws) -> anyhow::Result<(Desired, Observation)> {
     let frame = DesiredOnEcs { manifests: &aws.manifests, handover: &aws.handover, secrets: &secrets, images: &images };
     let mut desired = frame.desired()?;
     desired.images.clear();
-    let seen = aws.observe(&desired).await?;
+    let seen = aws.observe_deployed(&desired).await?;
     Ok((desired, seen))
 }
 
@@ -150,7 +151,7 @@ fn running(name: &str, seen: &Observation) -> anyhow::Result<(String, Definition
         let hint = format!("`natsctl deploy {name}` deploys it; `--from` and `--to` compare revisions");
         return Err(Hinted::new(format!("`{name}` is not deployed"), hint).into());
     };
-    Ok((short(found).to_owned(), observed.definition.clone()))
+    Ok((short(found).to_owned(), observed.state.definition.clone()))
 }
 
 /// The images that natsctl has deployed.
@@ -162,6 +163,12 @@ fn images(state: &State) -> BTreeMap<String, Image> {
     state.services.iter().filter_map(|(name, known)| Some((name.clone(), image(&known.image)?))).collect()
 }
 
+/// A deployment of all services, which leaves streams and buckets alone.
+fn everything(desired: &Desired) -> Change {
+    let selection = Selection { services: desired.services.keys().cloned().collect(), all: true };
+    Change::Deploy(Deploy { selection, prune: true, without_jetstream: true })
+}
+
 fn image_of(definition: &Definition) -> Image {
     let repository = definition.ecs.as_ref().map(|task| task.repository.clone()).unwrap_or_default();
     Image { repository, digest: definition.artifact.clone() }
@@ -171,14 +178,14 @@ fn image_of(definition: &Definition) -> Image {
 pub(crate) fn text(drifted: &[Drifted], unknown: Option<&str>) -> String {
     let mut lines = Vec::new();
     for Drifted { step, task_definition, registered_by, audit_events } in drifted {
-        let what = match step.action {
+        let what = match step.action() {
             Action::Create => "is not there",
             Action::Delete => "is not in the manifests",
             Action::Start => "does not run as it should",
-            Action::Update => "differs",
+            _ => "differs",
         };
-        lines.push(format!("~ {} {what}", step.name));
-        let changes = step.changes.iter().filter(|_| step.action != Action::Create);
+        lines.push(format!("~ {} {what}", step.name()));
+        let changes = step.changes.iter().filter(|_| step.action() != Action::Create);
         lines.extend(changes.map(|change| format!("    {change}")));
         if let (Some(definition), Some(by)) = (task_definition, registered_by) {
             lines.push(format!("    it is at {definition}, registered by {by}"));

@@ -14,13 +14,13 @@ use sha2::{Digest as _, Sha256};
 use super::ledger::{Ensured, State};
 use super::{AT_ONCE, Aws, secrets};
 use crate::error::Hinted;
-use crate::pipeline::lock::IfHeld;
 use crate::nats::connect::Access;
 use crate::nats::identity::{Identities, SYSTEM_USER};
 use crate::nats::permissions::{self, NATSCTL, OPERATOR, Permissions, REMOTE_TASK};
 use crate::nats::pki::Pki;
 use crate::nats::private;
 use crate::nats::secret::ClientSecret;
+use crate::pipeline::lock::IfHeld;
 use crate::screen::note;
 
 /// In the place of a service's name: the secret of the authority.

@@ -117,11 +117,6 @@ impl Aws {
     pub(super) fn ledger(&self) -> Ledger {
         Ledger { client: self.clients.dynamodb().clone(), table: self.handover.ledger.clone() }
     }
-
-    /// The last runs that changed the environment, the newest first.
-    pub(crate) async fn records(&self, limit: i32) -> anyhow::Result<Vec<Record>> {
-        self.ledger().records(limit).await
-    }
 }
 
 pub(super) fn text(text: impl Into<String>) -> AttributeValue {

@@ -220,8 +220,7 @@ impl Aws {
         services: &BTreeMap<String, Service>,
         state: &State,
     ) -> anyhow::Result<BTreeMap<String, Autoscaling>> {
-        let by_resource: BTreeMap<String, &String> =
-            services
+        let by_resource: BTreeMap<String, &String> = services
             .iter()
             .map(|(name, service)| (self.resource_id(service.service_name().unwrap_or_default()), name))
             .collect();

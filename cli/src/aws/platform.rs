@@ -117,8 +117,7 @@ impl Platform for Aws {
                     TaskSelection::Service(service) => vec![service.clone()],
                     TaskSelection::Ids(_) => Vec::new(),
                 };
-                let tasks =
-                    tasks::list(self.ecs_cluster(), &self.manifests, &services, DesiredStatus::Running).await?;
+                let tasks = tasks::list(self.ecs_cluster(), &self.manifests, &services, DesiredStatus::Running).await?;
                 let tasks = tasks.into_iter().map(|task| ObservedTask { id: task.id, service: task.service });
                 let mut observation = Observation::default();
                 observation.observed.tasks = tasks.collect();
@@ -173,7 +172,8 @@ impl Platform for Aws {
     ) -> anyhow::Result<Vec<String>> {
         let binaries = image_binaries(&options.binaries).ok();
         let services_seen = observation.map(|observation| &observation.services);
-        self.prove(services, Evidence { mode: options.proof, services: services_seen, binaries: binaries.as_ref() }).await
+        self.prove(services, Evidence { mode: options.proof, services: services_seen, binaries: binaries.as_ref() })
+            .await
     }
 
     async fn clean_up(&self) -> anyhow::Result<()> {

@@ -6,17 +6,17 @@ use anyhow::Context as _;
 use aws_sdk_ecs::types::Service;
 
 use super::Aws;
-use super::ledger::State;
 use super::arn::revision;
+use super::ledger::State;
 use super::observe::primary;
 use super::platform::image_binaries;
 use super::tasks::{self, DesiredStatus};
 use crate::error::Hinted;
 use crate::image::Binaries;
 use crate::model::desired::Role;
+use crate::model::observed::{Assets, Seen};
 use crate::nats::bus::ExpectedTasks;
 use crate::pipeline::options::{BinarySource, ProofMode};
-use crate::model::observed::{Assets, Seen};
 
 /// What a proof is made of.
 #[derive(Clone, Copy, Default)]

@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt as _, TryStreamExt as _};
 
-use super::apply::Change;
 use super::arn::short;
-use super::observe::Seen;
 use super::{AT_ONCE, Aws};
 use crate::image::Binaries;
 
@@ -21,20 +19,10 @@ pub(crate) async fn register(
     let missing = desired.images.keys().filter(|name| !images.present.contains(*name));
     let missing: Vec<&str> = missing.map(String::as_str).collect();
     aws.push(&missing, &images).await?;
-    let seen = Seen::default();
-    let change = Change {
-        aws,
-        desired: &desired,
-        seen: &seen,
-        images: &images,
-        families: BTreeSet::new(),
-        max_parallel: AT_ONCE,
-    };
-    let change = &change;
     let one = |name: &String| {
         let (name, service) = (name.clone(), &desired.services[name]);
         async move {
-            let arn = change.register(&name, service, true).await?;
+            let arn = aws.register(&name, service, true, &BTreeSet::new()).await?;
             Ok::<_, anyhow::Error>((name, short(&arn).to_owned()))
         }
     };

@@ -22,7 +22,7 @@ use super::tasks::{self, Task};
 use super::{Aws, revisions};
 use crate::cleanup;
 use crate::error::Hinted;
-use crate::image::{self, Binaries, Compression, BuildOptions, Store};
+use crate::image::{self, Binaries, BuildOptions, Compression, Store};
 use crate::model::desired::Architecture;
 use crate::model::task::user_and_group;
 use crate::nats::bus::{BusRequest, PROTOCOL, RespondingTasks, parse_reply};
@@ -54,7 +54,11 @@ const LOG_DELAY: Duration = Duration::from_secs(15);
 ///
 /// # Errors
 /// A task that cannot be made, does not start or does not answer; the error that it answers.
-pub(super) async fn ask(aws: &Aws, request: BusRequest, binaries: Option<&Binaries>) -> anyhow::Result<RespondingTasks> {
+pub(super) async fn ask(
+    aws: &Aws,
+    request: BusRequest,
+    binaries: Option<&Binaries>,
+) -> anyhow::Result<RespondingTasks> {
     let definition = task_definition(aws, binaries).await?;
     let mut found = RespondingTasks::new();
     for part in request.parts(LONGEST_REQUEST) {

@@ -8,11 +8,11 @@ use serde::Serialize;
 
 use super::arn::{revision, short};
 use super::error::{code, failed};
-use super::ledger::Record;
 use super::services::{self, Service};
 use super::task_definition::TaskDefinition;
 use super::{AT_ONCE, Aws};
 use crate::error::Hinted;
+use crate::pipeline::history::Record;
 use crate::pipeline::lock::IfHeld;
 use crate::screen::table;
 
@@ -77,7 +77,8 @@ struct Needs {
 
 impl Needs {
     async fn read(aws: &Aws, families: &[String]) -> anyhow::Result<Self> {
-        let (services, records) = futures::try_join!(services::describe(aws, families), aws.records(RECORDS))?;
+        let ledger = aws.ledger();
+        let (services, records) = futures::try_join!(services::describe(aws, families), ledger.records(RECORDS))?;
         Ok(Self { services, records })
     }
 

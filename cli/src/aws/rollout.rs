@@ -9,8 +9,8 @@ use aws_sdk_ecs::types::{
 use tokio::time::Instant;
 
 use super::Aws;
-use super::error::failed;
 use super::arn::short;
+use super::error::failed;
 use super::observe::primary;
 use super::tasks::{self, Task};
 use crate::model::rollout::{Failure, Outcome, StoppedTask};
@@ -246,7 +246,7 @@ impl Aws {
     /// Looks at the tasks of a deployment that have ended.
     async fn stopped(&self, one: &mut Following) -> anyhow::Result<()> {
         let list = self.clients.ecs().list_tasks().cluster(self.cluster()).service_name(&one.started.ecs_name);
-        let answer = list.desired_status(DesiredStatus::StoppedTask).send().await;
+        let answer = list.desired_status(DesiredStatus::Stopped).send().await;
         let answer =
             answer.map_err(|error| failed(&format!("list the stopped tasks of `{}`", one.started.service), error))?;
         let is_new = |arn: &&String| !one.stopped.contains_key(short(arn));

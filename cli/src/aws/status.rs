@@ -8,11 +8,11 @@ use super::Aws;
 use super::arn::{revision, short};
 use super::error::failed;
 use super::ledger::{DeployedService, State};
-use crate::pipeline::history::{Record, RunResult};
 use super::services::{self, Deployment, RolloutState, Service};
 use crate::handover::{Handover, prefix};
 use crate::manifest::ServiceManifest;
 use crate::model::status::{GatewayStatus, Rollout, ServiceStatus, Status};
+use crate::pipeline::history::{Record, RunResult};
 
 /// The run that is under way, and the one before.
 const LAST_RUNS: i32 = 2;
@@ -72,7 +72,8 @@ async fn firing_alarms(aws: &Aws) -> anyhow::Result<BTreeSet<String>> {
 
 /// Names on ECS of services that natsctl has deployed and no manifest describes any more.
 fn undescribed(state: &State, described: &[String]) -> Vec<String> {
-    let family = |known: &DeployedService| short(&known.task_definition).split(':').next().unwrap_or_default().to_owned();
+    let family =
+        |known: &DeployedService| short(&known.task_definition).split(':').next().unwrap_or_default().to_owned();
     let names = state.services.values().map(family);
     names.filter(|name| !name.is_empty() && !described.contains(name)).collect()
 }

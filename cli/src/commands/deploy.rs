@@ -42,7 +42,9 @@ impl Deploy {
         };
         if self.prune && !selection.all {
             let hint = "deploy with `--all --prune`, or leave out `--prune`";
-            return Err(Hinted::new("`--prune` deletes services that no manifest names, so it needs `--all`", hint).into());
+            return Err(
+                Hinted::new("`--prune` deletes services that no manifest names, so it needs `--all`", hint).into()
+            );
         }
         let without_jetstream = options.proof == ProofMode::Ecs;
         let change = Change::Deploy(Deployment { selection, prune: self.prune, without_jetstream });

@@ -51,7 +51,10 @@ impl Which {
         let services = if self.all {
             manifests.services.keys().cloned().collect()
         } else {
-            self.services.iter().map(|name| manifests.service(name).map(|service| service.name.to_string())).collect::<Result<_, _>>()?
+            self.services
+                .iter()
+                .map(|name| manifests.service(name).map(|service| service.name.to_string()))
+                .collect::<Result<_, _>>()?
         };
         Ok(Selection { services, all: self.all })
     }

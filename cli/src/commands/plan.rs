@@ -42,7 +42,8 @@ pub(crate) struct Plan {
 impl Plan {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
         let platform = invocation.platform().await?;
-        let options = Options { binaries: self.binaries.source(), proof: self.proof.on(&platform)?, ..Options::default() };
+        let options =
+            Options { binaries: self.binaries.source(), proof: self.proof.on(&platform)?, ..Options::default() };
         let which = Which { all: self.services.is_empty(), services: self.services };
         let change = Change::Deploy(Deploy {
             selection: which.selection(platform.manifests())?,

@@ -27,7 +27,8 @@ impl Rollback {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
         let platform = invocation.platform().await?;
         let options = Options { proof: self.proof.on(&platform)?, ..Options::default() };
-        let change = Change::RollBack { service: platform.manifests().service(&self.service)?.name.to_string(), to: self.to };
+        let change =
+            Change::RollBack { service: platform.manifests().service(&self.service)?.name.to_string(), to: self.to };
         let services = change.services();
         let report = |result: &_| done(result, Some(&services), "rolled back");
         self.change.carry_out(&platform, &change, options, report).await

@@ -7,7 +7,7 @@ use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 
 use super::registry::{Registry, saved};
-use super::{BuildOptions, BuiltImage, ServiceImage, Reference, Store, built, megabytes, pack_all, write_layout};
+use super::{BuildOptions, BuiltImage, Reference, ServiceImage, Store, built, megabytes, pack_all, write_layout};
 use crate::error::Hinted;
 
 /// Images that are pushed at the same time; the registry's client limits its own requests.
@@ -116,7 +116,12 @@ async fn pack(service: &str, image: &BuiltImage, store: &Store) -> anyhow::Resul
     })
 }
 
-async fn push(service: &str, image: &BuiltImage, destination: &Destination, store: &Store) -> anyhow::Result<Published> {
+async fn push(
+    service: &str,
+    image: &BuiltImage,
+    destination: &Destination,
+    store: &Store,
+) -> anyhow::Result<Published> {
     let (registry, repository) = (&destination.registry, &destination.repositories[service]);
     let progress = |progress| tracing::info!(service, ?progress, "pushing");
     let pushed = registry.push(repository, image, store, &progress).await?;

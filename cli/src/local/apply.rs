@@ -291,9 +291,7 @@ impl<'a> Wanted<'a> {
                 // What does not run although nothing differs must be tried again.
                 force: if *action == Action::Start { Force::NewDeployment } else { Force::IfChanged },
             }),
-            Operation::RestartService { before, .. } => {
-                Some(Self { force: Force::NewDeployment, ..as_before(before) })
-            }
+            Operation::RestartService { before, .. } => Some(Self { force: Force::NewDeployment, ..as_before(before) }),
             Operation::ScaleService { before, tasks, .. } => Some(Self { tasks: *tasks, ..as_before(before) }),
             Operation::RollBackService { before, to, .. } => {
                 Some(Self { definition: to.definition.as_ref()?, ..as_before(before) })

@@ -73,7 +73,9 @@ impl Error {
                 Some(format!("{kill}, then run `natsctl deploy --all`"))
             }
             Self::Lost(_) => Some("run the command again".to_owned()),
-            Self::NotStarted { log_tail } if !log_tail.is_empty() => Some(format!("the end of its log:\n{}", log_tail.join("\n"))),
+            Self::NotStarted { log_tail } if !log_tail.is_empty() => {
+                Some(format!("the end of its log:\n{}", log_tail.join("\n")))
+            }
             Self::NotStarted { .. } | Self::Confused | Self::Machine(_) => None,
         }
     }
@@ -85,7 +87,10 @@ impl fmt::Display for Error {
             Self::Refused(refusal) => f.write_str(&refusal.message),
             Self::Lost(_) => f.write_str("the supervisor cannot be reached"),
             Self::OtherProtocol { pid, version } => {
-                write!(f, "the supervisor (pid {pid}, natsctl {version}) speaks another protocol than this natsctl ({PROTOCOL})")
+                write!(
+                    f,
+                    "the supervisor (pid {pid}, natsctl {version}) speaks another protocol than this natsctl ({PROTOCOL})"
+                )
             }
             Self::NotStarted { .. } => f.write_str("the supervisor did not start"),
             Self::Confused => f.write_str("the supervisor's answer is not one to the request"),

@@ -87,9 +87,8 @@ impl Local {
             _ => Seen::Absent,
         };
         let nodes = description.nodes.iter();
-        let nodes = nodes.map(|(name, node)| {
-            (name.clone(), ObservedNode { node: node.spec.node.clone(), running: node.running })
-        });
+        let nodes = nodes
+            .map(|(name, node)| (name.clone(), ObservedNode { node: node.spec.node.clone(), running: node.running }));
         let tasks = description.services.iter().flat_map(|(name, service)| {
             let task = |id: &String| ObservedTask { id: id.clone(), service: Some(name.clone()) };
             service.tasks.iter().filter(|task| task.pid.is_some()).map(move |found| task(&found.id))

@@ -77,12 +77,7 @@ impl Platform for Local {
         (&self.user, &self.command_line)
     }
 
-    async fn load(
-        &self,
-        _: &Deploy,
-        options: &Options,
-        purpose: Purpose,
-    ) -> anyhow::Result<(Desired, Materials)> {
+    async fn load(&self, _: &Deploy, options: &Options, purpose: Purpose) -> anyhow::Result<(Desired, Materials)> {
         let binaries = self.source(&options.binaries)?.build(self.manifests.services.keys()).await?;
         let artifacts = self.intern(&binaries)?;
         let server = locate::locate(&self.workspace)?;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::environment::{CONNECT, Local};
-use super::verify::{expected, ready_tasks};
 use super::cluster_files::{ADMIN, Endpoints};
+use super::environment::{CONNECT, Local};
 use super::protocol::{Description, ServiceStatus as Running, TaskState};
+use super::verify::{expected, ready_tasks};
 use crate::model::desired::Role;
 use crate::model::status::{ClusterHealth, GatewayStatus, NodeHealth, ServiceStatus, Status};
 use crate::nats::bus::tasks;

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::discovery::{Instance, instances};
 use super::jetstream::JetStream;
-use crate::model::observed::Assets;
 use crate::error::Hinted;
+use crate::model::observed::Assets;
 
 /// How long a deployed service may take to answer.
 pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -18,11 +18,11 @@ use super::discovery;
 use super::health;
 use super::identity::SYSTEM_USER;
 use super::jetstream::JetStream;
-use crate::model::observed::Assets;
 use super::permissions::Permissions;
 use super::pki::Tls;
 use super::testing::{PATIENCE, TestCluster, permissions};
 use crate::model::desired::{Bucket, Stream};
+use crate::model::observed::Assets;
 use crate::model::status::{ClusterHealth, NodeHealth};
 
 fn users() -> BTreeMap<String, Permissions> {

@@ -43,8 +43,12 @@ pub(crate) trait Platform {
     fn caller(&self) -> (&str, &str);
 
     /// What the manifests ask for, built if need be. Changes nothing that runs.
-    async fn load(&self, deploy: &Deploy, options: &Options, purpose: Purpose)
-    -> anyhow::Result<(Desired, Self::Materials)>;
+    async fn load(
+        &self,
+        deploy: &Deploy,
+        options: &Options,
+        purpose: Purpose,
+    ) -> anyhow::Result<(Desired, Self::Materials)>;
 
     /// Reads what the change needs to know.
     async fn observe(

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use natsctl::local::client::Error;
-use natsctl::model::rollout::Outcome;
 use natsctl::local::protocol::{DeploymentState, Exit, Force, PutService, Refusal, ServiceStatus, TaskState};
+use natsctl::model::rollout::Outcome;
 
 use crate::stage::{Stage, pids, ready, runs, service};
 

@@ -6,11 +6,11 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use natsctl::local::client::{self, Client, Error};
-use natsctl::model::rollout::Outcome;
 use natsctl::local::logs::Follower;
 use natsctl::local::protocol::PutService;
 use natsctl::model::desired::Role;
 use natsctl::model::log::Filter;
+use natsctl::model::rollout::Outcome;
 
 use crate::stage::{PATIENCE, Stage, eventually, get, kill, natsctl, node, pids, ready, runs, service};
 

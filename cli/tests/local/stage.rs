@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use natsctl::local::client::{self, Client};
-use natsctl::model::rollout::Outcome;
 use natsctl::local::protocol::{
     Accepted, Description, Force, NodeSpec, PutService, ServiceStatus, TaskSpec, TaskState, TaskStatus,
 };
 use natsctl::model::desired::{self, Definition, Health, Role};
+use natsctl::model::rollout::Outcome;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 /// The limit of every wait in these tests.

@@ -49,13 +49,21 @@ fn a_rollback_of_ecs_is_a_failure_although_the_service_is_stable() {
     let mut back = deployment(3, "PRIMARY", "COMPLETED", 2, 2);
     back.task_definition = Some("arn:task-definition/quest-system-nats:1".to_owned());
     check(WaitUntil::Completed, std::slice::from_ref(&back), RolloutState::Failed(WENT_BACK.to_owned()));
-    check(WaitUntil::Completed, &[back, deployment(2, "ACTIVE", "FAILED", 0, 2)], RolloutState::Failed("reason of 2".to_owned()));
+    check(
+        WaitUntil::Completed,
+        &[back, deployment(2, "ACTIVE", "FAILED", 0, 2)],
+        RolloutState::Failed("reason of 2".to_owned()),
+    );
 }
 
 #[test]
 fn a_deployment_of_somebody_else_is_no_success_of_ours() {
     let other = deployment(7, "PRIMARY", "COMPLETED", 2, 2);
-    check(WaitUntil::Completed, std::slice::from_ref(&other), RolloutState::Superseded("quest-system-nats:7".to_owned()));
+    check(
+        WaitUntil::Completed,
+        std::slice::from_ref(&other),
+        RolloutState::Superseded("quest-system-nats:7".to_owned()),
+    );
     check(
         WaitUntil::Completed,
         &[other, deployment(2, "ACTIVE", "IN_PROGRESS", 1, 2)],
@@ -85,7 +93,8 @@ fn a_failure_fits_on_one_screen() {
         log: vec!["panicked at main.rs".to_owned()],
         events: vec!["(service quest) was unable to place a task".to_owned()],
     };
-    let screen = Outcome::Failed(failure).explanation("quest-system", "arn:x/quest-system-nats:2", "r@sha256:1").unwrap();
+    let screen =
+        Outcome::Failed(failure).explanation("quest-system", "arn:x/quest-system-nats:2", "r@sha256:1").unwrap();
     for part in [
         "quest-system",
         "revision 2",

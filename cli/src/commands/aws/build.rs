@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Args;
 
+use crate::aws::ecr;
 use crate::commands::invocation::Invocation;
 use crate::commands::options::Which;
 use crate::error::Hinted;
 use crate::image::publish::{Destination, publish};
 use crate::image::registry::{Registry, saved};
-use crate::image::{Binaries, Compression, BuildOptions, Store};
+use crate::image::{Binaries, BuildOptions, Compression, Store};
 use crate::manifest::{Environment, Manifests};
 use crate::screen::{Report, note, table};
 
@@ -39,7 +40,7 @@ pub(crate) struct Build {
 impl Build {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
         let manifests = invocation.load()?;
-        let names = chosen(&self.which, &manifests)?;
+        let names = self.which.selection(&manifests)?.services;
         // A missing registry is reported before minutes are spent on compiling.
         let destination = if self.push { Some(destination(invocation, &manifests).await?) } else { None };
         let order = BuildOptions {
@@ -74,7 +75,7 @@ async fn destination(invocation: &Invocation, manifests: &Manifests) -> anyhow::
             let repositories = manifests.services.iter();
             let repositories = repositories.map(|(name, service)| (name.clone(), aws.handover.repository(service)));
             let host = aws.registry();
-            let registry = Registry::new(&host, aws.credentials(&host)?)?;
+            let registry = Registry::new(&host, ecr::credentials(&aws, &host)?)?;
             Ok(Destination { registry, repositories: repositories.collect() })
         }
         Environment::Local(_) => {

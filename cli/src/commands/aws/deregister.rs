@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::aws::revisions::deregistered_text;
+use crate::aws::revisions::{self, deregistered_text};
 use crate::commands::change::LockOptions;
 use crate::commands::invocation::Invocation;
 use crate::commands::options::Which;

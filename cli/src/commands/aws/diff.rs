@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::aws::drift::{Between, compared_text};
+use crate::aws::drift::{self, Between, compared_text};
 use crate::commands::invocation::Invocation;
 use crate::commands::options::Which;
 use crate::screen::{CHANGES, Report};

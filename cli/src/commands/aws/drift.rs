@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::json;
 
-use crate::aws::drift::text;
+use crate::aws::drift::{self, text};
 use crate::commands::invocation::Invocation;
 use crate::screen::{CHANGES, Report};
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::aws::{self, events::Event};
+use crate::aws::service_events::{Event, EventStream};
 use crate::commands::invocation::Invocation;
 use crate::screen::{self, Report};
 
@@ -28,7 +28,7 @@ pub(crate) struct Events {
 impl Events {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
         let aws = invocation.aws().await?;
-        let mut events = aws::events::Events::new(&aws, &self.services);
+        let mut events = EventStream::new(&aws, &self.services)?;
         let show = |event: &Event| {
             let text = format!("{:.0}  {}  {}", event.time, event.service, event.text);
             screen::item(event, &text, invocation.global.output)

@@ -25,7 +25,8 @@ impl Register {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
         let aws = invocation.aws().await?;
         let which = self.which.selection(&aws.manifests)?.services;
-        let registered: BTreeMap<String, String> = register(&aws, &which, &image_binaries(&self.binaries.source())?).await?;
+        let registered: BTreeMap<String, String> =
+            register(&aws, &which, &image_binaries(&self.binaries.source())?).await?;
         let rows = registered.iter().map(|(name, arn)| vec![name.clone(), arn.clone()]);
         Ok(Report::new(&registered, table(&["service", "task definition"], rows)))
     }

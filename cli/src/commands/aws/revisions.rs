@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::aws::revisions::text;
+use crate::aws::revisions::{self, text};
 use crate::commands::invocation::Invocation;
 use crate::screen::Report;
 

@@ -3,6 +3,7 @@
 use clap::Args;
 use serde_json::json;
 
+use crate::aws::identities;
 use crate::commands::change::LockOptions;
 use crate::commands::invocation::Invocation;
 use crate::screen::Report;

@@ -69,9 +69,9 @@ impl Plan {
         }
         for layer in layers(&desired.services) {
             let services = layer.into_iter().filter(|name| selected(name));
-            waves.add(services.filter_map(|name| {
-                service_step(name, &desired.services[name], observed.services.get(name))
-            }));
+            waves.add(
+                services.filter_map(|name| service_step(name, &desired.services[name], observed.services.get(name))),
+            );
         }
         if deploy.prune {
             let extra = observed.services.iter().filter(|(name, _)| !desired.services.contains_key(*name));
@@ -223,9 +223,13 @@ fn assets(needed: &Assets, there: &Assets, waves: &mut Waves) {
         let stream = name.clone();
         let before = there.streams.get(name);
         let losses = before.map(|before| stream_losses(before, wanted)).unwrap_or_default();
-        let config = if losses.is_empty() { wanted.clone() } else { before.map_or(wanted.clone(), |b| keeping(b, wanted)) };
+        let config =
+            if losses.is_empty() { wanted.clone() } else { before.map_or(wanted.clone(), |b| keeping(b, wanted)) };
         if let Some((action, changes)) = put(before, &config) {
-            safe.push(Step::new(Operation::PutStream { stream: stream.clone(), config: config.clone(), action }, changes));
+            safe.push(Step::new(
+                Operation::PutStream { stream: stream.clone(), config: config.clone(), action },
+                changes,
+            ));
         }
         if !losses.is_empty() {
             let changes = differences("", Some(&config), wanted);
@@ -242,7 +246,10 @@ fn assets(needed: &Assets, there: &Assets, waves: &mut Waves) {
             _ => wanted.clone(),
         };
         if let Some((action, changes)) = put(before, &config) {
-            safe.push(Step::new(Operation::PutBucket { bucket: bucket.clone(), config: config.clone(), action }, changes));
+            safe.push(Step::new(
+                Operation::PutBucket { bucket: bucket.clone(), config: config.clone(), action },
+                changes,
+            ));
         }
         if !losses.is_empty() {
             let changes = differences("", Some(&config), wanted);
@@ -289,8 +296,7 @@ fn keeping(there: &Stream, wanted: &Stream) -> Stream {
 
 /// What is lost when a bucket that is there becomes what is wanted.
 fn bucket_losses(there: &Bucket, wanted: &Bucket) -> Vec<Loss> {
-    let history =
-        (wanted.history < there.history).then_some(Loss::History { from: there.history, to: wanted.history });
+    let history = (wanted.history < there.history).then_some(Loss::History { from: there.history, to: wanted.history });
     let losses =
         [history, fewer_replicas(there.replicas, wanted.replicas), shorter(there.ttl_seconds, wanted.ttl_seconds)];
     losses.into_iter().flatten().collect()
@@ -467,7 +473,9 @@ fn task<'a>(typed: &str, running: &'a [ObservedTask]) -> Result<&'a ObservedTask
         (Some(task), None) => Ok(task),
         (Some(task), Some(_)) if task.id == id => Ok(task),
         (Some(_), Some(_)) => Err(Hinted::new(format!("several tasks begin with `{id}`"), "write more of its id")),
-        (None, _) => Err(Hinted::new(format!("no task `{id}` runs"), "`natsctl status` and `natsctl tasks` list tasks")),
+        (None, _) => {
+            Err(Hinted::new(format!("no task `{id}` runs"), "`natsctl status` and `natsctl tasks` list tasks"))
+        }
     }
 }
 

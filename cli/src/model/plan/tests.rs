@@ -194,8 +194,10 @@ fn a_change_names_the_fields() {
     );
     check(
         |desired, _| drop(desired.streams.insert("EVT_A".to_owned(), stream("evt.b"))),
-        &["0 Update Stream EVT_A subjects [\"evt.a\"] → [\"evt.a\",\"evt.b\"]",
-          "1 Reduce Stream EVT_A subjects [\"evt.a\",\"evt.b\"] → [\"evt.b\"] !subjects"],
+        &[
+            "0 Update Stream EVT_A subjects [\"evt.a\"] → [\"evt.a\",\"evt.b\"]",
+            "1 Reduce Stream EVT_A subjects [\"evt.a\",\"evt.b\"] → [\"evt.b\"] !subjects",
+        ],
     );
     check(
         |desired, _| drop(desired.nodes.insert("nats-1".to_owned(), node("2.16.0"))),
@@ -310,8 +312,7 @@ fn reduces(change: impl FnOnce(&mut Desired, &mut Assets), expected: &[&str]) {
     change(&mut desired, stored(&mut observed));
     let plan = plan(&desired, &observed);
     assert_eq!(shown(&plan), expected);
-    let kinds: BTreeSet<LossKind> =
-        plan.steps.iter().flat_map(|step| step.losses().iter().map(Loss::kind)).collect();
+    let kinds: BTreeSet<LossKind> = plan.steps.iter().flat_map(|step| step.losses().iter().map(Loss::kind)).collect();
     let refused = plan.refuse_losses(&BTreeSet::new()).unwrap_err();
     let hint = crate::error::hint(&refused.into()).unwrap();
     for kind in &kinds {
