@@ -219,11 +219,12 @@ pub(crate) fn compared_text(compared: &[Compared]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::step::Operation;
 
     fn drifted(action: Action, audit_events: Vec<AuditEvent>) -> Drifted {
-        let change = Change { field: "definition.cpu".to_owned(), from: Some(512.into()), to: Some(256.into()) };
-        let step =
-            Step { action, kind: Kind::Service, name: "auth".to_owned(), changes: vec![change], wave: 2, tasks: None };
+        let change = FieldChange { field: "definition.cpu".to_owned(), from: Some(512.into()), to: Some(256.into()) };
+        let operation = Operation::PushImage { service: "auth".to_owned(), image: Image::default(), action };
+        let step = Step { wave: 2, operation, changes: vec![change] };
         let by = Some("arn:aws:iam::123456789012:user/bob".to_owned());
         Drifted { step, task_definition: Some("auth-nats:7".to_owned()), registered_by: by, audit_events }
     }
@@ -254,7 +255,7 @@ mod tests {
         let compared =
             |changes| Compared { service: "auth".to_owned(), from: "a:1".to_owned(), to: "a:2".to_owned(), changes };
         assert_eq!(compared_text(&[compared(Vec::new())]), "auth: a:1 and a:2 say the same");
-        let change = Change { field: "cpu".to_owned(), from: Some(1.into()), to: Some(2.into()) };
+        let change = FieldChange { field: "cpu".to_owned(), from: Some(1.into()), to: Some(2.into()) };
         assert_eq!(compared_text(&[compared(vec![change])]), "~ auth: from a:1 to a:2\n    cpu: 1 -> 2");
     }
 }

@@ -66,6 +66,8 @@ impl Platform for Aws {
     type Work<'a> = Work<'a>;
     type Lock = Held;
 
+    const LOCK_COSTS_NOTHING: bool = false;
+
     fn manifests(&self) -> &Manifests {
         &self.manifests
     }

@@ -246,7 +246,7 @@ mod tests {
     use aws_sdk_ecs::types::{Deployment, Service as SdkService};
 
     use super::*;
-    use crate::aws::ledger::{Done, Outcome};
+    use crate::pipeline::history::{RunResult, StepRecord};
 
     fn arn(number: u64) -> String {
         format!("arn:aws:ecs:us-east-1:123456789012:task-definition/quest-system-nats:{number}")
@@ -284,7 +284,7 @@ mod tests {
     #[test]
     fn what_was_last_deployed_successfully_stays() {
         check(1, 10, &[10], Some(3), &[8, 7, 6, 5, 4, 2, 1]);
-        let step = |service: &str, to: u64, result: &str| Done {
+        let step = |service: &str, to: u64, result: &str| StepRecord {
             step: format!("update service {service}"),
             from: None,
             to: Some(arn(to)),
@@ -298,7 +298,7 @@ mod tests {
             git_revision: String::new(),
             started: jiff::Timestamp::UNIX_EPOCH,
             ended: None,
-            result: Outcome::Done,
+            result: RunResult::Done,
             error: None,
             services: Vec::new(),
             steps,

@@ -3,7 +3,8 @@
 use clap::Args;
 
 use super::invocation::Invocation;
-use crate::screen::{Report, history};
+use crate::pipeline::history;
+use crate::screen::Report;
 
 /// Show who changed the environment, when, how and with what result
 #[derive(Debug, Args)]

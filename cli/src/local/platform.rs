@@ -61,6 +61,8 @@ impl Platform for Local {
     type Work<'a> = Work<'a>;
     type Lock = Lock;
 
+    const LOCK_COSTS_NOTHING: bool = true;
+
     fn manifests(&self) -> &Manifests {
         &self.manifests
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::desired::Scaling;
+use crate::error::Hinted;
 
 /// A change of an environment. Together with what was observed it becomes a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,6 +79,23 @@ impl Change {
             Self::Stop(TaskSelection::Service(service)) => BTreeSet::from([service.clone()]),
             Self::Stop(TaskSelection::Ids(_)) | Self::Down { .. } => BTreeSet::new(),
         }
+    }
+
+    /// Refuses what no environment could make true.
+    ///
+    /// # Errors
+    /// A number of tasks that the manifest does not allow.
+    pub fn refuse_impossible(&self) -> Result<(), Hinted> {
+        let Self::Scale { service, tasks, bounds: Scaling { min, max } } = self else { return Ok(()) };
+        if tasks > max {
+            let hint = format!("raise `autoscaling.max` in `services/{service}.yaml`");
+            return Err(Hinted::new(format!("`{service}` may have at most {max} tasks, not {tasks}"), hint));
+        }
+        if *tasks > 0 && tasks < min {
+            let hint = format!("lower `autoscaling.min` in `services/{service}.yaml`, or scale it to 0 to stop it");
+            return Err(Hinted::new(format!("`{service}` may have no fewer than {min} tasks, not {tasks}"), hint));
+        }
+        Ok(())
     }
 
     /// Whether the tasks of its services must be shown to answer when it is done.

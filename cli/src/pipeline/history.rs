@@ -1,10 +1,13 @@
 //! What was done to an environment: by whom, by which command, step by step and with what result.
 
+mod text;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::text::text;
 use crate::model::step::Step;
 
 /// One run that changed the environment.

@@ -31,6 +31,9 @@ pub(crate) trait Platform {
     /// Held while the environment is changed.
     type Lock;
 
+    /// Whether taking the lock is so cheap that it is taken even if there seems to be nothing to do.
+    const LOCK_COSTS_NOTHING: bool;
+
     fn manifests(&self) -> &Manifests;
 
     /// The folder that holds the manifests, and beside them the sources.
@@ -188,8 +191,11 @@ pub(crate) async fn run<P: Platform>(platform: &P, change: &Change, options: &Op
     let observation = platform.observe(change, &desired, materials.as_ref()).await?;
     let plan = Plan::new(change, &desired, observation.as_ref())?;
     allowed(platform, change, options, &plan)?;
-    if plan.is_empty() {
-        let proofs = verify(platform, change, options, Some(&observation)).await?;
+    // A proof that fails may fail because another process is changing the environment: then its end is waited for.
+    if plan.is_empty()
+        && !P::LOCK_COSTS_NOTHING
+        && let Ok(proofs) = verify(platform, change, options, Some(&observation)).await
+    {
         return Ok(Done { plan, proofs, record: None });
     }
     let lock = platform.lock(options.if_held).await?;
@@ -222,6 +228,7 @@ async fn load<P: Platform>(
     options: &Options,
     purpose: Purpose,
 ) -> anyhow::Result<(Desired, Option<P::Materials>)> {
+    change.refuse_impossible()?;
     if let Change::Deploy(deploy) = change {
         let (desired, materials) = platform.load(deploy, options, purpose).await?;
         return Ok((desired, Some(materials)));
@@ -248,6 +255,10 @@ async fn locked<P: Platform>(
     let observation = platform.observe(change, desired, materials).await?;
     let plan = Plan::new(change, desired, observation.as_ref())?;
     allowed(platform, change, options, &plan)?;
+    if plan.is_empty() {
+        let proofs = verify(platform, change, options, Some(&observation)).await?;
+        return Ok(Done { plan, proofs, record: None });
+    }
     let (who, command) = platform.caller();
     let record = Record::start(who, command, platform.workspace(), change.services());
     let mut progress = Progress { record, failures: BTreeMap::new(), aftermath: None };
@@ -357,7 +368,7 @@ async fn verify<P: Platform>(
 
 /// All failures on one screen, and in a file that outlives the rollback.
 fn failure(dir: &Path, options: &Options, progress: &mut Progress) -> anyhow::Result<anyhow::Error> {
-    if options.on_failure == OnFailure::Rollback {
+    if options.on_failure == OnFailure::Rollback && progress.aftermath.is_some() {
         progress.record.result = RunResult::RolledBack;
     }
     let text = progress.failures.values().map(String::as_str).collect::<Vec<_>>().join("\n\n");

@@ -1,7 +1,6 @@
 //! The one place that prints. Commands return data; progress goes to standard error.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the place")]
 
-pub(crate) mod history;
 pub(crate) mod status;
 
 use std::io::{self, ErrorKind, IsTerminal, Write as _};

@@ -84,17 +84,17 @@ fn a_failure_fits_on_one_screen() {
         id: "0123".to_owned(),
         reason: "Essential container in task exited".to_owned(),
         exit_code: Some(101),
-        health: "UNHEALTHY".to_owned(),
+        unhealthy: true,
         crashed: true,
     };
     let failure = Failure {
         reason: "tasks failed to start".to_owned(),
-        stopped: vec![stopped],
+        tasks: vec![stopped],
+        log_task: None,
         log: vec!["panicked at main.rs".to_owned()],
         events: vec!["(service quest) was unable to place a task".to_owned()],
     };
-    let screen =
-        Outcome::Failed(failure).explanation("quest-system", "arn:x/quest-system-nats:2", "r@sha256:1").unwrap();
+    let screen = Outcome::Failed(failure).explanation("quest-system", 2, Some("r@sha256:1")).unwrap();
     for part in [
         "quest-system",
         "revision 2",

@@ -38,10 +38,10 @@ impl Plan {
         match change {
             Change::Deploy(deploy) => Self::deploy(deploy, desired, observed),
             Change::Restart(selection) => restart(selection, observed).map(Self::of),
-            Change::Scale { service, tasks, bounds } => scale(service, *tasks, *bounds, observed).map(Self::of),
+            Change::Scale { service, tasks, .. } => scale(service, *tasks, observed).map(Self::of),
             Change::RollBack { service, to } => roll_back(service, *to, observed).map(Self::of),
             Change::Stop(selection) => stop(selection, &observed.tasks).map(Self::of),
-            Change::Down { data } => Ok(Self::of(down(&desired.environment, *data))),
+            Change::Down { data } => Ok(Self::of(down(&desired.environment, *data, observed))),
         }
     }
 
@@ -410,15 +410,7 @@ fn restart(selection: &Selection, observed: &Observed) -> Result<Vec<Step>, Hint
         .collect()
 }
 
-fn scale(service: &str, tasks: u32, bounds: Scaling, observed: &Observed) -> Result<Vec<Step>, Hinted> {
-    if tasks > bounds.max {
-        let hint = format!("raise `autoscaling.max` in `services/{service}.yaml`");
-        return Err(Hinted::new(format!("`{service}` may have at most {} tasks, not {tasks}", bounds.max), hint));
-    }
-    if tasks > 0 && tasks < bounds.min {
-        let hint = format!("lower `autoscaling.min` in `services/{service}.yaml`, or scale it to 0 to stop it");
-        return Err(Hinted::new(format!("`{service}` may have no fewer than {} tasks, not {tasks}", bounds.min), hint));
-    }
+fn scale(service: &str, tasks: u32, observed: &Observed) -> Result<Vec<Step>, Hinted> {
     let state = &deployed(service, observed)?.state;
     if state.desired == tasks {
         return Ok(Vec::new());
@@ -479,9 +471,12 @@ fn task<'a>(typed: &str, running: &'a [ObservedTask]) -> Result<&'a ObservedTask
     }
 }
 
-fn down(environment: &str, data: bool) -> Vec<Step> {
+fn down(environment: &str, data: bool, observed: &Observed) -> Vec<Step> {
     let environment = environment.to_owned();
-    let mut steps = vec![Step::new(Operation::StopEnvironment { environment: environment.clone() }, Vec::new())];
+    let mut steps = Vec::new();
+    if !observed.nodes.is_empty() || !observed.services.is_empty() {
+        steps.push(Step::new(Operation::StopEnvironment { environment: environment.clone() }, Vec::new()));
+    }
     if data {
         steps.push(Step::new(Operation::DeleteData { environment }, Vec::new()));
     }

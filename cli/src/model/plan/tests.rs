@@ -421,8 +421,11 @@ fn other_changes_are_plans_too() {
     check(&Change::Restart(all), &observed, &["0 Restart Service a", "0 Restart Service b"]);
     refused(&Change::Restart(Selection { services: names(&["gateway"]), all: false }), &["`gateway` is not deployed"]);
     refused(&scale_to("gateway", 2), &["`gateway` is not deployed", "natsctl deploy gateway"]);
-    refused(&scale_to("a", 11), &["at most 10 tasks, not 11", "autoscaling.max"]);
-    refused(&scale_to("a", 1), &["no fewer than 2 tasks, not 1", "autoscaling.min"]);
+    for (tasks, message) in
+        [(11, "`a` may have at most 10 tasks, not 11"), (1, "`a` may have no fewer than 2 tasks, not 1")]
+    {
+        assert_eq!(scale_to("a", tasks).refuse_impossible().unwrap_err().to_string(), message);
+    }
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! The history of an environment, for people.
 
-use super::table;
+use super::{Record, RunResult};
 use crate::model::task;
-use crate::pipeline::history::{Record, RunResult};
+use crate::screen::table;
 
 /// More services than this are counted, not named.
 const NAMED: usize = 3;
