@@ -25,7 +25,7 @@ use crate::problem::Problem;
 use crate::routes::{Permit, Route};
 use crate::transcode;
 
-/// Tells proxies like nginx to pass events on as they come.
+/// Disables response buffering in proxies like nginx.
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 impl<T: Transport> Gateway<T> {

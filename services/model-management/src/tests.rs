@@ -110,13 +110,13 @@ async fn concurrent_changes_are_all_applied() {
 async fn one_event_is_published_for_each_selection() {
     let server = server().await;
     let service = service(&server).await;
-    let asked = |preference: Preference| SelectRequest { preference: preference.into(), ..SelectRequest::default() };
-    let chosen = as_request(Some("r1"), service.select(asked(Preference::Cheapest))).await.unwrap();
+    let preferring = |preference: Preference| SelectRequest { preference: preference.into(), ..SelectRequest::default() };
+    let chosen = as_request(Some("r1"), service.select(preferring(Preference::Cheapest))).await.unwrap();
     assert_eq!(chosen.model.unwrap().id, "ngram-small");
     assert_eq!(events(&server).await, 1);
-    as_request(Some("r1"), service.select(asked(Preference::Cheapest))).await.unwrap();
+    as_request(Some("r1"), service.select(preferring(Preference::Cheapest))).await.unwrap();
     assert_eq!(events(&server).await, 1, "a retry of the same request");
-    as_request(Some("r1"), service.select(asked(Preference::Fastest))).await.unwrap();
+    as_request(Some("r1"), service.select(preferring(Preference::Fastest))).await.unwrap();
     assert_eq!(events(&server).await, 2, "a different request of the same operation");
 }
 
@@ -124,8 +124,8 @@ async fn one_event_is_published_for_each_selection() {
 async fn no_model_is_a_failed_precondition_with_counts() {
     let server = server().await;
     let service = service(&server).await;
-    let asked = SelectRequest { capability: "code".to_owned(), ..SelectRequest::default() };
-    let error = as_request(Some("r1"), service.select(asked)).await.unwrap_err();
+    let request = SelectRequest { capability: "code".to_owned(), ..SelectRequest::default() };
+    let error = as_request(Some("r1"), service.select(request)).await.unwrap_err();
     assert_eq!(error.code(), Code::FailedPrecondition);
     assert_eq!(error.message(), "no model fits; excluded: 3 by capability");
     assert_eq!((error.detail("models"), error.detail("excluded_by_capability")), (Some("3"), Some("3")));

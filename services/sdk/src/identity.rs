@@ -94,19 +94,19 @@ mod tests {
     fn answering(answers: Vec<String>) -> (String, thread::JoinHandle<Vec<String>>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}/v4/abc", listener.local_addr().unwrap());
-        let asked = thread::spawn(move || {
+        let requests = thread::spawn(move || {
             let answer = |answer: String| {
                 let (mut connection, _) = listener.accept().unwrap();
                 let mut lines = io::BufReader::new(connection.try_clone().unwrap()).lines();
-                let question = lines.next().unwrap().unwrap();
+                let request_line = lines.next().unwrap().unwrap();
                 // A socket with unread bytes would be reset.
                 while lines.next().is_some_and(|line| !line.unwrap().is_empty()) {}
                 connection.write_all(answer.as_bytes()).unwrap();
-                question
+                request_line
             };
             answers.into_iter().map(answer).collect()
         });
-        (endpoint, asked)
+        (endpoint, requests)
     }
 
     fn metadata() -> String {
@@ -120,24 +120,24 @@ mod tests {
 
     #[test]
     fn a_task_on_ecs_reads_its_identity_from_the_endpoint() {
-        let (endpoint, asked) = answering(vec![metadata()]);
+        let (endpoint, requests) = answering(vec![metadata()]);
         assert_eq!(TaskIdentity::default().complete(Some(&endpoint)), is("0123abcd", "7"));
-        assert_eq!(asked.join().unwrap(), ["GET /v4/abc/task HTTP/1.0"]);
+        assert_eq!(requests.join().unwrap(), ["GET /v4/abc/task HTTP/1.0"]);
     }
 
     #[test]
     fn failed_requests_are_retried() {
-        let (endpoint, asked) =
+        let (endpoint, requests) =
             answering(vec!["HTTP/1.0 500 no\r\n\r\n".to_owned(), "nonsense".to_owned(), metadata()]);
         assert_eq!(TaskIdentity::default().complete(Some(&endpoint)), is("0123abcd", "7"));
-        assert_eq!(asked.join().unwrap().len(), 3);
+        assert_eq!(requests.join().unwrap().len(), 3);
     }
 
     #[test]
     fn variables_take_precedence() {
         assert_eq!(is("mine", "3").complete(Some("http://127.0.0.1:1/nobody")), is("mine", "3"));
         assert_eq!(TaskIdentity::default().complete(None), TaskIdentity::default());
-        let (endpoint, _asked) = answering(vec![metadata()]);
+        let (endpoint, _requests) = answering(vec![metadata()]);
         let from_variables = TaskIdentity { revision: Some("3".to_owned()), ..TaskIdentity::default() };
         assert_eq!(from_variables.complete(Some(&endpoint)), is("0123abcd", "3"));
     }

@@ -59,7 +59,7 @@ impl Membership {
         }
     }
 
-    /// Leaves the group and passes the remaining requests to `each`. Takes the whole `timeout` only if the connection is down.
+    /// Leaves the group and passes the remaining requests to `each`. Takes the whole `leave_timeout` only if the connection is down.
     pub(crate) async fn leave(mut self, leave_timeout: Duration, mut each: impl FnMut(Message)) {
         let deadline = Instant::now() + leave_timeout;
         // This is only ever lowered: the server may have reached the number already and ended the subscription.

@@ -37,7 +37,7 @@ impl Llm for Fake {
     async fn infer(&self, request: InferRequest) -> Result<InferResponse, Error> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         match request.prompt.as_str() {
-            "panic" => panic!("as asked"),
+            "panic" => panic!("as requested"),
             "never" => pending().await,
             "wait" => self.release.notified().await,
             "large" => {
@@ -204,7 +204,7 @@ async fn a_panic_is_one_failed_request() {
     let (_serving, client) = llm(&server, &Fake::default()).await;
     let error = client.infer(prompt("panic")).await.unwrap_err();
     assert_eq!(error.code(), Code::Internal);
-    assert!(error.message().contains("as asked"), "{error}");
+    assert!(error.message().contains("as requested"), "{error}");
     client.infer(prompt("")).await.unwrap();
 }
 

@@ -48,9 +48,9 @@ impl StateManager for Service {
     }
 
     async fn batch_get(&self, request: BatchGetRequest) -> Result<BatchGetResponse, Error> {
-        let asked = request.keys.len();
-        if asked > MAX_KEYS {
-            return Err(Error::invalid(format_args!("{asked} keys are more than {MAX_KEYS}")));
+        let count = request.keys.len();
+        if count > MAX_KEYS {
+            return Err(Error::invalid(format_args!("request has {count} keys, at most {MAX_KEYS} are allowed")));
         }
         let keys: Vec<RecordKey> = request.keys.into_iter().map(RecordKey::try_from).collect::<Result<_, _>>()?;
         let found = try_join_all(keys.iter().map(|key| self.read(key))).await?;
@@ -69,7 +69,7 @@ impl StateManager for Service {
         let limit = match request.limit {
             0 => DEFAULT_HISTORY,
             limit @ 1..=MAX_HISTORY => limit,
-            limit => return Err(Error::invalid(format_args!("limit {limit} is more than {MAX_HISTORY}"))),
+            limit => return Err(Error::invalid(format_args!("limit {limit} is above {MAX_HISTORY}"))),
         };
         let revisions = self.revisions(&key).await?;
         if revisions.is_empty() {

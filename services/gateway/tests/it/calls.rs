@@ -113,8 +113,8 @@ async fn an_undecodable_response_is_500() {
 
 #[tokio::test]
 async fn no_responders_and_an_open_circuit_are_503_with_retry_after() {
-    let nobody = Error::unavailable("nobody").with_detail(reason::KEY, reason::NO_RESPONDERS);
-    let answer = answer_to(Err(nobody)).await;
+    let no_responders = Error::unavailable("no responders").with_detail(reason::KEY, reason::NO_RESPONDERS);
+    let answer = answer_to(Err(no_responders)).await;
     assert_eq!((answer.status, answer.header("retry-after")), (503, "1"));
     let open = Error::unavailable("open")
         .with_detail(reason::KEY, reason::CIRCUIT_OPEN)

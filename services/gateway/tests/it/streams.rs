@@ -78,7 +78,7 @@ async fn an_error_before_the_first_message_has_a_status() {
     };
     assert_eq!(events(vec![Ok(carried.encode_to_vec().into())]).await.status, 404);
 
-    let fleet = Fleet::streaming(|| Err(Error::unavailable("nobody")));
+    let fleet = Fleet::streaming(|| Err(Error::unavailable("no responders")));
     let gateway = fleet.behind_a_gateway();
     assert_eq!(gateway.client().await.post(INFER_STREAM, "{}").await.status, 503);
 }
@@ -109,7 +109,7 @@ fn fed() -> (Fleet, mpsc::UnboundedSender<Result<Bytes, Error>>, oneshot::Receiv
     let (dropped, gone) = oneshot::channel();
     let once = std::sync::Mutex::new(Some(Fed { items, dropped: Some(dropped) }));
     let fleet = Fleet::streaming(move || {
-        let stream: Stream<Bytes> = once.lock().unwrap().take().expect("asked once").boxed();
+        let stream: Stream<Bytes> = once.lock().unwrap().take().expect("called once").boxed();
         Ok(stream)
     });
     (fleet, feed, gone)
