@@ -110,7 +110,8 @@ async fn concurrent_changes_are_all_applied() {
 async fn one_event_is_published_for_each_selection() {
     let server = server().await;
     let service = service(&server).await;
-    let preferring = |preference: Preference| SelectRequest { preference: preference.into(), ..SelectRequest::default() };
+    let preferring =
+        |preference: Preference| SelectRequest { preference: preference.into(), ..SelectRequest::default() };
     let chosen = as_request(Some("r1"), service.select(preferring(Preference::Cheapest))).await.unwrap();
     assert_eq!(chosen.model.unwrap().id, "ngram-small");
     assert_eq!(events(&server).await, 1);

@@ -44,12 +44,12 @@ impl Quest for Service {
             None => self.offer(&key, &spec).await?,
         };
         self.publish_generated(&key, &record).await?;
-        Ok(GenerateResponse { quest: Some(record.as_of(now())), ..GenerateResponse::default() })
+        Ok(GenerateResponse { quest: Some(record.into_quest(now())), ..GenerateResponse::default() })
     }
 
     async fn get(&self, request: GetRequest) -> Result<GetResponse, Error> {
         let key = QuestKey::new(request.player_id, request.quest_id)?;
-        let quest = self.read(&key).await?.as_of(now());
+        let quest = self.read(&key).await?.into_quest(now());
         Ok(GetResponse { quest: Some(quest), ..GetResponse::default() })
     }
 
@@ -134,7 +134,7 @@ impl Service {
             })
         });
         match changed.await {
-            Ok((record, revision)) => Ok(record.with_revision(revision).as_of(now())),
+            Ok((record, revision)) => Ok(record.with_revision(revision).into_quest(now())),
             Err(WriteError::Conflict) => {
                 Err(Error::new(Code::Aborted, format!("{key} is being changed by too many other writers")))
             }
@@ -154,7 +154,7 @@ impl Service {
     /// All quests of the player, as of `now`.
     async fn quests_of(&self, player_id: &str, now: Timestamp) -> Result<Vec<QuestInfo>, Error> {
         let entries = self.quests.entries(&player_filter(player_id)?).await?;
-        entries.iter().map(|entry| Ok(decode(entry)?.as_of(now))).collect()
+        entries.iter().map(|entry| Ok(decode(entry)?.into_quest(now))).collect()
     }
 }
 

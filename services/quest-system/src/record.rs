@@ -101,7 +101,7 @@ impl QuestRecord {
     }
 
     /// The quest as of `now`.
-    pub(crate) fn as_of(self, now: Timestamp) -> QuestInfo {
+    pub(crate) fn into_quest(self, now: Timestamp) -> QuestInfo {
         as_of(self.quest, now)
     }
 
@@ -217,7 +217,7 @@ mod tests {
         let back = QuestRecord::decode("p.q1", &record.encode(), 9).unwrap();
         assert_eq!(back.quest.revision, 9);
         assert_eq!(back.operations, record.operations);
-        assert_eq!(back.as_of(NOW), QuestInfo { revision: 9, ..record.quest });
+        assert_eq!(back.into_quest(NOW), QuestInfo { revision: 9, ..record.quest });
     }
 
     #[test]

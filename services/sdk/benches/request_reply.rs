@@ -27,7 +27,7 @@ fn main() {
     match arguments.first().map(String::as_str) {
         Some("worker") => worker(&arguments[1], connection(&arguments[2..])),
         Some("caller") => {
-            caller(&arguments[1], number(&arguments[2]), number(&arguments[3]), connection(&arguments[4..]))
+            caller(&arguments[1], number(&arguments[2]), number(&arguments[3]), connection(&arguments[4..]));
         }
         _ => compare(arguments.first().map_or(3, |text| number(text)), arguments.get(1).map_or(5, |text| number(text))),
     }

@@ -104,9 +104,8 @@ impl Session {
         let (connection, settings) = (fleet.connection(), fleet.settings());
         let failed = |error: &dyn std::fmt::Display| Error::unavailable(format_args!("failed to subscribe: {error}"));
         let group = format!("svc-{}-workers", settings.service);
-        let membership = Membership::join(&connection, S::SERVICE.subject, group.clone())
-            .await
-            .map_err(|error| failed(&error))?;
+        let membership =
+            Membership::join(&connection, S::SERVICE.subject, group.clone()).await.map_err(|error| failed(&error))?;
         let discovery = Discovery::answer(&connection, settings, &group, S::SERVICE, Arc::clone(worker))
             .await
             .map_err(|error| failed(&error))?;

@@ -405,7 +405,7 @@ async fn a_slow_reader_throttles_the_worker_and_a_dropped_reader_stops_it() {
 }
 
 #[tokio::test]
-async fn a_stream_whose_worker_dies_does_not_read_as_a_success() {
+async fn a_stream_whose_worker_dies_is_an_error() {
     let server = NatsServer::start();
     let fake = Fake::default();
     // A separate runtime for the worker, so that it can be killed in the middle.
@@ -618,7 +618,7 @@ async fn certificates_and_keys_may_be_given_as_text() {
     assert!(error.message().contains("environment variable `NATS_KEY` holds no certificate in PEM"), "{error}");
     let credentials = Some(Material::Text { variable: "NATS_CREDS", text: "secret".into() });
     let error = connect(ConnectionSettings { credentials, user: None, ..connection() }).await.unwrap_err();
-    assert!(error.message().contains("environment variable `NATS_CREDS` holds no credentials"), "{error}");
+    assert!(error.message().contains("environment variable `NATS_CREDS` holds no NATS credentials"), "{error}");
 }
 
 #[tokio::test]
