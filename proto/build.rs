@@ -1,5 +1,6 @@
-//! Compiles the .proto files, without `protoc`, into messages, and derives the contracts from them: for each service a trait,
-//! a server, a client and a method table; for each event its subject. A file that violates a convention fails the build.
+//! Compiles the .proto files, without `protoc`, into messages, and derives the contracts from them: for each service a
+//! trait, a server, a client and a method table; for each event its subject. A file that violates a convention fails
+//! the build.
 
 #[allow(unreachable_pub, reason = "the crate shares this module and publishes it")]
 mod naming;

@@ -1,4 +1,5 @@
-//! Derives subjects from names in `.proto` files. Shared by the build script of this crate and by tools that read `.proto` files.
+//! Derives subjects from names in `.proto` files. Shared by the build script of this crate and by tools that read
+//! `.proto` files.
 
 /// Converts a name to snake case, as used in subjects: `BatchGet` becomes `batch_get`.
 pub fn snake(name: &str) -> String {
@@ -12,7 +13,8 @@ pub fn snake(name: &str) -> String {
     out
 }
 
-/// The subject of an event: `evt.ai.model.selected.v1` for `ai.model.v1` and `Selected`. `None` if the package has no version.
+/// The subject of an event: `evt.ai.model.selected.v1` for `ai.model.v1` and `Selected`. `None` if the package has no
+/// version.
 pub fn event_subject(package: &str, message: &str) -> Option<String> {
     let (domain, version) = package.rsplit_once('.')?;
     Some(format!("evt.{domain}.{}.{version}", snake(message)))

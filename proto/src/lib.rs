@@ -1,8 +1,9 @@
-//! The fleet's contract: the methods of its services and the events that they publish, generated from the `.proto` files here.
+//! The fleet's contract: the methods of its services and the events that they publish, generated from the `.proto`
+//! files here.
 //!
-//! Each package is a module (`proto::quest::v1`). It contains a trait for each service, a server that wraps an implementation
-//! of it, and a client that implements the same trait; and the subject of each event. The transport is provided separately:
-//! see [`rpc::Transport`].
+//! Each package is a module (`proto::quest::v1`). It contains a trait for each service, a server that wraps an
+//! implementation of it, and a client that implements the same trait; and the subject of each event. The transport is
+//! provided separately: see [`rpc::Transport`].
 
 #[path = "../naming.rs"]
 pub mod naming;

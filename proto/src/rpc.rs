@@ -1,4 +1,5 @@
-//! The types shared by generated code and transports: descriptions of services, the error type, and the traits between them.
+//! The types shared by generated code and transports: descriptions of services, the error type, and the traits between
+//! them.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,8 +16,8 @@ use prost::Message;
 use crate::common::v1 as common;
 pub use crate::common::v1::Code;
 
-/// Last token of the subject of filler messages: a worker that leaves its queue group publishes them to the group, and every
-/// member ignores them. No rpc has this name.
+/// Last token of the subject of filler messages: a worker that leaves its queue group publishes them to the group, and
+/// every member ignores them. No rpc has this name.
 pub const FILLER: &str = "_";
 
 /// A service as its `.proto` file describes it.

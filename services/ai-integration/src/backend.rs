@@ -57,8 +57,9 @@ pub(crate) enum Backend {
 }
 
 impl Backends {
-    /// Reads the settings: `LLM_BACKENDS` names endpoints (`remote=https://host/v1,other=…`), `LLM_API_KEY_<NAME>` holds the API
-    /// key of one, and `LLM_MODEL_NAMES` maps model ids to the names on the endpoints (`llama=meta-llama/Llama-3-8B`).
+    /// Reads the settings: `LLM_BACKENDS` names endpoints (`remote=https://host/v1,other=…`), `LLM_API_KEY_<NAME>`
+    /// holds the API key of one, and `LLM_MODEL_NAMES` maps model ids to the names on the endpoints
+    /// (`llama=meta-llama/Llama-3-8B`).
     pub(crate) fn from_settings(setting: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
         let names = pairs("LLM_MODEL_NAMES", &setting)?;
         let mut endpoints = BTreeMap::new();

@@ -25,7 +25,8 @@ use crate::backend::{Completion, Ending, Generation, Piece};
 use crate::job::Job;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The timeout for the first byte of a response, and between two chunks of a stream. The deadline bounds the whole request.
+/// The timeout for the first byte of a response, and between two chunks of a stream. The deadline bounds the whole
+/// request.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_RESPONSE_BYTES: usize = 4 << 20;
 const MAX_ERROR_BYTES: usize = 64 << 10;

@@ -1,5 +1,5 @@
-//! Generates text with language models: the embedded one, or those behind an HTTP endpoint. Unless the caller names a model,
-//! model-management selects it.
+//! Generates text with language models: the embedded one, or those behind an HTTP endpoint. Unless the caller names a
+//! model, model-management selects it.
 
 mod backend;
 mod engine;
@@ -91,9 +91,9 @@ fn elapsed_ms(started: Instant) -> u32 {
 struct EventPublisher(Fleet);
 
 impl EventPublisher {
-    /// Publishes one event for each request of an operation. The id contains the digest of the request, because the event itself
-    /// does not identify it: usage may be equal for two requests, and the duration differs when one is retried. A generated text
-    /// may have cost money, so it is delivered even if its event cannot be stored.
+    /// Publishes one event for each request of an operation. The id contains the digest of the request, because the
+    /// event itself does not identify it: usage may be equal for two requests, and the duration differs when one is
+    /// retried. A generated text may have cost money, so it is delivered even if its event cannot be stored.
     async fn publish(&self, digest: &str, generated: Generated) {
         let id = format!("{}/{}/{digest}", sdk::context().operation_id(), Generated::SUBJECT);
         if let Err(error) = self.0.publish_as(&id, generated).boxed().await {

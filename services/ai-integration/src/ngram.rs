@@ -1,5 +1,5 @@
-//! The embedded model: an n-gram model of a small text. It has no dependencies, costs next to nothing, and generates the same text
-//! from the same seed.
+//! The embedded model: an n-gram model of a small text. It has no dependencies, costs next to nothing, and generates
+//! the same text from the same seed.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::LazyLock;

@@ -1,4 +1,5 @@
-//! Ends a text before the first stop sequence, even if the sequence spans several pieces, and buffers as little as possible.
+//! Ends a text before the first stop sequence, even if the sequence spans several pieces, and buffers as little as
+//! possible.
 
 /// Passes text on until a stop sequence occurs.
 #[derive(Debug)]

@@ -1,7 +1,8 @@
-//! The gateway compared with HTTP: the same handler behind axum, behind an axum reverse proxy, and behind the gateway and NATS.
+//! The gateway compared with HTTP: the same handler behind axum, behind an axum reverse proxy, and behind the gateway
+//! and NATS.
 //!
-//! `cargo bench -p gateway [-- SECONDS ROUNDS CONNECTIONS]`. Every part is a separate process, as in the fleet. The variants
-//! alternate, and ratios are taken within a round. JSON in both directions, about 350 bytes each.
+//! `cargo bench -p gateway [-- SECONDS ROUNDS CONNECTIONS]`. Every part is a separate process, as in the fleet. The
+//! variants alternate, and ratios are taken within a round. JSON in both directions, about 350 bytes each.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::env;
@@ -52,7 +53,7 @@ fn main() {
     }
 }
 
-// ---------------------------------------------------------------------------------------------- the handler, for HTTP and for NATS
+// ---------------------------------------------------------------------------------------------- the handlers
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -95,8 +95,8 @@ pub(crate) async fn read(body: &mut Incoming, limits: &Limits, deadline: Instant
     Ok(if all.is_empty() { first } else { all.freeze() })
 }
 
-/// Reads the rest of the body, because a client that reads only after sending would not see the response otherwise. Returns
-/// whether the connection can be kept alive.
+/// Reads the rest of the body, because a client that reads only after sending would not see the response otherwise.
+/// Returns whether the connection can be kept alive.
 pub(crate) async fn discard(body: &mut Incoming, deadline: Instant) -> bool {
     let mut read = 0;
     while read < MAX_DISCARDED_BYTES && !body.is_end_stream() {

@@ -19,7 +19,8 @@ const NO_DEADLINE: u64 = u64::MAX;
 /// The bit of `deadline` that is set while the head of a request is being received.
 const IN_HEAD: u64 = 1 << 63;
 
-/// The deadline by which the client must send data. Shared by the socket, which sees bytes, and the service, which sees requests.
+/// The deadline by which the client must send data. Shared by the socket, which sees bytes, and the service, which sees
+/// requests.
 #[derive(Debug)]
 pub(crate) struct ReadDeadline {
     base: Instant,

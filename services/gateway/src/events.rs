@@ -1,4 +1,5 @@
-//! A stream of responses as server-sent events: numbered messages, heartbeats, and always a last event `done` or `error`.
+//! A stream of responses as server-sent events: numbered messages, heartbeats, and always a last event `done` or
+//! `error`.
 
 use std::io::Write as _;
 use std::pin::Pin;

@@ -82,7 +82,8 @@ impl<T: Transport> Gateway<T> {
         response
     }
 
-    /// Discards the body of a request that was rejected before it was read. Returns whether the connection can be kept alive.
+    /// Discards the body of a request that was rejected before it was read. Returns whether the connection can be kept
+    /// alive.
     async fn discard_body(&self, head: &Parts, status: StatusCode, body: &mut Incoming) -> bool {
         // The client either waits for `100 Continue` before it sends its body, or did not send it in time.
         if head.headers.contains_key(EXPECT) || status == StatusCode::REQUEST_TIMEOUT {

@@ -17,8 +17,8 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const MAX_KEY_LENGTH: usize = 255;
 const MAX_REQUEST_ID_LENGTH: usize = 128;
 
-/// The context of the request, and an error if its headers are invalid. An invalid request id or trace is replaced. An invalid
-/// idempotency key is rejected, because without it a retry would be performed twice.
+/// The context of the request, and an error if its headers are invalid. An invalid request id or trace is replaced. An
+/// invalid idempotency key is rejected, because without it a retry would be performed twice.
 pub(crate) fn context(headers: &HeaderMap, timeout: Duration) -> (Context, Result<(), Problem>) {
     let key = idempotency_key(headers);
     let context = Context::external(ExternalRequest {

@@ -1,8 +1,9 @@
 //! Exposes the fleet over HTTP: every method of every contract as a JSON endpoint, without code for each service.
 //!
-//! Package `quest.v1`, rpc `Generate` is `POST /api/quest/v1/generate`. The request body is the request in JSON, the response body
-//! is the response in JSON, or server-sent events for a streaming method. Errors are `application/problem+json`. [`Gateway`] handles
-//! requests over any [`sdk::Transport`]; [`serve`] runs it on a socket and drains it at shutdown.
+//! Package `quest.v1`, rpc `Generate` is `POST /api/quest/v1/generate`. The request body is the request in JSON, the
+//! response body is the response in JSON, or server-sent events for a streaming method. Errors are
+//! `application/problem+json`. [`Gateway`] handles requests over any [`sdk::Transport`]; [`serve`] runs it on a socket
+//! and drains it at shutdown.
 
 mod body;
 mod call;

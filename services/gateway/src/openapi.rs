@@ -9,16 +9,17 @@ use crate::limits::Limits;
 use crate::routes;
 use crate::transcode::{Enum, Field, Form, Kind, Message, MessageId, Schema, Shape};
 
-const DESCRIPTION: &str = "Every method of every service as JSON over HTTP. Keys in requests may be in lower camel case or as in \
-    the .proto files; responses use lower camel case and omit default values. 64-bit integers are strings in responses; \
-    requests may use numbers. Unknown fields are rejected.";
-const STREAM: &str = "Server-sent events. Each message has an `id` (1, 2, …) and the response in JSON as its `data`. Comments are \
-    sent as heartbeats. The last event is `done`, or `error` with a problem as its data. A stream without either was \
-    interrupted.";
+const DESCRIPTION: &str = "Every method of every service as JSON over HTTP. Keys in requests may be in lower camel \
+    case or as in the .proto files; responses use lower camel case and omit default values. 64-bit integers are \
+    strings in responses; requests may use numbers. Unknown fields are rejected.";
+const STREAM: &str = "Server-sent events. Each message has an `id` (1, 2, …) and the response in JSON as its `data`. \
+    Comments are sent as heartbeats. The last event is `done`, or `error` with a problem as its data. A stream \
+    without either was interrupted.";
 /// The HTTP status of each code.
-const STATUSES: &str = "`INVALID_ARGUMENT`, `OUT_OF_RANGE` 400; `PERMISSION_DENIED` 403; `NOT_FOUND` 404; `ALREADY_EXISTS`, `ABORTED` 409; \
-    `FAILED_PRECONDITION` 422; `RESOURCE_EXHAUSTED` 429; `UNKNOWN`, `INTERNAL`, `DATA_LOSS` 500; `UNIMPLEMENTED` 501; `UNAVAILABLE` 503, or 504 \
-    if a timeout expired. Responses with 429 and 503 have the header `Retry-After`.";
+const STATUSES: &str = "`INVALID_ARGUMENT`, `OUT_OF_RANGE` 400; `PERMISSION_DENIED` 403; `NOT_FOUND` 404; \
+    `ALREADY_EXISTS`, `ABORTED` 409; `FAILED_PRECONDITION` 422; `RESOURCE_EXHAUSTED` 429; `UNKNOWN`, `INTERNAL`, \
+    `DATA_LOSS` 500; `UNIMPLEMENTED` 501; `UNAVAILABLE` 503, or 504 if a timeout expired. Responses with 429 and 503 \
+    have the header `Retry-After`.";
 
 /// The description of all routes, in OpenAPI 3.1.
 pub fn document(services: &[&Service], schema: &Schema, limits: &Limits) -> Value {
@@ -116,7 +117,8 @@ impl Schemas<'_> {
         described
     }
 
-    /// The schema of a message: inline for well-known types, otherwise a reference to a component, which is added on first use.
+    /// The schema of a message: inline for well-known types, otherwise a reference to a component, which is added on
+    /// first use.
     fn message(&mut self, id: MessageId) -> Value {
         let schema = self.schema;
         let message = schema.message(id);

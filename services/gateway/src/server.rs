@@ -28,8 +28,8 @@ const FINAL_RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves `listener` until `stop` resolves, and then drains.
 ///
-/// While draining, no connection is accepted. Each response closes its connection. Idle connections stay open for a moment,
-/// so that a request in flight is still answered.
+/// While draining, no connection is accepted. Each response closes its connection. Idle connections stay open for a
+/// moment, so that a request in flight is still answered.
 ///
 /// # Errors
 /// If the socket cannot be used.

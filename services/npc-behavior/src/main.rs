@@ -42,8 +42,8 @@ impl Behavior for Service {
     }
 }
 
-/// Searches in slices on the worker's thread. A thread pool would not be faster, because a task has as many workers as cores, and
-/// its jobs could not be cancelled: this search stops when its request is dropped.
+/// Searches in slices on the worker's thread. A thread pool would not be faster, because a task has as many workers as
+/// cores, and its jobs could not be cancelled: this search stops when its request is dropped.
 async fn find_plan(parsed: Parsed, node_limit: u32, budget: &MemoryBudget) -> Result<Plan, Error> {
     let problem = match parsed {
         Parsed::Solvable(problem) => problem,

@@ -1,4 +1,5 @@
-//! Validates a request and compiles it into a small planning problem: facts become numbers, and irrelevant ones are removed.
+//! Validates a request and compiles it into a small planning problem: facts become numbers, and irrelevant ones are
+//! removed.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -25,8 +26,8 @@ pub(crate) enum Parsed {
     },
 }
 
-/// A planning problem. It contains only actions that are reachable and relevant, and only facts that these change and read. All
-/// values of a fact that no action reads are one value.
+/// A planning problem. It contains only actions that are reachable and relevant, and only facts that these change and
+/// read. All values of a fact that no action reads are one value.
 #[derive(Debug)]
 pub(crate) struct Problem {
     /// One value per fact.
@@ -170,8 +171,8 @@ impl<'a> Atoms<'a> {
         (reachable, reached)
     }
 
-    /// The relevant actions, which set an atom of the goal or a precondition of a relevant action, and the atoms that these read.
-    /// A plan stays a plan without its irrelevant actions.
+    /// The relevant actions, which set an atom of the goal or a precondition of a relevant action, and the atoms that
+    /// these read. A plan stays a plan without its irrelevant actions.
     fn relevant(&self, reachable: &[bool]) -> (Vec<bool>, Vec<bool>) {
         let mut setting = vec![Vec::new(); self.names.len()];
         for (action, effects) in self.effects.iter().enumerate().filter(|(action, _)| reachable[*action]) {
@@ -200,8 +201,8 @@ impl<'a> Atoms<'a> {
         let changed: HashSet<&str> =
             steps().flat_map(|action| &self.effects[action]).map(|&atom| self.names[atom].0).collect();
 
-        // A needed atom of a fact that never changes holds: otherwise it would not be reachable. The value 0 stands for all values
-        // that no action reads.
+        // A needed atom of a fact that never changes holds: otherwise it would not be reachable. The value 0 stands for
+        // all values that no action reads.
         let mut facts: HashMap<&str, (u16, u16)> = HashMap::new();
         let mut assignments: Vec<Option<Assignment>> = vec![None; self.names.len()];
         for (atom, &(name, _)) in self.names.iter().enumerate() {

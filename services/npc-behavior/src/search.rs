@@ -8,7 +8,8 @@ use crate::states::{Id, States};
 
 const DEFAULT_NODE_LIMIT: u32 = 10_000;
 
-/// Estimates that differ by less than one part in 10^12 are equal: sums of the same costs in another order differ by that much.
+/// Estimates that differ by less than one part in 10^12 are equal: sums of the same costs in another order differ by
+/// that much.
 const ROUNDED_BITS: u32 = 12;
 
 #[derive(Debug, PartialEq)]
@@ -167,8 +168,9 @@ impl Search {
     }
 }
 
-/// A lower bound of the cost from `state` to the goal. Each unmet fact needs an action that sets it, so the highest cost among the
-/// cheapest such actions is a bound. One action may set several facts, so the sum of the shared costs is a bound, too.
+/// A lower bound of the cost from `state` to the goal. Each unmet fact needs an action that sets it, so the highest
+/// cost among the cheapest such actions is a bound. One action may set several facts, so the sum of the shared costs is
+/// a bound, too.
 fn lower_bound(goal: &[Target], state: &[u16]) -> f64 {
     let (highest, sum) = unmet(goal, state)
         .fold((0.0_f64, 0.0_f64), |(highest, sum), target| (highest.max(target.min_cost), sum + target.shared_cost));

@@ -31,8 +31,8 @@ pub(crate) struct Template {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Count {
     Once,
-    /// `least`, plus one for every `per` levels, plus a random number up to `spread`. Always more than one, because targets
-    /// have plural names.
+    /// `least`, plus one for every `per` levels, plus a random number up to `spread`. Always more than one, because
+    /// targets have plural names.
     Growing {
         least: u32,
         per: u32,

@@ -1,7 +1,7 @@
 //! Request/reply over NATS: the SDK with all its features, stock async-nats, and the limit of nats-server itself.
 //!
-//! `cargo bench -p sdk --bench request_reply [-- SECONDS ROUNDS]`. Every worker and every caller is a separate process, as in
-//! the fleet. The variants alternate, and ratios are taken within a round. Payload: 256 bytes each way.
+//! `cargo bench -p sdk --bench request_reply [-- SECONDS ROUNDS]`. Every worker and every caller is a separate process,
+//! as in the fleet. The variants alternate, and ratios are taken within a round. Payload: 256 bytes each way.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::env;
@@ -155,7 +155,8 @@ async fn stock(connection: &ConnectionSettings) -> async_nats::Client {
     options.connect(connection.urls.as_slice()).await.expect("NATS")
 }
 
-/// Keeps `concurrency` requests running, and returns the latencies in microseconds of those that ended after a short warm-up.
+/// Keeps `concurrency` requests running, and returns the latencies in microseconds of those that ended after a short
+/// warm-up.
 async fn drive<F: Future<Output = bool> + Send + 'static>(
     concurrency: usize,
     time: Duration,
@@ -198,7 +199,8 @@ fn multi_thread() -> tokio::runtime::Runtime {
 
 // ---------------------------------------------------------------------------------------------- raw protocol
 
-/// Implements just enough of the NATS protocol to measure the server: requests are written and replies counted in batches.
+/// Implements just enough of the NATS protocol to measure the server: requests are written and replies counted in
+/// batches.
 struct Raw {
     stream: TcpStream,
     buffer: Vec<u8>,

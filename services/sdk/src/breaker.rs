@@ -1,4 +1,5 @@
-//! The circuit breaker: after consecutive failures, calls to a destination are rejected for a while, then probed one at a time.
+//! The circuit breaker: after consecutive failures, calls to a destination are rejected for a while, then probed one at
+//! a time.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -102,8 +103,8 @@ pub(crate) struct Permit {
 }
 
 impl Permit {
-    /// Records the outcome of the call. Only a destination that does not answer has failed. One that answers with an error is
-    /// running, and rejecting calls to it would prolong a short outage.
+    /// Records the outcome of the call. Only a destination that does not answer has failed. One that answers with an
+    /// error is running, and rejecting calls to it would prolong a short outage.
     pub(crate) fn record<T>(mut self, result: &Result<T, Error>) {
         let reason = result.as_ref().err().and_then(|error| error.detail(reason::KEY));
         let outcome = match reason {

@@ -1,4 +1,5 @@
-//! State: key-value buckets with compare-and-set. Reads go to the stream leader, so a task reads what another has just written.
+//! State: key-value buckets with compare-and-set. Reads go to the stream leader, so a task reads what another has just
+//! written.
 
 use std::time::Duration;
 
@@ -60,8 +61,8 @@ fn is_unavailable(error: &Error) -> bool {
     error.code() == Code::Unavailable
 }
 
-/// Whether a write may be retried. Retrying is safe even if the write was applied and only its acknowledgement was lost: the retry
-/// is then a conflict, and reading the value again shows the write.
+/// Whether a write may be retried. Retrying is safe even if the write was applied and only its acknowledgement was
+/// lost: the retry is then a conflict, and reading the value again shows the write.
 fn write_unavailable(error: &WriteError) -> bool {
     matches!(error, WriteError::Failed(error) if is_unavailable(error))
 }
@@ -131,8 +132,8 @@ impl Bucket {
         })
     }
 
-    /// Changes the latest value as `decide` says, and retries if another writer changed it in the meantime. Returns the result of
-    /// the decision, and the current revision of the value; 0 if there is none.
+    /// Changes the latest value as `decide` says, and retries if another writer changed it in the meantime. Returns the
+    /// result of the decision, and the current revision of the value; 0 if there is none.
     ///
     /// # Errors
     /// Conflict if other writers changed the value during every attempt; the error that `decide` returns.
@@ -269,7 +270,8 @@ fn backoff(attempt: u32) -> Duration {
     Duration::from_micros(fastrand::u64(0..4_000 << attempt.min(5)))
 }
 
-/// Rejects an id that cannot be one token of a key, or is longer than `max_length`. `what` names it, for example `player id`.
+/// Rejects an id that cannot be one token of a key, or is longer than `max_length`. `what` names it, for example
+/// `player id`.
 ///
 /// # Errors
 /// INVALID_ARGUMENT with the allowed characters.

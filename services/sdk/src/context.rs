@@ -1,4 +1,5 @@
-//! The request context: request id, trace and deadline, propagated from the request being handled to every call that it makes.
+//! The request context: request id, trace and deadline, propagated from the request being handled to every call that it
+//! makes.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

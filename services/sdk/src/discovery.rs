@@ -97,7 +97,17 @@ impl Instance {
     fn info(&self, service: &Service) -> Value {
         let mut response = self.response("info");
         response["description"] = service.name.into();
-        let endpoint = |method: &proto::rpc::Method| json!({ "name": method.name, "subject": method.subject, "queue_group": self.group, "metadata": { "idempotent": method.idempotent.to_string(), "streaming": method.streaming.to_string() } });
+        let endpoint = |method: &proto::rpc::Method| {
+            json!({
+                "name": method.name,
+                "subject": method.subject,
+                "queue_group": self.group,
+                "metadata": {
+                    "idempotent": method.idempotent.to_string(),
+                    "streaming": method.streaming.to_string(),
+                },
+            })
+        };
         response["endpoints"] = service.methods.iter().map(endpoint).collect();
         response
     }

@@ -13,8 +13,8 @@ use crate::retry::retry_until_deadline;
 use crate::wire;
 
 impl Fleet {
-    /// Publishes an event that the current request caused, and waits until it is stored. Equal events of one operation are one
-    /// event: a retried request publishes nothing twice, and two different events are both stored.
+    /// Publishes an event that the current request caused, and waits until it is stored. Equal events of one operation
+    /// are one event: a retried request publishes nothing twice, and two different events are both stored.
     ///
     /// # Errors
     /// UNAVAILABLE if JetStream did not confirm it; the event may still be stored.
@@ -25,7 +25,8 @@ impl Fleet {
         self.publish_as(&id, event).await
     }
 
-    /// Publishes an event under `id` (its `Nats-Msg-Id`): within the stream's duplicate window, one event per id is kept.
+    /// Publishes an event under `id` (its `Nats-Msg-Id`): within the stream's duplicate window, one event per id is
+    /// kept.
     ///
     /// # Errors
     /// UNAVAILABLE if JetStream did not confirm it; the event may still be stored.

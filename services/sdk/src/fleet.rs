@@ -119,8 +119,8 @@ impl Fleet {
     }
 }
 
-/// Connects to another server before the current one closes the connection. The new connection is established before the old one
-/// is dropped, so no message in flight is lost.
+/// Connects to another server before the current one closes the connection. The new connection is established before
+/// the old one is dropped, so no message in flight is lost.
 async fn follow_lame_duck_notices(fleet: Weak<Inner>, mut lame_ducks: mpsc::UnboundedReceiver<ConnectionEvent>) {
     while let Some(ConnectionEvent::LameDuck) = lame_ducks.recv().await {
         tokio::time::sleep(MOVE_WITHIN.mul_f64(fastrand::f64())).await;

@@ -1,6 +1,7 @@
 //! `/livez`, `/readyz` and `/metrics` of the task, and the `healthcheck` command for containers without a shell.
 //!
-//! Liveness means that no worker thread is blocked. It does not depend on NATS: otherwise an outage of NATS would kill every task.
+//! Liveness means that no worker thread is blocked. It does not depend on NATS: otherwise an outage of NATS would kill
+//! every task.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;

@@ -1,5 +1,5 @@
-//! One inbox subscription per connection for all replies. It replaces the client library's own multiplexer, which costs a
-//! quarter of the throughput, and supports streams.
+//! One inbox subscription per connection for all replies. It replaces the client library's own multiplexer, which costs
+//! a quarter of the throughput, and supports streams.
 
 use std::sync::{Mutex, PoisonError};
 

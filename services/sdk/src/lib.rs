@@ -1,8 +1,9 @@
-//! Everything a service needs besides its own logic: the connection to the fleet, serving and calling with deadlines, retries
-//! and circuit breakers, streams, events, state, health, metrics and logs. The only crate on the request path that uses NATS.
+//! Everything a service needs besides its own logic: the connection to the fleet, serving and calling with deadlines,
+//! retries and circuit breakers, streams, events, state, health, metrics and logs. The only crate on the request path
+//! that uses NATS.
 //!
-//! A service's `main` is [`run`] with a function that builds the service. Each worker of a task is one thread with its own
-//! current-thread runtime and its own NATS connection: no request crosses threads.
+//! A service's `main` is [`run`] with a function that builds the service. Each worker of a task is one thread with its
+//! own current-thread runtime and its own NATS connection: no request crosses threads.
 
 mod breaker;
 mod bucket;
@@ -51,15 +52,15 @@ pub mod reason {
     pub const TIMEOUT: &str = "timeout";
     /// No service is subscribed to the subject.
     pub const NO_RESPONDERS: &str = "no_responders";
-    /// The circuit breaker rejected the call: too many calls to this destination failed in a row. Detail `retry_after_ms` says when
-    /// the next call is let through.
+    /// The circuit breaker rejected the call: too many calls to this destination failed in a row. Detail
+    /// `retry_after_ms` says when the next call is let through.
     pub const CIRCUIT_OPEN: &str = "circuit_open";
     /// The connection was lost before the response arrived.
     pub const DISCONNECTED: &str = "disconnected";
     /// The worker's queue is full.
     pub const OVERLOADED: &str = "overloaded";
-    /// Key of the detail that holds the reason of an error that a service passes on from another service. `reason` itself is
-    /// always about the service that the caller called.
+    /// Key of the detail that holds the reason of an error that a service passes on from another service. `reason`
+    /// itself is always about the service that the caller called.
     pub const CAUSE: &str = "cause";
     /// Key of the detail that says after how many milliseconds to retry.
     pub const RETRY_AFTER_MS: &str = "retry_after_ms";

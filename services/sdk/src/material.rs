@@ -1,4 +1,5 @@
-//! Certificates, keys and credentials: from files on a developer's machine, from environment variables where ECS injects secrets.
+//! Certificates, keys and credentials: from files on a developer's machine, from environment variables where ECS
+//! injects secrets.
 
 use std::borrow::Cow;
 use std::fmt;

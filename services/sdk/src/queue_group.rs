@@ -1,9 +1,10 @@
 //! Membership of a worker in the queue group of its service, and how it leaves the group without losing a request.
 //!
-//! The client library drops a draining subscription the next time it reads from the socket, whether or not the server has
-//! processed the drain by then: requests in flight are lost. So a worker does not drain. It tells the server to end the
-//! subscription after a number of further messages. Both sides count them, so none is lost. When no more requests arrive, the
-//! worker publishes empty filler messages until the number is reached; every member of the group ignores them.
+//! The client library drops a draining subscription the next time it reads from the socket, whether or not the server
+//! has processed the drain by then: requests in flight are lost. So a worker does not drain. It tells the server to end
+//! the subscription after a number of further messages. Both sides count them, so none is lost. When no more requests
+//! arrive, the worker publishes empty filler messages until the number is reached; every member of the group ignores
+//! them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::connection::Connection;
 
-/// How many messages the server may still deliver: at least this many, plus what arrives within [`IN_FLIGHT`] at the current rate.
+/// How many messages the server may still deliver: at least this many, plus what arrives within [`IN_FLIGHT`] at the
+/// current rate.
 const MIN_ALLOWANCE: u64 = 64;
 /// How long a request may be in flight between the server and this worker.
 const IN_FLIGHT: Duration = Duration::from_millis(250);
@@ -59,7 +61,8 @@ impl Membership {
         }
     }
 
-    /// Leaves the group and passes the remaining requests to `each`. Takes the whole `leave_timeout` only if the connection is down.
+    /// Leaves the group and passes the remaining requests to `each`. Takes the whole `leave_timeout` only if the
+    /// connection is down.
     pub(crate) async fn leave(mut self, leave_timeout: Duration, mut each: impl FnMut(Message)) {
         let deadline = Instant::now() + leave_timeout;
         // This is only ever lowered: the server may have reached the number already and ended the subscription.

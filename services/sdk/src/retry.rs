@@ -1,5 +1,5 @@
-//! Retries of JetStream operations. When a server fails, the streams that it led have no leader until the others have elected
-//! one, which takes NATS four to nine seconds. A request whose deadline allows it waits for that.
+//! Retries of JetStream operations. When a server fails, the streams that it led have no leader until the others have
+//! elected one, which takes NATS four to nine seconds. A request whose deadline allows it waits for that.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! The serving side: receives requests from the queue group, limits how many run and wait, answers each of them, and drains.
+//! The serving side: receives requests from the queue group, limits how many run and wait, answers each of them, and
+//! drains.
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
@@ -25,7 +26,8 @@ use crate::task::Shutdown;
 use crate::wire::{self, RequestEnvelope};
 use crate::{reason, stream};
 
-/// The share of the stop timeout that a worker may spend leaving its queue group; the rest is for finishing accepted requests.
+/// The share of the stop timeout that a worker may spend leaving its queue group; the rest is for finishing accepted
+/// requests.
 const LEAVE_SHARE: f64 = 0.4;
 
 /// Serves until `shutdown` is requested, then finishes the requests that it has accepted.

@@ -9,8 +9,8 @@ use std::time::Duration;
 use crate::identity::TaskIdentity;
 use crate::material::Material;
 
-/// How to connect to NATS. Certificates, keys and credentials are in a variable, or in the file that the variable with the suffix
-/// `_FILE` names.
+/// How to connect to NATS. Certificates, keys and credentials are in a variable, or in the file that the variable with
+/// the suffix `_FILE` names.
 #[derive(Clone, Debug, Default)]
 pub struct ConnectionSettings {
     /// `NATS_URLS`, separated by commas, for example `tls://127.0.0.1:4222`.

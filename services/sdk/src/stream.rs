@@ -1,10 +1,10 @@
 //! Server streaming over NATS: numbered messages, an end marker, credit-based flow control, cancellation, heartbeats.
 //!
-//! A caller sends its request with `Stream-Credit: N`. The worker replies to the caller's inbox with messages numbered by
-//! `Stream-Seq`. The reply subject of its first message is where the caller sends `+N` (more credit) or `cancel`. The last
-//! message carries `Stream-End: ok` or `error`. While there is nothing to send, the worker sends heartbeats. A stream that has a
-//! gap, is idle for too long, or stops without its end marker has failed; it is never treated as complete. Without
-//! `Stream-Credit`, the worker sends everything as fast as it is produced.
+//! A caller sends its request with `Stream-Credit: N`. The worker replies to the caller's inbox with messages numbered
+//! by `Stream-Seq`. The reply subject of its first message is where the caller sends `+N` (more credit) or `cancel`.
+//! The last message carries `Stream-End: ok` or `error`. While there is nothing to send, the worker sends heartbeats. A
+//! stream that has a gap, is idle for too long, or stops without its end marker has failed; it is never treated as
+//! complete. Without `Stream-Credit`, the worker sends everything as fast as it is produced.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -150,7 +150,8 @@ impl Receiver {
     fn send_control(&self, what: Bytes) {
         if let Some(worker) = self.worker.clone() {
             let client = self.connection.client.clone();
-            // Publishing may wait for the connection, polling must not. If this message is lost, the worker runs out of credit.
+            // Publishing may wait for the connection, polling must not. If this message is lost, the worker runs out of
+            // credit.
             tokio::spawn(async move { client.publish(worker, what).await });
         }
     }
@@ -242,7 +243,10 @@ pub(crate) async fn send(
                 let (payload, ended) = match item {
                     Some(Ok(payload)) if payload.len() <= connection.client.max_payload() => (payload, false),
                     Some(Ok(payload)) => {
-                        let error = Error::internal(format_args!("message {sequence} of the stream has {} bytes, too many to send", payload.len()));
+                        let size = payload.len();
+                        let error = Error::internal(format_args!(
+                            "message {sequence} of the stream has {size} bytes, too many to send"
+                        ));
                         (end_with_error(&mut headers, &error), true)
                     }
                     Some(Err(error)) => (end_with_error(&mut headers, &error), true),

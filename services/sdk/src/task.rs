@@ -37,8 +37,8 @@ impl Shutdown {
     }
 }
 
-/// The whole `main` of a service: `build` creates the service on each worker, and `run` serves it until SIGTERM. Then it accepts
-/// no new request, finishes the accepted ones, and exits with 0.
+/// The whole `main` of a service: `build` creates the service on each worker, and `run` serves it until SIGTERM. Then
+/// it accepts no new request, finishes the accepted ones, and exits with 0.
 ///
 /// With the argument `healthcheck` it checks the liveness of the task in the same container instead.
 pub fn run<S: Server, F>(build: impl Fn(Fleet) -> F + Send + Sync + 'static) -> ExitCode
@@ -51,8 +51,8 @@ where
     })
 }
 
-/// Like [`run`], without a server: `body` runs on each worker. It calls [`Fleet::set_ready`] when it is ready, and returns when
-/// the shutdown is requested and its work is finished.
+/// Like [`run`], without a server: `body` runs on each worker. It calls [`Fleet::set_ready`] when it is ready, and
+/// returns when the shutdown is requested and its work is finished.
 pub fn run_workers<F>(body: impl Fn(Fleet, Shutdown) -> F + Send + Sync + 'static) -> ExitCode
 where
     F: Future<Output = Result<(), Error>>,

@@ -1,4 +1,5 @@
-//! Real nats-servers for tests and benchmarks: on ports chosen by the system, in temporary directories, killed when dropped.
+//! Real nats-servers for tests and benchmarks: on ports chosen by the system, in temporary directories, killed when
+//! dropped.
 
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
@@ -244,7 +245,8 @@ impl Drop for NatsServer {
     }
 }
 
-/// The nats-server that tests use: `NATSCTL_NATS_SERVER`, or one in `.tools/bin` of a parent folder, or the one on the PATH.
+/// The nats-server that tests use: `NATSCTL_NATS_SERVER`, or one in `.tools/bin` of a parent folder, or the one on the
+/// PATH.
 pub fn nats_server() -> PathBuf {
     if let Some(path) = env::var_os("NATSCTL_NATS_SERVER") {
         return path.into();

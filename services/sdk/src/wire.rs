@@ -31,7 +31,8 @@ pub(crate) struct RequestEnvelope {
     pub(crate) meta: Option<ReceivedMeta>,
 }
 
-/// The fields of `common.v1.Meta` that handling a request needs. Few, because it is decoded separately for each request.
+/// The fields of `common.v1.Meta` that handling a request needs. Few, because it is decoded separately for each
+/// request.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ReceivedMeta {
     #[prost(string, tag = "1")]
@@ -62,8 +63,8 @@ pub(crate) struct SentMeta<'a> {
     pub(crate) timeout_ms: u32,
 }
 
-/// Appends the metadata to an encoded request. Protobuf merges a field that occurs twice, and the later value wins. The encoding
-/// of `common.v1.Meta` is written by hand, because it is on the path of every call.
+/// Appends the metadata to an encoded request. Protobuf merges a field that occurs twice, and the later value wins. The
+/// encoding of `common.v1.Meta` is written by hand, because it is on the path of every call.
 pub(crate) fn with_meta(request: &[u8], meta: SentMeta<'_>) -> Bytes {
     let (seconds, nanos) = (meta.timestamp.as_secs(), u64::from(meta.timestamp.subsec_nanos()));
     let text = |text: &str| if text.is_empty() { 0 } else { 1 + encoded_len_varint(text.len() as u64) + text.len() };

@@ -1,4 +1,5 @@
-//! Stores the state of entities and players. Every change is a new revision, written by compare-and-set, and publishes an event.
+//! Stores the state of entities and players. Every change is a new revision, written by compare-and-set, and publishes
+//! an event.
 
 mod patch;
 mod record;

@@ -6,8 +6,8 @@ use proto::state::manager::v1::FieldPatch;
 use proto::well_known::value::Kind;
 use proto::well_known::{Struct, Value};
 
-/// The maximum nesting of objects and lists, including the outermost object. Deeper ones could be encoded, but not decoded
-/// again: implementations of Protocol Buffers limit nesting to 100 messages, and each level takes three.
+/// The maximum nesting of objects and lists, including the outermost object. Deeper ones could be encoded, but not
+/// decoded again: implementations of Protocol Buffers limit nesting to 100 messages, and each level takes three.
 pub(crate) const MAX_DEPTH: usize = 32;
 
 /// The maximum size of an encoded object.

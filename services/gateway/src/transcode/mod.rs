@@ -1,4 +1,5 @@
-//! Transcodes JSON text to protobuf bytes and back by the proto3 JSON mapping, driven by descriptors and without an intermediate tree.
+//! Transcodes JSON text to protobuf bytes and back by the proto3 JSON mapping, driven by descriptors and without an
+//! intermediate tree.
 //!
 //! Keys may be in lower camel case or as in the `.proto` file; responses use lower camel case. Unknown fields
 //! are rejected.

@@ -131,7 +131,8 @@ fn any_action() -> impl Strategy<Value = Action> {
 }
 
 proptest! {
-    /// For any sequence of actions: the final state of a quest never changes, and only a quest with met objectives is completed.
+    /// For any sequence of actions: the final state of a quest never changes, and only a quest with met objectives is
+    /// completed.
     #[test]
     fn final_states_are_final(attempts in prop::collection::vec((any_action(), 990_i64..1003), 0..30)) {
         let mut current = quest(QuestState::Offered, 0);

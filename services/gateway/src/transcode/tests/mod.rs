@@ -303,7 +303,8 @@ fn an_error_in_a_response_is_found_after_other_fields() {
 fn repeated_singular_fields_are_merged() {
     let (_, schema) = &*KINDS;
     let shape = schema.id("kinds.v1.Everything").unwrap();
-    // a_int32 = 1, a_message = {a_int32: 2}, a_int32 = 3, a_message = {a_string: "x"}, an unknown field, `first`, then `second`.
+    // a_int32 = 1, a_message = {a_int32: 2}, a_int32 = 3, a_message = {a_string: "x"}, an unknown field, `first`, then
+    // `second`.
     let bytes = [
         &[0x18, 1][..],
         &[0x8a, 1, 2, 0x18, 2],
