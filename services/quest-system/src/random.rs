@@ -1,9 +1,9 @@
-//! Numbers that look random and depend on nothing but what they are made of: not on the machine, not on the version of
+//! Hashes and pseudorandom numbers that depend only on their inputs: not on the machine, and not on the version of
 //! a crate.
 
 use sha2::{Digest as _, Sha256};
 
-/// A number that depends on the parts and on where one ends and the next begins.
+/// A hash of the parts and of the boundaries between them.
 pub(crate) fn stable_hash(parts: &[&[u8]]) -> u64 {
     let mut digest = Sha256::new();
     for part in parts {
@@ -14,10 +14,10 @@ pub(crate) fn stable_hash(parts: &[&[u8]]) -> u64 {
 }
 
 /// SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators).
-pub(crate) struct Dice(u64);
+pub(crate) struct Rng(u64);
 
-impl Dice {
-    /// Dice that roll the same numbers whenever they are made of the same seed.
+impl Rng {
+    /// Creates a generator. The same seed gives the same numbers.
     pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -30,12 +30,12 @@ impl Dice {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `end`, which is not 0. The bias is one in 2⁶⁴ / `end`.
+    /// A number below `end`, which must not be 0. The bias is one in 2⁶⁴ / `end`.
     pub(crate) fn below(&mut self, end: usize) -> usize {
         ((u128::from(self.next()) * end as u128) >> 64) as usize
     }
 
-    /// The same for another type.
+    /// The same for `u32`.
     pub(crate) fn below_u32(&mut self, end: u32) -> u32 {
         self.below(end as usize) as u32
     }
@@ -45,27 +45,27 @@ impl Dice {
 mod tests {
     use super::*;
 
-    /// What the reference implementation (<https://prng.di.unimi.it/splitmix64.c>) gives for the seed 1234567.
+    /// The output of the reference implementation (<https://prng.di.unimi.it/splitmix64.c>) for the seed 1234567.
     #[test]
-    fn dice_roll_as_published() {
-        let mut dice = Dice::new(1_234_567);
-        let rolled: Vec<u64> = (0..3).map(|_| dice.next()).collect();
-        assert_eq!(rolled, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
+    fn numbers_match_the_reference_implementation() {
+        let mut rng = Rng::new(1_234_567);
+        let numbers: Vec<u64> = (0..3).map(|_| rng.next()).collect();
+        assert_eq!(numbers, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
     }
 
     #[test]
-    fn dice_reach_every_side_about_as_often() {
-        let mut dice = Dice::new(7);
-        let mut sides = [0; 6];
+    fn numbers_are_evenly_distributed() {
+        let mut rng = Rng::new(7);
+        let mut counts = [0; 6];
         for _ in 0..6000 {
-            sides[dice.below(6)] += 1;
+            counts[rng.below(6)] += 1;
         }
-        assert!(sides.iter().all(|times| (850..1150).contains(times)), "{sides:?}");
-        assert_eq!(dice.below(1), 0);
+        assert!(counts.iter().all(|count| (850..1150).contains(count)), "{counts:?}");
+        assert_eq!(rng.below(1), 0);
     }
 
     #[test]
-    fn hashes_are_stable_and_see_where_a_part_ends() {
+    fn hashes_are_stable_and_depend_on_the_boundaries() {
         assert_eq!(stable_hash(&[b"a", b"b"]), 14_945_958_509_921_182_609);
         assert_ne!(stable_hash(&[b"a", b"b"]), stable_hash(&[b"ab", b""]));
         assert_ne!(stable_hash(&[b"a", b"b"]), stable_hash(&[b"ab"]));

@@ -1,4 +1,4 @@
-//! One NATS connection: TLS, credentials, reconnect with jitter, and the inbox that its answers come to.
+//! One NATS connection: TLS, credentials, reconnecting with jitter, and the inbox for its replies.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,19 +13,19 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::inbox::{CANCEL, Inbox, Undelivered};
-use crate::material::{Material, tls};
+use crate::material::{Material, client_config};
 use crate::settings::Settings;
 
-/// How long one attempt to connect may take.
+/// The timeout of one attempt to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Two of these without an answer, and the server counts as gone.
+/// The interval of pings. A server that leaves two of them unanswered counts as disconnected.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
-/// How long JetStream may take to answer one request, before it is asked again.
+/// The timeout of one JetStream request. It is retried afterwards.
 const JETSTREAM_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A connection and what belongs to it. Ends with its last holder.
+/// A connection with its inbox and JetStream handles. It is closed when the last reference is dropped.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub(crate) struct Connection {
     pub(crate) client: async_nats::Client,
     pub(crate) jetstream: jetstream::Context,
     pub(crate) inbox: Arc<Inbox>,
@@ -34,30 +34,30 @@ pub(crate) struct Link {
     dispatcher: JoinHandle<()>,
 }
 
-/// What a connection tells its owner.
+/// An event that the owner of a connection handles.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum LinkEvent {
-    /// The server will close the connection soon and asks its clients to leave.
+pub(crate) enum ConnectionEvent {
+    /// The server will close the connection soon and asks its clients to disconnect.
     LameDuck,
 }
 
-/// Why there is no connection.
+/// Why connecting failed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum LinkError {
-    /// It will not get better by trying again.
-    #[error("NATS refuses this service: {0}")]
+pub(crate) enum ConnectError {
+    /// Retrying does not help.
+    #[error("NATS rejects this service: {0}")]
     Refused(String),
-    /// It may.
+    /// Retrying may help.
     #[error("NATS cannot be reached: {0}")]
     Unreachable(String),
 }
 
-impl Link {
+impl Connection {
     pub(crate) async fn connect(
         settings: &Settings,
-        events: mpsc::UnboundedSender<LinkEvent>,
-    ) -> Result<Arc<Self>, LinkError> {
-        // The process has one TLS provider; somebody else may have installed it already.
+        events: mpsc::UnboundedSender<ConnectionEvent>,
+    ) -> Result<Arc<Self>, ConnectError> {
+        // The process has one TLS provider; another crate may have installed it already.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let prefix = settings.inbox_prefix();
         let inbox = Arc::new(Inbox::new(&format!("{prefix}.{:016x}", fastrand::u64(..))));
@@ -70,22 +70,23 @@ impl Link {
                 std::future::ready(())
             }
         });
-        let client = options.connect(settings.link.urls.as_slice()).await.map_err(|error| match error.kind() {
-            ConnectErrorKind::Io | ConnectErrorKind::Dns | ConnectErrorKind::TimedOut => {
-                LinkError::Unreachable(error.to_string())
-            }
-            _ => LinkError::Refused(error.to_string()),
-        })?;
+        let client =
+            options.connect(settings.connection.urls.as_slice()).await.map_err(|error| match error.kind() {
+                ConnectErrorKind::Io | ConnectErrorKind::Dns | ConnectErrorKind::TimedOut => {
+                    ConnectError::Unreachable(error.to_string())
+                }
+                _ => ConnectError::Refused(error.to_string()),
+            })?;
 
         let mut answers =
-            client.subscribe(inbox.wildcard()).await.map_err(|error| LinkError::Unreachable(error.to_string()))?;
-        client.flush().await.map_err(|error| LinkError::Unreachable(error.to_string()))?;
+            client.subscribe(inbox.wildcard()).await.map_err(|error| ConnectError::Unreachable(error.to_string()))?;
+        client.flush().await.map_err(|error| ConnectError::Unreachable(error.to_string()))?;
         let dispatcher = tokio::spawn({
             let (client, inbox) = (client.clone(), Arc::clone(&inbox));
             async move {
                 while let Some(message) = answers.next().await {
                     if let Undelivered::Cancel(worker) = inbox.deliver(message) {
-                        // A worker that does not hear of it stops for want of credit.
+                        // A worker that misses this message stops when its credit runs out.
                         let _ = client.publish(worker, CANCEL).await;
                     }
                 }
@@ -100,7 +101,7 @@ impl Link {
         self.connected.load(Ordering::Relaxed)
     }
 
-    /// The handle of a bucket; asked for once per connection.
+    /// The handle of a bucket, cached for each connection.
     pub(crate) async fn store(&self, bucket: &str) -> Result<kv::Store, Error> {
         let mut stores = self.stores.lock().await;
         if let Some(store) = stores.get(bucket) {
@@ -114,28 +115,28 @@ impl Link {
     }
 }
 
-impl Drop for Link {
+impl Drop for Connection {
     fn drop(&mut self) {
         self.dispatcher.abort();
     }
 }
 
-fn options(settings: &Settings) -> Result<ConnectOptions, LinkError> {
-    let link = &settings.link;
+fn options(settings: &Settings) -> Result<ConnectOptions, ConnectError> {
+    let connection = &settings.connection;
     let mut options = ConnectOptions::new()
         .name(format!("{}/{}", settings.service, settings.task))
         .connection_timeout(CONNECT_TIMEOUT)
         .ping_interval(PING_INTERVAL)
         .ignore_discovered_servers()
         .reconnect_delay_callback(reconnect_delay);
-    options = with_tls(options, &link.ca, &link.client_certificate).map_err(LinkError::Refused)?;
-    if let Some(credentials) = &link.credentials {
-        let text = credentials.read().map_err(LinkError::Refused)?;
+    options = with_tls(options, &connection.ca, &connection.client_certificate).map_err(ConnectError::Refused)?;
+    if let Some(credentials) = &connection.credentials {
+        let text = credentials.read().map_err(ConnectError::Refused)?;
         let with_credentials = options.credentials(&text);
         options =
-            with_credentials.map_err(|_| LinkError::Refused(format!("{credentials} holds no credentials of NATS")))?;
+            with_credentials.map_err(|_| ConnectError::Refused(format!("{credentials} holds no NATS credentials")))?;
     }
-    if let Some((user, password)) = &link.user {
+    if let Some((user, password)) = &connection.user {
         options = options.user_and_password(user.clone(), password.clone());
     }
     Ok(options)
@@ -149,22 +150,22 @@ fn with_tls(
     let Some(ca) = ca else {
         return match client_certificate {
             None => Ok(options),
-            Some(_) => Err("a certificate was given, but not who signs those of the servers (`NATS_CA`)".to_owned()),
+            Some(_) => Err("a client certificate is set, but not the CA of the servers (`NATS_CA`)".to_owned()),
         };
     };
     let files = client_certificate.as_ref().map(|(certificate, key)| certificate.file().zip(key.file()));
     match (ca.file(), files) {
-        // Files are read again whenever the client reconnects.
+        // The client reads files again when it reconnects.
         (Some(ca), None) => Ok(options.require_tls(true).add_root_certificates(ca.clone())),
         (Some(ca), Some(Some((certificate, key)))) => Ok(options
             .require_tls(true)
             .add_root_certificates(ca.clone())
             .add_client_certificate(certificate.clone(), key.clone())),
-        _ => Ok(options.require_tls(true).tls_client_config(tls(ca, client_certificate.as_ref())?)),
+        _ => Ok(options.require_tls(true).tls_client_config(client_config(ca, client_certificate.as_ref())?)),
     }
 }
 
-fn observe(event: &Event, inbox: &Inbox, connected: &AtomicBool, events: &mpsc::UnboundedSender<LinkEvent>) {
+fn observe(event: &Event, inbox: &Inbox, connected: &AtomicBool, events: &mpsc::UnboundedSender<ConnectionEvent>) {
     match event {
         Event::Connected => {
             connected.store(true, Ordering::Relaxed);
@@ -172,25 +173,25 @@ fn observe(event: &Event, inbox: &Inbox, connected: &AtomicBool, events: &mpsc::
         }
         Event::Disconnected => {
             connected.store(false, Ordering::Relaxed);
-            // Their answers would have come by the connection that is gone: better to fail now than at the deadline.
+            // Their replies would have arrived on the lost connection: fail now rather than at the deadline.
             inbox.fail_all();
             tracing::warn!("disconnected from NATS");
         }
         Event::LameDuckMode => {
-            // Nobody listens when the task is stopping: then there is nothing to move.
-            let _ = events.send(LinkEvent::LameDuck);
+            // The receiver is gone when the task is stopping: then there is no need to move.
+            let _ = events.send(ConnectionEvent::LameDuck);
         }
         Event::SlowConsumer(subscription) => {
-            tracing::error!(subscription, "messages were dropped: this worker reads too slowly");
+            tracing::error!(subscription, "slow consumer: messages were dropped");
         }
-        Event::ServerError(error) => tracing::error!(%error, "NATS reports an error"),
+        Event::ServerError(error) => tracing::error!(%error, "NATS server error"),
         Event::ClientError(error) => tracing::warn!(%error, "NATS client error"),
         Event::Draining | Event::Closed => {}
     }
 }
 
-/// Full jitter: a whole fleet that loses one server does not come to the next one at the same moment.
+/// Full jitter: when a server fails, its clients do not all reconnect to the next one at the same moment.
 fn reconnect_delay(attempt: usize) -> Duration {
-    let most = 10_u64 << attempt.min(8);
-    Duration::from_millis(fastrand::u64(0..=most))
+    let max = 10_u64 << attempt.min(8);
+    Duration::from_millis(fastrand::u64(0..=max))
 }
