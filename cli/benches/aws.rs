@@ -5,7 +5,7 @@
 //! `PATH`, or they are left out. `docs/benchmarks.md` has figures.
 #![allow(clippy::print_stdout, reason = "figures are for people")]
 
-#[path = "../tests/aws/emulator/mod.rs"]
+#[path = "../tests/emulator/mod.rs"]
 mod emulator;
 #[path = "../tests/aws/fleet.rs"]
 #[allow(dead_code, reason = "the tests use more of it")]

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-#[path = "../tests/aws/emulator/mod.rs"]
+#[path = "../tests/emulator/mod.rs"]
 mod emulator;
 
 use emulator::{Emulator, Foundation};

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::fleet::{Fleet, Ran};
 use crate::emulator::{Emulator, Fault, Rule};
-use crate::fleet::{Fleet, Ran};
 
 const ERRAND: &str =
     "docker.io/example/natsctl@sha256:0707070707070707070707070707070707070707070707070707070707070707";

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
+use super::fleet::Fleet;
+use super::world::World;
 use crate::emulator::Emulator;
-use crate::fleet::Fleet;
-use crate::world::World;
 
 /// Calls that change something.
 fn writes(emulator: &Emulator) -> BTreeMap<String, usize> {

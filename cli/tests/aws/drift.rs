@@ -4,8 +4,8 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use super::fleet::Fleet;
 use crate::emulator::Emulator;
-use crate::fleet::Fleet;
 
 const CLUSTER: &str = "gaming-system-cluster";
 const SERVICE: &str = "quest-system-nats";

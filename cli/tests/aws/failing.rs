@@ -4,9 +4,9 @@ use std::fs;
 
 use serde_json::json;
 
+use super::fleet::{Fleet, Ran};
+use super::world::World;
 use crate::emulator::{Emulator, Fault, Rule};
-use crate::fleet::{Fleet, Ran};
-use crate::world::World;
 
 /// The new version of a service crashes at its start.
 fn crashes(emulator: &Emulator, name: &str, version: u8) {

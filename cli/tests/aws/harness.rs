@@ -352,7 +352,7 @@ fn a_service_drains_as_long_as_its_tasks_take_to_stop() {
 #[test]
 fn nothing_is_left_when_a_test_is_killed() {
     let mut helper = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "harness::helper_that_holds_an_emulator", "--ignored", "--nocapture"])
+        .args(["--exact", "aws::harness::helper_that_holds_an_emulator", "--ignored", "--nocapture"])
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde_json::json;
 
+use super::fleet::{Fleet, Ran};
 use crate::emulator::Emulator;
-use crate::fleet::{Fleet, Ran};
 
 /// Groups of commands by call, as the document has them.
 fn documented() -> BTreeMap<String, BTreeSet<String>> {

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::fleet::Fleet;
+use super::fleet::Fleet;
 
 const DIGEST: &str = "sha256:2222222222222222222222222222222222222222222222222222222222222222";
 

@@ -1,8 +1,8 @@
 //! The interruption matrix: a deployment that is killed after each of its calls, and one in which each call fails once, comes to the
 //! same end when it is run again: nothing doubled, nothing left behind.
 //!
-//! Every call of a deployment of 23 services is tried. On a small machine that is many minutes, so `cargo nextest run` tries a
-//! deployment of six; `NATSCTL_MATRIX=23` tries all 23, and prints how many points converged.
+//! Every call of a deployment is tried. That of three services makes every kind of call, in three waves: a service, the one that calls it,
+//! and the gateway. `NATSCTL_MATRIX=23` tries a deployment of 23, which takes many minutes, and prints how many points converged.
 
 #![allow(clippy::print_stdout, reason = "how many points converged is a figure that people ask for")]
 
@@ -10,9 +10,9 @@ use std::collections::BTreeSet;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
+use super::fleet::{Fleet, Ran};
+use super::world::World;
 use crate::emulator::{Call, Emulator, Fault, Rule};
-use crate::fleet::{Fleet, Ran};
-use crate::world::World;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Fewer attempts than a test would want to wait for.
@@ -50,7 +50,7 @@ struct Matrix {
 
 impl Matrix {
     fn new(change: Change) -> Self {
-        let count = std::env::var("NATSCTL_MATRIX").ok().map_or(6, |count| count.parse().unwrap());
+        let count = std::env::var("NATSCTL_MATRIX").ok().map_or(3, |count| count.parse().unwrap());
         let fleet = Fleet::of(count);
         let emulator = fleet.emulator();
         begin(&fleet, &emulator, change);

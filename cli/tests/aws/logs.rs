@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
+use super::fleet::Fleet;
 use crate::emulator::{Emulator, Fault, Rule};
-use crate::fleet::Fleet;
 
 const GROUP: &str = "/ecs/gaming-system-nats";
 const PATIENCE: Duration = Duration::from_secs(60);

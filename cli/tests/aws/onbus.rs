@@ -18,8 +18,8 @@ use natsctl::nats::pki::{Pki, ServerName};
 use natsctl::nats::server::{ClusterConfig, JetStreamConfig, ServerConfig};
 use serde_json::{Value, json};
 
+use super::fleet::{Fleet, Ran};
 use crate::emulator::{Emulator, Foundation};
-use crate::fleet::{Fleet, Ran};
 
 const CLUSTER: &str = "gaming-system-cluster";
 const PATIENCE: Duration = Duration::from_secs(30);

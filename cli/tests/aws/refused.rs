@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::fleet::{Fleet, Ran};
 use crate::emulator::{Emulator, Fault, Rule};
-use crate::fleet::{Fleet, Ran};
 
 const CLUSTER: &str = "gaming-system-cluster";
 

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::fleet::{Fleet, Ran};
 use crate::emulator::{Emulator, Fault, Rule, sessions};
-use crate::fleet::{Fleet, Ran};
 
 const CLUSTER: &str = "gaming-system-cluster";
 const PATIENCE: Duration = Duration::from_secs(30);

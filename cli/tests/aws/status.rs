@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::fleet::{Fleet, Ran};
 use crate::emulator::Emulator;
-use crate::fleet::{Fleet, Ran};
 
 const UNHEALTHY: i32 = 3;
 

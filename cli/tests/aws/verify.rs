@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::fleet::{Fleet, Ran};
 use crate::emulator::{Call, Emulator, Fault, Rule};
-use crate::fleet::{Fleet, Ran};
 
 const PREFIX: &str = "gaming-system-production";
 

@@ -112,7 +112,7 @@ pub(crate) fn document(text: &str) -> String {
     let mut page = format!(
         "# What it costs\n\n\
          Per month, in US dollars, in us-east-1, without tax and free tiers. Made from `terraform/costs/prices.yaml` by\n\
-         `UPDATE=1 cargo test --package natsctl --test docs`; a test checks that it is current.\n\n\
+         `UPDATE=1 cargo test --package natsctl --test it docs::`; a test checks that it is current.\n\n\
          The prices are AWS' published list prices as we know them of {}. They were written down, not fetched: before a decision\n\
          depends on one, look it up. A month has {} hours. What depends on traffic is a guess, and marked by *.\n",
         prices.date, prices.hours_per_month

@@ -15,8 +15,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::http::Http;
-use crate::run::{Run, Running};
+use super::http::Http;
+use super::run::{Run, Running};
 
 /// Nothing that these tests wait for takes longer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);

@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::fleet::PATIENCE;
+use super::fleet::PATIENCE;
 
 pub(crate) struct Http {
     address: SocketAddr,

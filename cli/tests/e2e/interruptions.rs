@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::fleet::{Fleet, eventually, serving, signal};
-use crate::load::{Load, idempotent};
+use super::fleet::{Fleet, eventually, serving, signal};
+use super::load::{Load, idempotent};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_interrupted_deployment_is_finished_by_the_next_one() {

@@ -9,8 +9,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::fleet::eventually;
-use crate::http::Http;
+use super::fleet::eventually;
+use super::http::Http;
 
 const CLIENTS: usize = 10;
 const EVERY: Duration = Duration::from_millis(100);

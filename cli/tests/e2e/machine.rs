@@ -5,8 +5,8 @@ use std::path::Path;
 
 use natsctl::nats::locate;
 
-use crate::fleet::Fleet;
-use crate::run::{Run, Running};
+use super::fleet::Fleet;
+use super::run::{Run, Running};
 
 /// A port that this process holds.
 fn taken() -> (TcpListener, u16) {

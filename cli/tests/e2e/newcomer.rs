@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::fleet::{Fleet, PATIENCE};
-use crate::http::Http;
-use crate::tour;
+use super::fleet::{Fleet, PATIENCE};
+use super::http::Http;
+use super::tour;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_command_brings_up_everything_and_another_removes_it() {

@@ -8,8 +8,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::interval;
 
-use crate::fleet::{Fleet, serving};
-use crate::load::{Load, everything};
+use super::fleet::{Fleet, serving};
+use super::load::{Load, everything};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_fails_while_everything_is_replaced() {

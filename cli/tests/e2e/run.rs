@@ -9,7 +9,7 @@ use tokio::process::{Child, ChildStderr};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::fleet::{PATIENCE, signal};
+use super::fleet::{PATIENCE, signal};
 
 /// A command that has not ended.
 pub(crate) struct Running {

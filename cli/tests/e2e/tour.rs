@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::http::Http;
+use super::http::Http;
 
 struct Tour<'a> {
     gateway: &'a mut Http,

@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use crate::fleet::{Fleet, NATSCTL};
+use super::fleet::{Fleet, NATSCTL};
 
 #[tokio::test]
 async fn wrong_usage_ends_with_64() {

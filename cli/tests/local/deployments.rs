@@ -6,7 +6,7 @@ use natsctl::local::client::Error;
 use natsctl::local::protocol::{DeploymentState, Exit, Force, PutService, Refusal, ServiceStatus, TaskState};
 use natsctl::model::rollout::Outcome;
 
-use crate::stage::{Stage, pids, ready, runs, service};
+use super::stage::{Stage, pids, ready, runs, service};
 
 #[tokio::test]
 async fn a_service_comes_up_with_its_tasks() {
@@ -166,7 +166,7 @@ async fn a_task_that_is_killed_is_replaced() {
     let stage = Stage::start().await;
     let before = stage.deploy(service("quest", &[])).await;
     let victim = pids(&before)[0];
-    crate::stage::kill(victim);
+    super::stage::kill(victim);
     let after = stage
         .until("quest", "the killed task is replaced", |quest| {
             ready(quest).len() == 2 && !pids(quest).contains(&victim)

@@ -6,9 +6,9 @@ use std::fs;
 use natsctl::handover::Handover;
 use serde_json::{Value, json};
 
+use super::schema;
+use super::tree::{Frame, root};
 use crate::emulator::{ACCOUNT, Emulator};
-use crate::schema;
-use crate::tree::{Frame, root};
 
 /// Everything that natsctl and on-call engineers stand on.
 pub(crate) fn everything_is_there(frame: &Frame<'_>, emulator: &Emulator, outputs: &Value) {

@@ -56,7 +56,7 @@ fn is(expected: &str, value: &Value) -> bool {
 
 #[test]
 fn what_is_wrong_is_found() {
-    let text = std::fs::read_to_string(crate::tree::root().join("manifests/schema/handover.schema.json")).unwrap();
+    let text = std::fs::read_to_string(super::tree::root().join("manifests/schema/handover.schema.json")).unwrap();
     let schema: Value = serde_json::from_str(&text).unwrap();
     let value = serde_json::json!({ "version": "1", "account": "12", "network": { "subnets": [] }, "surprise": 1 });
     let found = problems(&schema, &value, "").join("\n");

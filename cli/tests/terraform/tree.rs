@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use serde_json::Value;
 
+use super::manifests;
 use crate::emulator::{ACCOUNT, Emulator};
-use crate::manifests;
 
 /// State on disk instead of S3; and emulators answer what they cannot do with errors that are repeated 25 times otherwise.
 const OVERRIDE: &str = r#"

@@ -1,5 +1,4 @@
 //! `natsctl build` as people use it: with real programs, a real registry, and tools of others that read what it writes.
-#![cfg(feature = "aws")]
 
 mod stage;
 
@@ -10,7 +9,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::stage::{Registry, Stage, skopeo, unpacked};
+use stage::{Registry, Stage, skopeo, unpacked};
 
 /// Digests and tags by service.
 fn digests(report: &Value) -> BTreeMap<String, (String, String)> {

@@ -11,11 +11,12 @@
 //!
 //! `docs/testing-aws.md` says what is real, what is not, and what cannot be tested here.
 
-#![allow(dead_code, reason = "each test binary uses another part of it")]
+#![allow(dead_code, reason = "tests, benchmarks and examples each use another part of it")]
 
 mod calls;
 mod children;
 mod faults;
+mod forks;
 mod foundation;
 mod http;
 mod proxy;
@@ -60,7 +61,7 @@ impl Emulator {
     /// Starts the emulators, the registry if there is one on this machine, and the proxy: about a second.
     pub(crate) fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (moto, ministack) = (Child::start("moto", dir.path()), Child::start("ministack", dir.path()));
+        let (moto, ministack) = (Child::moto(dir.path()), Child::start("ministack", dir.path()));
         let registry = has("docker-registry").then(|| Child::start("registry", dir.path()));
         let (ministack_at, moto_at) = (ministack.port(), moto.port());
         moto.read();

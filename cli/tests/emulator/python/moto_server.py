@@ -86,17 +86,16 @@ def state(listener, application):
             os._exit(0)
 
 
-def main():
+def prepare():
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    moto_patches.apply()
+    moto_patches.warm()
+
+
+def main():
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     os.environ["MOTO_PORT"] = str(listener.getsockname()[1])
     application = one_at_a_time(Cbor(DomainDispatcherApplication(create_backend_app)))
-    moto_patches.apply()
-    moto_patches.warm()
-    gc.freeze()
     say({"port": listener.getsockname()[1]})
     state(listener, application)
 
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-//! Documents that are made of something else are current. `UPDATE=1 cargo test --package natsctl --test docs` writes them.
+//! Documents that are made of something else are current. `UPDATE=1 cargo test --package natsctl --test it docs::` writes them.
 
 mod costs;
 mod tables;
@@ -47,7 +47,7 @@ fn current(file: &Path, expected: &str) {
     }
     let found = fs::read_to_string(file).unwrap_or_default();
     let differs = found.lines().zip(expected.lines()).find(|(found, expected)| found != expected);
-    let hint = "run `UPDATE=1 cargo test --package natsctl --test docs`";
+    let hint = "run `UPDATE=1 cargo test --package natsctl --test it docs::`";
     assert!(found == expected, "{} is not current: {hint}\n{differs:#?}", file.display());
 }
 

@@ -4,8 +4,6 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "what is skipped and how long it takes is told")]
 
-#[path = "../aws/emulator/mod.rs"]
-mod emulator;
 mod look;
 mod manifests;
 mod schema;
@@ -13,7 +11,8 @@ mod tree;
 
 use std::thread;
 
-use emulator::Emulator;
+use crate::emulator::Emulator;
+
 use tree::{Frame, Tree};
 
 #[test]

@@ -3,7 +3,6 @@
 mod bus;
 mod deploy;
 mod drift;
-mod emulator;
 mod failing;
 mod fleet;
 mod harness;
