@@ -62,9 +62,18 @@ impl Fleet {
 
     /// The same manifest with these lines more.
     pub(crate) fn manifest(&self, name: &str, lines: &str) {
-        let real = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../manifests/services/{name}.yaml"));
-        let text = fs::read_to_string(real).unwrap_or_else(|_| format!("name: {name}\n"));
+        let mut text = repository_manifest(name).unwrap_or_else(|| format!("name: {name}\n"));
+        if name == "model-management" {
+            text = text.replace("serves: [", &format!("serves: [{}", self.unserved()));
+        }
         fs::write(self.service_file(name), format!("{text}{lines}")).unwrap();
+    }
+
+    /// The packages of those services of which there are crates that are left out here: every package has to be served.
+    fn unserved(&self) -> String {
+        let absent = REAL.iter().skip(self.services.len()).filter_map(|name| repository_manifest(name));
+        let packages = |text: String| Some(text.split_once("serves: [")?.1.split_once(']')?.0.to_owned() + ", ");
+        absent.filter_map(packages).collect()
     }
 
     pub(crate) fn service_file(&self, name: &str) -> PathBuf {
@@ -111,6 +120,12 @@ impl Fleet {
         let arguments = [&["deploy", "--all", "--proof", "ecs"], more].concat();
         self.natsctl(emulator, &arguments)
     }
+}
+
+/// The text of a service's manifest, if there is a crate of it.
+fn repository_manifest(name: &str) -> Option<String> {
+    let services = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/services");
+    fs::read_to_string(services.join(format!("{name}.yaml"))).ok()
 }
 
 impl Ran {
