@@ -84,12 +84,9 @@ impl Aws {
     }
 }
 
-/// How ECS services of manifests end that do not say how they are called.
-const SUFFIX: &str = "-nats";
-
 /// The name of a manifest for an ECS service.
 fn named(ecs_name: &str) -> String {
-    let short = ecs_name.strip_suffix(SUFFIX).unwrap_or(ecs_name).to_lowercase();
+    let short = ecs_name.strip_suffix(crate::manifest::ECS_NAME_SUFFIX).unwrap_or(ecs_name).to_lowercase();
     short.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '-' }).collect()
 }
 

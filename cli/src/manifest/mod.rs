@@ -24,6 +24,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
 pub use desired::{Artifact, Inputs, MissingArtifact};
+pub use files::ECS_NAME_SUFFIX;
 pub use files::{
     Alarms, Architecture, Autoscaling, AwsEnvironment, AwsNats, Bucket, BucketName, Build, Environment, Events, Grant,
     Health, LocalEnvironment, LocalGateway, LocalNats, Name, Nats, Project, Retention, SecretName, Service, Settings,

@@ -66,7 +66,7 @@ impl Tree {
             [
                 ("TF_CLI_CONFIG_FILE", &*self.config.to_string_lossy()),
                 ("TF_VAR_account", ACCOUNT),
-                ("TF_VAR_runbook_url", "https://git.example.com/natsctl/docs/runbooks"),
+                ("TF_VAR_alerting", r#"{ runbook_url = "https://git.example.com/natsctl/docs/runbooks" }"#),
                 ("TF_IN_AUTOMATION", "1"),
             ]
             .map(|(name, value)| (name.to_owned(), value.to_owned())),
@@ -143,7 +143,7 @@ impl Frame<'_> {
     /// As `docs/terraform.md` says.
     pub(crate) fn give_up_protection(&self, emulator: &Emulator) {
         let listed = String::from_utf8(self.must(&["state", "list"]).stdout).unwrap();
-        let kept: Vec<&str> = listed.lines().filter(|address| address.contains("terraform_data.kept")).collect();
+        let kept: Vec<&str> = listed.lines().filter(|address| address.contains("terraform_data.protected")).collect();
         assert!(kept.len() > 5, "{kept:?}");
         self.must(&[&["state", "rm"], &*kept].concat());
         let balancers = emulator.aws(&["elbv2", "describe-load-balancers"]).expect("the aws CLI");
