@@ -1,4 +1,6 @@
-mock_provider "aws" {}
+mock_provider "aws" {
+  override_during = plan
+}
 
 variables {
   alerting = { topic_arn = "arn:aws:sns:us-east-1:123456789012:arcade-alerts", runbook_url = "https://example.com/runbooks" }
@@ -26,6 +28,8 @@ variables {
 }
 
 run "an_alarm_notifies_the_topic_when_it_fires_and_when_it_is_resolved" {
+  command = plan
+
   assert {
     condition = alltrue([
       for alarm in aws_cloudwatch_metric_alarm.this :
@@ -96,6 +100,8 @@ run "an_alarm_watches_an_expression_over_several_metrics" {
 }
 
 run "names_are_grouped_by_kind" {
+  command = plan
+
   assert {
     condition     = output.names == { gateway-5xx = ["arcade-gw-5xx"], service-tasks = ["arcade-auth-tasks"] }
     error_message = "The names are not those of the alarms."

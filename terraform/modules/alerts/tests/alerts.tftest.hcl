@@ -1,5 +1,7 @@
 mock_provider "aws" {
   source = "./tests/mocks"
+
+  override_during = plan
 }
 
 variables {
@@ -12,6 +14,8 @@ variables {
 }
 
 run "every_named_subscription_is_made" {
+  command = plan
+
   assert {
     condition     = aws_sns_topic_subscription.this["oncall"].protocol == "email" && aws_sns_topic_subscription.this["pager"].endpoint == "https://events.example.com/alarms" && length(aws_sns_topic_subscription.this) == 2
     error_message = "One subscription each."
@@ -19,6 +23,8 @@ run "every_named_subscription_is_made" {
 }
 
 run "the_topic_is_encrypted_with_its_own_key" {
+  command = plan
+
   assert {
     condition     = aws_sns_topic.this.kms_master_key_id == module.key.arn
     error_message = "The topic has a key of its own."
@@ -26,6 +32,8 @@ run "the_topic_is_encrypted_with_its_own_key" {
 }
 
 run "only_cloudwatch_of_this_account_may_publish_and_encrypt" {
+  command = plan
+
   assert {
     condition = length([
       for statement in data.aws_iam_policy_document.topic.statement : statement
@@ -52,6 +60,8 @@ run "only_cloudwatch_of_this_account_may_publish_and_encrypt" {
 }
 
 run "alarms_get_the_topic_and_the_runbooks_in_one_object" {
+  command = plan
+
   assert {
     condition     = output.alerting == { topic_arn = aws_sns_topic_policy.this.arn, runbook_url = "https://example.com/runbooks" }
     error_message = "Topic and runbooks go together."
@@ -59,6 +69,8 @@ run "alarms_get_the_topic_and_the_runbooks_in_one_object" {
 }
 
 run "without_tls_nothing_is_published" {
+  command = plan
+
   assert {
     condition = length([
       for statement in data.aws_iam_policy_document.topic.statement : statement

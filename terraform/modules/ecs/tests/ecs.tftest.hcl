@@ -1,4 +1,6 @@
 mock_provider "aws" {
+  override_during = plan
+
   mock_data "aws_caller_identity" {
     defaults = { account_id = "123456789012" }
   }
@@ -40,6 +42,8 @@ variables {
 }
 
 run "the_cluster_has_insights_and_encrypted_sessions" {
+  command = plan
+
   assert {
     condition     = one([for setting in aws_ecs_cluster.this.setting : setting.value]) == "enabled"
     error_message = "The alarm on running tasks needs Container Insights."
@@ -57,6 +61,8 @@ run "the_cluster_has_insights_and_encrypted_sessions" {
 }
 
 run "every_service_has_a_role_of_its_own_and_no_more_rights_than_its_manifest_names" {
+  command = plan
+
   assert {
     condition     = { for name, role in aws_iam_role.task : name => role.name } == { auth = "arcade-production-auth", payment = "arcade-production-payment" }
     error_message = "The handover has other names."
@@ -81,6 +87,8 @@ run "every_service_has_a_role_of_its_own_and_no_more_rights_than_its_manifest_na
 }
 
 run "tasks_start_with_exactly_these_secrets" {
+  command = plan
+
   assert {
     condition     = toset(jsondecode(aws_iam_policy.secrets["0"].policy).Statement[0].Resource) == toset(values(var.secrets))
     error_message = "The execution role reads other secrets."
@@ -88,6 +96,8 @@ run "tasks_start_with_exactly_these_secrets" {
 }
 
 run "many_secrets_are_spread_over_policies" {
+  command = plan
+
   variables {
     secrets = { for index in range(90) : format("nats/service-%03d", index) => "arn:aws:secretsmanager:us-east-1:123456789012:secret:${index}" }
   }
@@ -99,6 +109,8 @@ run "many_secrets_are_spread_over_policies" {
 }
 
 run "tasks_only_connect_to_the_named_ports" {
+  command = plan
+
   assert {
     condition     = { for name, rule in aws_vpc_security_group_egress_rule.internal : name => "${rule.cidr_ipv4}:${rule.to_port}" } == { nats = "10.0.0.0/16:4222", redis = "10.0.0.0/16:6379" }
     error_message = "Tasks may connect to other ports."
@@ -116,6 +128,8 @@ run "tasks_only_connect_to_the_named_ports" {
 }
 
 run "without_spot_all_tasks_are_on_fargate" {
+  command = plan
+
   assert {
     condition     = [for part in aws_ecs_cluster_capacity_providers.this.default_capacity_provider_strategy : part.capacity_provider] == ["FARGATE"]
     error_message = "There is a share of Spot."
@@ -123,6 +137,8 @@ run "without_spot_all_tasks_are_on_fargate" {
 }
 
 run "with_spot_the_first_task_is_not_on_it" {
+  command = plan
+
   variables {
     spot_percent = 80
   }

@@ -1,4 +1,6 @@
 mock_provider "aws" {
+  override_during = plan
+
   mock_data "aws_caller_identity" {
     defaults = { account_id = "123456789012" }
   }
@@ -40,6 +42,8 @@ variables {
 }
 
 run "every_service_has_three_alarms" {
+  command = plan
+
   assert {
     condition     = length(flatten(values(output.alarm_names))) == 3 * length(var.services)
     error_message = "There are more or fewer alarms than three for each service."
@@ -52,6 +56,8 @@ run "every_service_has_three_alarms" {
 }
 
 run "alarms_have_the_thresholds_of_their_manifests_and_the_agreed_periods" {
+  command = plan
+
   assert {
     condition = [
       for name in ["auth-cpu", "auth-memory", "auth-tasks", "payment-cpu", "payment-memory", "payment-tasks"] : join(" ", [
@@ -83,6 +89,8 @@ run "alarms_have_the_thresholds_of_their_manifests_and_the_agreed_periods" {
 }
 
 run "alarms_have_the_names_in_the_handover" {
+  command = plan
+
   assert {
     condition     = contains(output.alarm_names["service-cpu"], "arcade-production-gateway-cpu")
     error_message = "The handover has other names."
@@ -90,6 +98,8 @@ run "alarms_have_the_names_in_the_handover" {
 }
 
 run "images_cannot_be_replaced_and_are_scanned_and_encrypted" {
+  command = plan
+
   assert {
     condition = alltrue([
       for repository in aws_ecr_repository.service : repository.image_tag_mutability == "IMMUTABLE"
@@ -107,6 +117,8 @@ run "images_cannot_be_replaced_and_are_scanned_and_encrypted" {
 }
 
 run "each_service_has_an_identity_and_each_named_secret_exists_once" {
+  command = plan
+
   assert {
     condition     = toset(keys(aws_secretsmanager_secret.this)) == toset(["nats/auth", "nats/payment", "nats/gateway", "nats/authority", "nats/errand", "nats/operator", "bank/key"])
     error_message = "There are other secrets than those needed."
@@ -119,6 +131,8 @@ run "each_service_has_an_identity_and_each_named_secret_exists_once" {
 }
 
 run "tasks_do_not_start_with_the_authority_or_the_operators_identity" {
+  command = plan
+
   assert {
     condition     = toset(keys(output.task_secrets)) == toset(["nats/auth", "nats/payment", "nats/gateway", "nats/errand", "bank/key", "redis/auth"])
     error_message = "Tasks may start with other secrets than theirs."
@@ -131,6 +145,8 @@ run "tasks_do_not_start_with_the_authority_or_the_operators_identity" {
 }
 
 run "logs_are_encrypted_and_kept_for_30_days" {
+  command = plan
+
   assert {
     condition     = aws_cloudwatch_log_group.services.retention_in_days == 30 && aws_cloudwatch_log_group.services.kms_key_id == module.key.arn
     error_message = "The log group is kept for another time, or not encrypted."
@@ -138,6 +154,8 @@ run "logs_are_encrypted_and_kept_for_30_days" {
 }
 
 run "the_dashboards_show_every_alarm_and_every_node" {
+  command = plan
+
   assert {
     condition     = length(flatten([for widget in jsondecode(aws_cloudwatch_dashboard.fleet.dashboard_body).widgets : widget.properties.alarms if widget.type == "alarm"])) == 9
     error_message = "The dashboard does not show all alarms."
@@ -150,6 +168,8 @@ run "the_dashboards_show_every_alarm_and_every_node" {
 }
 
 run "without_deletion_protection_everything_can_be_deleted" {
+  command = plan
+
   variables {
     deletion_protection = false
   }

@@ -23,6 +23,7 @@ variables {
   alerting                = { topic_arn = "arn:aws:sns:us-east-1:123456789012:arcade-alerts", runbook_url = "https://example.com/runbooks" }
 }
 
+# This run applies, so that the plans of the others know ids.
 run "without_a_certificate_it_is_internal_and_uses_http" {
   assert {
     condition     = aws_lb.this.internal && length(aws_lb_listener.http) == 1 && length(aws_lb_listener.https) == 0
@@ -36,6 +37,8 @@ run "without_a_certificate_it_is_internal_and_uses_http" {
 }
 
 run "with_a_certificate_it_is_public_and_uses_https_only" {
+  command = plan
+
   variables {
     certificate_arn = "arn:aws:acm:us-east-1:123456789012:certificate/1"
     domain          = "arcade.example"
@@ -54,6 +57,8 @@ run "with_a_certificate_it_is_public_and_uses_https_only" {
 }
 
 run "only_the_load_balancer_reaches_the_tasks_and_only_on_the_gateways_port" {
+  command = plan
+
   assert {
     condition = (
       aws_vpc_security_group_ingress_rule.tasks.security_group_id == "sg-tasks"
@@ -70,6 +75,8 @@ run "only_the_load_balancer_reaches_the_tasks_and_only_on_the_gateways_port" {
 }
 
 run "descriptions_of_rules_have_no_characters_that_ec2_refuses" {
+  command = plan
+
   assert {
     condition = alltrue([
       for description in concat(
@@ -82,6 +89,8 @@ run "descriptions_of_rules_have_no_characters_that_ec2_refuses" {
 }
 
 run "two_kinds_of_alarms_have_the_load_balancers_name" {
+  command = plan
+
   assert {
     condition = output.alarm_names == {
       gateway-5xx               = ["arcade-production-gw-5xx"]

@@ -1,4 +1,6 @@
-mock_provider "aws" {}
+mock_provider "aws" {
+  override_during = plan
+}
 
 variables {
   parameter      = "/arcade/production/natsctl"
@@ -31,6 +33,8 @@ variables {
 
 # Required keys are read from the schema, so that none is forgotten here.
 run "every_key_that_natsctl_requires_is_there_and_no_unknown_one" {
+  command = plan
+
   assert {
     condition     = length(setsubtract(jsondecode(file("../../../manifests/schema/handover.schema.json")).required, keys(jsondecode(aws_ssm_parameter.handover.value)))) == 0
     error_message = "natsctl would miss a key."
@@ -48,6 +52,8 @@ run "every_key_that_natsctl_requires_is_there_and_no_unknown_one" {
 }
 
 run "absent_parts_are_left_out" {
+  command = plan
+
   assert {
     condition     = !contains(keys(jsondecode(aws_ssm_parameter.handover.value)), "redis") && !contains(keys(jsondecode(aws_ssm_parameter.handover.value)), "gateway")
     error_message = "There is a key for an absent part."
@@ -55,6 +61,8 @@ run "absent_parts_are_left_out" {
 }
 
 run "redis_and_gateway_are_in_the_handover" {
+  command = plan
+
   variables {
     redis   = { host = "cache.arcade.internal", port = 6379, auth_secret = "arcade/production/redis/auth" }
     gateway = { target_group = "arn:tg", url = "https://arcade.example" }
@@ -67,6 +75,8 @@ run "redis_and_gateway_are_in_the_handover" {
 }
 
 run "the_ledger_is_protected" {
+  command = plan
+
   assert {
     condition = alltrue([
       aws_dynamodb_table.ledger.hash_key == "pk", aws_dynamodb_table.ledger.range_key == "sk",

@@ -19,6 +19,7 @@ variables {
   deletion_protection       = false
 }
 
+# This run applies, so that the plans of the others know ids.
 run "nodes_are_placed_in_the_zones_in_turn_and_have_fixed_addresses" {
   assert {
     condition = { for name, node in output.nodes : name => "${node.zone} ${node.address}" } == {
@@ -43,6 +44,8 @@ run "nodes_are_placed_in_the_zones_in_turn_and_have_fixed_addresses" {
 }
 
 run "an_instance_has_no_public_address_no_key_for_ssh_and_only_imdsv2" {
+  command = plan
+
   assert {
     condition = alltrue([
       for instance in values(aws_instance.node) :
@@ -60,6 +63,8 @@ run "an_instance_has_no_public_address_no_key_for_ssh_and_only_imdsv2" {
 }
 
 run "every_disk_is_encrypted_with_the_key_of_the_nodes" {
+  command = plan
+
   assert {
     condition = alltrue([
       for volume in values(aws_ebs_volume.data) : volume.encrypted && volume.type == "gp3" && volume.size == 500 && volume.kms_key_id == module.key.arn
@@ -76,6 +81,8 @@ run "every_disk_is_encrypted_with_the_key_of_the_nodes" {
 }
 
 run "the_volume_outlives_the_instance_and_is_found_by_its_id" {
+  command = plan
+
   assert {
     condition = alltrue([
       for name, attachment in aws_volume_attachment.data : attachment.volume_id == aws_ebs_volume.data[name].id && attachment.stop_instance_before_detaching
@@ -93,6 +100,8 @@ run "the_volume_outlives_the_instance_and_is_found_by_its_id" {
 }
 
 run "clients_are_tasks_and_the_load_balancer_on_4222" {
+  command = plan
+
   assert {
     condition = join(" ", keys(aws_vpc_security_group_ingress_rule.clients)) == "balancer tasks" && alltrue([
       for rule in values(aws_vpc_security_group_ingress_rule.clients) : rule.from_port == 4222 && rule.to_port == 4222 && rule.cidr_ipv4 == null
@@ -102,6 +111,8 @@ run "clients_are_tasks_and_the_load_balancer_on_4222" {
 }
 
 run "routes_and_monitoring_are_between_nodes" {
+  command = plan
+
   assert {
     condition = { for name, rule in aws_vpc_security_group_ingress_rule.among_nodes : name => rule.from_port } == { monitoring = 8222, routes = 6222 } && alltrue([
       for rule in values(aws_vpc_security_group_ingress_rule.among_nodes) : rule.referenced_security_group_id == aws_security_group.nodes.id && rule.from_port == rule.to_port
@@ -116,6 +127,8 @@ run "routes_and_monitoring_are_between_nodes" {
 }
 
 run "leaf_nodes_connect_from_named_networks_on_7422" {
+  command = plan
+
   assert {
     condition = length(aws_vpc_security_group_ingress_rule.leaves) == 1 && alltrue([
       for rule in values(aws_vpc_security_group_ingress_rule.leaves) : rule.cidr_ipv4 == "192.168.0.0/24" && rule.from_port == 7422 && rule.to_port == 7422
@@ -125,6 +138,8 @@ run "leaf_nodes_connect_from_named_networks_on_7422" {
 }
 
 run "no_other_port_is_open" {
+  command = plan
+
   assert {
     condition = length(setsubtract(
       [for rule in concat(
@@ -138,6 +153,8 @@ run "no_other_port_is_open" {
 }
 
 run "the_load_balancer_is_internal_and_checks_that_jetstream_responds" {
+  command = plan
+
   assert {
     condition     = aws_lb.this.internal && aws_lb.this.load_balancer_type == "network" && aws_lb.this.enable_cross_zone_load_balancing && length(aws_lb.this.subnets) == 3
     error_message = "An internal network load balancer over all zones."
@@ -161,6 +178,8 @@ run "the_load_balancer_is_internal_and_checks_that_jetstream_responds" {
 }
 
 run "clients_connect_to_a_private_name" {
+  command = plan
+
   assert {
     condition     = output.host == "nats.test.internal" && output.port == 4222 && length(aws_route53_zone.this.vpc) == 1
     error_message = "The zone belongs to the VPC."
@@ -168,6 +187,8 @@ run "clients_connect_to_a_private_name" {
 }
 
 run "a_node_reads_its_own_secret_and_no_parameter" {
+  command = plan
+
   assert {
     condition = alltrue([
       for name, document in data.aws_iam_policy_document.node : [
@@ -187,6 +208,8 @@ run "a_node_reads_its_own_secret_and_no_parameter" {
 }
 
 run "five_kinds_of_alarms_are_known_by_node" {
+  command = plan
+
   assert {
     condition = { for kind, names in output.alarm_names : kind => length(names) } == {
       nats-status-check = 5, nats-cpu = 5, nats-memory = 5, nats-disk = 5, nats-unhealthy-targets = 1

@@ -8,6 +8,7 @@ variables {
   zones = ["us-east-1a", "us-east-1b", "us-east-1c"]
 }
 
+# This run applies, so that the plans of the others know ids.
 run "three_zones_have_two_subnets_each_and_none_assigns_public_addresses" {
   assert {
     condition     = join(" ", keys(output.private_subnets)) == "us-east-1a us-east-1b us-east-1c" && length(output.public_subnet_ids) == 3
@@ -26,6 +27,8 @@ run "three_zones_have_two_subnets_each_and_none_assigns_public_addresses" {
 }
 
 run "each_zone_has_its_own_nat_gateway" {
+  command = plan
+
   assert {
     condition = length(aws_nat_gateway.this) == 3 && alltrue([
       for zone, route in aws_route.private_out : route.nat_gateway_id == aws_nat_gateway.this[zone].id
@@ -35,6 +38,8 @@ run "each_zone_has_its_own_nat_gateway" {
 }
 
 run "one_nat_gateway_is_for_every_zone" {
+  command = plan
+
   variables {
     nat = "one"
   }
@@ -48,6 +53,8 @@ run "one_nat_gateway_is_for_every_zone" {
 }
 
 run "no_private_subnet_is_reached_from_the_internet" {
+  command = plan
+
   assert {
     condition = alltrue([for route in values(aws_route.private_out) : route.gateway_id == null || route.gateway_id == ""]) && alltrue([
       for zone, association in aws_route_table_association.private : association.route_table_id == aws_route_table.private[zone].id
@@ -57,6 +64,8 @@ run "no_private_subnet_is_reached_from_the_internet" {
 }
 
 run "a_zone_keeps_its_subnets_when_another_is_removed" {
+  command = plan
+
   variables {
     zones = ["us-east-1c", "us-east-1b"]
   }
@@ -68,6 +77,8 @@ run "a_zone_keeps_its_subnets_when_another_is_removed" {
 }
 
 run "aws_services_that_private_instances_need_have_endpoints" {
+  command = plan
+
   assert {
     condition     = join(" ", keys(aws_vpc_endpoint.interface)) == "ec2messages ecr.api ecr.dkr logs secretsmanager ssm ssmmessages" && alltrue([for endpoint in values(aws_vpc_endpoint.interface) : endpoint.private_dns_enabled && length(endpoint.subnet_ids) == 3])
     error_message = "Seven interface endpoints in all zones, with private DNS."
@@ -85,6 +96,8 @@ run "aws_services_that_private_instances_need_have_endpoints" {
 }
 
 run "endpoints_may_be_few" {
+  command = plan
+
   variables {
     endpoints = ["s3"]
   }
@@ -96,6 +109,8 @@ run "endpoints_may_be_few" {
 }
 
 run "all_connections_are_recorded_for_30_days" {
+  command = plan
+
   assert {
     condition     = aws_flow_log.this[0].traffic_type == "ALL" && aws_cloudwatch_log_group.flow[0].retention_in_days == 30
     error_message = "Flow logs are on."
@@ -103,6 +118,8 @@ run "all_connections_are_recorded_for_30_days" {
 }
 
 run "the_default_security_group_is_closed" {
+  command = plan
+
   assert {
     condition     = length(aws_default_security_group.closed[0].ingress) == 0 && length(aws_default_security_group.closed[0].egress) == 0
     error_message = "It has no rules."
@@ -110,6 +127,8 @@ run "the_default_security_group_is_closed" {
 }
 
 run "an_existing_network_stays_as_it_is" {
+  command = plan
+
   variables {
     cidr  = null
     zones = []

@@ -1,5 +1,7 @@
 mock_provider "aws" {
   source = "./tests/mocks"
+
+  override_during = plan
 }
 
 variables {
@@ -14,6 +16,8 @@ variables {
 }
 
 run "three_shards_with_a_replica_each_in_several_zones" {
+  command = plan
+
   assert {
     condition = (aws_elasticache_replication_group.this.num_node_groups == 3 && aws_elasticache_replication_group.this.replicas_per_node_group == 1
     && aws_elasticache_replication_group.this.multi_az_enabled && aws_elasticache_replication_group.this.automatic_failover_enabled)
@@ -29,6 +33,8 @@ run "three_shards_with_a_replica_each_in_several_zones" {
 }
 
 run "it_is_encrypted_at_rest_and_in_transit" {
+  command = plan
+
   assert {
     condition = (aws_elasticache_replication_group.this.at_rest_encryption_enabled == "true" && aws_elasticache_replication_group.this.kms_key_id == module.key.arn
     && aws_elasticache_replication_group.this.transit_encryption_enabled && aws_elasticache_replication_group.this.transit_encryption_mode == "required")
@@ -37,6 +43,8 @@ run "it_is_encrypted_at_rest_and_in_transit" {
 }
 
 run "no_user_has_rights_until_the_rotation_has_set_a_password" {
+  command = plan
+
   assert {
     condition = alltrue([
       for user in [aws_elasticache_user.services, aws_elasticache_user.default] : startswith(user.access_string, "off ") && endswith(user.access_string, "-@all")
@@ -68,6 +76,8 @@ run "the_archive_is_made_of_the_source" {
 }
 
 run "the_function_may_change_one_user_and_one_secret" {
+  command = plan
+
   assert {
     condition = alltrue([
       for statement in data.aws_iam_policy_document.rotation.statement :
@@ -78,6 +88,8 @@ run "the_function_may_change_one_user_and_one_secret" {
 }
 
 run "clients_are_tasks_and_the_rotation_on_6379" {
+  command = plan
+
   assert {
     condition = join(" ", keys(aws_vpc_security_group_ingress_rule.clients)) == "rotation tasks" && alltrue([
       for rule in values(aws_vpc_security_group_ingress_rule.clients) : rule.from_port == 6379 && rule.to_port == 6379 && rule.cidr_ipv4 == null
@@ -87,6 +99,8 @@ run "clients_are_tasks_and_the_rotation_on_6379" {
 }
 
 run "slow_commands_are_logged" {
+  command = plan
+
   assert {
     condition = { for log in aws_elasticache_replication_group.this.log_delivery_configuration : log.log_type => log.destination } == {
       engine-log = "/elasticache/test/engine", slow-log = "/elasticache/test/slow"
@@ -96,6 +110,8 @@ run "slow_commands_are_logged" {
 }
 
 run "six_kinds_of_alarms_have_elasticaches_names" {
+  command = plan
+
   assert {
     condition = { for kind, names in output.alarm_names : kind => length(names) } == {
       redis-cpu = 6, redis-memory = 6, redis-evictions = 6, redis-auth-failures = 6, redis-replication-lag = 6, redis-rotation = 1
