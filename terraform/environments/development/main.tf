@@ -1,4 +1,4 @@
-# Development. Everything that is particular to it is a value in this file.
+# Development: its values.
 
 module "manifests" {
   source = "../../modules/manifests"

@@ -1,4 +1,4 @@
-# Production. Everything that is particular to it is a value in this file.
+# Production: its values.
 
 module "manifests" {
   source = "../../modules/manifests"
