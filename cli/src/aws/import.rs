@@ -15,6 +15,7 @@ use super::services::{self, Service};
 use super::tasks::{self, DesiredStatus};
 use super::{Aws, revisions};
 use crate::error::Hinted;
+use crate::manifest::ECS_NAME_SUFFIX;
 use crate::model::ecs::Autoscaling;
 
 /// What was written.
@@ -58,7 +59,7 @@ pub(crate) async fn import(aws: &Aws, typed: &str, called: Option<&str>, folder:
 
 /// The service of this name on ECS, or of the name that a manifest's service would have there.
 async fn find(aws: &Aws, typed: &str) -> anyhow::Result<Service> {
-    let names = [typed.to_owned(), format!("{typed}{SUFFIX}")];
+    let names = [typed.to_owned(), format!("{typed}{ECS_NAME_SUFFIX}")];
     let mut found = services::describe(aws, &names).await?;
     let service = names.iter().find_map(|name| found.remove(name));
     service.ok_or_else(|| {
@@ -83,12 +84,9 @@ async fn autoscaling(aws: &Aws, ecs_name: &str) -> anyhow::Result<Option<Autosca
     Ok(aws.scaling(&services, &State::default()).await?.remove(ecs_name))
 }
 
-/// End of the names on ECS of services whose manifests name no other.
-const SUFFIX: &str = "-nats";
-
 /// The name of a manifest for an ECS service.
 fn named(ecs_name: &str) -> String {
-    let short = ecs_name.strip_suffix(SUFFIX).unwrap_or(ecs_name).to_lowercase();
+    let short = ecs_name.strip_suffix(ECS_NAME_SUFFIX).unwrap_or(ecs_name).to_lowercase();
     short.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '-' }).collect()
 }
 

@@ -12,6 +12,9 @@ use super::schema::Partial;
 use crate::model::desired::{Architecture, Role};
 use crate::model::units::{Size, Span};
 
+/// What follows the name of a service in its default `ecs_name`. Terraform reads it from the JSON Schema.
+pub const ECS_NAME_SUFFIX: &str = "-nats";
+
 /// One service: what it takes part in, and what differs from the defaults in `fleet.yaml`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "Service manifest", deny_unknown_fields)]
@@ -23,6 +26,7 @@ pub struct ServiceManifest {
     pub role: Role,
     /// Name of the ECS service and task family; `<name>-nats` if absent.
     #[serde(default)]
+    #[schemars(extend("x-default-suffix" = ECS_NAME_SUFFIX))]
     pub ecs_name: Option<Name>,
     /// Packages of the protocol that it serves, for example `quest.v1`.
     #[serde(default)]
@@ -60,7 +64,7 @@ pub struct ServiceManifest {
 impl ServiceManifest {
     /// Name of its ECS service, and family of its task definitions.
     pub fn ecs_name(&self) -> String {
-        self.ecs_name.as_ref().map_or_else(|| format!("{}-nats", self.name), ToString::to_string)
+        self.ecs_name.as_ref().map_or_else(|| format!("{}{ECS_NAME_SUFFIX}", self.name), ToString::to_string)
     }
 
     /// Name of the JetStream stream that stores its events.

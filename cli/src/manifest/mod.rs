@@ -23,6 +23,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
+pub use files::ECS_NAME_SUFFIX;
 pub use files::{
     AlarmSettings, AutoscalingSettings, AwsEnvironment, AwsNats, BucketName, BucketSettings, Environment,
     EventSettings, Grant, HealthSettings, ImageSource, LocalEnvironment, LocalGateway, LocalNats, Name, NatsSettings,

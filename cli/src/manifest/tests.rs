@@ -128,6 +128,7 @@ fn the_check_knows_every_keyword_of_the_schemas() {
         "format",
         "x-minimum",
         "x-maximum",
+        "x-default-suffix", // for Terraform
     ];
     fn walk(schema: &Json) {
         let Json::Object(schema) = schema else { return };

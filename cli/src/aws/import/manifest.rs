@@ -46,7 +46,7 @@ pub(super) fn written(found: &Found<'_>, manifests: &Manifests, handover: &Hando
         lines.add("role: gateway");
     }
     let ecs_name = &found.service.name;
-    if *ecs_name != format!("{}-nats", found.name) {
+    if ecs_name.strip_suffix(crate::manifest::ECS_NAME_SUFFIX) != Some(found.name) {
         lines.add(&format!("ecs_name: {ecs_name}"));
     }
     if !is_gateway {

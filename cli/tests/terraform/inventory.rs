@@ -1,4 +1,4 @@
-//! What is there, asked of AWS and not of Terraform.
+//! What exists on AWS, according to AWS and not to Terraform.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,46 +7,46 @@ use natsctl::handover::Handover;
 use serde_json::{Value, json};
 
 use super::schema;
-use super::tree::{Frame, root};
+use super::tree::{Environment, root};
 use crate::emulator::{ACCOUNT, Emulator};
 
-/// Everything that natsctl and on-call engineers stand on.
-pub(crate) fn everything_is_there(frame: &Frame<'_>, emulator: &Emulator, outputs: &Value) {
-    let handover = handover(frame, emulator);
-    let services: BTreeSet<String> = fs::read_dir(frame.manifests.join("services"))
+/// Checks everything that natsctl and on-call engineers depend on.
+pub(crate) fn everything_is_there(environment: &Environment<'_>, emulator: &Emulator, outputs: &Value) {
+    let handover = handover(environment, emulator);
+    let services: BTreeSet<String> = fs::read_dir(environment.manifests.join("services"))
         .unwrap()
         .map(|entry| entry.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned())
         .collect();
     assert_eq!(services.len(), 23);
-    repositories(frame, emulator, &services);
-    alarms(frame, emulator, &handover, &services, &outputs["alarm_names"]["value"]);
-    secrets(frame, emulator, &services);
+    repositories(environment, emulator, &services);
+    alarms(environment, emulator, &handover, &services, &outputs["alarm_names"]["value"]);
+    secrets(environment, emulator, &services);
     nodes(emulator, &handover);
-    natsctl_misses_values_alone(frame, emulator, &services);
-    let told = told(&serde_json::from_str(&frame.state()).unwrap());
-    assert!(told.is_empty(), "in the state of `{}`: {told:?}", frame.environment);
+    natsctl_misses_values_only(environment, emulator, &services);
+    let secrets = secret_values(&serde_json::from_str(&environment.state()).unwrap());
+    assert!(secrets.is_empty(), "in the state of `{}`: {secrets:?}", environment.name);
 }
 
-/// Attributes that hold something secret.
-fn told(state: &Value) -> Vec<String> {
+/// Attributes with secret values.
+fn secret_values(state: &Value) -> Vec<String> {
     const SECRET: [&str; 6] = ["auth_token", "password", "passwords", "private_key", "secret_binary", "secret_string"];
     let empty = |value: &Value| value.is_null() || *value == json!("") || *value == json!([]);
     match state {
-        Value::Array(items) => items.iter().flat_map(told).collect(),
+        Value::Array(items) => items.iter().flat_map(secret_values).collect(),
         Value::Object(fields) => fields
             .iter()
             .flat_map(|(name, value)| match SECRET.contains(&&**name) && !empty(value) {
                 true => vec![format!("{name}: {value}")],
-                false => told(value),
+                false => secret_values(value),
             })
             .collect(),
         _ => Vec::new(),
     }
 }
 
-/// The parameter, as both sides know it.
-fn handover(frame: &Frame<'_>, emulator: &Emulator) -> Handover {
-    let name = format!("/gaming-system/{}/natsctl", frame.environment);
+/// The parameter, checked against the schema and parsed by natsctl.
+fn handover(environment: &Environment<'_>, emulator: &Emulator) -> Handover {
+    let name = format!("/gaming-system/{}/natsctl", environment.name);
     let found = emulator.call("ssm", "GetParameter", &json!({ "Name": name }));
     let text = found["Parameter"]["Value"].as_str().unwrap();
     assert!(text.len() < 4096, "{} bytes", text.len());
@@ -54,16 +54,16 @@ fn handover(frame: &Frame<'_>, emulator: &Emulator) -> Handover {
     let problems = schema::problems(&serde_json::from_str(&schema).unwrap(), &serde_json::from_str(text).unwrap(), "");
     assert!(problems.is_empty(), "{problems:#?}");
     let handover: Handover = text.parse().unwrap();
-    assert_eq!((&*handover.environment, &*handover.account), (frame.environment, ACCOUNT));
+    assert_eq!((&*handover.environment, &*handover.account), (environment.name, ACCOUNT));
     assert!(handover.redis.is_some() && handover.gateway.is_some());
     let table = emulator.call("dynamodb", "DescribeTable", &json!({ "TableName": handover.ledger }));
-    assert_eq!(table["Table"]["DeletionProtectionEnabled"], frame.environment == "production");
+    assert_eq!(table["Table"]["DeletionProtectionEnabled"], environment.name == "production");
     handover
 }
 
-fn repositories(frame: &Frame<'_>, emulator: &Emulator, services: &BTreeSet<String>) {
+fn repositories(environment: &Environment<'_>, emulator: &Emulator, services: &BTreeSet<String>) {
     let found = emulator.call("ecr", "DescribeRepositories", &json!({ "maxResults": 1000 }));
-    let prefix = match frame.environment {
+    let prefix = match environment.name {
         "production" => "bodybroker-services/".to_owned(),
         other => format!("bodybroker-services-{other}/"),
     };
@@ -82,8 +82,14 @@ fn repositories(frame: &Frame<'_>, emulator: &Emulator, services: &BTreeSet<Stri
     assert_eq!(names, expected.chain(["natsctl".to_owned()]).collect());
 }
 
-fn alarms(frame: &Frame<'_>, emulator: &Emulator, handover: &Handover, services: &BTreeSet<String>, by_kind: &Value) {
-    let prefix = format!("gaming-system-{}-", frame.environment);
+fn alarms(
+    environment: &Environment<'_>,
+    emulator: &Emulator,
+    handover: &Handover,
+    services: &BTreeSet<String>,
+    by_kind: &Value,
+) {
+    let prefix = format!("gaming-system-{}-", environment.name);
     let found = emulator.aws(&["cloudwatch", "describe-alarms"]).expect("the aws CLI");
     let found: Vec<&Value> = found["MetricAlarms"].as_array().unwrap().iter().collect();
     let ours: BTreeSet<&str> =
@@ -101,12 +107,12 @@ fn alarms(frame: &Frame<'_>, emulator: &Emulator, handover: &Handover, services:
         assert!(root().join("docs/runbooks").join(&runbook).exists(), "{alarm}: there is no `{runbook}`");
     }
     let kinds = by_kind.as_object().unwrap();
-    let told: BTreeSet<&str> =
+    let output: BTreeSet<&str> =
         kinds.values().flat_map(|names| names.as_array().unwrap()).filter_map(Value::as_str).collect();
-    let differing: Vec<_> = told.symmetric_difference(&ours).collect();
-    assert!(differing.is_empty(), "Terraform tells of other alarms than there are: {differing:?}");
+    let differing: Vec<_> = output.symmetric_difference(&ours).collect();
+    assert!(differing.is_empty(), "Terraform outputs other alarms than exist: {differing:?}");
     for (kind, names) in kinds {
-        println!("{}: {} alarms of kind {kind}", frame.environment, names.as_array().unwrap().len());
+        println!("{}: {} alarms of kind {kind}", environment.name, names.as_array().unwrap().len());
     }
     let of_services: usize = ["service-cpu", "service-memory", "service-tasks"]
         .iter()
@@ -115,10 +121,10 @@ fn alarms(frame: &Frame<'_>, emulator: &Emulator, handover: &Handover, services:
     assert_eq!(of_services, 66 + 3);
 }
 
-/// They are there, and have no value.
-fn secrets(frame: &Frame<'_>, emulator: &Emulator, services: &BTreeSet<String>) {
+/// They exist, and have no value.
+fn secrets(environment: &Environment<'_>, emulator: &Emulator, services: &BTreeSet<String>) {
     for name in names_of_secrets(services) {
-        let id = format!("gaming-system/{}/{name}", frame.environment);
+        let id = format!("gaming-system/{}/{name}", environment.name);
         let found = emulator.call("secretsmanager", "DescribeSecret", &json!({ "SecretId": id }));
         assert!(found["VersionIdsToStages"].as_object().is_none_or(serde_json::Map::is_empty), "{found}");
     }
@@ -129,7 +135,7 @@ fn names_of_secrets(services: &BTreeSet<String>) -> impl Iterator<Item = String>
     services.iter().map(|name| format!("nats/{name}")).chain(own)
 }
 
-/// Each where the handover says, in three zones, reachable by nobody from outside.
+/// Each is where the handover says, in three zones, without public access.
 fn nodes(emulator: &Emulator, handover: &Handover) {
     let zones: BTreeSet<&str> = handover.nats.nodes.values().map(|node| &*node.zone).collect();
     assert_eq!((handover.nats.nodes.len(), zones.len()), (5, 3));
@@ -146,10 +152,12 @@ fn nodes(emulator: &Emulator, handover: &Handover) {
 
 /// `natsctl verify` finds everything but what Terraform never makes: values of secrets. With these it finds nothing missing.
 #[cfg(feature = "aws")]
-fn natsctl_misses_values_alone(frame: &Frame<'_>, emulator: &Emulator, services: &BTreeSet<String>) {
+fn natsctl_misses_values_only(environment: &Environment<'_>, emulator: &Emulator, services: &BTreeSet<String>) {
     let verify = || {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_natsctl"));
-        command.args(["verify", "--output", "json", "--env", frame.environment, "--manifests"]).arg(&frame.manifests);
+        command
+            .args(["verify", "--output", "json", "--env", environment.name, "--manifests"])
+            .arg(&environment.manifests);
         // The registry of the handover is ECR.
         let output = command.envs(emulator.env()).env_remove("NATSCTL_REGISTRY").output().unwrap();
         let said = [&*output.stdout, &*output.stderr].map(String::from_utf8_lossy).join("\n");
@@ -168,7 +176,7 @@ fn natsctl_misses_values_alone(frame: &Frame<'_>, emulator: &Emulator, services:
     );
     let identity = json!({ "urls": "tls://nats:4222", "ca": "-", "cert": "-", "key": "-", "creds": "-" });
     for name in names_of_secrets(services) {
-        let id = format!("gaming-system/{}/{name}", frame.environment);
+        let id = format!("gaming-system/{}/{name}", environment.name);
         emulator.call(
             "secretsmanager",
             "PutSecretValue",
@@ -180,11 +188,11 @@ fn natsctl_misses_values_alone(frame: &Frame<'_>, emulator: &Emulator, services:
 }
 
 #[cfg(not(feature = "aws"))]
-fn natsctl_misses_values_alone(frame: &Frame<'_>, _: &Emulator, _: &BTreeSet<String>) {
-    eprintln!("skipped: `natsctl verify --env {}`: this natsctl is built without the feature `aws`", frame.environment);
+fn natsctl_misses_values_only(environment: &Environment<'_>, _: &Emulator, _: &BTreeSet<String>) {
+    eprintln!("skipped: `natsctl verify --env {}`: this natsctl is built without the feature `aws`", environment.name);
 }
 
-/// But for what AWS itself keeps for a while: keys and secrets that wait for their deletion.
+/// Except what AWS keeps for a while: keys and secrets that wait for their deletion.
 pub(crate) fn nothing_is_left(emulator: &Emulator) {
     let left = |arguments: &[&str], query: &str| {
         let found = emulator.aws(&[arguments, &["--query", query]].concat()).expect("the aws CLI");
