@@ -11,10 +11,9 @@ const VARIABLE: &str = "NATSCTL_PROOF";
 
 /// What proves that a change worked.
 #[derive(Clone, Copy, Debug, Default, Args)]
-#[command(next_help_heading = "On AWS")]
 pub(crate) struct Proof {
     /// What proves that it worked; by default what NATSCTL_PROOF says, else `bus`
-    #[arg(long = "proof", value_enum, value_name = "PROOF")]
+    #[arg(long = "proof", value_enum, value_name = "PROOF", help_heading = "On AWS")]
     typed: Option<ProofMode>,
 }
 

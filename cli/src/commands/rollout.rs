@@ -1,4 +1,4 @@
-//! How a deployment on AWS is carried out: options that the local environment does not have, where everything takes a second.
+//! How a deployment is carried out, and what only a deployment on AWS leaves to choose.
 
 use clap::Args;
 
@@ -8,24 +8,26 @@ use crate::error::Hinted;
 use crate::model::units::Span;
 use crate::pipeline::options::{BinarySource, MAX_PARALLEL, OnFailure, Options, WaitUntil};
 
-/// How a deployment on AWS is carried out.
+/// Heading of the options that local environments refuse.
+const ON_AWS: &str = "On AWS";
+
+/// How a deployment is carried out.
 #[derive(Debug, Default, Args)]
-#[command(next_help_heading = "On AWS")]
 pub(crate) struct RolloutOptions {
-    /// What to do when a service does not come up; `rollback` if absent
-    #[arg(long, value_enum, value_name = "REACTION")]
-    on_failure: Option<OnFailure>,
-    /// How far each deployment must be before the next wave starts; `proven` if absent
-    #[arg(long, value_enum, value_name = "STAGE")]
-    wait_until: Option<WaitUntil>,
     /// How long the deployments of one wave may take, for example `20 min`; by default what their health checks allow
     #[arg(long, value_name = "TIME")]
     timeout: Option<Span>,
-    #[command(flatten)]
-    proof: Proof,
     /// Services that are changed at the same time; 8 if absent
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     max_parallel: Option<u16>,
+    /// What to do when a service does not come up; `rollback` if absent
+    #[arg(long, value_enum, value_name = "REACTION", help_heading = ON_AWS)]
+    on_failure: Option<OnFailure>,
+    /// How far each deployment must be before the next wave starts; `proven` if absent
+    #[arg(long, value_enum, value_name = "STAGE", help_heading = ON_AWS)]
+    wait_until: Option<WaitUntil>,
+    #[command(flatten)]
+    proof: Proof,
 }
 
 impl RolloutOptions {
@@ -49,12 +51,7 @@ impl RolloutOptions {
     }
 
     fn refuse_locally(&self) -> anyhow::Result<()> {
-        let given = [
-            ("--on-failure", self.on_failure.is_some()),
-            ("--wait-until", self.wait_until.is_some()),
-            ("--timeout", self.timeout.is_some()),
-            ("--max-parallel", self.max_parallel.is_some()),
-        ];
+        let given = [("--on-failure", self.on_failure.is_some()), ("--wait-until", self.wait_until.is_some())];
         match given.into_iter().find(|(_, given)| *given) {
             None => Ok(()),
             Some((option, _)) => {

@@ -17,7 +17,7 @@ use super::cluster_files::ClusterFiles;
 use super::environment::Local;
 use super::platform::Materials;
 use super::ports;
-use super::protocol::{Force, NodeStatus, PutService, TaskSpec};
+use super::protocol::{Accepted, Force, NodeStatus, PutService, TaskSpec};
 use crate::error::Hinted;
 use crate::manifest::Environment;
 use crate::model::desired::{Definition, Role};
@@ -28,6 +28,7 @@ use crate::nats::bus::JETSTREAM_TIMEOUT;
 use crate::nats::health;
 use crate::nats::identity::SYSTEM_USER;
 use crate::pipeline::Progress;
+use crate::pipeline::options::Options;
 use crate::screen::note;
 
 /// What a rollout may take beyond the start and the stop of its tasks.
@@ -43,11 +44,12 @@ pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(100);
 pub(crate) struct Work<'a> {
     local: &'a Local,
     materials: Option<&'a Materials>,
+    options: &'a Options,
 }
 
 impl<'a> Work<'a> {
-    pub(super) fn new(local: &'a Local, materials: Option<&'a Materials>) -> Self {
-        Self { local, materials }
+    pub(super) fn new(local: &'a Local, materials: Option<&'a Materials>, options: &'a Options) -> Self {
+        Self { local, materials, options }
     }
 
     /// Carries out the steps of one wave.
@@ -188,24 +190,33 @@ impl<'a> Work<'a> {
 
     // ------------------------------------------------------------------------------------------ services
 
-    /// Brings services to what their steps say, all at the same time, and follows them.
+    /// Brings services to what their steps say, a few at the same time, and follows them.
     async fn roll(&self, steps: &[&Step], progress: &mut Progress) -> anyhow::Result<()> {
         let supervisor = self.local.supervisor().await?;
+        for steps in steps.chunks(self.options.max_parallel) {
+            self.roll_together(&supervisor, steps, progress).await?;
+        }
+        Ok(())
+    }
+
+    async fn roll_together(&self, supervisor: &Client, steps: &[&Step], progress: &mut Progress) -> anyhow::Result<()> {
         let mut deployments = BTreeMap::new();
         let mut revisions = BTreeMap::new();
         let mut limit = Duration::ZERO;
         for step in steps {
             let wanted = Wanted::of(step).context("a step of a service")?;
-            let Wanted { definition, tasks, .. } = wanted;
-            limit = limit.max(definition.health.start_period * 2 + definition.stop_timeout + MARGIN);
-            tracing::info!(service = step.name(), tasks, "deploying");
+            let Definition { health, stop_timeout, .. } = wanted.definition;
+            limit = limit.max(health.start_period * 2 + *stop_timeout + MARGIN);
             progress.started(step);
-            let put = self.put_service(step.name(), &wanted)?;
-            let accepted = supervisor.put_service(put).await.map_err(anyhow::Error::from);
-            let accepted = accepted.with_context(|| format!("failed to deploy `{}`", step.name()))?;
-            deployments.insert(step.name().to_owned(), accepted.deployment_id);
-            revisions.insert(step.name(), accepted.revision);
+            match self.start(supervisor, step.name(), &wanted).await {
+                Ok(accepted) => {
+                    deployments.insert(step.name().to_owned(), accepted.deployment_id);
+                    revisions.insert(step.name(), accepted.revision);
+                }
+                Err(error) => progress.failed_by(step, &error),
+            }
         }
+        let limit = self.options.timeout.unwrap_or(limit);
         let outcomes = supervisor.follow(&deployments, limit, show_progress).await?;
         for step in steps {
             let Some(outcome) = outcomes.get(step.name()) else { continue };
@@ -215,6 +226,11 @@ impl<'a> Work<'a> {
             }
         }
         Ok(())
+    }
+
+    async fn start(&self, supervisor: &Client, name: &str, wanted: &Wanted<'_>) -> anyhow::Result<Accepted> {
+        let accepted = supervisor.put_service(self.put_service(name, wanted)?).await.map_err(anyhow::Error::from);
+        accepted.with_context(|| format!("failed to deploy `{name}`"))
     }
 
     fn put_service(&self, name: &str, wanted: &Wanted<'_>) -> anyhow::Result<PutService> {

@@ -118,14 +118,14 @@ impl Platform for Local {
         _: &Plan,
         _: &'a Observed,
         materials: Option<&'a Materials>,
-        _: &'a Options,
+        options: &'a Options,
     ) -> anyhow::Result<Work<'a>> {
         if let Some(materials) = materials {
             // A deployment that ended meanwhile may have removed copies that it did not need.
             self.intern(&materials.binaries)?;
             materials.files.write_endpoints(&self.dir)?;
         }
-        Ok(Work::new(self, materials))
+        Ok(Work::new(self, materials, options))
     }
 
     async fn apply<'a>(&'a self, work: &mut Work<'a>, wave: &[&Step], progress: &mut Progress) -> anyhow::Result<()> {

@@ -23,34 +23,15 @@ const LAYERS: &[&[&str]] = &[
     &["lib"],
 ];
 
-/// Arrows that still point upwards, as file and path. None may be added.
-const EXCEPTIONS: &[(&str, &str)] = &[
-    ("aws/change.rs", "commands::rollout"),
-    ("aws/change.rs", "local::lock"),
-    ("aws/deploy.rs", "commands::rollout"),
-    ("aws/deploy.rs", "local::lock"),
-    ("aws/identities.rs", "local::lock"),
-    ("aws/lock.rs", "local::lock"),
-    ("aws/proof.rs", "commands::rollout"),
-    ("aws/revisions.rs", "local::lock"),
-    ("aws/rollout.rs", "commands::rollout"),
-];
-
 #[test]
 fn a_room_uses_only_rooms_below_it() {
-    let upward: Vec<Arrow> = arrows().into_iter().filter(Arrow::is_upward).collect();
-    let is_excepted = |arrow: &&Arrow| EXCEPTIONS.iter().any(|exception| arrow.is(exception));
-    let refused: Vec<String> = upward.iter().filter(|arrow| !is_excepted(arrow)).map(ToString::to_string).collect();
-    assert!(refused.is_empty(), "these use rooms that are not below their own:\n{}", refused.join("\n"));
-    let is_gone = |exception: &&(&str, &str)| !upward.iter().any(|arrow| arrow.is(exception));
-    let gone: Vec<_> = EXCEPTIONS.iter().filter(is_gone).collect();
-    assert!(gone.is_empty(), "these are no exceptions any more: {gone:?}");
+    let upward: Vec<String> = arrows().iter().filter(|arrow| arrow.is_upward()).map(ToString::to_string).collect();
+    assert!(upward.is_empty(), "these use rooms that are not below their own:\n{}", upward.join("\n"));
 }
 
 #[test]
 fn files_of_different_rooms_do_not_use_each_other_in_a_circle() {
-    let arrows: Vec<Arrow> =
-        arrows().into_iter().filter(|arrow| !EXCEPTIONS.iter().any(|exception| arrow.is(exception))).collect();
+    let arrows = arrows();
     let mut used: BTreeMap<&Module, BTreeSet<&Module>> = BTreeMap::new();
     for arrow in &arrows {
         used.entry(&arrow.from).or_default().insert(&arrow.to);
@@ -109,10 +90,6 @@ impl Arrow {
 
     fn is_upward(&self) -> bool {
         !self.is_inside() && layer(room(&self.to)) >= layer(room(&self.from))
-    }
-
-    fn is(&self, (file, path): &(&str, &str)) -> bool {
-        self.file == Path::new(file) && self.path.starts_with(&module(path))
     }
 }
 
