@@ -1,5 +1,6 @@
-//! Compiles the .proto files, without `protoc`, into messages, and derives the contracts from them: per service a trait,
-//! a server, a client and its table of methods; per event its subject. What breaks a convention stops the build.
+//! Compiles the .proto files, without `protoc`, into messages, and derives the contracts from them: for each service a
+//! trait, a server, a client and a method table; for each event its subject. A file that violates a convention fails
+//! the build.
 
 #[allow(unreachable_pub, reason = "the crate shares this module and publishes it")]
 mod naming;
@@ -70,7 +71,7 @@ fn without_source_info(set: &FileDescriptorSet) -> FileDescriptorSet {
     set
 }
 
-/// Writes trait, server, client and method table of each service.
+/// Generates the trait, server, client and method table of each service.
 struct Contracts;
 
 impl prost_build::ServiceGenerator for Contracts {
@@ -110,7 +111,7 @@ impl Contract<'_> {
         comments.append_with_indent(0, &mut described);
         writeln!(
             out,
-            "{described}/// Contract of `{package}.{proto_name}`: implemented by the service, by its client and by fakes in tests."
+            "{described}/// The contract of `{package}.{proto_name}`: implemented by the service, by its client and by fakes in tests."
         )?;
         writeln!(out, "pub trait {name}: Send + Sync + 'static {{")?;
         for method in methods {
@@ -179,7 +180,7 @@ fn output(method: &prost_build::Method) -> String {
     }
 }
 
-/// What spans packages: the tables of all services and events, and the error field of every response.
+/// The code that spans packages: the tables of all services and events, and the error field of every response.
 fn contract(files: &[&FileDescriptorProto]) -> Result<String, Box<dyn std::error::Error>> {
     let requests: BTreeSet<&str> = methods(files).map(|(_, method)| method.input_type()).collect();
     let responses: BTreeSet<&str> = methods(files).map(|(_, method)| method.output_type()).collect();
@@ -192,7 +193,7 @@ fn contract(files: &[&FileDescriptorProto]) -> Result<String, Box<dyn std::error
         let folder = Path::new(file.name()).parent().unwrap_or(Path::new("")).display().to_string();
         if folder != package.replace('.', "/") {
             return Err(format!(
-                "{}: package `{package}` belongs into the folder `{}`",
+                "{}: package `{package}` belongs in the folder `{}`",
                 file.name(),
                 package.replace('.', "/")
             )
@@ -230,7 +231,7 @@ fn contract(files: &[&FileDescriptorProto]) -> Result<String, Box<dyn std::error
             }
             if !is_request && first_field_is(message, META) {
                 if message.name().ends_with("Request") {
-                    return Err(format!("{}: `{full}` is no rpc's request", file.name()).into());
+                    return Err(format!("{}: `{full}` is not the request of any rpc", file.name()).into());
                 }
                 let subject = event_subject(package, message.name())
                     .ok_or_else(|| format!("{}: package of event `{full}` has no version", file.name()))?;

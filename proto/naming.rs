@@ -1,6 +1,7 @@
-//! How subjects follow from names in `.proto` files. Used by the build of this crate and by whoever reads `.proto` files later.
+//! Derives subjects from names in `.proto` files. Shared by the build script of this crate and by tools that read
+//! `.proto` files.
 
-/// `BatchGet` gives `batch_get`, as in subjects.
+/// Converts a name to snake case, as used in subjects: `BatchGet` becomes `batch_get`.
 pub fn snake(name: &str) -> String {
     let mut out = String::new();
     for (index, letter) in name.char_indices() {
@@ -12,7 +13,8 @@ pub fn snake(name: &str) -> String {
     out
 }
 
-/// `ai.model.v1` and `Selected` give `evt.ai.model.selected.v1`; `None` if the package has no version.
+/// The subject of an event: `evt.ai.model.selected.v1` for `ai.model.v1` and `Selected`. `None` if the package has no
+/// version.
 pub fn event_subject(package: &str, message: &str) -> Option<String> {
     let (domain, version) = package.rsplit_once('.')?;
     Some(format!("evt.{domain}.{}.{version}", snake(message)))

@@ -19,8 +19,10 @@ use std::time::{Duration, Instant};
 
 use emulator::Emulator;
 use fleet::Fleet;
-use natsctl::fleet::{Scaling, Service};
-use natsctl::plan::{Observed, ObservedService, Plan};
+use natsctl::model::change::{Change, Deploy, Selection};
+use natsctl::model::desired::{Scaling, Service};
+use natsctl::model::observed::{Observed, ObservedService};
+use natsctl::model::plan::Plan;
 use serde_json::{Value, json};
 
 const CLUSTER: &str = "gaming-system-cluster";
@@ -133,25 +135,29 @@ fn grow(count: usize) {
 /// How long deciding takes when everything is known: nothing to do, and every service to update. Medians.
 fn planner(observed: &Observed) -> (Duration, Duration) {
     let service = |there: &ObservedService| Service {
-        definition: there.definition.clone(),
-        tasks: there.declared_tasks,
+        definition: there.state.definition.clone(),
+        tasks: there.state.declared_tasks,
         scaling: Scaling { min: 1, max: 100 },
         calls: BTreeSet::new(),
-        ecs: there.ecs.clone(),
+        streams: BTreeSet::new(),
+        buckets: BTreeSet::new(),
+        ecs: there.state.ecs.clone(),
     };
-    let mut desired = natsctl::fleet::Fleet {
+    let mut desired = natsctl::model::desired::Desired {
         environment: "production".to_owned(),
         nodes: BTreeMap::new(),
-        streams: observed.streams.clone(),
-        buckets: observed.buckets.clone(),
+        streams: BTreeMap::new(),
+        buckets: BTreeMap::new(),
         services: observed.services.iter().map(|(name, there)| (name.clone(), service(there))).collect(),
         images: observed.images.clone(),
     };
-    let median = |desired: &natsctl::fleet::Fleet, steps: usize| {
+    let selection = Selection { services: desired.services.keys().cloned().collect(), all: true };
+    let change = Change::Deploy(Deploy { selection, ..Deploy::default() });
+    let median = |desired: &natsctl::model::desired::Desired, steps: usize| {
         let mut times: Vec<Duration> = (0..21)
             .map(|_| {
                 let started = Instant::now();
-                let plan = Plan::new(desired, observed);
+                let plan = Plan::new(&change, desired, observed).expect("nothing is unknown");
                 let took = started.elapsed();
                 assert_eq!(plan.steps.len(), steps);
                 took

@@ -1,19 +1,23 @@
 //! What can be typed.
 
+use std::ffi::OsString;
+
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::commands;
-use crate::options::Global;
+use crate::commands::invocation::Invocation;
+use crate::commands::options::Global;
+use crate::screen::Report;
 
 const EXIT_CODES: &str = "\
 Exit codes:
   0   done; `status`: healthy; `plan`: nothing to do
-  1   failed; `status`: could not tell
+  1   failed; `status`: unknown
   2   `plan` found changes
   3   `status` found something unhealthy
   64  wrong usage
-  130 interrupted; what had begun goes on, and running the same command again finishes it";
+  130 interrupted; started steps continue, and running the same command again completes them";
 
 /// Operates a fleet of services on NATS: on this machine (environment `local`, the default) and on AWS.
 #[derive(Debug, Parser)]
@@ -25,145 +29,134 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+impl Cli {
+    /// # Errors
+    /// Wrong usage; also `--help` and `--version`, which clap answers itself.
+    pub(crate) fn from_arguments(arguments: &[OsString]) -> Result<Self, clap::Error> {
+        let parsed = Self::try_parse_from(arguments);
+        #[cfg(not(feature = "aws"))]
+        let parsed = parsed.map_err(commands::without_aws::mention_aws);
+        parsed
+    }
+}
+
+/// Everything that this program does.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Check the manifests, and report everything that is wrong with them
-    Validate(commands::validate::Validate),
-    /// Make container images of services, and push them or write them to a folder
-    #[cfg(feature = "aws")]
-    Build(commands::build::Build),
-    /// Find out what is missing on AWS for a deployment
-    #[cfg(feature = "aws")]
-    Verify(commands::verify::Verify),
-    /// Show which rights on AWS commands need
-    #[cfg(feature = "aws")]
-    Policy(commands::policy::Policy),
-    /// Show what `deploy` would do, and change nothing
-    Plan(commands::plan::Plan),
-    /// Make the environment what the manifests say, and prove that it is
-    Deploy(commands::deploy::Deploy),
-    /// Show how everything is
-    Status(commands::status::Status),
-    /// List the tasks of services
-    #[cfg(feature = "aws")]
-    Tasks(commands::tasks::Tasks),
-    /// Show what services log
-    Logs(commands::logs::Logs),
-    /// Show what ECS tells of services
-    #[cfg(feature = "aws")]
-    Events(commands::events::Events),
-    /// Show who changed the environment, when, how and with what result
-    #[cfg(feature = "aws")]
-    History(commands::history::History),
-    /// Run one task of a service with another command
-    #[cfg(feature = "aws")]
-    Run(commands::run::Run),
-    /// Stop tasks
-    #[cfg(feature = "aws")]
-    Stop(commands::stop::Stop),
-    /// Run a command in a running task, at the terminal
-    #[cfg(feature = "aws")]
-    Exec(commands::exec::Exec),
-    /// Lead a port of this machine to NATS or into a task
-    #[cfg(feature = "aws")]
-    Tunnel(commands::tunnel::Tunnel),
-    /// Replace all tasks of services, without a gap
-    Restart(commands::change::Restart),
-    /// Set how many tasks of a service run
-    Scale(commands::change::Scale),
-    /// Go back to the revision of a service that ran before
-    Rollback(commands::change::Rollback),
-    /// List the revisions of a service
-    #[cfg(feature = "aws")]
-    Revisions(commands::revisions::Revisions),
-    /// Do away with old revisions of services
-    #[cfg(feature = "aws")]
-    Deregister(commands::revisions::Deregister),
-    /// Register task definitions, and deploy nothing
-    #[cfg(feature = "aws")]
-    Register(commands::register::Register),
-    /// Compare revisions of services
-    #[cfg(feature = "aws")]
-    Diff(commands::drift::Diff),
-    /// Find out what runs and is not what the manifests say, and who made it so
-    #[cfg(feature = "aws")]
-    Drift(commands::drift::Drift),
-    /// Write the manifest of a service that runs on ECS already
-    #[cfg(feature = "aws")]
-    Import(commands::import::Import),
-    /// Stop everything
-    Down(commands::down::Down),
-    /// Show how a client connects to the environment
-    Env(commands::env::Env),
-    /// Look at the NATS cluster
-    #[command(subcommand)]
-    Nats(commands::nats::Nats),
-    /// Check the contracts in `proto/` against those that are deployed
-    #[command(subcommand)]
-    Proto(commands::proto::Proto),
-    /// Write the JSON Schemas of the manifests
-    Schema(commands::schema::Schema),
-    /// Find out what is missing on this machine, and how to install it
-    Doctor(commands::doctor::Doctor),
-    /// Write completions for a shell
+    #[command(flatten)]
+    Operate(Operation),
+    /// Generate completions for a shell
     Completions {
         /// Which shell
         shell: Shell,
     },
-    /// Ask the bus for a natsctl that cannot reach it (started by that as a task)
-    #[command(hide = true)]
-    Bus(commands::bus::Bus),
-    /// Own the processes of the local environment (started by `deploy`)
+    /// Supervise the processes of the local environment (started by `deploy`)
     #[command(hide = true)]
     Supervise,
-    /// Start one process that ends with its supervisor (started by it)
+    /// Start a process that ends with its supervisor (started by the supervisor)
     #[command(hide = true)]
     Shim {
-        /// How, who started it, and what it starts
+        /// Settings of the process, its supervisor, and the command line
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        arguments: Vec<std::ffi::OsString>,
+        arguments: Vec<OsString>,
     },
 }
 
-impl Command {
-    /// Whether it decides itself what Ctrl-C does.
-    pub(crate) fn minds_interrupts(&self) -> bool {
+/// Commands about an environment. Their help is the documentation of their types.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Operation {
+    Validate(commands::validate::Validate),
+    Plan(commands::plan::Plan),
+    Deploy(commands::deploy::Deploy),
+    Status(commands::status::Status),
+    Logs(commands::logs::Logs),
+    History(commands::history::History),
+    Stop(commands::stop::Stop),
+    Restart(commands::restart::Restart),
+    Scale(commands::scale::Scale),
+    Rollback(commands::rollback::Rollback),
+    Down(commands::down::Down),
+    Env(commands::env::Env),
+    #[command(subcommand)]
+    Nats(commands::nats::Nats),
+    #[command(subcommand)]
+    Proto(commands::proto::Proto),
+    Schema(commands::schema::Schema),
+    Doctor(commands::doctor::Doctor),
+    #[cfg(feature = "aws")]
+    #[command(flatten)]
+    Aws(commands::aws::Command),
+    #[command(hide = true)]
+    RemoteTask(commands::remote_task::RemoteTask),
+}
+
+impl Operation {
+    pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
+        match self {
+            Self::Validate(command) => command.run(invocation),
+            Self::Plan(command) => command.run(invocation).await,
+            Self::Deploy(command) => command.run(invocation).await,
+            Self::Status(command) => command.run(invocation).await,
+            Self::Logs(command) => command.run(invocation).await,
+            Self::History(command) => command.run(invocation).await,
+            Self::Stop(command) => command.run(invocation).await,
+            Self::Restart(command) => command.run(invocation).await,
+            Self::Scale(command) => command.run(invocation).await,
+            Self::Rollback(command) => command.run(invocation).await,
+            Self::Down(command) => command.run(invocation).await,
+            Self::Env(command) => command.run(invocation).await,
+            Self::Nats(command) => command.run(invocation).await,
+            Self::Proto(command) => command.run(invocation),
+            Self::Schema(command) => command.run(invocation),
+            Self::Doctor(command) => command.run(invocation).await,
+            #[cfg(feature = "aws")]
+            Self::Aws(command) => command.run(invocation).await,
+            Self::RemoteTask(command) => command.run().await,
+        }
+    }
+
+    /// Whether it handles Ctrl-C itself.
+    pub(crate) fn handles_interrupts(&self) -> bool {
         match self {
             #[cfg(feature = "aws")]
-            Self::Run(_) | Self::Exec(_) | Self::Tunnel(_) => true,
+            Self::Aws(command) => command.handles_interrupts(),
             _ => false,
         }
     }
 }
 
-/// Commands that this binary was built without.
-#[cfg(not(feature = "aws"))]
-const ON_AWS: [&str; 16] = [
-    "build",
-    "deregister",
-    "diff",
-    "drift",
-    "events",
-    "exec",
-    "history",
-    "import",
-    "policy",
-    "register",
-    "revisions",
-    "run",
-    "stop",
-    "tasks",
-    "tunnel",
-    "verify",
-];
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
 
-/// Somebody has typed one of them.
-#[cfg(not(feature = "aws"))]
-pub(crate) fn only_with_aws(error: &clap::Error) -> Option<anyhow::Error> {
-    use clap::error::{ContextKind, ContextValue};
+    use super::*;
 
-    let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidSubcommand) else { return None };
-    let message = format!("`natsctl {typed}` is for AWS, and this natsctl was built without it");
-    let advised = || crate::nats::Advised::new(message, crate::BUILD_WITH_AWS).into();
-    ON_AWS.contains(&typed.as_str()).then(advised)
+    #[test]
+    fn the_definition_of_the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_help_and_is_in_the_documentation() {
+        fn check(command: &clap::Command, typed: &str) {
+            assert!(command.get_about().is_some(), "`{typed}` has no help");
+            let page = include_str!("../../docs/cli.md");
+            let is_group = command.has_subcommands();
+            assert!(is_group || page.contains(&format!("`{typed}")), "docs/cli.md does not name `{typed}`");
+            for inner in command.get_subcommands().filter(|inner| !inner.is_hide_set()) {
+                check(inner, format!("{typed} {}", inner.get_name()).trim_start());
+            }
+        }
+        check(&Cli::command(), "");
+    }
+
+    #[cfg(not(feature = "aws"))]
+    #[test]
+    fn an_unknown_command_may_be_one_for_aws() {
+        for typed in ["natsctl tunnel", "natsctl nats identities"] {
+            let arguments: Vec<OsString> = typed.split(' ').map(OsString::from).collect();
+            let message = Cli::from_arguments(&arguments).unwrap_err().to_string();
+            assert!(message.contains("built without AWS") && message.contains("--features aws"), "{message}");
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! The contract that running peers rely on: what of the protocol must not change, against what was last accepted.
 //!
-//! The contract is a text of one fact a line, `contract.lock` beside the `.proto` files, so that a change of it is read in
-//! a review like any other. Additions are compatible; what a peer of the last release knows may neither go nor change.
+//! The contract is a text of one fact a line, `contract.lock` beside the `.proto` files, so that a change of it is read
+//! in a review like any other. Additions are compatible; what a peer of the last release knows may neither go nor
+//! change.
 
 mod describe;
 
@@ -59,12 +60,12 @@ pub fn accept(folder: &Path) -> Result<Changes, Problems> {
 }
 
 /// The facts of a contract, in their order.
-type Contract = BTreeMap<Key, String>;
+type Contract = BTreeMap<FactKey, String>;
 
 /// What a fact is about. The rest of its line is what must not change.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Key {
-    kind: Kind,
+struct FactKey {
+    kind: FactKind,
     /// Full name of a message, an enum, or a subject.
     of: String,
     /// Of a field, of a value, the first of a reserved range.
@@ -72,7 +73,7 @@ struct Key {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
+enum FactKind {
     Rpc,
     Event,
     Message,
@@ -81,16 +82,16 @@ enum Kind {
     Enum,
 }
 
-const KINDS: [(Kind, &str); 6] = [
-    (Kind::Rpc, "rpc"),
-    (Kind::Event, "event"),
-    (Kind::Message, "message"),
-    (Kind::Field, "field"),
-    (Kind::Reserved, "reserved"),
-    (Kind::Enum, "enum"),
+const KINDS: [(FactKind, &str); 6] = [
+    (FactKind::Rpc, "rpc"),
+    (FactKind::Event, "event"),
+    (FactKind::Message, "message"),
+    (FactKind::Field, "field"),
+    (FactKind::Reserved, "reserved"),
+    (FactKind::Enum, "enum"),
 ];
 
-impl Kind {
+impl FactKind {
     fn name(self) -> &'static str {
         KINDS[self as usize].1
     }
@@ -100,12 +101,12 @@ impl Kind {
     }
 }
 
-impl Key {
-    fn new(kind: Kind, of: impl Into<String>) -> Self {
+impl FactKey {
+    fn new(kind: FactKind, of: impl Into<String>) -> Self {
         Self { kind, of: of.into(), number: None }
     }
 
-    fn numbered(kind: Kind, of: &str, number: i32) -> Self {
+    fn numbered(kind: FactKind, of: &str, number: i32) -> Self {
         Self { number: Some(number), ..Self::new(kind, of) }
     }
 
@@ -124,14 +125,14 @@ impl Key {
     }
 }
 
-impl fmt::Display for Key {
+impl fmt::Display for FactKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.kind.name(), self.of)?;
         self.number.map_or(Ok(()), |number| write!(f, " {number}"))
     }
 }
 
-fn line(key: &Key, rest: &str) -> String {
+fn line(key: &FactKey, rest: &str) -> String {
     if rest.is_empty() { key.to_string() } else { format!("{key} {rest}") }
 }
 
@@ -141,22 +142,22 @@ fn render(contract: &Contract) -> String {
 }
 
 /// What was accepted, and in which line.
-type Accepted = BTreeMap<Key, (String, usize)>;
+type LockedContract = BTreeMap<FactKey, (String, usize)>;
 
-fn accepted(folder: &Path) -> Result<Accepted, Problems> {
+fn accepted(folder: &Path) -> Result<LockedContract, Problems> {
     let file = folder.join(LOCK);
     if !file.exists() {
         let problem = Problem::new(&Place::start_of(&file), "no contract was accepted yet");
         return Err(problem.hint("`natsctl proto accept` writes it; commit it").into());
     }
     let text = read(&file)?;
-    let mut accepted = Accepted::new();
+    let mut accepted = LockedContract::new();
     let mut problems = Vec::new();
     for (index, text) in text.lines().enumerate() {
         if text.starts_with('#') || text.is_empty() {
             continue;
         }
-        match Key::parse(text) {
+        match FactKey::parse(text) {
             Some((key, rest)) => drop(accepted.insert(key, (rest, index + 1))),
             None => {
                 let place = Place { line: index + 1, ..Place::start_of(&file) };
@@ -168,7 +169,7 @@ fn accepted(folder: &Path) -> Result<Accepted, Problems> {
     Problems::from(problems).none_or(accepted)
 }
 
-fn changes(accepted: &Accepted, contract: &Contract) -> Changes {
+fn changes(accepted: &LockedContract, contract: &Contract) -> Changes {
     let before: BTreeSet<String> = accepted.iter().map(|(key, (rest, _))| line(key, rest)).collect();
     let after: BTreeSet<String> = contract.iter().map(|(key, rest)| line(key, rest)).collect();
     Changes {
@@ -178,7 +179,7 @@ fn changes(accepted: &Accepted, contract: &Contract) -> Changes {
 }
 
 struct Comparison<'a> {
-    accepted: &'a Accepted,
+    accepted: &'a LockedContract,
     described: &'a Described,
     lock: PathBuf,
 }
@@ -190,7 +191,7 @@ const PUT_BACK: &str = "put it back and mark it deprecated, or make a new versio
 const CHANGE_BACK: &str = "change it back and add a new one beside it";
 
 impl<'a> Comparison<'a> {
-    fn new(accepted: &'a Accepted, described: &'a Described, folder: &Path) -> Self {
+    fn new(accepted: &'a LockedContract, described: &'a Described, folder: &Path) -> Self {
         Self { accepted, described, lock: folder.join(LOCK) }
     }
 
@@ -205,27 +206,27 @@ impl<'a> Comparison<'a> {
             .collect()
     }
 
-    fn removed(&self, key: &Key, before: &str, line: usize) -> Option<Problem> {
-        let Key { kind, of, number } = key;
+    fn removed(&self, key: &FactKey, before: &str, line: usize) -> Option<Problem> {
+        let FactKey { kind, of, number } = key;
         let number = number.unwrap_or_default();
         let (name, _) = before.split_once(' ').unwrap_or((before, ""));
         // One word for a type that is gone as a whole, not one for each of its parts.
         let part_of_nothing = match kind {
-            Kind::Field | Kind::Reserved => !self.described.has(Kind::Message, of),
-            Kind::Enum => !self.described.has(Kind::Enum, of) && !self.is_first_value(key),
+            FactKind::Field | FactKind::Reserved => !self.described.has(FactKind::Message, of),
+            FactKind::Enum => !self.described.has(FactKind::Enum, of) && !self.is_first_value(key),
             _ => false,
         };
         if part_of_nothing {
             return None;
         }
         let message = match kind {
-            Kind::Rpc => format!("rpc `{of}` was removed"),
-            Kind::Event => format!("event `{of}` was removed"),
-            Kind::Message => format!("message `{of}` was removed"),
-            Kind::Reserved => format!("number {number} of `{of}` is not reserved any more"),
-            Kind::Enum if !self.described.has(Kind::Enum, of) => format!("enum `{of}` was removed"),
-            Kind::Enum => format!("value `{name}` = {number} of `{of}` was removed"),
-            Kind::Field => match self.field_named(of, name) {
+            FactKind::Rpc => format!("rpc `{of}` was removed"),
+            FactKind::Event => format!("event `{of}` was removed"),
+            FactKind::Message => format!("message `{of}` was removed"),
+            FactKind::Reserved => format!("number {number} of `{of}` is not reserved any more"),
+            FactKind::Enum if !self.described.has(FactKind::Enum, of) => format!("enum `{of}` was removed"),
+            FactKind::Enum => format!("value `{name}` = {number} of `{of}` was removed"),
+            FactKind::Field => match self.field_named(of, name) {
                 Some(other) => {
                     let now = other.number.unwrap_or_default();
                     let message = format!("field `{name}` of `{of}` was renumbered from {number} to {now}");
@@ -238,22 +239,22 @@ impl<'a> Comparison<'a> {
         Some(self.problem(&place, message, line, PUT_BACK))
     }
 
-    fn changed(&self, key: &Key, before: &str, after: &str, line: usize) -> Option<Problem> {
-        let Key { kind, of, number } = key;
+    fn changed(&self, key: &FactKey, before: &str, after: &str, line: usize) -> Option<Problem> {
+        let FactKey { kind, of, number } = key;
         let number = number.unwrap_or_default();
         let what = match kind {
-            Kind::Rpc => {
+            FactKind::Rpc => {
                 let (before, after) = (Rpc::parse(before), Rpc::parse(after));
                 let what = before.breaks(&after)?;
                 format!("rpc `{of}` {what}")
             }
-            Kind::Field => {
+            FactKind::Field => {
                 let name = after.split(' ').next().unwrap_or_default();
                 format!("field `{name}` = {number} of `{of}` {}", field_change(before, after))
             }
-            Kind::Enum => format!("value {number} of `{of}` was renamed from `{before}` to `{after}`"),
-            Kind::Event => format!("event `{of}` became `{after}`, it was `{before}`"),
-            Kind::Message | Kind::Reserved => format!("`{key}` was `{before}`, is `{after}`"),
+            FactKind::Enum => format!("value {number} of `{of}` was renamed from `{before}` to `{after}`"),
+            FactKind::Event => format!("event `{of}` became `{after}`, it was `{before}`"),
+            FactKind::Message | FactKind::Reserved => format!("`{key}` was `{before}`, is `{after}`"),
         };
         Some(self.problem(&self.described.place(key), what, line, CHANGE_BACK))
     }
@@ -265,16 +266,16 @@ impl<'a> Comparison<'a> {
         ))
     }
 
-    fn field_named(&self, message: &str, name: &str) -> Option<&'a Key> {
+    fn field_named(&self, message: &str, name: &str) -> Option<&'a FactKey> {
         let fields = self.described.contract.iter();
         fields
-            .filter(|(key, _)| key.kind == Kind::Field && key.of == message)
+            .filter(|(key, _)| key.kind == FactKind::Field && key.of == message)
             .find(|(_, rest)| rest.split(' ').next() == Some(name))
             .map(|(key, _)| key)
     }
 
-    fn is_first_value(&self, key: &Key) -> bool {
-        let mut values = self.accepted.keys().filter(|other| other.kind == Kind::Enum && other.of == key.of);
+    fn is_first_value(&self, key: &FactKey) -> bool {
+        let mut values = self.accepted.keys().filter(|other| other.kind == FactKind::Enum && other.of == key.of);
         values.next() == Some(key)
     }
 }
@@ -298,7 +299,7 @@ impl<'a> Rpc<'a> {
         }
     }
 
-    /// How a peer that knows `self` breaks on `after`. That an rpc becomes idempotent breaks nobody.
+    /// How a peer that knows `self` breaks on `after`. That an rpc becomes idempotent breaks no peer.
     fn breaks(&self, after: &Self) -> Option<String> {
         if self.request != after.request {
             return Some(format!("takes `{}`, it took `{}`", after.request, self.request));

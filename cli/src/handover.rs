@@ -1,4 +1,5 @@
-//! What Terraform tells natsctl: one parameter of Systems Manager, the only thing that the two have in common.
+//! The handover from Terraform to natsctl: one parameter of Systems Manager, the only thing that the two have in
+//! common.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -6,8 +7,8 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::manifest::{AwsEnvironment, Manifests, Service};
-use crate::nats::Advised;
+use crate::error::Hinted;
+use crate::manifest::{AwsEnvironment, Manifests, ServiceManifest, schema_text};
 
 /// The version of the handover that this natsctl reads.
 pub const VERSION: u32 = 1;
@@ -68,7 +69,8 @@ pub struct Network {
     pub security_groups: Vec<String>,
 }
 
-/// Templates: `{service}` is a manifest's name, `{ecs_name}` its name on ECS, `{kind}` of an alarm, `{name}` of a secret.
+/// Templates: `{service}` is a manifest's name, `{ecs_name}` its name on ECS, `{kind}` of an alarm, `{name}` of a
+/// secret.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Names {
@@ -140,25 +142,30 @@ impl FromStr for Handover {
     fn from_str(text: &str) -> anyhow::Result<Self> {
         // First the version alone: of another one nothing else is known.
         let parsed = serde_json::from_str::<serde_json::Value>(text);
-        let value = parsed.map_err(|error| Advised::new(format!("it is no JSON: {error}"), APPLY))?;
+        let value = parsed.map_err(|error| Hinted::new(format!("it is no JSON: {error}"), APPLY))?;
         match value["version"].as_u64() {
             Some(version) if version == u64::from(VERSION) => {}
             Some(version) => {
                 let message = format!("it has version {version}, this natsctl reads version {VERSION}");
                 return Err(
-                    Advised::new(message, "use the natsctl and the Terraform modules of the same release").into()
+                    Hinted::new(message, "use the natsctl and the Terraform modules of the same release").into()
                 );
             }
-            None => return Err(Advised::new("it has no `version`", APPLY).into()),
+            None => return Err(Hinted::new("it has no `version`", APPLY).into()),
         }
-        Ok(serde_json::from_value(value).map_err(|error| Advised::new(error.to_string(), APPLY))?)
+        Ok(serde_json::from_value(value).map_err(|error| Hinted::new(error.to_string(), APPLY))?)
     }
 }
 
 const APPLY: &str = "Terraform writes it: `terraform apply` in the environment's folder, with this release's modules";
 
-/// What all names begin with that are made of a template.
-pub(crate) fn prefix(template: &str) -> &str {
+/// Name and contents of its JSON Schema, as a file under `manifests/schema/`.
+pub fn schema() -> (&'static str, String) {
+    ("handover.schema.json", schema_text::<Handover>())
+}
+
+/// The beginning of all names that are made of a template.
+pub fn prefix(template: &str) -> &str {
     template.split('{').next().unwrap_or_default()
 }
 
@@ -177,7 +184,7 @@ impl Handover {
             if here != there {
                 let message = format!("the handover `{}` is of {what} `{there}`, not `{here}`", described.handover);
                 let hint = format!("see `handover` and `region` in `environments/{}.yaml`", manifests.name);
-                return Err(Advised::new(message, hint).into());
+                return Err(Hinted::new(message, hint).into());
             }
         }
         Ok(())
@@ -189,7 +196,7 @@ impl Handover {
     }
 
     /// Repository of a service, without the registry.
-    pub fn repository(&self, service: &Service) -> String {
+    pub fn repository(&self, service: &ServiceManifest) -> String {
         self.names.repository.replace("{ecs_name}", &service.ecs_name()).replace("{service}", &service.name)
     }
 

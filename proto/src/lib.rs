@@ -1,8 +1,9 @@
-//! The fleet's contract: what services can be asked and what they emit, generated from the `.proto` files beside this crate.
+//! The fleet's contract: the methods of its services and the events that they publish, generated from the `.proto`
+//! files here.
 //!
-//! A package is a module (`proto::quest::v1`). For each service it holds the trait, a server around an implementation of
-//! it, and a client that implements the same trait; for each event the subject. Transport is somebody else's business:
-//! see [`rpc::Transport`].
+//! Each package is a module (`proto::quest::v1`). It contains a trait for each service, a server that wraps an
+//! implementation of it, and a client that implements the same trait; and the subject of each event. The transport is
+//! provided separately: see [`rpc::Transport`].
 
 #[path = "../naming.rs"]
 pub mod naming;

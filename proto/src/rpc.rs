@@ -1,4 +1,5 @@
-//! What generated code and its transports have in common: the description of services, the error, the traits between them.
+//! The types shared by generated code and transports: descriptions of services, the error type, and the traits between
+//! them.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,8 +16,8 @@ use prost::Message;
 use crate::common::v1 as common;
 pub use crate::common::v1::Code;
 
-/// Last token of the subject of messages that mean nothing: a worker sends them to its own queue group when it leaves it, and
-/// everybody ignores them. No rpc has this name.
+/// Last token of the subject of filler messages: a worker that leaves its queue group publishes them to the group, and
+/// every member ignores them. No rpc has this name.
 pub const FILLER: &str = "_";
 
 /// A service as its `.proto` file describes it.
@@ -26,7 +27,7 @@ pub struct Service {
     pub name: &'static str,
     /// Package, for example `quest.v1`.
     pub package: &'static str,
-    /// What all its subjects start with, for example `svc.quest.v1`.
+    /// The prefix of all its subjects, for example `svc.quest.v1`.
     pub subject: &'static str,
     /// In the order of the `.proto` file.
     pub methods: &'static [Method],
@@ -41,9 +42,9 @@ pub struct Method {
     pub subject: &'static str,
     /// For example `ai.llm.v1`.
     pub package: &'static str,
-    /// Whether a request may be sent again when it is not known what became of it.
+    /// Whether a request may be retried when its outcome is unknown.
     pub idempotent: bool,
-    /// Whether the answer is a stream.
+    /// Whether the response is a stream.
     pub streaming: bool,
     /// Full name of the request message.
     pub input: &'static str,
@@ -66,22 +67,22 @@ pub struct EventInfo {
 pub trait Event: Message + 'static {
     /// For example `evt.ai.model.selected.v1`.
     const SUBJECT: &'static str;
-    /// Names the request that caused the event.
+    /// Sets the metadata of the request that caused the event.
     fn set_meta(&mut self, meta: common::Meta);
 }
 
-/// The answer to a request: the result or the error that it carries as field 1.
+/// A response: the result, or the error in field 1.
 pub trait Response: Message + Default + 'static {
-    /// Takes the error out, if there is one.
+    /// Takes the error, if there is one.
     fn take_error(&mut self) -> Option<common::Error>;
-    /// The answer that carries nothing but an error.
+    /// A response that carries only an error.
     fn failed(error: common::Error) -> Self;
 }
 
-/// The answers of a streaming method. It ends with the first error.
+/// The responses of a streaming method. The stream ends with the first error.
 pub type Stream<T> = BoxStream<'static, Result<T, Error>>;
 
-/// Why a request failed, as it goes over the wire: a code for programs to react to, a sentence for people, details.
+/// Why a request failed, as sent over the wire: a code for programs, a sentence for people, and details.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     code: Code,
@@ -95,12 +96,12 @@ impl Error {
         Self { code, message: message.into(), details: BTreeMap::new() }
     }
 
-    /// INVALID_ARGUMENT: the request can never succeed as it is.
+    /// INVALID_ARGUMENT: the request cannot succeed unless it is changed.
     pub fn invalid(reason: impl fmt::Display) -> Self {
         Self::new(Code::InvalidArgument, reason.to_string())
     }
 
-    /// NOT_FOUND, for `what` there is not, for example ``quest `q1` ``.
+    /// NOT_FOUND: `what` does not exist, for example ``quest `q1` ``.
     pub fn not_found(what: impl fmt::Display) -> Self {
         Self::new(Code::NotFound, format!("{what} does not exist"))
     }
@@ -110,29 +111,29 @@ impl Error {
         Self::new(Code::FailedPrecondition, reason.to_string())
     }
 
-    /// INTERNAL: the service is at fault.
+    /// INTERNAL: a fault of the service.
     pub fn internal(reason: impl fmt::Display) -> Self {
         Self::new(Code::Internal, reason.to_string())
     }
 
-    /// UNAVAILABLE: try again later.
+    /// UNAVAILABLE: the caller may retry.
     pub fn unavailable(reason: impl fmt::Display) -> Self {
         Self::new(Code::Unavailable, reason.to_string())
     }
 
-    /// UNIMPLEMENTED, for a method that `service` does not have.
+    /// UNIMPLEMENTED: `service` does not have this method.
     pub fn unimplemented(service: &Service, method: impl fmt::Display) -> Self {
         Self::new(Code::Unimplemented, format!("`{}` has no method `{method}`", service.name))
     }
 
-    /// Adds a fact for programs.
+    /// Adds a detail.
     #[must_use]
     pub fn with_detail(mut self, key: &str, value: impl fmt::Display) -> Self {
         self.details.insert(key.to_owned(), value.to_string());
         self
     }
 
-    /// Gives a fact another name, if there is such a fact.
+    /// Renames a detail, if it is present.
     #[must_use]
     pub fn with_detail_renamed(mut self, from: &str, to: &str) -> Self {
         if let Some(value) = self.details.remove(from) {
@@ -141,7 +142,7 @@ impl Error {
         self
     }
 
-    /// What kind of failure it is.
+    /// The kind of failure.
     pub fn code(&self) -> Code {
         self.code
     }
@@ -151,12 +152,12 @@ impl Error {
         &self.message
     }
 
-    /// Facts for programs.
+    /// Details for programs.
     pub fn details(&self) -> &BTreeMap<String, String> {
         &self.details
     }
 
-    /// One fact for programs.
+    /// One detail.
     pub fn detail(&self, key: &str) -> Option<&str> {
         self.details.get(key).map(String::as_str)
     }
@@ -190,21 +191,21 @@ pub fn decode<M: Message + Default>(bytes: Bytes) -> Result<M, Error> {
     M::decode(bytes).map_err(|error| Error::invalid(format_args!("payload is not the expected message: {error}")))
 }
 
-/// What a server answers: one encoded message or a stream of them.
+/// The reply of a server: one encoded message or a stream of them.
 pub enum Reply {
-    /// The answer to a plain method.
+    /// The response of a unary method.
     Message(Bytes),
-    /// The answers of a streaming method.
+    /// The responses of a streaming method.
     Stream(BoxStream<'static, Result<Bytes, Error>>),
 }
 
 impl Reply {
-    /// Encodes the answer of a plain method.
+    /// Encodes the response of a unary method.
     pub fn message<M: Response>(message: M) -> Self {
         Self::Message(message.encode_to_vec().into())
     }
 
-    /// Encodes the answers of a streaming method as they come.
+    /// Encodes the responses of a streaming method as they arrive.
     pub fn stream<M: Response>(stream: Stream<M>) -> Self {
         Self::Stream(stream.map(|item| item.map(|message| message.encode_to_vec().into())).boxed())
     }
@@ -219,23 +220,23 @@ impl fmt::Debug for Reply {
     }
 }
 
-/// Something that answers the methods of one service. Generated around each implementation of a service's trait.
+/// A server of the methods of one service. Generated for each service's trait.
 pub trait Server: Send + Sync + 'static {
-    /// What it serves.
+    /// The service.
     const SERVICE: &'static Service;
-    /// Answers one request; `method` is an index into the methods of [`Self::SERVICE`].
+    /// Handles one request; `method` is an index into the methods of [`Self::SERVICE`].
     fn call(&self, method: usize, request: Bytes) -> impl Future<Output = Result<Reply, Error>> + Send;
 }
 
-/// Carries encoded requests to a server and its encoded answers back. An error that a response carries may stay in it.
+/// Carries encoded requests to a server and encoded responses back. An error in a response may be left there.
 pub trait Transport: Send + Sync + 'static {
-    /// Calls a plain method.
+    /// Calls a unary method.
     fn unary<'a>(&'a self, method: &'static Method, request: Bytes) -> BoxFuture<'a, Result<Bytes, Error>>;
     /// Calls a streaming method.
     fn streaming<'a>(&'a self, method: &'static Method, request: Bytes) -> BoxFuture<'a, Result<Stream<Bytes>, Error>>;
 }
 
-/// Where a generated client sends its requests.
+/// The channel through which a generated client sends its requests.
 #[derive(Clone)]
 pub struct Channel(Arc<dyn Transport>);
 
@@ -245,15 +246,15 @@ impl Channel {
         Self(Arc::new(transport))
     }
 
-    /// Sends to a server in this process. For tests.
+    /// Sends to a server in the same process. For tests.
     pub fn to(server: impl Server) -> Self {
         Self::new(InProcess(Arc::new(server)))
     }
 
-    /// Calls a plain method.
+    /// Calls a unary method.
     ///
     /// # Errors
-    /// What the transport met, or the error that the response carries.
+    /// The error of the transport, or the error in the response.
     pub async fn unary<M: Response>(&self, method: &'static Method, request: &impl Message) -> Result<M, Error> {
         let bytes = self.0.unary(method, request.encode_to_vec().into()).await?;
         checked(bytes)
@@ -262,7 +263,7 @@ impl Channel {
     /// Calls a streaming method.
     ///
     /// # Errors
-    /// What the transport met before the first message; later errors are in the stream.
+    /// The error of the transport before the first message; later errors are in the stream.
     pub async fn streaming<M: Response>(
         &self,
         method: &'static Method,
@@ -279,7 +280,7 @@ impl fmt::Debug for Channel {
     }
 }
 
-/// Decodes a response and takes the error out of it.
+/// Decodes a response, and returns its error if it has one.
 fn checked<M: Response>(bytes: Bytes) -> Result<M, Error> {
     let mut message: M = decode(bytes).map_err(|error| Error::new(Code::DataLoss, error.message().to_owned()))?;
     match message.take_error() {
@@ -310,7 +311,7 @@ impl<S: Server> Transport for InProcess<S> {
         Box::pin(async move {
             match self.call(method, request).await? {
                 Reply::Message(bytes) => Ok(bytes),
-                Reply::Stream(_) => Err(Error::internal(format_args!("`{}` answers with a stream", method.subject))),
+                Reply::Stream(_) => Err(Error::internal(format_args!("`{}` returns a stream", method.subject))),
             }
         })
     }
@@ -319,7 +320,9 @@ impl<S: Server> Transport for InProcess<S> {
         Box::pin(async move {
             match self.call(method, request).await? {
                 Reply::Stream(stream) => Ok(stream),
-                Reply::Message(_) => Err(Error::internal(format_args!("`{}` does not stream", method.subject))),
+                Reply::Message(_) => {
+                    Err(Error::internal(format_args!("`{}` does not return a stream", method.subject)))
+                }
             }
         })
     }

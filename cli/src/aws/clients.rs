@@ -1,4 +1,4 @@
-//! The clients of AWS: made when first used, one of each.
+//! The SDK's clients, one for each service of AWS: made when first used.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -13,15 +13,15 @@ const CONNECT: Duration = Duration::from_secs(4);
 const ATTEMPT: Duration = Duration::from_secs(15);
 /// How long a call may take with all its attempts.
 const CALL: Duration = Duration::from_secs(90);
-/// Attempts of a call that was throttled or that failed on the other side, unless `AWS_MAX_ATTEMPTS` says otherwise.
+/// Attempts of a call that was throttled or that failed in AWS, unless `AWS_MAX_ATTEMPTS` says otherwise.
 const ATTEMPTS: u32 = 8;
 
-/// What CloudTrail shows of who called, after `app/`.
+/// Name of the application in the user agent of every call, which CloudTrail records after `app/`.
 pub(crate) const APP: &str = "natsctl";
 
 macro_rules! clients {
     ($($(#[$doc:meta])* $name:ident: $package:ident,)+) => {
-        /// See the module.
+        /// The clients of one caller in one region.
         pub(crate) struct Clients {
             config: SdkConfig,
             $($name: OnceLock<$package::Client>,)+
@@ -43,7 +43,7 @@ macro_rules! clients {
 clients! {
     /// Scalable targets and their policies.
     autoscaling: aws_sdk_applicationautoscaling,
-    /// Who changed what.
+    /// Audit events.
     cloudtrail: aws_sdk_cloudtrail,
     /// Alarms.
     cloudwatch: aws_sdk_cloudwatch,
@@ -57,18 +57,25 @@ clients! {
     ecs: aws_sdk_ecs,
     /// Roles.
     iam: aws_sdk_iam,
-    /// What tasks write.
+    /// Logs of tasks.
     logs: aws_sdk_cloudwatchlogs,
     /// Secrets.
     secrets: aws_sdk_secretsmanager,
     /// The handover, and sessions.
     ssm: aws_sdk_ssm,
-    /// Who calls.
+    /// The caller's identity.
     sts: aws_sdk_sts,
 }
 
+/// The ECS cluster of an environment, and the client that reaches it.
+#[derive(Clone, Copy)]
+pub(crate) struct Cluster<'a> {
+    pub(crate) ecs: &'a aws_sdk_ecs::Client,
+    pub(crate) name: &'a str,
+}
+
 impl Clients {
-    /// By the usual chain: environment, profile, SSO, container, instance.
+    /// With credentials from the usual chain: environment, profile, SSO, container, instance.
     pub(crate) async fn new(region: &str) -> Self {
         let loaded = aws_config::defaults(BehaviorVersion::v2026_01_12()).region(Region::new(region.to_owned()));
         let timeouts = TimeoutConfig::builder()

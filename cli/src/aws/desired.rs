@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use crate::aws::definition::health_on_ecs;
-use crate::fleet::{Autoscaling, EcsService, EcsTask, Fleet, Image, Role};
+use crate::aws::task_definition::health_on_ecs;
+use crate::error::Hinted;
 use crate::handover::Handover;
-use crate::manifest::{Artifact, Inputs, Manifests, Service};
-use crate::nats::Advised;
+use crate::manifest::{Manifests, ServiceManifest};
+use crate::model::desired::{Desired, Image, Role};
+use crate::model::ecs::{Autoscaling, EcsService, EcsTask};
+use crate::model::task;
+use crate::pipeline::load::{self, BuiltArtifact, Inputs};
 
 /// What a service is told of its identity on NATS: variables, and the keys of the secret that they come from.
 pub(super) const IDENTITY: [(&str, &str); 5] =
@@ -16,7 +19,7 @@ const MINIMUM_HEALTHY_PERCENT: i32 = 100;
 const MAXIMUM_PERCENT: i32 = 200;
 
 /// What the desired state on ECS is made of.
-pub(crate) struct Frame<'a> {
+pub(crate) struct DesiredOnEcs<'a> {
     pub(crate) manifests: &'a Manifests,
     pub(crate) handover: &'a Handover,
     /// ARNs of secrets by name.
@@ -30,17 +33,23 @@ pub(super) fn identity_from(arn: &str) -> impl Iterator<Item = (String, String)>
     IDENTITY.into_iter().map(move |(variable, key)| (variable.to_owned(), format!("{arn}:{key}::")))
 }
 
-impl Frame<'_> {
+impl DesiredOnEcs<'_> {
     /// The state that should be.
     ///
     /// # Errors
     /// Secrets that are not there; a service without an image.
-    pub(crate) fn desired(&self) -> anyhow::Result<Fleet> {
+    pub(crate) fn desired(&self) -> anyhow::Result<Desired> {
         let artifacts = self.images.iter().map(|(name, image)| {
-            (name.clone(), Artifact { digest: image.digest.clone(), version: version(&image.digest) })
+            (
+                name.clone(),
+                BuiltArtifact {
+                    digest: image.digest.clone(),
+                    version: task::version(env!("CARGO_PKG_VERSION"), &image.digest),
+                },
+            )
         });
         let inputs = Inputs { artifacts: artifacts.collect(), nodes: BTreeMap::new() };
-        let mut fleet = self.manifests.desired(&inputs)?;
+        let mut fleet = load::desired(self.manifests, &inputs)?;
         self.refuse_missing_secrets()?;
         for (name, desired) in &mut fleet.services {
             let service = &self.manifests.services[name];
@@ -52,7 +61,7 @@ impl Frame<'_> {
         Ok(fleet)
     }
 
-    fn task(&self, service: &Service) -> EcsTask {
+    fn task(&self, service: &ServiceManifest) -> EcsTask {
         let handover = self.handover;
         EcsTask {
             family: service.ecs_name(),
@@ -68,11 +77,12 @@ impl Frame<'_> {
         }
     }
 
-    fn service(&self, service: &Service) -> EcsService {
+    fn service(&self, service: &ServiceManifest) -> EcsService {
         let scaling = &service.settings.autoscaling;
         let figure = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
         let gateway = self.handover.gateway.as_ref().filter(|_| service.role == Role::Gateway);
         EcsService {
+            name: service.ecs_name(),
             subnets: self.handover.network.subnets.iter().cloned().collect(),
             security_groups: self.handover.network.security_groups.iter().cloned().collect(),
             alarms: self.handover.alarms(&service.name).collect(),
@@ -92,7 +102,7 @@ impl Frame<'_> {
     }
 
     /// Where ECS finds the value of each variable that is a secret.
-    fn secrets_of(&self, service: &Service) -> BTreeMap<String, String> {
+    fn secrets_of(&self, service: &ServiceManifest) -> BTreeMap<String, String> {
         let arn = |name: &str| self.secrets.get(name).cloned().unwrap_or_default();
         let identity = arn(&self.handover.nats_secret(&service.name));
         let own =
@@ -112,12 +122,6 @@ impl Frame<'_> {
             return Ok(());
         }
         let hint = "Terraform makes them: `terraform apply` in the environment's folder; or remove them from `secrets` of the manifest";
-        Err(Advised::new(format!("these secrets are not there: {}", missing.join(", ")), hint).into())
+        Err(Hinted::new(format!("these secrets are not there: {}", missing.join(", ")), hint).into())
     }
-}
-
-/// What a service reports on the bus: natsctl's own version, and which image it is.
-fn version(digest: &str) -> String {
-    let short: String = digest.trim_start_matches("sha256:").chars().take(12).collect();
-    format!("{}+{short}", env!("CARGO_PKG_VERSION"))
 }

@@ -1,4 +1,4 @@
-//! What AWS refuses, in words: the object, the reason, the request, and what to do.
+//! Errors of AWS calls, for people: the object, the reason, the request, and a hint.
 
 use std::error::Error;
 
@@ -6,9 +6,9 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
-use crate::nats::Advised;
+use crate::error::Hinted;
 
-/// The failure of a call as an error that says what it was for; `what` completes "failed to …".
+/// The error of a failed call; `what` completes "failed to …".
 pub(crate) fn failed<E>(what: &str, error: SdkError<E, HttpResponse>) -> anyhow::Error
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
@@ -18,21 +18,21 @@ where
     };
     let code = meta.code().unwrap_or("an error without a code").to_owned();
     let mut message = format!("failed to {what}: {code}");
-    if let Some(said) = meta.message() {
-        message.push_str(&format!(": {}", said.trim_end_matches('.')));
+    if let Some(text) = meta.message() {
+        message.push_str(&format!(": {}", text.trim_end_matches('.')));
     }
     if let Some(request) = meta.extra("aws_request_id") {
         message.push_str(&format!(" (request {request})"));
     }
-    Advised::new(message, advice(&code, meta.message().unwrap_or_default())).into()
+    Hinted::new(message, advice(&code, meta.message().unwrap_or_default())).into()
 }
 
-/// The code that AWS gave; `None` if there was no answer.
+/// The error code of AWS; `None` if there was no answer.
 pub(crate) fn code<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Option<&str> {
     error.as_service_error().and_then(|error| error.meta().code())
 }
 
-/// Whether the call may have taken place although nobody said so.
+/// Whether the call may have succeeded although its answer says nothing of it.
 pub(crate) fn is_uncertain<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
     match error {
         SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) | SdkError::ResponseError(_) => true,
@@ -64,7 +64,7 @@ where
         (reason, "see that this machine reaches AWS (proxy, VPN, AWS_ENDPOINT_URL); running the command again is safe")
     };
     tracing::debug!(%text, "no answer");
-    Advised::new(format!("failed to {what}: {reason}"), hint).into()
+    Hinted::new(format!("failed to {what}: {reason}"), hint).into()
 }
 
 fn chain(error: &dyn Error) -> Vec<String> {
@@ -103,7 +103,7 @@ fn advice(code: &str, message: &str) -> &'static str {
             "AWS limits how many calls it takes: run it again, with a smaller `--max-parallel`"
         }
         "ClusterNotFoundException" => {
-            "the cluster is not there or INACTIVE: `terraform apply` in the environment's folder; `natsctl verify` tells"
+            "the cluster is not there or INACTIVE: `terraform apply` in the environment's folder; `natsctl verify` shows it"
         }
         _ => "`natsctl verify` says what is missing; running the command again is safe",
     }

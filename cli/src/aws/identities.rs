@@ -1,6 +1,6 @@
-//! Identities on NATS, kept in Secrets Manager: the authority that makes them, one for each service, and natsctl's own. Terraform makes
-//! the secrets, without a value; nobody but natsctl writes one. The authority leaves its secret for a private folder alone, in memory
-//! where the system has such folders, and only as long as it is needed.
+//! Identities on NATS, stored in Secrets Manager: the authority that makes them, one for each service, and natsctl's own. Terraform makes
+//! the secrets, without a value; only natsctl writes one. The authority leaves its secret only for a private folder, in memory where the
+//! system has such folders, and only as long as it is needed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
@@ -11,18 +11,17 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use jiff::SignedDuration;
 use sha2::{Digest as _, Sha256};
 
-use super::error::{code, failed};
 use super::ledger::{Ensured, State};
-use super::{AT_ONCE, Aws};
-use crate::lock::IfTaken;
-use crate::nats::Advised;
+use super::{AT_ONCE, Aws, secrets};
+use crate::error::Hinted;
 use crate::nats::connect::Access;
 use crate::nats::identity::{Identities, SYSTEM_USER};
-use crate::nats::permissions::{self, ERRAND, NATSCTL, OPERATOR, Permissions};
+use crate::nats::permissions::{self, NATSCTL, OPERATOR, Permissions, REMOTE_TASK};
 use crate::nats::pki::Pki;
 use crate::nats::private;
-use crate::nats::secret::Secret;
-use crate::report::note;
+use crate::nats::secret::ClientSecret;
+use crate::pipeline::lock::IfHeld;
+use crate::screen::note;
 
 /// In the place of a service's name: the secret of the authority.
 const AUTHORITY: &str = "authority";
@@ -42,145 +41,97 @@ const FILES: [&str; 13] = [
     "identities/account-FLEET.jwt",
     "identities/users/sys.creds",
 ];
-/// Well below the time before its end at which a certificate is renewed.
-const LOOKED_AT_EVERY: SignedDuration = SignedDuration::from_hours(24 * 14);
-/// There is no such secret, or it has no value.
-const NOT_FOUND: &str = "ResourceNotFoundException";
-/// What BatchGetSecretValue takes at once.
-const SECRETS_PER_CALL: usize = 20;
+/// Certificates are renewed much earlier before they expire than this.
+const CHECK_EVERY: SignedDuration = SignedDuration::from_hours(24 * 14);
 
-impl Aws {
-    /// Makes the identities that are missing, and those anew whose permissions are others or whose certificates expire soon. Returns the
-    /// names of the secrets that were written.
-    ///
-    /// # Errors
-    /// Secrets that Terraform has not made; an authority of which a part is lost.
-    pub(crate) async fn ensure_identities(&self) -> anyhow::Result<Vec<String>> {
-        let authority = self.handover.nats_secret(AUTHORITY);
-        let users = users(self);
-        let names: Vec<String> = users.values().map(|user| user.secret.clone()).chain([authority.clone()]).collect();
-        let values = self.secret_values(&names).await?;
-        let known = Known {
-            authority: values.get(&authority).map(|text| parse_authority(text, &authority)).transpose()?,
-            users: users
-                .iter()
-                .filter_map(|(name, user)| Some((name.clone(), known(values.get(&user.secret)?)?)))
-                .collect(),
-        };
-        let url = self.nats_url();
-        let permissions = users.iter().map(|(name, user)| (name.clone(), user.permissions.clone())).collect();
-        let made = tokio::task::spawn_blocking(move || Made::ensure(&known, &permissions, &url)).await?;
-        let made = made.with_context(|| format!("the authority in the secret `{authority}` cannot be used"))?;
+/// Makes the identities that are missing, and renews those whose permissions have changed or whose certificates expire soon. Gives the
+/// names of the secrets that were written.
+///
+/// # Errors
+/// Secrets that Terraform has not made; an authority of which a part is lost.
+async fn ensure(aws: &Aws) -> anyhow::Result<Vec<String>> {
+    let client = aws.clients.secrets();
+    let authority = aws.handover.nats_secret(AUTHORITY);
+    let users = users(aws);
+    let names: Vec<String> = users.values().map(|user| user.secret.clone()).chain([authority.clone()]).collect();
+    let values = secrets::values(client, &names).await?;
+    let stored = Stored {
+        authority: values.get(&authority).map(|text| parse_authority(text, &authority)).transpose()?,
+        users: users
+            .iter()
+            .filter_map(|(name, user)| Some((name.clone(), identity(values.get(&user.secret)?)?)))
+            .collect(),
+    };
+    let url = nats_url(aws);
+    let permissions = users.iter().map(|(name, user)| (name.clone(), user.permissions.clone())).collect();
+    let made = tokio::task::spawn_blocking(move || Made::ensure(&stored, &permissions, &url)).await?;
+    let made = made.with_context(|| format!("the authority in the secret `{authority}` cannot be used"))?;
 
-        let mut written = Vec::new();
-        // First, so that there is no identity whose authority is forgotten.
-        if let Some(text) = made.authority {
-            self.put_secret(&authority, text).await?;
-            written.push(authority);
+    let mut written = Vec::new();
+    // First, so that there is never an identity without its authority.
+    if let Some(text) = made.authority {
+        secrets::put(client, &authority, text).await?;
+        written.push(authority);
+    }
+    let put = made.users.into_iter().map(|(name, secret)| {
+        let secret_name = users[&name].secret.clone();
+        async move {
+            secrets::put(client, &secret_name, serde_json::to_string(&secret)?).await?;
+            anyhow::Ok(secret_name)
         }
-        let put = made.users.into_iter().map(|(name, secret)| {
-            let secret_name = users[&name].secret.clone();
-            async move {
-                self.put_secret(&secret_name, serde_json::to_string(&secret)?).await?;
-                anyhow::Ok(secret_name)
-            }
-        });
-        let of_users: Vec<String> = futures::stream::iter(put).buffered(AT_ONCE).try_collect().await?;
-        written.extend(of_users);
-        Ok(written)
-    }
-
-    /// The same while nobody else changes the environment.
-    pub(crate) async fn make_identities(&self, if_taken: IfTaken) -> anyhow::Result<Vec<String>> {
-        let change = async {
-            let ledger = self.ledger();
-            let written = self.ensure_identities().await?;
-            let state = State { identities: Some(self.ensured_identities()), ..ledger.state().await? };
-            ledger.put_state(&state).await?;
-            Ok(written)
-        };
-        self.alone(if_taken, change).await
-    }
-
-    /// What [`Aws::ensure_identities`] has ensured when it is done now.
-    pub(crate) fn ensured_identities(&self) -> Ensured {
-        let mut hash = Sha256::new();
-        hash.update(self.nats_url());
-        for (name, user) in users(self) {
-            hash.update(format!("{name} {} {}\n", user.secret, user.permissions.digest()));
-        }
-        Ensured { digest: data_encoding::HEXLOWER.encode(&hash.finalize()), at: jiff::Timestamp::now() }
-    }
-
-    /// The same only if it may be necessary, by what was ensured before: who deploys every day has no need of the authority.
-    pub(crate) async fn ensure_identities_since(&self, before: Option<&Ensured>) -> anyhow::Result<Ensured> {
-        let now = self.ensured_identities();
-        if let Some(before) = before
-            && before.digest == now.digest
-            && now.at.duration_since(before.at) < LOOKED_AT_EVERY
-        {
-            return Ok(before.clone());
-        }
-        let written = self.ensure_identities().await.context("failed to see to the identities on NATS")?;
-        for secret in written {
-            note(&format!("identity written: {secret}"));
-        }
-        Ok(now)
-    }
-
-    fn nats_url(&self) -> String {
-        format!("tls://{}:{}", self.handover.nats.host, self.handover.nats.port)
-    }
-
-    /// The values of these secrets by name; those that have none are left out.
-    pub(super) async fn secret_values(&self, names: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
-        let calls = names.chunks(SECRETS_PER_CALL).map(|names| async {
-            let call = self.clients.secrets().batch_get_secret_value().set_secret_id_list(Some(names.to_vec()));
-            let answer = match call.send().await {
-                Ok(answer) => answer,
-                // One of them has no value.
-                Err(error) if code(&error) == Some(NOT_FOUND) => return self.each_value(names).await,
-                Err(error) => return Err(failed("read the identities on NATS", error)),
-            };
-            let refused = answer.errors().iter().find(|one| one.error_code() != Some(NOT_FOUND));
-            if let Some(refused) = refused {
-                let (name, why) = (refused.secret_id().unwrap_or_default(), refused.message().unwrap_or_default());
-                let code = refused.error_code().unwrap_or("an error without a code");
-                let hint = "the caller lacks the right to read it, or to use its key; docs/iam.md has the policies";
-                return Err(Advised::new(format!("failed to read the secret `{name}`: {code}: {why}"), hint).into());
-            }
-            let values = answer.secret_values.unwrap_or_default();
-            Ok(values.into_iter().filter_map(|value| Some((value.name?, value.secret_string?))).collect())
-        });
-        let pages: Vec<Vec<(String, String)>> = futures::stream::iter(calls).buffered(AT_ONCE).try_collect().await?;
-        Ok(pages.into_iter().flatten().collect())
-    }
-
-    async fn each_value(&self, names: &[String]) -> anyhow::Result<Vec<(String, String)>> {
-        let calls = names.iter().map(|name| async move {
-            match self.clients.secrets().get_secret_value().secret_id(name).send().await {
-                Ok(answer) => Ok(answer.secret_string.map(|text| (name.clone(), text))),
-                Err(error) if code(&error) == Some(NOT_FOUND) => Ok(None),
-                Err(error) => Err(failed(&format!("read the secret `{name}`"), error)),
-            }
-        });
-        let values: Vec<Option<(String, String)>> =
-            futures::stream::iter(calls).buffered(AT_ONCE).try_collect().await?;
-        Ok(values.into_iter().flatten().collect())
-    }
-
-    async fn put_secret(&self, name: &str, text: String) -> anyhow::Result<()> {
-        let put = self.clients.secrets().put_secret_value().secret_id(name).secret_string(text).send().await;
-        put.map(drop).map_err(|error| {
-            let is_missing = code(&error) == Some(NOT_FOUND);
-            let error = failed(&format!("write the secret `{name}`"), error);
-            let hint = "Terraform makes it: `terraform apply` in the environment's folder";
-            if is_missing { Advised::new(format!("there is no secret `{name}`"), hint).into() } else { error }
-        })
-    }
+    });
+    let of_users: Vec<String> = futures::stream::iter(put).buffered(AT_ONCE).try_collect().await?;
+    written.extend(of_users);
+    Ok(written)
 }
 
-/// A user, and the secret that it is kept in.
+/// Makes and renews identities under the lock of the environment. Gives the names of the secrets that were written.
+///
+/// # Errors
+/// Secrets that Terraform has not made; an authority of which a part is lost; another change, if `if_held` is not to wait.
+pub(crate) async fn ensure_locked(aws: &Aws, if_held: IfHeld) -> anyhow::Result<Vec<String>> {
+    let change = async {
+        let ledger = aws.ledger();
+        let written = ensure(aws).await?;
+        let state = State { identities: Some(ensured(aws)), ..ledger.state().await? };
+        ledger.put_state(&state).await?;
+        Ok(written)
+    };
+    aws.alone(if_held, change).await
+}
+
+/// Makes and renews identities only if that may be necessary, by what was ensured before: a daily deployment need not read the
+/// authority.
+pub(crate) async fn ensure_if_stale(aws: &Aws, before: Option<&Ensured>) -> anyhow::Result<Ensured> {
+    let now = ensured(aws);
+    if let Some(before) = before
+        && before.digest == now.digest
+        && now.at.duration_since(before.at) < CHECK_EVERY
+    {
+        return Ok(before.clone());
+    }
+    let written = ensure(aws).await.context("failed to make the identities on NATS")?;
+    for secret in written {
+        note(&format!("identity written: {secret}"));
+    }
+    Ok(now)
+}
+
+/// The record of what [`ensure`] ensures now.
+fn ensured(aws: &Aws) -> Ensured {
+    let mut hash = Sha256::new();
+    hash.update(nats_url(aws));
+    for (name, user) in users(aws) {
+        hash.update(format!("{name} {} {}\n", user.secret, user.permissions.digest()));
+    }
+    Ensured { digest: data_encoding::HEXLOWER.encode(&hash.finalize()), at: jiff::Timestamp::now() }
+}
+
+fn nats_url(aws: &Aws) -> String {
+    format!("tls://{}:{}", aws.handover.nats.host, aws.handover.nats.port)
+}
+
+/// A user, and the secret that holds its identity.
 struct User {
     secret: String,
     permissions: Permissions,
@@ -191,7 +142,7 @@ fn users(aws: &Aws) -> BTreeMap<String, User> {
     let mut permissions = permissions::users(&aws.manifests);
     // People connect to an environment on AWS through natsctl.
     permissions.remove(OPERATOR);
-    permissions.insert(ERRAND.to_owned(), permissions::of_errand());
+    permissions.insert(REMOTE_TASK.to_owned(), permissions::of_remote_task());
     let user = |(name, permissions): (String, Permissions)| {
         let secret = if name == NATSCTL { handover.nats.operator_secret.clone() } else { handover.nats_secret(&name) };
         (name, User { secret, permissions })
@@ -199,30 +150,30 @@ fn users(aws: &Aws) -> BTreeMap<String, User> {
     permissions.into_iter().map(user).collect()
 }
 
-/// What there is already.
-struct Known {
+/// What the secrets hold.
+struct Stored {
     /// Contents by file.
     authority: Option<BTreeMap<String, String>>,
-    users: BTreeMap<String, Secret>,
+    users: BTreeMap<String, ClientSecret>,
 }
 
-/// What is to be written.
+/// What the secrets are to hold.
 struct Made {
     authority: Option<String>,
-    users: BTreeMap<String, Secret>,
+    users: BTreeMap<String, ClientSecret>,
 }
 
 impl Made {
-    fn ensure(known: &Known, users: &BTreeMap<String, Permissions>, url: &str) -> anyhow::Result<Self> {
-        if let (None, Some(user)) = (&known.authority, known.users.keys().next()) {
-            let hint = "bring its last version back: another authority would lock every running task out";
-            return Err(Advised::new(format!("it has no value, and `{user}` has an identity already"), hint).into());
+    fn ensure(stored: &Stored, users: &BTreeMap<String, Permissions>, url: &str) -> anyhow::Result<Self> {
+        if let (None, Some(user)) = (&stored.authority, stored.users.keys().next()) {
+            let hint = "restore its last version: another authority would lock every running task out";
+            return Err(Hinted::new(format!("it has no value, and `{user}` has an identity already"), hint).into());
         }
         let home = Home::new()?;
-        for (file, text) in known.authority.iter().flatten() {
+        for (file, text) in stored.authority.iter().flatten() {
             home.write(file, text)?;
         }
-        for (name, secret) in &known.users {
+        for (name, secret) in &stored.users {
             home.write(&format!("pki/clients/{name}.crt"), &secret.cert)?;
             home.write(&format!("pki/clients/{name}.key"), &secret.key)?;
             home.write(&format!("identities/users/{name}.creds"), &secret.creds)?;
@@ -233,12 +184,12 @@ impl Made {
 
         let authority: BTreeMap<String, String> =
             FILES.into_iter().map(|file| Ok((file.to_owned(), home.read(file)?))).collect::<anyhow::Result<_>>()?;
-        let changed = known.authority.as_ref() != Some(&authority);
+        let changed = stored.authority.as_ref() != Some(&authority);
         let authority = changed.then(|| serde_json::to_string(&authority)).transpose()?;
         let mut made = Self { authority, users: BTreeMap::new() };
         for name in users.keys() {
-            let secret = Secret::try_from(&Access::of(name, vec![url.to_owned()], &pki, &identities))?;
-            if known.users.get(name) != Some(&secret) {
+            let secret = ClientSecret::try_from(&Access::of(name, vec![url.to_owned()], &pki, &identities))?;
+            if stored.users.get(name) != Some(&secret) {
                 made.users.insert(name.clone(), secret);
             }
         }
@@ -246,21 +197,21 @@ impl Made {
     }
 }
 
-/// What a secret holds if it is an identity; anything else is as good as none.
-fn known(text: &str) -> Option<Secret> {
-    let secret = Secret::parse(text, "").ok()?;
+/// The identity that a secret holds; any other value counts as none.
+fn identity(text: &str) -> Option<ClientSecret> {
+    let secret = ClientSecret::parse(text, "").ok()?;
     secret.creds.contains("BEGIN NATS USER JWT").then_some(secret)
 }
 
 fn parse_authority(text: &str, name: &str) -> anyhow::Result<BTreeMap<String, String>> {
-    let hint = "bring an earlier version of it back: another authority would lock every running task out";
+    let hint = "restore an earlier version of it: another authority would lock every running task out";
     let files: Option<BTreeMap<String, String>> = serde_json::from_str(text).ok();
-    let files = files.ok_or_else(|| Advised::new(format!("the secret `{name}` does not hold an authority"), hint))?;
+    let files = files.ok_or_else(|| Hinted::new(format!("the secret `{name}` does not hold an authority"), hint))?;
     let there: BTreeSet<&str> = files.keys().map(String::as_str).collect();
     let missing: Vec<&str> = FILES.into_iter().filter(|file| !there.contains(file)).collect();
     if !missing.is_empty() {
         let missing = missing.join("`, `");
-        return Err(Advised::new(format!("the authority in the secret `{name}` lacks `{missing}`"), hint).into());
+        return Err(Hinted::new(format!("the authority in the secret `{name}` lacks `{missing}`"), hint).into());
     }
     Ok(files.into_iter().filter(|(file, _)| FILES.contains(&file.as_str())).collect())
 }
@@ -309,43 +260,43 @@ mod tests {
         BTreeMap::from([("quest".to_owned(), of(publish)), ("weather".to_owned(), of("svc.weather.>"))])
     }
 
-    fn kept(made: Made, before: Known) -> Known {
+    fn stored(made: Made, before: Stored) -> Stored {
         let authority = made.authority.map(|text| parse_authority(&text, "authority").unwrap()).or(before.authority);
-        Known { authority, users: before.users.into_iter().chain(made.users).collect() }
+        Stored { authority, users: before.users.into_iter().chain(made.users).collect() }
     }
 
-    fn first() -> Known {
-        let nothing = || Known { authority: None, users: BTreeMap::new() };
-        kept(Made::ensure(&nothing(), &users("svc.quest.>"), URL).unwrap(), nothing())
+    fn first() -> Stored {
+        let nothing = || Stored { authority: None, users: BTreeMap::new() };
+        stored(Made::ensure(&nothing(), &users("svc.quest.>"), URL).unwrap(), nothing())
     }
 
     #[track_caller]
-    fn check(known: &Known, users: &BTreeMap<String, Permissions>, url: &str, authority: bool, written: &[&str]) {
-        let made = Made::ensure(known, users, url).unwrap();
+    fn check(stored: &Stored, users: &BTreeMap<String, Permissions>, url: &str, authority: bool, written: &[&str]) {
+        let made = Made::ensure(stored, users, url).unwrap();
         assert_eq!(made.authority.is_some(), authority);
         assert_eq!(made.users.keys().collect::<Vec<_>>(), written);
     }
 
     #[test]
     fn what_is_as_it_should_be_is_not_written_again() {
-        let known = first();
-        assert_eq!(known.users.keys().collect::<Vec<_>>(), ["quest", "weather"]);
-        check(&known, &users("svc.quest.>"), URL, false, &[]);
-        check(&known, &users("svc.other.>"), URL, false, &["quest"]);
-        check(&known, &users("svc.quest.>"), "tls://elsewhere:4222", false, &["quest", "weather"]);
+        let stored = first();
+        assert_eq!(stored.users.keys().collect::<Vec<_>>(), ["quest", "weather"]);
+        check(&stored, &users("svc.quest.>"), URL, false, &[]);
+        check(&stored, &users("svc.other.>"), URL, false, &["quest"]);
+        check(&stored, &users("svc.quest.>"), "tls://elsewhere:4222", false, &["quest", "weather"]);
     }
 
     #[test]
-    fn who_has_lost_an_identity_gets_another_of_the_same_authority() {
-        let mut known = first();
-        known.users.remove("quest");
-        check(&known, &users("svc.quest.>"), URL, false, &["quest"]);
+    fn a_lost_identity_is_made_anew_by_the_same_authority() {
+        let mut stored = first();
+        stored.users.remove("quest");
+        check(&stored, &users("svc.quest.>"), URL, false, &["quest"]);
     }
 
     #[test]
     fn an_authority_is_never_made_twice() {
-        let known = Known { authority: None, ..first() };
-        let error = Made::ensure(&known, &users("svc.quest.>"), URL).err().unwrap();
+        let stored = Stored { authority: None, ..first() };
+        let error = Made::ensure(&stored, &users("svc.quest.>"), URL).err().unwrap();
         assert_eq!(error.to_string(), "it has no value, and `quest` has an identity already");
 
         let text = serde_json::to_string(&BTreeMap::from([("pki/ca.crt", "pem")])).unwrap();
@@ -358,7 +309,7 @@ mod tests {
     #[test]
     fn a_value_that_is_no_identity_is_none() {
         let dummy = r#"{"urls":"tls://a","ca":"ca","cert":"cert","key":"key","creds":"creds"}"#;
-        assert!(known(dummy).is_none() && known("nothing").is_none());
+        assert!(identity(dummy).is_none() && identity("nothing").is_none());
     }
 
     #[test]

@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Context as _;
 use futures::{StreamExt as _, TryStreamExt as _};
 
-use super::Aws;
 use super::ledger::State;
-use crate::fleet;
+use super::{Aws, ecr};
+use crate::error::Hinted;
 use crate::image::registry::Registry;
-use crate::image::{self, Binaries, Built, Compression, Image, Order, Store, megabytes};
-use crate::nats::Advised;
-use crate::report::note;
+use crate::image::{self, Binaries, BuildOptions, BuiltImage, Compression, ServiceImage, Store, megabytes};
+use crate::model::desired;
+use crate::screen::note;
 
 /// Images that are packed or pushed at the same time.
 const AT_ONCE: usize = 4;
@@ -19,26 +19,26 @@ const AT_ONCE: usize = 4;
 /// The images of a deployment.
 pub(crate) struct Images {
     /// What should be in the registry, by service.
-    pub(crate) desired: BTreeMap<String, fleet::Image>,
+    pub(crate) desired: BTreeMap<String, desired::Image>,
     /// Services whose image is known to be there.
     pub(crate) present: BTreeSet<String>,
     /// Those that were made here.
-    made: BTreeMap<String, Image>,
+    made: BTreeMap<String, BuiltImage>,
     store: Store,
 }
 
 /// What an image of a service is, and whether the registry has it.
 struct Found {
     name: String,
-    image: fleet::Image,
+    image: desired::Image,
     is_there: bool,
-    made: Option<Image>,
+    made: Option<BuiltImage>,
 }
 
 impl Images {
     /// Names the content of a service's image; `None` for one that was made elsewhere.
     pub(crate) fn tag(&self, service: &str) -> Option<String> {
-        self.made.get(service).map(Image::tag)
+        self.made.get(service).map(BuiltImage::tag)
     }
 }
 
@@ -54,7 +54,7 @@ impl Aws {
         state: &State,
     ) -> anyhow::Result<Images> {
         let store = Store::open(&self.cache.join("images")).context("failed to make the folder of images")?;
-        let order = Order {
+        let order = BuildOptions {
             manifests: &self.manifests,
             names: which,
             workspace: &self.workspace,
@@ -63,7 +63,7 @@ impl Aws {
             store: &store,
         };
         let registry = self.open_registry()?;
-        let one = |(name, built): (String, Built)| self.found(name, built, &registry, &store, state);
+        let one = |(name, built): (String, ServiceImage)| self.found(name, built, &registry, &store, state);
         let found: Vec<Found> =
             futures::stream::iter(image::built(&order).await?).map(one).buffered(AT_ONCE).try_collect().await?;
         let mut images = Images { desired: BTreeMap::new(), present: BTreeSet::new(), made: BTreeMap::new(), store };
@@ -78,17 +78,17 @@ impl Aws {
     async fn found(
         &self,
         name: String,
-        built: Built,
+        built: ServiceImage,
         registry: &Registry,
         store: &Store,
         state: &State,
     ) -> anyhow::Result<Found> {
         let made = match built {
             // Whether it is there, `natsctl verify` asks: it may be in a registry that only ECS can get into.
-            Built::Existing(reference) => {
+            ServiceImage::Existing(reference) => {
                 return Ok(Found { name, image: reference.into(), is_there: true, made: None });
             }
-            Built::Image(made) => made,
+            ServiceImage::Built(made) => made,
         };
         let own = self.handover.repository(&self.manifests.services[&name]);
         let repository = format!("{}/{own}", registry.host());
@@ -101,7 +101,7 @@ impl Aws {
                 None => (made.pack(store).await?.digest().to_string(), false),
             },
         };
-        Ok(Found { name, image: fleet::Image { repository, digest }, is_there, made: Some(made) })
+        Ok(Found { name, image: desired::Image { repository, digest }, is_there, made: Some(made) })
     }
 
     /// Sends images; what they have in common is sent once.
@@ -127,7 +127,7 @@ impl Aws {
                 return Ok(());
             }
             let message = format!("the registry has the image of `{name}` as {}, not {wanted}", pushed.digest);
-            Err(Advised::new(message, "somebody has pushed it meanwhile: run it again").into())
+            Err(Hinted::new(message, "somebody has pushed it meanwhile: run it again").into())
         };
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         futures::stream::iter(names).map(one).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await.map(drop)
@@ -136,6 +136,6 @@ impl Aws {
     /// Where images go.
     pub(super) fn open_registry(&self) -> anyhow::Result<Registry> {
         let host = self.registry();
-        Registry::new(&host, self.credentials(&host)?)
+        Registry::new(&host, ecr::credentials(self, &host)?)
     }
 }

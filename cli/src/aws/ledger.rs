@@ -1,5 +1,5 @@
 //! What natsctl remembers of an environment, in one DynamoDB table: who changes it now, what each service was last brought to,
-//! and every deployment.
+//! and every change.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Aws;
 use super::error::failed;
-use crate::fleet::{Autoscaling, Definition};
-use crate::plan::Step;
+use crate::model::desired::Definition;
+use crate::model::ecs::Autoscaling;
+use crate::pipeline::history::Record;
 
 /// Longer texts are compressed.
 const READABLE: usize = 64 << 10;
@@ -31,7 +32,7 @@ pub(super) struct Ledger {
 #[serde(default)]
 pub(crate) struct State {
     /// By service.
-    pub(crate) services: BTreeMap<String, Known>,
+    pub(crate) services: BTreeMap<String, DeployedService>,
     /// The streams and buckets that NATS was last brought to, as JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) assets: Option<String>,
@@ -50,7 +51,7 @@ pub(crate) struct Ensured {
 
 /// What a service was last brought to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Known {
+pub(crate) struct DeployedService {
     /// ARN of its task definition; what a task definition says never changes.
     pub(crate) task_definition: String,
     /// Digest of the definition that it was made of.
@@ -67,101 +68,6 @@ pub(crate) struct Known {
     /// Policies that were put.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) autoscaling: Option<Autoscaling>,
-}
-
-/// One run that changed the environment.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Record {
-    /// Sorts by time.
-    pub(crate) id: String,
-    /// ARN of the caller.
-    pub(crate) who: String,
-    /// As typed.
-    pub(crate) command: String,
-    /// Of the sources, with `-dirty` if they were changed; empty if they are in no repository.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub(crate) git_revision: String,
-    pub(crate) started: jiff::Timestamp,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) ended: Option<jiff::Timestamp>,
-    pub(crate) result: Outcome,
-    /// Why it failed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) error: Option<String>,
-    /// Services that were meant.
-    pub(crate) services: Vec<String>,
-    /// What was done to each.
-    pub(crate) steps: Vec<Done>,
-}
-
-/// How a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Outcome {
-    /// It has not ended, or was killed.
-    Begun,
-    /// Everything was done and proved.
-    Done,
-    /// Something failed; what had been changed went back.
-    RolledBack,
-    /// Something failed.
-    Failed,
-}
-
-/// A step of a run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Done {
-    pub(crate) step: String,
-    /// Task definition before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) from: Option<String>,
-    /// Task definition afterwards.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) to: Option<String>,
-    /// Digest of the image.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) image: Option<String>,
-    pub(crate) result: String,
-}
-
-impl Done {
-    pub(crate) fn begun(step: &Step) -> Self {
-        Self { step: step.to_string(), from: None, to: None, image: None, result: "begun".to_owned() }
-    }
-}
-
-impl Record {
-    /// A run that begins now.
-    pub(crate) fn begin(aws: &Aws, services: impl IntoIterator<Item = String>) -> Self {
-        let started = jiff::Timestamp::now();
-        Self {
-            id: format!("{started:.3}-{:04x}", fastrand::u16(..)),
-            who: aws.caller.clone(),
-            command: aws.command_line.clone(),
-            git_revision: git_revision(&aws.workspace),
-            started,
-            ended: None,
-            result: Outcome::Begun,
-            error: None,
-            services: services.into_iter().collect(),
-            steps: Vec::new(),
-        }
-    }
-
-    /// How long it took; until now if it has not ended.
-    pub(crate) fn duration(&self) -> jiff::SignedDuration {
-        self.ended.unwrap_or_else(jiff::Timestamp::now).duration_since(self.started)
-    }
-}
-
-/// The commit of the sources that a deployment is made of.
-fn git_revision(workspace: &std::path::Path) -> String {
-    let git = std::process::Command::new("git")
-        .args(["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"])
-        .current_dir(workspace)
-        .output();
-    let said = git.ok().filter(|output| output.status.success()).map(|output| output.stdout).unwrap_or_default();
-    String::from_utf8_lossy(&said).trim().to_owned()
 }
 
 /// The same for the same definition.
@@ -211,11 +117,6 @@ impl Aws {
     pub(super) fn ledger(&self) -> Ledger {
         Ledger { client: self.clients.dynamodb().clone(), table: self.handover.ledger.clone() }
     }
-
-    /// The last runs that changed the environment, the newest first.
-    pub(crate) async fn records(&self, limit: i32) -> anyhow::Result<Vec<Record>> {
-        self.ledger().records(limit).await
-    }
 }
 
 pub(super) fn text(text: impl Into<String>) -> AttributeValue {
@@ -252,7 +153,7 @@ mod tests {
     use super::*;
 
     fn state(services: usize) -> State {
-        let known = |number: usize| Known {
+        let known = |number: usize| DeployedService {
             task_definition: format!("arn:aws:ecs:us-east-1:123456789012:task-definition/service-{number}-nats:7"),
             definition: format!("{number:064x}"),
             version: "0.1.0+0123456789ab".to_owned(),

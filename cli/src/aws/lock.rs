@@ -10,16 +10,14 @@ use tokio::task::JoinHandle;
 use super::Aws;
 use super::error::failed;
 use super::ledger::{Ledger, number, text};
-use crate::lock::IfTaken;
-use crate::nats::Advised;
-use crate::report;
+use crate::pipeline::lock::{IfHeld, Waiting};
 
 /// How long a holder that does not renew it keeps it.
 const HELD_FOR: Duration = Duration::from_secs(60);
 /// Between two renewals.
 const RENEW_EVERY: Duration = Duration::from_secs(20);
 /// Between two looks whether the other one has finished.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Held until it is released, or renewed no more.
 pub(crate) struct Held {
@@ -44,8 +42,8 @@ impl Ledger {
     /// Takes the lock.
     ///
     /// # Errors
-    /// Somebody else has it, and `if_taken` is not to wait.
-    pub(crate) async fn lock(&self, who: &str, command: &str, if_taken: IfTaken) -> anyhow::Result<Held> {
+    /// Somebody else has it, and `if_held` is not to wait.
+    pub(crate) async fn lock(&self, who: &str, command: &str, if_held: IfHeld) -> anyhow::Result<Held> {
         let mine = Holder {
             owner: format!("{:016x}", fastrand::u64(..)),
             who: who.to_owned(),
@@ -56,7 +54,7 @@ impl Ledger {
             until: 0,
         };
         let mut replaces = None;
-        let mut told = false;
+        let mut waiting = Waiting::new(if_held);
         loop {
             let Some(other) = self.try_lock(&mine, replaces.as_deref()).await? else {
                 let renewing = tokio::spawn(self.clone().renew(mine.owner.clone()));
@@ -71,17 +69,8 @@ impl Ledger {
                 replaces = Some(other.owner);
                 continue;
             }
-            if if_taken == IfTaken::Fail {
-                let hint = "wait until it has ended, or leave out `--no-wait-lock`";
-                return Err(
-                    Advised::new(format!("the environment is being changed by {}", other.describe()), hint).into()
-                );
-            }
-            if !told {
-                report::note(&format!("waiting: the environment is being changed by {}", other.describe()));
-                told = true;
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
+            waiting.held_by(&other.describe())?;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
@@ -154,13 +143,13 @@ impl Aws {
     /// Makes a change while nobody else changes the environment.
     ///
     /// # Errors
-    /// Those of the change; somebody else changes it, and `if_taken` is not to wait.
+    /// Those of the change; somebody else changes it, and `if_held` is not to wait.
     pub(crate) async fn alone<T>(
         &self,
-        if_taken: IfTaken,
+        if_held: IfHeld,
         change: impl Future<Output = anyhow::Result<T>>,
     ) -> anyhow::Result<T> {
-        let held = self.ledger().lock(&self.caller, &self.command_line, if_taken).await?;
+        let held = self.ledger().lock(&self.caller, &self.command_line, if_held).await?;
         let outcome = change.await;
         let released = held.release().await;
         let done = outcome?;

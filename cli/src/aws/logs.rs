@@ -1,46 +1,50 @@
-//! What tasks on ECS write, from CloudWatch Logs. It is polled: Live Tail costs by the minute, and no emulator has it.
+//! Logs of tasks, from CloudWatch Logs. They are polled: Live Tail costs by the minute, and no emulator has it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use aws_sdk_cloudwatchlogs::Client;
 use aws_sdk_cloudwatchlogs::types::FilteredLogEvent;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::Aws;
 use super::error::{code, failed, is_uncertain};
-use crate::logs::{Filter, Line, last};
-use crate::report::note;
+use super::tasks::names_on_ecs;
+use crate::model::log::{Filter, Line, last};
+use crate::screen::note;
 
-/// How often the logs are looked at.
+/// Between two polls.
 const POLL: Duration = Duration::from_secs(2);
-/// The longest pause, after CloudWatch has refused.
+/// The longest pause between two polls, after CloudWatch has refused calls.
 const LONGEST_POLL: Duration = Duration::from_secs(30);
 /// More services than this are read from the whole log group: each of them would be a call.
 const MOST_CALLS: usize = 5;
-/// How far back the last lines are looked for, in minutes: step by step, because CloudWatch gives the oldest first.
-const LOOK_BACK: [i64; 6] = [1, 10, 60, 6 * 60, 24 * 60, 30 * 24 * 60];
-/// Lines with a text in them are not looked for further back than this, in minutes: all lines are read to find them.
+/// How far back the last lines are searched, in minutes: step by step, because CloudWatch gives the oldest first.
+const STEPS_BACK: [i64; 6] = [1, 10, 60, 6 * 60, 24 * 60, 30 * 24 * 60];
+/// Lines with a text in them are searched no further back than this, in minutes: all lines are read to find them.
 const SEARCH_BACK: i64 = 24 * 60;
 const MINUTE: i64 = 60_000;
 
-/// Reads what services have written, and reads on. No line is shown twice, nor lost if it comes late.
+/// Reads the logs of services, and follows them. No line is shown twice, nor lost if it comes late.
 pub(crate) struct Follower<'a> {
-    aws: &'a Aws,
+    client: &'a Client,
+    /// Log group.
+    group: &'a str,
     /// Prefixes of log streams; empty for the whole group.
     prefixes: Vec<String>,
-    /// Names of services by their names on ECS; those that are asked for.
+    /// The manifests' names of the services that are shown, by their names on ECS.
     names: BTreeMap<String, String>,
-    /// Whether others are asked for as well.
+    /// Whether streams of no such service are shown too.
     all: bool,
     filter: Filter,
-    seen: Seen,
+    cursor: Cursor,
     pause: Duration,
     unread: VecDeque<Line>,
 }
 
 impl<'a> Follower<'a> {
-    /// Begins with the last lines that are there, in the order of their times.
+    /// Begins with the last lines that the logs hold, in the order of their times.
     ///
     /// # Errors
     /// A name that no manifest has; what CloudWatch refuses.
@@ -50,50 +54,58 @@ impl<'a> Follower<'a> {
         filter: Filter,
         lines: usize,
     ) -> anyhow::Result<Follower<'a>> {
-        let names = aws.names_on_ecs(services)?;
+        let names = names_on_ecs(&aws.manifests, services)?;
         let one_by_one = !services.is_empty() && names.len() <= MOST_CALLS;
         let prefixes = if one_by_one { names.keys().map(|name| format!("{name}/")).collect() } else { Vec::new() };
-        let seen = Seen::new(Timestamp::now().as_millisecond());
-        let all = services.is_empty();
-        let mut follower = Self { aws, prefixes, names, all, filter, seen, pause: POLL, unread: VecDeque::new() };
+        let mut follower = Self {
+            client: aws.clients.logs(),
+            group: &aws.handover.log_group,
+            prefixes,
+            names,
+            all: services.is_empty(),
+            filter,
+            cursor: Cursor::new(Timestamp::now().as_millisecond()),
+            pause: POLL,
+            unread: VecDeque::new(),
+        };
         let found = match follower.filter.since {
-            Some(since) => follower.between(since.as_millisecond(), None).await.map_err(|refusal| refusal.error)?,
+            Some(since) => follower.between(since.as_millisecond(), None).await.map_err(|failure| failure.error)?,
             None => follower.back(lines).await?,
         };
         follower.unread = last(found, lines).into();
         Ok(follower)
     }
 
-    /// What has been read, and no more.
+    /// The lines that were read, and no more.
     pub(crate) fn into_lines(self) -> impl Iterator<Item = Line> {
         self.unread.into_iter()
     }
 
-    /// The next line. Waits until there is one; nothing is lost if the wait is given up.
+    /// The next line. Waits until there is one; no line is lost if the future is dropped.
     ///
     /// # Errors
-    /// What CloudWatch refuses for good.
+    /// A call that CloudWatch will refuse again.
     pub(crate) async fn next(&mut self) -> anyhow::Result<Line> {
         loop {
             if let Some(line) = self.unread.pop_front() {
                 return Ok(line);
             }
             tokio::time::sleep(self.pause).await;
-            let looked = Timestamp::now().as_millisecond();
-            let from = self.seen.next_from(Instant::now());
+            let now = Timestamp::now().as_millisecond();
+            let from = self.cursor.next_from(Instant::now());
             match self.between(from, None).await {
                 Ok(lines) => {
                     self.unread.extend(lines);
-                    self.seen.looked(looked);
+                    self.cursor.read_until(now);
                     self.pause = POLL;
                 }
-                Err(refusal) if refusal.passes => {
+                Err(failure) if failure.is_temporary => {
                     if self.pause == POLL {
-                        note(&format!("{:#}; going on", refusal.error));
+                        note(&format!("{:#}; going on", failure.error));
                     }
                     self.pause = (self.pause * 2).min(LONGEST_POLL);
                 }
-                Err(refusal) => return Err(refusal.error),
+                Err(failure) => return Err(failure.error),
             }
         }
     }
@@ -103,37 +115,37 @@ impl<'a> Follower<'a> {
         let now = Timestamp::now().as_millisecond();
         let mut found: Vec<Line> = Vec::new();
         let mut until = None;
-        for minutes in LOOK_BACK {
+        for minutes in STEPS_BACK {
             if found.len() >= lines {
                 break;
             }
             if self.filter.grep.is_some() && minutes > SEARCH_BACK {
-                note("only the last day was searched; `--since` looks further back");
+                note("only the last day was searched; `--since` searches further back");
                 break;
             }
             let from = now - minutes * MINUTE;
-            let mut earlier = self.between(from, until).await.map_err(|refusal| refusal.error)?;
+            let mut earlier = self.between(from, until).await.map_err(|failure| failure.error)?;
             earlier.append(&mut found);
             (found, until) = (earlier, Some(from - 1));
         }
         Ok(found)
     }
 
-    /// What was written in this time and was not read yet, in the order of time.
-    async fn between(&mut self, from: i64, to: Option<i64>) -> Result<Vec<Line>, Refusal> {
+    /// The lines of this time that were not read yet, in the order of time.
+    async fn between(&mut self, from: i64, to: Option<i64>) -> Result<Vec<Line>, ReadError> {
         let mut events = Vec::new();
         if self.prefixes.is_empty() {
-            events = read(self.aws, None, from, to).await?;
+            events = read(self.client, self.group, None, from, to).await?;
         }
         for prefix in &self.prefixes {
-            events.extend(read(self.aws, Some(prefix), from, to).await?);
+            events.extend(read(self.client, self.group, Some(prefix), from, to).await?);
         }
-        self.seen.begins(from);
-        let fresh = self.seen.fresh(events);
+        self.cursor.begin_at(from);
+        let fresh = self.cursor.fresh(events);
         Ok(fresh.iter().filter_map(|event| self.line(event)).collect())
     }
 
-    /// The line of an event, if it is asked for.
+    /// The line of an event, if it is shown.
     fn line(&self, event: &FilteredLogEvent) -> Option<Line> {
         // Streams are called `<prefix>/<container>/<task>`.
         let stream = event.log_stream_name().unwrap_or_default();
@@ -151,17 +163,22 @@ impl<'a> Follower<'a> {
     }
 }
 
-/// CloudWatch has refused.
-struct Refusal {
+/// CloudWatch gave no events.
+struct ReadError {
     error: anyhow::Error,
-    /// Whether it may answer the next time.
-    passes: bool,
+    /// Whether the same call may succeed later.
+    is_temporary: bool,
 }
 
 /// All events of the streams with this prefix, oldest first.
-async fn read(aws: &Aws, prefix: Option<&str>, from: i64, to: Option<i64>) -> Result<Vec<FilteredLogEvent>, Refusal> {
-    let group = &aws.handover.log_group;
-    let call = aws.clients.logs().filter_log_events().log_group_name(group);
+async fn read(
+    client: &Client,
+    group: &str,
+    prefix: Option<&str>,
+    from: i64,
+    to: Option<i64>,
+) -> Result<Vec<FilteredLogEvent>, ReadError> {
+    let call = client.filter_log_events().log_group_name(group);
     let call = call.set_log_stream_name_prefix(prefix.map(str::to_owned)).start_time(from.max(0)).set_end_time(to);
     let mut events = Vec::new();
     let mut token = None;
@@ -169,8 +186,8 @@ async fn read(aws: &Aws, prefix: Option<&str>, from: i64, to: Option<i64>) -> Re
         let answer = call.clone().set_next_token(token).send().await.map_err(|error| {
             let throttled =
                 code(&error).is_some_and(|code| code.contains("Throttl") || code == "LimitExceededException");
-            let passes = throttled || is_uncertain(&error);
-            Refusal { error: failed(&format!("read the log group `{group}`"), error), passes }
+            let is_temporary = throttled || is_uncertain(&error);
+            ReadError { error: failed(&format!("read the log group `{group}`"), error), is_temporary }
         })?;
         let is_ours = |event: &FilteredLogEvent| {
             prefix.is_none_or(|prefix| event.log_stream_name().is_some_and(|stream| stream.starts_with(prefix)))
@@ -183,31 +200,31 @@ async fn read(aws: &Aws, prefix: Option<&str>, from: i64, to: Option<i64>) -> Re
     }
 }
 
-/// What has been read. CloudWatch gives no order of arrival: what was written earlier may come later, so a part is always read again.
-struct Seen {
-    /// Nothing before is asked for. Times are in milliseconds since 1970.
+/// How far the logs were read. CloudWatch has no order of arrival: an earlier line may come later, so a part is always read again.
+struct Cursor {
+    /// Nothing before is read. Times are in milliseconds since 1970.
     begin: i64,
-    /// Times and ids of events.
+    /// Times and ids of the events that were read.
     read: BTreeSet<(i64, String)>,
-    /// When the logs were last looked at.
-    looked: i64,
+    /// When the logs were last read.
+    last: i64,
     /// When everything that can come late was last read again.
     thorough: Instant,
 }
 
-/// So much is read again each time, in milliseconds.
+/// How much is read again each time, in milliseconds.
 const OVERLAP: i64 = 30_000;
-/// And so much now and then: a task that could not reach CloudWatch sends what it has kept.
+/// How much is read again once in a while: a task that could not reach CloudWatch sends its buffer later.
 const LATEST: i64 = 10 * MINUTE;
-/// How often.
+/// Once in this time.
 const THOROUGHLY: Duration = Duration::from_secs(60);
 
-impl Seen {
+impl Cursor {
     fn new(now: i64) -> Self {
-        Self { begin: i64::MAX, read: BTreeSet::new(), looked: now, thorough: Instant::now() }
+        Self { begin: i64::MAX, read: BTreeSet::new(), last: now, thorough: Instant::now() }
     }
 
-    fn begins(&mut self, from: i64) {
+    fn begin_at(&mut self, from: i64) {
         self.begin = self.begin.min(from);
     }
 
@@ -220,14 +237,14 @@ impl Seen {
         (self.newest() - overlap).max(self.begin)
     }
 
-    /// No later than the last look: the clock of a task may be ahead.
+    /// Time of the newest event, but no later than the last poll: the clock of a task may be ahead.
     fn newest(&self) -> i64 {
-        self.read.last().map_or(self.looked, |(time, _)| self.looked.min(*time))
+        self.read.last().map_or(self.last, |(time, _)| self.last.min(*time))
     }
 
-    /// Everything until then has been read, but for what comes late.
-    fn looked(&mut self, now: i64) {
-        self.looked = self.looked.max(now);
+    /// Everything until now was read, except for lines that come late.
+    fn read_until(&mut self, now: i64) {
+        self.last = self.last.max(now);
         let forgotten = self.newest() - LATEST;
         self.read = self.read.split_off(&(forgotten, String::new()));
     }
@@ -258,40 +275,40 @@ mod tests {
         FilteredLogEvent::builder().timestamp(time).event_id(id).message(id).build()
     }
 
-    fn seen(events: &[(i64, &str)]) -> Seen {
-        let mut seen = Seen::new(NOW);
-        seen.begins(NOW - 60 * MINUTE);
-        seen.fresh(events.iter().map(|(time, id)| event(*time, id)).collect());
-        seen
+    fn cursor(events: &[(i64, &str)]) -> Cursor {
+        let mut cursor = Cursor::new(NOW);
+        cursor.begin_at(NOW - 60 * MINUTE);
+        cursor.fresh(events.iter().map(|(time, id)| event(*time, id)).collect());
+        cursor
     }
 
     #[track_caller]
-    fn check_fresh(seen: &mut Seen, events: &[(i64, &str)], expected: &[&str]) {
-        let fresh = seen.fresh(events.iter().map(|(time, id)| event(*time, id)).collect());
+    fn check_fresh(cursor: &mut Cursor, events: &[(i64, &str)], expected: &[&str]) {
+        let fresh = cursor.fresh(events.iter().map(|(time, id)| event(*time, id)).collect());
         assert_eq!(fresh.iter().filter_map(|event| event.event_id()).collect::<Vec<_>>(), expected);
     }
 
     #[test]
     fn an_event_is_shown_once_however_late_it_comes() {
-        let mut seen = seen(&[(NOW, "a"), (NOW + 1, "b")]);
-        check_fresh(&mut seen, &[(NOW, "a"), (NOW + 1, "b"), (NOW + 1, "c"), (NOW - 5_000, "late")], &["late", "c"]);
-        seen.looked(NOW + 2_000);
-        check_fresh(&mut seen, &[(NOW - 5_000, "late"), (NOW + 1, "c"), (NOW + 2_000, "d")], &["d"]);
+        let mut cursor = cursor(&[(NOW, "a"), (NOW + 1, "b")]);
+        check_fresh(&mut cursor, &[(NOW, "a"), (NOW + 1, "b"), (NOW + 1, "c"), (NOW - 5_000, "late")], &["late", "c"]);
+        cursor.read_until(NOW + 2_000);
+        check_fresh(&mut cursor, &[(NOW - 5_000, "late"), (NOW + 1, "c"), (NOW + 2_000, "d")], &["d"]);
     }
 
     #[test]
     fn what_is_read_again_is_still_known() {
-        let mut seen = seen(&[(NOW - LATEST, "old"), (NOW, "new")]);
-        seen.looked(NOW);
-        check_fresh(&mut seen, &[(NOW - LATEST, "old"), (NOW, "new")], &[]);
-        check_fresh(&mut seen, &[(NOW + 20 * MINUTE, "newer")], &["newer"]);
-        seen.looked(NOW + 20 * MINUTE);
-        assert_eq!(seen.read.len(), 1, "{:?}", seen.read);
+        let mut cursor = cursor(&[(NOW - LATEST, "old"), (NOW, "new")]);
+        cursor.read_until(NOW);
+        check_fresh(&mut cursor, &[(NOW - LATEST, "old"), (NOW, "new")], &[]);
+        check_fresh(&mut cursor, &[(NOW + 20 * MINUTE, "newer")], &["newer"]);
+        cursor.read_until(NOW + 20 * MINUTE);
+        assert_eq!(cursor.read.len(), 1, "{:?}", cursor.read);
     }
 
     #[track_caller]
     fn check_next(events: &[(i64, &str)], expected: i64) {
-        assert_eq!(seen(events).next_from(Instant::now()), expected);
+        assert_eq!(cursor(events).next_from(Instant::now()), expected);
     }
 
     #[test]
@@ -308,10 +325,10 @@ mod tests {
 
     #[test]
     fn now_and_then_everything_that_can_come_late_is_read_again() {
-        let mut seen = seen(&[(NOW, "a")]);
+        let mut cursor = cursor(&[(NOW, "a")]);
         let later = Instant::now() + THOROUGHLY;
-        assert_eq!(seen.next_from(Instant::now()), NOW - OVERLAP);
-        assert_eq!(seen.next_from(later), NOW - LATEST);
-        assert_eq!(seen.next_from(later), NOW - OVERLAP);
+        assert_eq!(cursor.next_from(Instant::now()), NOW - OVERLAP);
+        assert_eq!(cursor.next_from(later), NOW - LATEST);
+        assert_eq!(cursor.next_from(later), NOW - OVERLAP);
     }
 }

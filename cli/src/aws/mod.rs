@@ -1,43 +1,45 @@
-//! The platform of AWS: services on ECS, images in a registry, one parameter that says what Terraform has made.
+//! The platform AWS: services on ECS, images in a registry, and the handover, one parameter in which Terraform describes what it made.
 //!
-//! Nothing outside this folder knows AWS, and nothing in it decides what should be: it observes, does single steps,
-//! and follows what it has begun.
+//! Only this folder knows AWS. Its modules are functions that take the clients and names that they need; the types of the SDKs stay
+//! inside a file, and what modules hand to each other is natsctl's own. Nothing here decides the desired state: it observes,
+//! takes single steps, and follows deployments that it started.
 #![allow(
     clippy::redundant_closure_for_method_calls,
     reason = "the paths of the SDKs' methods are longer than the closures"
 )]
 
 pub(crate) mod apply;
+mod arn;
+mod audit;
 pub(crate) mod bus;
 pub(crate) mod calls;
-pub(crate) mod change;
 pub(crate) mod clients;
-pub(crate) mod definition;
-pub(crate) mod deploy;
 pub(crate) mod desired;
 pub(crate) mod drift;
-mod errand;
+pub(crate) mod ecr;
 pub(crate) mod error;
-pub(crate) mod events;
 pub(crate) mod exec;
-pub(crate) mod history;
 pub(crate) mod identities;
 pub(crate) mod images;
 pub(crate) mod import;
 pub(crate) mod ledger;
 pub(crate) mod lock;
-mod login;
 pub(crate) mod logs;
 pub(crate) mod observe;
+pub(crate) mod platform;
 pub(crate) mod proof;
 pub(crate) mod register;
+mod remote_task;
 pub(crate) mod revisions;
 pub(crate) mod rollout;
 pub(crate) mod run;
+mod secrets;
+pub(crate) mod service_events;
+pub(crate) mod services;
 pub(crate) mod session;
 pub(crate) mod status;
+pub(crate) mod task_definition;
 pub(crate) mod tasks;
-pub(crate) mod trail;
 pub(crate) mod verify;
 
 use std::collections::BTreeMap;
@@ -48,39 +50,39 @@ use anyhow::Context as _;
 use tokio::sync::OnceCell;
 
 use self::bus::Bus;
-use self::clients::Clients;
+use self::clients::{Clients, Cluster};
 use self::error::failed;
-use crate::fleet::Definition;
+use crate::error::Hinted;
 use crate::handover::Handover;
 use crate::manifest::{AwsEnvironment, Environment, Manifests};
-use crate::nats::Advised;
+use crate::model::desired::Definition;
 
-/// Calls that are under way at the same time, unless `--max-parallel` says otherwise.
+/// Calls that run at the same time, unless `--max-parallel` says otherwise.
 pub(crate) const AT_ONCE: usize = 8;
 
-/// The environment of one handover: who asks, and what there is.
+/// An environment on AWS, and the caller that works on it.
 pub(crate) struct Aws {
     pub(crate) manifests: Manifests,
     /// The manifest of the environment.
     pub(crate) described: AwsEnvironment,
-    /// The folder that holds the manifests, and beside them the sources.
+    /// The folder that holds the manifests and the sources.
     pub(crate) workspace: PathBuf,
-    /// Where this machine keeps what it may lose: packed images.
+    /// Folder on this machine for files that can be made again, such as packed images.
     pub(crate) cache: PathBuf,
     pub(crate) clients: Clients,
     pub(crate) handover: Handover,
-    /// ARN of who calls.
+    /// ARN of the caller.
     pub(crate) caller: String,
     /// The command, as typed.
     pub(crate) command_line: String,
-    /// The way to NATS, once it is known.
+    /// The connection to NATS, once it was made.
     bus: OnceCell<Bus>,
-    /// What revisions say, as far as they were described; it never changes.
+    /// Task definitions that were described, by ARN or `family:revision`: a revision never changes.
     revisions: Mutex<BTreeMap<String, Definition>>,
 }
 
 impl Aws {
-    /// Finds out who calls, refuses the wrong account, and reads the handover.
+    /// Asks for the caller's identity, refuses another account than the environment's, and reads the handover.
     pub(crate) async fn open(
         manifests: Manifests,
         workspace: PathBuf,
@@ -110,7 +112,7 @@ impl Aws {
         })
     }
 
-    /// Where images go: the variable `NATSCTL_REGISTRY`, the environment's manifest, or the handover.
+    /// Host of the registry for images: from `NATSCTL_REGISTRY`, the environment's manifest, or the handover.
     pub(crate) fn registry(&self) -> String {
         let typed = std::env::var("NATSCTL_REGISTRY").ok().filter(|registry| !registry.is_empty());
         typed.or_else(|| self.described.registry.clone()).unwrap_or_else(|| self.handover.registry.clone())
@@ -120,22 +122,33 @@ impl Aws {
     pub(crate) fn cluster(&self) -> &str {
         &self.handover.cluster
     }
+
+    /// The ECS cluster, with its client.
+    pub(crate) fn ecs_cluster(&self) -> Cluster<'_> {
+        Cluster { ecs: self.clients.ecs(), name: self.cluster() }
+    }
+
+    /// The connection to NATS; made once.
+    pub(crate) async fn bus(&self) -> anyhow::Result<&Bus> {
+        self.bus.get_or_try_init(|| Bus::connect(self)).await
+    }
 }
 
-/// The account that the environment is in, as people have written it.
+/// The account of the environment, from its manifest or `NATSCTL_ACCOUNT`.
 fn account(environment: &str, described: &AwsEnvironment) -> anyhow::Result<String> {
     let typed = std::env::var("NATSCTL_ACCOUNT").ok().filter(|account| !account.is_empty());
     let account = described.account.clone().or(typed).ok_or_else(|| {
         let hint = format!("set NATSCTL_ACCOUNT, or `account` in `environments/{environment}.yaml`");
-        Advised::new(format!("nothing says which account environment `{environment}` is in"), hint)
+        Hinted::new(format!("nothing says which account environment `{environment}` is in"), hint)
     })?;
     if account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit()) {
         return Ok(account);
     }
     let message = format!("`{account}` is not the number of an account");
-    Err(Advised::new(message, "it has 12 digits; see NATSCTL_ACCOUNT").into())
+    Err(Hinted::new(message, "it has 12 digits; see NATSCTL_ACCOUNT").into())
 }
 
+/// ARN of the caller.
 async fn identity(clients: &Clients, environment: &str, account: &str) -> anyhow::Result<String> {
     let answer = clients.sts().get_caller_identity().send().await;
     let identity = answer.map_err(|error| failed("find out who calls", error))?;
@@ -145,7 +158,7 @@ async fn identity(clients: &Clients, environment: &str, account: &str) -> anyhow
     }
     let message =
         format!("the credentials are of account {found} (`{caller}`), environment `{environment}` is in {account}");
-    Err(Advised::new(message, "use other credentials (AWS_PROFILE), or another `--env`; nothing was changed").into())
+    Err(Hinted::new(message, "use other credentials (AWS_PROFILE), or another `--env`; nothing was changed").into())
 }
 
 async fn read_handover(clients: &Clients, name: &str) -> anyhow::Result<Handover> {
@@ -154,12 +167,8 @@ async fn read_handover(clients: &Clients, name: &str) -> anyhow::Result<Handover
         let missing = error.as_service_error().is_some_and(|error| error.is_parameter_not_found());
         let error = failed(&format!("read the handover `{name}`"), error);
         let hint = "Terraform writes it: `terraform apply` in the environment's folder; or the region is another";
-        if missing {
-            Advised::new(format!("there is no parameter `{name}`"), hint).because(error).into()
-        } else {
-            error
-        }
+        if missing { Hinted::new(format!("there is no parameter `{name}`"), hint).because(error).into() } else { error }
     })?;
     let text = answer.parameter().and_then(|parameter| parameter.value()).unwrap_or_default();
-    text.parse().with_context(|| format!("the handover `{name}` is not what natsctl reads"))
+    text.parse().with_context(|| format!("the handover `{name}` cannot be read"))
 }

@@ -10,28 +10,38 @@ use aws_sdk_ecs::types::{
 use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType, SecretListEntry};
 use futures::{StreamExt as _, TryStreamExt as _};
 
-use super::definition::parse;
+use super::arn::{revision, short};
 use super::error::failed;
 use super::ledger::{State, digest};
-use super::rollout::short;
-use super::{AT_ONCE, Aws};
-use crate::fleet::{Autoscaling, Definition, EcsService, Fleet};
+use super::{AT_ONCE, Aws, revisions};
+use crate::error::Hinted;
 use crate::handover::prefix;
-use crate::plan::{Observed, ObservedService};
+use crate::model::desired::{Definition, Desired};
+use crate::model::ecs::{Autoscaling, EcsService};
+use crate::model::observed::{Observed, ObservedService, Revision, ServiceState};
+use crate::pipeline::history::Record;
 
 /// What DescribeServices takes at once.
 const SERVICES_PER_CALL: usize = 10;
 /// What DescribeScalableTargets takes at once.
 const TARGETS_PER_CALL: usize = 50;
+/// Changes that say which deployments failed.
+const RECORDS: i32 = 100;
 
-/// What is there, and what the next steps need of it.
+/// What was read, and what the platform needs of it besides.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Seen {
+pub(crate) struct Observation {
     pub(crate) observed: Observed,
     /// By the manifests' names.
     pub(crate) services: BTreeMap<String, Service>,
     /// What natsctl remembers.
     pub(crate) state: State,
+}
+
+impl AsRef<Observed> for Observation {
+    fn as_ref(&self) -> &Observed {
+        &self.observed
+    }
 }
 
 impl Aws {
@@ -52,11 +62,12 @@ impl Aws {
         }
         let prefixes = prefixes.into_iter().map(str::to_owned).collect();
         let filter = Filter::builder().key(FilterNameStringType::Name).set_values(Some(prefixes)).build();
-        let mut pages =
-            self.clients.secrets().list_secrets().filters(filter).max_results(100).into_paginator().items().send();
+        let list = self.clients.secrets().list_secrets().filters(filter).max_results(100);
+        let mut pages = list.into_paginator().send();
         let mut secrets = Vec::new();
-        while let Some(secret) = pages.next().await {
-            secrets.push(secret.map_err(|error| failed("list the secrets", error))?);
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| failed("list the secrets", error))?;
+            secrets.extend(page.secret_list.unwrap_or_default());
         }
         Ok(secrets)
     }
@@ -89,29 +100,63 @@ impl Aws {
     }
 
     /// What is there. What should be is needed to recognise it.
-    pub(crate) async fn observe(&self, desired: &Fleet) -> anyhow::Result<Seen> {
+    pub(crate) async fn observe_deployed(&self, desired: &Desired) -> anyhow::Result<Observation> {
         let ledger = self.ledger();
         // One that is being deleted is listed no more, but its name is still taken.
         let named = desired.services.keys().filter_map(|name| Some(self.manifests.services.get(name)?.ecs_name()));
         let named = named.collect();
         let (services, state) = futures::try_join!(self.ecs_services(named), ledger.state())?;
         let mut services = self.by_manifest(services);
-        // Those that are not asked about need no calls.
+        // Those that the change is not about need no calls.
         services.retain(|name, _| desired.services.contains_key(name) || !self.manifests.services.contains_key(name));
+        self.observation(services, state, desired).await
+    }
+
+    /// These services as they are, for changes that leave their definitions alone.
+    pub(crate) async fn observe_services(&self, names: &BTreeSet<String>) -> anyhow::Result<Observation> {
+        let ecs_names: Vec<String> = names.iter().map(|name| self.manifests.services[name].ecs_name()).collect();
+        let services = self.by_manifest(self.describe_services(&ecs_names).await?);
+        let state = self.ledger().state().await?;
+        let mut observed = Observed::default();
+        for (name, service) in &services {
+            let declared = state.services.get(name).map(|known| known.declared_tasks);
+            let definition = self.described(name, service.task_definition().unwrap_or_default()).await?;
+            observed.services.insert(name.clone(), seen(service, definition, declared.unwrap_or_default(), None));
+        }
+        Ok(Observation { observed, services, state })
+    }
+
+    async fn observation(
+        &self,
+        services: BTreeMap<String, Service>,
+        state: State,
+        desired: &Desired,
+    ) -> anyhow::Result<Observation> {
         let definitions = self.definitions(&services, &state, desired);
         let scaling = self.scaling(&services, &state);
         let (definitions, scaling) = futures::try_join!(definitions, scaling)?;
         let mut observed = Observed::default();
         for (name, service) in &services {
             let Some(definition) = definitions.get(name) else { continue };
-            let known = state.services.get(name);
-            let declared = known.map(|known| known.declared_tasks);
-            let declared = declared.or_else(|| Some(desired.services.get(name)?.tasks)).unwrap_or_default();
-            observed
-                .services
-                .insert(name.clone(), seen(service, definition.clone(), declared, scaling.get(name).copied()));
+            let known = state.services.get(name).map(|known| known.declared_tasks);
+            let declared = known.or_else(|| Some(desired.services.get(name)?.tasks)).unwrap_or_default();
+            let service = seen(service, definition.clone(), declared, scaling.get(name).copied());
+            observed.services.insert(name.clone(), service);
         }
-        Ok(Seen { observed, services, state })
+        Ok(Observation { observed, services, state })
+    }
+
+    /// Revisions that a service may be rolled back to, the newest first.
+    pub(crate) async fn earlier_revisions(&self, name: &str, current: u64) -> anyhow::Result<Vec<Revision>> {
+        let family = self.manifests.services[name].ecs_name();
+        let known = revisions::active(self.clients.ecs(), &family).await?;
+        let failed = failed_revisions(&self.ledger().records(RECORDS).await?);
+        let revision = |arn: String| {
+            let number = revision(&arn);
+            let succeeded = number < current && !failed.contains(&arn);
+            Revision { number, task_definition: Some(arn), definition: None, succeeded }
+        };
+        Ok(known.into_iter().map(revision).collect())
     }
 
     /// The services that are ours, by the manifests' names; those that no manifest names keep the name of their tag.
@@ -140,7 +185,7 @@ impl Aws {
         &self,
         services: &BTreeMap<String, Service>,
         state: &State,
-        desired: &Fleet,
+        desired: &Desired,
     ) -> anyhow::Result<BTreeMap<String, Definition>> {
         let one = |(name, service): (String, String)| async move {
             let recognised = state.services.get(&name).filter(|known| known.task_definition == service);
@@ -163,7 +208,7 @@ impl Aws {
         if let Some(known) = self.revisions.lock().unwrap_or_else(PoisonError::into_inner).get(task_definition) {
             return Ok(known.clone());
         }
-        let definition = parse(name, &self.task_definition(task_definition).await?);
+        let definition = revisions::describe(self.clients.ecs(), name, task_definition).await?.definition;
         let mut known = self.revisions.lock().unwrap_or_else(PoisonError::into_inner);
         known.insert(task_definition.to_owned(), definition.clone());
         Ok(definition)
@@ -175,8 +220,10 @@ impl Aws {
         services: &BTreeMap<String, Service>,
         state: &State,
     ) -> anyhow::Result<BTreeMap<String, Autoscaling>> {
-        let by_resource: BTreeMap<String, &String> =
-            services.iter().map(|(name, service)| (self.resource_id(service), name)).collect();
+        let by_resource: BTreeMap<String, &String> = services
+            .iter()
+            .map(|(name, service)| (self.resource_id(service.service_name().unwrap_or_default()), name))
+            .collect();
         let resources: Vec<String> = by_resource.keys().cloned().collect();
         let calls = resources.chunks(TARGETS_PER_CALL).map(|resources| {
             let call = self.clients.autoscaling().describe_scalable_targets().service_namespace(ServiceNamespace::Ecs);
@@ -225,22 +272,22 @@ impl Aws {
     }
 
     /// How Application Auto Scaling calls a service.
-    pub(crate) fn resource_id(&self, service: &Service) -> String {
-        format!("service/{}/{}", self.cluster(), service.service_name().unwrap_or_default())
+    pub(crate) fn resource_id(&self, ecs_name: &str) -> String {
+        format!("service/{}/{ecs_name}", self.cluster())
     }
 
     /// Refuses services that ECS would not change now.
-    pub(crate) fn refuse_unchangeable(seen: &Seen, names: &BTreeSet<String>) -> anyhow::Result<()> {
-        for (name, service) in seen.services.iter().filter(|(name, _)| names.contains(*name)) {
+    pub(crate) fn refuse_unchangeable(&self, services: &BTreeMap<String, Service>) -> anyhow::Result<()> {
+        for (name, service) in services.iter().filter(|(name, _)| self.manifests.services.contains_key(*name)) {
             if service.status() == Some("DRAINING") {
                 let hint = "it is being deleted: wait until its tasks have stopped, and run the same command again";
-                return Err(Advised::new(format!("service `{name}` is DRAINING"), hint).into());
+                return Err(Hinted::new(format!("service `{name}` is DRAINING"), hint).into());
             }
             let controller = service.deployment_controller().map(|controller| controller.r#type());
             if let Some(other) = controller.filter(|controller| **controller != DeploymentControllerType::Ecs) {
                 let message = format!("service `{name}` is deployed by {other}, not by ECS");
                 let hint = "its controller cannot be changed: delete the service, or take its manifest out";
-                return Err(Advised::new(message, hint).into());
+                return Err(Hinted::new(message, hint).into());
             }
         }
         Ok(())
@@ -257,11 +304,6 @@ pub(crate) fn primary(service: &Service) -> Option<&Deployment> {
     service.deployments().iter().find(|deployment| deployment.status() == Some("PRIMARY"))
 }
 
-/// The number at the end of a task definition's ARN.
-pub(crate) fn revision(task_definition: &str) -> u64 {
-    task_definition.rsplit(':').next().and_then(|number| number.parse().ok()).unwrap_or(0)
-}
-
 fn seen(
     service: &Service,
     definition: Definition,
@@ -271,15 +313,30 @@ fn seen(
     let count = |number: i32| u32::try_from(number).unwrap_or(0);
     let primary = primary(service);
     let failed = primary.and_then(Deployment::rollout_state) == Some(&DeploymentRolloutState::Failed);
-    ObservedService {
+    let task_definition = service.task_definition().unwrap_or_default();
+    let state = ServiceState {
         definition,
-        revision: revision(service.task_definition().unwrap_or_default()),
+        revision: revision(task_definition),
+        task_definition: Some(task_definition.to_owned()),
         declared_tasks,
         desired: count(service.desired_count()),
-        running: count(primary.map_or(service.running_count(), Deployment::running_count)),
         failed,
         ecs: Some(ecs(service, scaling)),
+    };
+    let running = count(primary.map_or(service.running_count(), Deployment::running_count));
+    ObservedService { state, running, revisions: Vec::new() }
+}
+
+/// Revisions whose last deployment failed.
+fn failed_revisions(records: &[Record]) -> BTreeSet<String> {
+    let mut last: BTreeMap<&String, bool> = BTreeMap::new();
+    // The newest run is the first.
+    for step in records.iter().rev().flat_map(|record| &record.steps) {
+        if let Some(to) = &step.to {
+            last.insert(to, step.result == "failed");
+        }
     }
+    last.into_iter().filter(|(_, failed)| *failed).map(|(arn, _)| arn.clone()).collect()
 }
 
 fn ecs(service: &Service, autoscaling: Option<Autoscaling>) -> EcsService {
@@ -289,6 +346,7 @@ fn ecs(service: &Service, autoscaling: Option<Autoscaling>) -> EcsService {
         deployment.and_then(|deployment| deployment.alarms()).filter(|alarms| alarms.enable() && alarms.rollback());
     let breaker = deployment.and_then(|deployment| deployment.deployment_circuit_breaker());
     EcsService {
+        name: service.service_name().unwrap_or_default().to_owned(),
         subnets: network.map(|network| network.subnets().iter().cloned().collect()).unwrap_or_default(),
         security_groups: network.map(|network| network.security_groups().iter().cloned().collect()).unwrap_or_default(),
         alarms: alarms.map(|alarms| alarms.alarm_names().iter().cloned().collect()).unwrap_or_default(),

@@ -3,17 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context as _;
-use aws_sdk_ecs::types::{DesiredStatus, Service};
+use aws_sdk_ecs::types::Service;
 
 use super::Aws;
-use super::observe::{Seen, primary, revision};
-use super::tasks;
-use crate::commands::rollout::ProofMode;
-use crate::fleet::{Fleet, Role};
+use super::arn::revision;
+use super::ledger::State;
+use super::observe::primary;
+use super::platform::image_binaries;
+use super::tasks::{self, DesiredStatus};
+use crate::error::Hinted;
 use crate::image::Binaries;
-use crate::nats::Advised;
-use crate::nats::bus::Expected;
-use crate::nats::jetstream::Assets;
+use crate::model::desired::Role;
+use crate::model::observed::{Assets, Seen};
+use crate::nats::bus::ExpectedTasks;
+use crate::pipeline::options::{BinarySource, ProofMode};
 
 /// What a proof is made of.
 #[derive(Clone, Copy, Default)]
@@ -70,71 +73,57 @@ impl Aws {
             let proof = expected.proof(&name, &tasks)?;
             proofs.insert(name, proof);
         }
-        Ok(proofs.into_values().chain([bus.way()]).collect())
+        Ok(proofs.into_values().chain([bus.route()]).collect())
     }
 
     /// Ids of the tasks of a revision that ECS says run.
     async fn running_tasks(&self, name: &str, wanted: u64) -> anyhow::Result<BTreeSet<String>> {
         let on_ecs = self.manifests.services[name].ecs_name();
-        let tasks = self.ecs_tasks(Some(&on_ecs), DesiredStatus::Running).await?;
-        let of_revision = tasks.iter().filter(|task| {
-            task.last_status() == Some("RUNNING") && revision(task.task_definition_arn().unwrap_or_default()) == wanted
-        });
-        Ok(of_revision.map(|task| tasks::id(task).to_owned()).collect())
+        let tasks = tasks::of_service(self.ecs_cluster(), Some(&on_ecs), DesiredStatus::Running).await?;
+        let of_revision =
+            tasks.into_iter().filter(|task| task.status == "RUNNING" && revision(&task.task_definition) == wanted);
+        Ok(of_revision.map(|task| task.id).collect())
     }
 
-    /// Looks at streams and buckets. Who does without the bus takes them to be there; where only a task could look, they are as they
-    /// were left.
-    pub(crate) async fn observe_assets(&self, desired: &Fleet, seen: &mut Seen, mode: ProofMode) -> anyhow::Result<()> {
-        let assets = match mode {
-            ProofMode::Ecs => Assets { streams: desired.streams.clone(), buckets: desired.buckets.clone() },
-            ProofMode::Bus => match self.look_at_assets().await {
-                Ok(Some(assets)) => assets,
-                Ok(None) => remembered(seen),
-                Err(error) => {
-                    tracing::warn!("streams and buckets are taken to be as they were left: {error:#}");
-                    remembered(seen)
-                }
+    /// What JetStream holds. Where only a task could ask the bus, it is as natsctl left it, since only natsctl makes streams.
+    pub(crate) async fn observe_assets(&self, state: &State) -> Seen<Assets> {
+        let read = async { self.bus().await?.observe().await };
+        match read.await {
+            Ok(Some(assets)) => Seen::Present(assets),
+            Ok(None) => match &state.assets {
+                None => Seen::Absent,
+                Some(text) => match serde_json::from_str(text) {
+                    Ok(assets) => Seen::Present(assets),
+                    Err(error) => Seen::Unknown(format!("what is remembered of them is damaged: {error}")),
+                },
             },
-        };
-        (seen.observed.streams, seen.observed.buckets) = (assets.streams, assets.buckets);
-        Ok(())
+            Err(error) => Seen::Unknown(format!("{error:#}; `--proof ecs` leaves them alone")),
+        }
     }
 
-    async fn look_at_assets(&self) -> anyhow::Result<Option<Assets>> {
-        self.bus().await?.observe().await
+    /// Creates streams and buckets, or changes them.
+    pub(crate) async fn put_assets(&self, assets: Assets, binaries: &BinarySource) -> anyhow::Result<()> {
+        self.bus().await?.ensure(self, assets, image_binaries(binaries).ok().as_ref()).await
     }
-
-    /// Brings streams and buckets to what they should be; returns what is to be remembered.
-    pub(crate) async fn ensure_assets(&self, desired: &Fleet, binaries: &Binaries) -> anyhow::Result<String> {
-        let assets = Assets { streams: desired.streams.clone(), buckets: desired.buckets.clone() };
-        let text = serde_json::to_string(&assets)?;
-        self.bus().await?.ensure(self, assets, Some(binaries)).await?;
-        Ok(text)
-    }
-}
-
-fn remembered(seen: &Seen) -> Assets {
-    seen.state.assets.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
 /// What ECS says that runs, which is what should answer.
-fn running(name: &str, service: Option<&Service>) -> anyhow::Result<Expected> {
+fn running(name: &str, service: Option<&Service>) -> anyhow::Result<ExpectedTasks> {
     let Some((service, primary)) = service.and_then(|service| Some((service, primary(service)?))) else {
-        return Err(Advised::new(format!("`{name}` is not there"), format!("`natsctl deploy {name}`")).into());
+        return Err(Hinted::new(format!("`{name}` is not there"), format!("`natsctl deploy {name}`")).into());
     };
     let (running, desired) = (primary.running_count(), service.desired_count());
     let revision = revision(service.task_definition().unwrap_or_default());
     if running < desired {
         let message = format!("`{name}` is deployed, but {running} of {desired} tasks of revision {revision} run");
-        return Err(Advised::new(message, format!("see `natsctl tasks {name}` and `natsctl logs {name}`")).into());
+        return Err(Hinted::new(message, format!("see `natsctl tasks {name}` and `natsctl logs {name}`")).into());
     }
     let tasks = u32::try_from(desired).context("ECS gives a negative number of tasks")?;
-    Ok(Expected { revision, tasks, known: BTreeSet::new() })
+    Ok(ExpectedTasks { revision, tasks, known: BTreeSet::new() })
 }
 
 fn advised(error: anyhow::Error, message: &str, hint: &str) -> anyhow::Error {
-    Advised::new(message, hint).because(error).into()
+    Hinted::new(message, hint).because(error).into()
 }
 
 #[cfg(test)]
@@ -152,7 +141,7 @@ mod tests {
 
     #[test]
     fn what_ecs_says_that_runs_should_answer() {
-        let expected = Expected { revision: 7, tasks: 2, known: BTreeSet::new() };
+        let expected = ExpectedTasks { revision: 7, tasks: 2, known: BTreeSet::new() };
         assert_eq!(running("quest", Some(&service(2, 2))).unwrap(), expected);
         let error = |service: Option<&Service>| running("quest", service).unwrap_err().to_string();
         assert_eq!(error(None), "`quest` is not there");

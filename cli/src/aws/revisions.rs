@@ -1,40 +1,45 @@
-//! Revisions of services: which there are, and which may go.
+//! Revisions of task definitions: which are active, what they are needed for, and which may be deregistered.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aws_sdk_ecs::types::{Service, SortOrder, TaskDefinition, TaskDefinitionStatus};
+use aws_sdk_ecs::types::{SortOrder, TaskDefinitionStatus};
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 
+use super::arn::{revision, short};
 use super::error::{code, failed};
-use super::ledger::Record;
-use super::observe::revision;
-use super::rollout::short;
+use super::services::{self, Service};
+use super::task_definition::TaskDefinition;
 use super::{AT_ONCE, Aws};
-use crate::lock::IfTaken;
-use crate::nats::Advised;
-use crate::report::table;
+use crate::error::Hinted;
+use crate::pipeline::history::Record;
+use crate::pipeline::lock::IfHeld;
+use crate::screen::table;
+
+/// Runs that are searched for the last successful one.
+const RECORDS: i32 = 100;
 
 /// One revision of a service.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Revision {
     pub(crate) revision: u64,
-    /// What it is still needed for.
-    pub(crate) kept: Vec<Kept>,
+    #[serde(rename = "kept")]
+    pub(crate) uses: Vec<Use>,
     pub(crate) image: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) registered: Option<jiff::Timestamp>,
-    /// ARN of who registered it.
-    pub(crate) by: String,
+    /// ARN of the caller that registered it.
+    #[serde(rename = "by")]
+    pub(crate) registered_by: String,
 }
 
 /// What a revision is still needed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Kept {
-    /// It is what the service should run.
+pub(crate) enum Use {
+    /// The service should run it.
     Current,
-    /// Tasks of it may run: a deployment is at it, or on its way from it or to it.
+    /// A deployment is at it, or moves to it or away from it, so that tasks of it may run.
     Deployment,
     /// `rollback` goes to it.
     RollbackTarget,
@@ -42,8 +47,8 @@ pub(crate) enum Kept {
     LastDeployed,
 }
 
-impl Kept {
-    fn words(self) -> &'static str {
+impl Use {
+    fn text(self) -> &'static str {
         match self {
             Self::Current => "runs",
             Self::Deployment => "in a deployment",
@@ -53,134 +58,138 @@ impl Kept {
     }
 }
 
-/// What was done away with.
+/// The revisions of a service after old ones were deregistered.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Deregistered {
     pub(crate) service: String,
     pub(crate) deregistered: Vec<u64>,
-    pub(crate) kept: Vec<u64>,
+    #[serde(rename = "kept")]
+    pub(crate) remaining: Vec<u64>,
 }
 
-/// What is looked at to find out which revisions are needed.
+/// What decides which revisions are needed.
 struct Needs {
+    /// By name on ECS, which is the family too.
     services: BTreeMap<String, Service>,
+    /// The last runs, the newest first.
     records: Vec<Record>,
 }
 
 impl Needs {
-    fn of(&self, name: &str, family: &str, arns: &[String]) -> Vec<(String, Kept)> {
+    async fn read(aws: &Aws, families: &[String]) -> anyhow::Result<Self> {
+        let ledger = aws.ledger();
+        let (services, records) = futures::try_join!(services::describe(aws, families), ledger.records(RECORDS))?;
+        Ok(Self { services, records })
+    }
+
+    fn of(&self, name: &str, family: &str, arns: &[String]) -> Vec<(String, Use)> {
         needed(arns, self.services.get(family), last_deployed(&self.records, name).as_deref())
     }
 }
 
-impl Aws {
-    /// The newest active revisions of a service, at most so many.
-    pub(crate) async fn revisions(&self, name: &str, limit: usize) -> anyhow::Result<Vec<Revision>> {
-        let family = self.manifests.services[name].ecs_name();
-        let families = [family.clone()];
-        let (arns, needs) = futures::try_join!(self.active(&family), self.needs(&families))?;
-        let needed = needs.of(name, &family, &arns);
-        let one = |arn: String| {
-            let kept = needed.iter().filter(|(needed, _)| *needed == arn).map(|(_, why)| *why).collect();
-            async move { self.revision(&arn, kept).await }
-        };
-        let newest: Vec<_> = arns.iter().take(limit).cloned().map(one).collect();
-        futures::stream::iter(newest).buffered(AT_ONCE).try_collect().await
-    }
+/// The newest active revisions of a service, at most so many.
+pub(crate) async fn list(aws: &Aws, name: &str, limit: usize) -> anyhow::Result<Vec<Revision>> {
+    let family = aws.manifests.services[name].ecs_name();
+    let families = [family.clone()];
+    let ecs = aws.clients.ecs();
+    let (arns, needs) = futures::try_join!(active(ecs, &family), Needs::read(aws, &families))?;
+    let needed = needs.of(name, &family, &arns);
+    let one = |arn: String| {
+        let uses = needed.iter().filter(|(needed, _)| *needed == arn).map(|(_, why)| *why).collect();
+        async move { Ok(Revision::new(describe(ecs, name, &arn).await?, uses)) }
+    };
+    let newest: Vec<_> = arns.iter().take(limit).cloned().map(one).collect();
+    futures::stream::iter(newest).buffered(AT_ONCE).try_collect().await
+}
 
-    async fn revision(&self, arn: &str, kept: Vec<Kept>) -> anyhow::Result<Revision> {
-        let found = self.task_definition(arn).await?;
-        let image = found.container_definitions().first().and_then(|container| container.image());
-        let registered = found.registered_at();
-        Ok(Revision {
-            revision: revision(arn),
-            kept,
-            image: image.unwrap_or_default().to_owned(),
-            registered: registered.and_then(|at| jiff::Timestamp::from_second(at.secs()).ok()),
-            by: found.registered_by().unwrap_or_default().to_owned(),
-        })
-    }
-
-    /// Does away with old revisions of services, while nobody deploys. The newest stay, and whatever is still needed.
-    pub(crate) async fn deregister(
-        &self,
-        names: &BTreeSet<String>,
-        keep: usize,
-        if_taken: IfTaken,
-    ) -> anyhow::Result<Vec<Deregistered>> {
-        self.alone(if_taken, self.deregister_locked(names, keep)).await
-    }
-
-    async fn deregister_locked(&self, names: &BTreeSet<String>, keep: usize) -> anyhow::Result<Vec<Deregistered>> {
-        let family = |name: &String| self.manifests.services[name].ecs_name();
-        let families: Vec<String> = names.iter().map(family).collect();
-        let needs = self.needs(&families).await?;
-        let mut all = Vec::new();
-        for (name, family) in names.iter().zip(families) {
-            let arns = self.active(&family).await?;
-            let needed = needs.of(name, &family, &arns).into_iter().map(|(arn, _)| arn).collect();
-            let go = superfluous(&arns, &needed, keep);
-            let kept = arns.iter().filter(|arn| !go.contains(arn)).map(|arn| revision(arn)).collect();
-            let going: Vec<_> = go.into_iter().map(|arn| self.deregister_one(arn)).collect();
-            let deregistered = futures::stream::iter(going).buffered(AT_ONCE).try_collect().await?;
-            all.push(Deregistered { service: name.clone(), deregistered, kept });
+impl Revision {
+    fn new(found: TaskDefinition, uses: Vec<Use>) -> Self {
+        let image = found.containers.first().map(|container| container.image.clone());
+        Self {
+            revision: revision(&found.arn),
+            uses,
+            image: image.unwrap_or_default(),
+            registered: found.registered,
+            registered_by: found.registered_by,
         }
-        Ok(all)
-    }
-
-    async fn deregister_one(&self, arn: String) -> anyhow::Result<u64> {
-        let answer = self.clients.ecs().deregister_task_definition().task_definition(&arn).send().await;
-        answer.map_err(|error| failed(&format!("deregister the task definition `{}`", short(&arn)), error))?;
-        Ok(revision(&arn))
-    }
-
-    /// A task definition, by its ARN or by `family:revision`.
-    pub(super) async fn task_definition(&self, name: &str) -> anyhow::Result<TaskDefinition> {
-        let answer = self.clients.ecs().describe_task_definition().task_definition(name).send().await;
-        let answer =
-            answer.map_err(|error| failed(&format!("describe the task definition `{}`", short(name)), error))?;
-        answer.task_definition.ok_or_else(|| {
-            let hint = "`natsctl revisions` lists those that there are";
-            Advised::new(format!("there is no task definition `{}`", short(name)), hint).into()
-        })
-    }
-
-    /// The newest active revision of a family; `None` if it has none.
-    pub(super) async fn newest(&self, family: &str) -> anyhow::Result<Option<TaskDefinition>> {
-        match self.clients.ecs().describe_task_definition().task_definition(family).send().await {
-            Ok(answer) => Ok(answer.task_definition),
-            Err(error) if code(&error) == Some("ClientException") => Ok(None),
-            Err(error) => Err(failed(&format!("describe the newest task definition of `{family}`"), error)),
-        }
-    }
-
-    /// ARNs of the active revisions of a family, the newest first.
-    pub(crate) async fn active(&self, family: &str) -> anyhow::Result<Vec<String>> {
-        let list = self.clients.ecs().list_task_definitions().family_prefix(family).sort(SortOrder::Desc);
-        let mut pages = list.status(TaskDefinitionStatus::Active).max_results(100).into_paginator().items().send();
-        let mut arns = Vec::new();
-        while let Some(arn) = pages.next().await {
-            let arn = arn.map_err(|error| failed(&format!("list the task definitions of `{family}`"), error))?;
-            // The prefix may be that of another family too.
-            if short(&arn).rsplit_once(':').is_some_and(|(found, _)| found == family) {
-                arns.push(arn);
-            }
-        }
-        // However they were sorted: by number, not by text.
-        arns.sort_by_key(|arn| std::cmp::Reverse(revision(arn)));
-        Ok(arns)
-    }
-
-    async fn needs(&self, families: &[String]) -> anyhow::Result<Needs> {
-        let (services, records) = futures::try_join!(self.describe_services(families), self.records(RECORDS))?;
-        Ok(Needs { services, records })
     }
 }
 
-/// Runs that are looked through for the last that was successful.
-const RECORDS: i32 = 100;
+/// Deregisters old revisions of services, under the lock of the environment. The newest stay, and those that are still needed.
+pub(crate) async fn deregister(
+    aws: &Aws,
+    names: &BTreeSet<String>,
+    keep: usize,
+    if_held: IfHeld,
+) -> anyhow::Result<Vec<Deregistered>> {
+    aws.alone(if_held, deregister_locked(aws, names, keep)).await
+}
 
-/// The task definition that a service was last brought to successfully.
+async fn deregister_locked(aws: &Aws, names: &BTreeSet<String>, keep: usize) -> anyhow::Result<Vec<Deregistered>> {
+    let ecs = aws.clients.ecs();
+    let family = |name: &String| aws.manifests.services[name].ecs_name();
+    let families: Vec<String> = names.iter().map(family).collect();
+    let needs = Needs::read(aws, &families).await?;
+    let mut all = Vec::new();
+    for (name, family) in names.iter().zip(families) {
+        let arns = active(ecs, &family).await?;
+        let needed = needs.of(name, &family, &arns).into_iter().map(|(arn, _)| arn).collect();
+        let old = superfluous(&arns, &needed, keep);
+        let remaining = arns.iter().filter(|arn| !old.contains(arn)).map(|arn| revision(arn)).collect();
+        let calls: Vec<_> = old.into_iter().map(|arn| deregister_one(ecs, arn)).collect();
+        let deregistered = futures::stream::iter(calls).buffered(AT_ONCE).try_collect().await?;
+        all.push(Deregistered { service: name.clone(), deregistered, remaining });
+    }
+    Ok(all)
+}
+
+async fn deregister_one(ecs: &aws_sdk_ecs::Client, arn: String) -> anyhow::Result<u64> {
+    let answer = ecs.deregister_task_definition().task_definition(&arn).send().await;
+    answer.map_err(|error| failed(&format!("deregister the task definition `{}`", short(&arn)), error))?;
+    Ok(revision(&arn))
+}
+
+/// The task definition with this ARN or `family:revision`, as that of a service.
+pub(super) async fn describe(ecs: &aws_sdk_ecs::Client, service: &str, name: &str) -> anyhow::Result<TaskDefinition> {
+    let answer = ecs.describe_task_definition().task_definition(name).send().await;
+    let answer = answer.map_err(|error| failed(&format!("describe the task definition `{}`", short(name)), error))?;
+    answer.task_definition.map(|found| TaskDefinition::new(service, found)).ok_or_else(|| {
+        let hint = "`natsctl revisions` lists the active ones";
+        Hinted::new(format!("there is no task definition `{}`", short(name)), hint).into()
+    })
+}
+
+/// The newest active revision of a family, as that of a service; `None` if the family has none.
+pub(super) async fn newest(
+    ecs: &aws_sdk_ecs::Client,
+    service: &str,
+    family: &str,
+) -> anyhow::Result<Option<TaskDefinition>> {
+    match ecs.describe_task_definition().task_definition(family).send().await {
+        Ok(answer) => Ok(answer.task_definition.map(|found| TaskDefinition::new(service, found))),
+        Err(error) if code(&error) == Some("ClientException") => Ok(None),
+        Err(error) => Err(failed(&format!("describe the newest task definition of `{family}`"), error)),
+    }
+}
+
+/// ARNs of the active revisions of a family, the newest first.
+pub(super) async fn active(ecs: &aws_sdk_ecs::Client, family: &str) -> anyhow::Result<Vec<String>> {
+    let list = ecs.list_task_definitions().family_prefix(family).sort(SortOrder::Desc);
+    let mut pages = list.status(TaskDefinitionStatus::Active).max_results(100).into_paginator().items().send();
+    let mut arns = Vec::new();
+    while let Some(arn) = pages.next().await {
+        let arn = arn.map_err(|error| failed(&format!("list the task definitions of `{family}`"), error))?;
+        // The prefix may be that of another family too.
+        if short(&arn).rsplit_once(':').is_some_and(|(found, _)| found == family) {
+            arns.push(arn);
+        }
+    }
+    // However they were sorted: by number, not by text.
+    arns.sort_by_key(|arn| std::cmp::Reverse(revision(arn)));
+    Ok(arns)
+}
+
+/// The task definition that a service was last deployed with successfully.
 fn last_deployed(records: &[Record], name: &str) -> Option<String> {
     let end = format!(" {name}");
     let done = records.iter().flat_map(|record| &record.steps).filter(|step| step.result == "done");
@@ -189,21 +198,21 @@ fn last_deployed(records: &[Record], name: &str) -> Option<String> {
 }
 
 /// Which revisions are needed, and what for; the ARNs are the newest first.
-fn needed(arns: &[String], service: Option<&Service>, deployed: Option<&str>) -> Vec<(String, Kept)> {
-    let mut needed: Vec<(String, Kept)> = Vec::new();
+fn needed(arns: &[String], service: Option<&Service>, deployed: Option<&str>) -> Vec<(String, Use)> {
+    let mut needed: Vec<(String, Use)> = Vec::new();
     if let Some(service) = service {
-        let current = service.task_definition().unwrap_or_default();
-        needed.push((current.to_owned(), Kept::Current));
-        let deployments = service.deployments().iter().filter_map(|deployment| deployment.task_definition());
-        needed.extend(deployments.filter(|arn| *arn != current).map(|arn| (arn.to_owned(), Kept::Deployment)));
+        let current = &service.task_definition;
+        needed.push((current.clone(), Use::Current));
+        let deployments = service.deployments.iter().map(|deployment| &deployment.task_definition);
+        needed.extend(deployments.filter(|arn| *arn != current).map(|arn| (arn.clone(), Use::Deployment)));
         let before = arns.iter().find(|arn| revision(arn) < revision(current));
-        needed.extend(before.map(|arn| (arn.clone(), Kept::RollbackTarget)));
+        needed.extend(before.map(|arn| (arn.clone(), Use::RollbackTarget)));
     }
-    needed.extend(deployed.map(|arn| (arn.to_owned(), Kept::LastDeployed)));
+    needed.extend(deployed.map(|arn| (arn.to_owned(), Use::LastDeployed)));
     needed
 }
 
-/// Which may go: neither of the newest, nor needed.
+/// Which may be deregistered: those that are neither among the newest nor needed.
 fn superfluous(arns: &[String], needed: &BTreeSet<String>, keep: usize) -> Vec<String> {
     arns.iter().skip(keep).filter(|arn| !needed.contains(*arn)).cloned().collect()
 }
@@ -214,10 +223,10 @@ pub(crate) fn text(name: &str, revisions: &[Revision]) -> String {
         return format!("`{name}` has no active revision");
     }
     let rows = revisions.iter().map(|one| {
-        let kept = one.kept.iter().map(|kept| kept.words()).collect::<Vec<_>>().join(", ");
+        let uses = one.uses.iter().map(|one| one.text()).collect::<Vec<_>>().join(", ");
         let registered = one.registered.map(|at| at.to_string()).unwrap_or_default();
-        let by = one.by.rsplit('/').next().unwrap_or_default().to_owned();
-        vec![one.revision.to_string(), registered, by, one.image.clone(), kept]
+        let by = one.registered_by.rsplit('/').next().unwrap_or_default().to_owned();
+        vec![one.revision.to_string(), registered, by, one.image.clone(), uses]
     });
     table(&["revision", "registered", "by", "image", ""], rows)
 }
@@ -228,16 +237,16 @@ pub(crate) fn deregistered_text(all: &[Deregistered]) -> String {
         [] => "none".to_owned(),
         numbers => numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(", "),
     };
-    let rows = all.iter().map(|one| vec![one.service.clone(), numbers(&one.deregistered), numbers(&one.kept)]);
+    let rows = all.iter().map(|one| vec![one.service.clone(), numbers(&one.deregistered), numbers(&one.remaining)]);
     table(&["service", "deregistered", "kept"], rows)
 }
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_ecs::types::Deployment;
+    use aws_sdk_ecs::types::{Deployment, Service as SdkService};
 
     use super::*;
-    use crate::aws::ledger::{Done, Outcome};
+    use crate::pipeline::history::{RunResult, StepRecord};
 
     fn arn(number: u64) -> String {
         format!("arn:aws:ecs:us-east-1:123456789012:task-definition/quest-system-nats:{number}")
@@ -248,8 +257,8 @@ mod tests {
         let arns: Vec<String> = (1..=10).rev().map(arn).collect();
         let deployments = deployments.iter().map(|number| Deployment::builder().task_definition(arn(*number)).build());
         let service =
-            Service::builder().task_definition(arn(current)).set_deployments(Some(deployments.collect())).build();
-        let needed = needed(&arns, Some(&service), deployed.map(arn).as_deref());
+            SdkService::builder().task_definition(arn(current)).set_deployments(Some(deployments.collect())).build();
+        let needed = needed(&arns, Some(&service.into()), deployed.map(arn).as_deref());
         let needed = needed.into_iter().map(|(arn, _)| arn).collect();
         let found: Vec<u64> = superfluous(&arns, &needed, keep).iter().map(|arn| revision(arn)).collect();
         assert_eq!(found, gone);
@@ -275,7 +284,7 @@ mod tests {
     #[test]
     fn what_was_last_deployed_successfully_stays() {
         check(1, 10, &[10], Some(3), &[8, 7, 6, 5, 4, 2, 1]);
-        let step = |service: &str, to: u64, result: &str| Done {
+        let step = |service: &str, to: u64, result: &str| StepRecord {
             step: format!("update service {service}"),
             from: None,
             to: Some(arn(to)),
@@ -289,7 +298,7 @@ mod tests {
             git_revision: String::new(),
             started: jiff::Timestamp::UNIX_EPOCH,
             ended: None,
-            result: Outcome::Done,
+            result: RunResult::Done,
             error: None,
             services: Vec::new(),
             steps,

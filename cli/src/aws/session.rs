@@ -1,5 +1,5 @@
-//! Sessions of Systems Manager: commands in tasks, and ports of what only the inside of the network reaches. The connection itself is the
-//! business of AWS' session-manager-plugin; natsctl asks for the session and starts it.
+//! Sessions of Session Manager: commands in tasks, and tunnels to ports inside the network. natsctl starts a session; AWS'
+//! session-manager-plugin makes its connection.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -15,76 +15,89 @@ use tokio::time::timeout;
 
 use super::Aws;
 use super::error::failed;
-use crate::afterwards;
-use crate::nats::Advised;
+use crate::cleanup;
+use crate::error::Hinted;
+use crate::handover::Handover;
 
 const PLUGIN: &str = "session-manager-plugin";
 const INSTALL: &str =
     "https://docs.aws.amazon.com/systems-manager/latest/userguide/session-manager-working-with-install-plugin.html";
-/// Later ones take the token from a variable, where no other user of this machine sees it.
+/// Later versions take the token from a variable, where no other user of this machine sees it.
 const TOO_OLD: [u32; 4] = [1, 2, 497, 0];
 const RESPONSE: &str = "AWS_SSM_START_SESSION_RESPONSE";
-/// How long a tunnel may take until it is open.
+/// How long a tunnel may take to open.
 const OPENS: Duration = Duration::from_secs(30);
 
 /// The plugin, which is there and new enough.
 pub(crate) struct Plugin(());
 
-/// What AWS gives for a session. The token is a secret.
-pub(super) struct Ticket {
+/// A session that was started. The token is a secret.
+pub(super) struct Session {
     pub(super) id: String,
-    pub(super) url: String,
+    pub(super) stream_url: String,
     pub(super) token: String,
 }
 
-/// A local port that leads somewhere else. Dropping it closes the port, and ends the session when the command has ended.
+/// What starts sessions and connects to them.
+pub(crate) struct SessionManager<'a> {
+    ssm: &'a aws_sdk_ssm::Client,
+    region: &'a str,
+    plugin: &'a Plugin,
+}
+
+/// A port of this machine that is forwarded. Dropping it closes the port, and ends the session when the command has ended.
 pub(crate) struct Tunnel {
     ssm: aws_sdk_ssm::Client,
-    /// `None` when it was ended.
+    /// `None` once it was ended.
     session: Option<String>,
     child: Child,
     /// On 127.0.0.1.
     pub(crate) local_port: u16,
-    /// What it goes through.
+    /// The node or task that it goes through.
     pub(crate) through: String,
 }
 
-/// Where a tunnel leads.
+/// What a port is forwarded to.
 pub(crate) enum Destination {
     /// A host that the NATS nodes reach.
-    Host { host: String, port: u16 },
+    Host {
+        host: String,
+        port: u16,
+        /// Names and instances of the nodes; the first one that takes a session is used.
+        through: Vec<(String, String)>,
+    },
     /// A port of a task, by the target of its session.
     Task { target: String, port: u16 },
 }
 
 impl Plugin {
-    /// Looks for the plugin.
+    /// Finds the plugin.
     ///
     /// # Errors
     /// It is missing or too old.
     pub(crate) async fn find() -> anyhow::Result<Self> {
-        let asked = Command::new(PLUGIN).arg("--version").stdin(Stdio::null()).output().await;
+        let output = Command::new(PLUGIN).arg("--version").stdin(Stdio::null()).output().await;
         let hint = format!("install it: {INSTALL}");
-        let said =
-            asked.map_err(|error| Advised::new(format!("`{PLUGIN}` is not installed"), &*hint).because(error))?;
-        let version = String::from_utf8_lossy(&said.stdout).trim().to_owned();
+        let output =
+            output.map_err(|error| Hinted::new(format!("`{PLUGIN}` is not installed"), &*hint).because(error))?;
+        let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         let numbers: Vec<u32> = version.split('.').filter_map(|number| number.parse().ok()).collect();
         if numbers.as_slice() > TOO_OLD.as_slice() {
             return Ok(Self(()));
         }
-        Err(Advised::new(format!("`{PLUGIN}` has version `{version}`, which is too old"), hint).into())
+        Err(Hinted::new(format!("`{PLUGIN}` has version `{version}`, which is too old"), hint).into())
     }
 
-    /// The plugin as it takes over a session.
-    fn command(&self, region: &str, ticket: &Ticket, parameters: &Value) -> Command {
-        let ticket = json!({ "SessionId": ticket.id, "StreamUrl": ticket.url, "TokenValue": ticket.token });
+    /// The plugin as it connects to a session.
+    fn command(&self, region: &str, session: &Session, parameters: &Value) -> Command {
+        let session = json!({ "SessionId": session.id, "StreamUrl": session.stream_url, "TokenValue": session.token });
         let mut command = Command::new(PLUGIN);
-        command.args(arguments(region, parameters)).env(RESPONSE, ticket.to_string());
+        command.args(arguments(region, parameters)).env(RESPONSE, session.to_string());
         command
     }
 }
 
-/// What the plugin is given; instead of the session the name of the variable that has it.
+/// Arguments of the plugin; in place of the session the name of the variable that holds it.
 fn arguments(region: &str, parameters: &Value) -> [OsString; 6] {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
@@ -94,74 +107,23 @@ fn arguments(region: &str, parameters: &Value) -> [OsString; 6] {
     [RESPONSE.into(), region.into(), "StartSession".into(), profile, parameters.to_string().into(), endpoint]
 }
 
-impl Aws {
-    /// Opens a tunnel; at a local port that is free, unless one is asked for.
-    ///
-    /// # Errors
-    /// A port that is taken; a session that AWS refuses; a tunnel that does not open in time.
-    pub(crate) async fn tunnel(
-        &self,
-        plugin: &Plugin,
-        to: &Destination,
-        local_port: Option<u16>,
-    ) -> anyhow::Result<Tunnel> {
-        let local_port = free_port(local_port)?;
-        let (document, parameters) = to.request(local_port);
-        let mut refused = None;
-        for (through, target) in self.targets(to) {
-            let call = self.clients.ssm().start_session().target(&target).document_name(document);
-            let call = call.set_parameters(Some(parameters.clone().into_iter().collect()));
-            let answer = match call.send().await {
-                Ok(answer) => answer,
-                Err(error) => {
-                    tracing::info!(through, "no session");
-                    refused = Some(failed(&format!("start a session through `{through}`"), error));
-                    continue;
-                }
-            };
-            let ticket = Ticket {
-                id: answer.session_id.unwrap_or_default(),
-                url: answer.stream_url.unwrap_or_default(),
-                token: answer.token_value.unwrap_or_default(),
-            };
-            let request = json!({ "Target": target, "DocumentName": document, "Parameters": parameters });
-            let mut command = plugin.command(&self.handover.region, &ticket, &request);
-            command.stdin(Stdio::null()).stdout(Stdio::piped());
-            let child = self.start_plugin(command, &ticket).await?;
-            let (ssm, session) = (self.clients.ssm().clone(), Some(ticket.id));
-            return Tunnel { ssm, session, child, local_port, through }.opened().await;
-        }
-        Err(refused.unwrap_or_else(|| Advised::new("the handover names no NATS node", "`terraform apply`").into()))
+impl<'a> SessionManager<'a> {
+    pub(crate) fn new(aws: &'a Aws, plugin: &'a Plugin) -> Self {
+        Self { ssm: aws.clients.ssm(), region: &aws.handover.region, plugin }
     }
 
-    /// What a session may go through, by name; the first one that is connected will do.
-    fn targets(&self, to: &Destination) -> Vec<(String, String)> {
-        match to {
-            Destination::Task { target, .. } => vec![(target.clone(), target.clone())],
-            Destination::Host { .. } => {
-                let nodes = self.handover.nats.nodes.iter();
-                nodes.map(|(name, node)| (name.clone(), node.instance.clone())).collect()
-            }
-        }
-    }
-
-    /// Gives the terminal to a session, and waits until it has ended.
-    pub(super) async fn attend(
-        &self,
-        plugin: &Plugin,
-        ticket: &Ticket,
-        parameters: &Value,
-    ) -> anyhow::Result<ExitStatus> {
-        let command = plugin.command(&self.handover.region, ticket, parameters);
-        let mut child = self.start_plugin(command, ticket).await?;
+    /// Gives the terminal to a session, and waits until the session has ended.
+    pub(super) async fn attach(&self, session: &Session, parameters: &Value) -> anyhow::Result<ExitStatus> {
+        let command = self.plugin.command(self.region, session, parameters);
+        let mut child = self.spawn(command, session).await?;
         child.wait().await.with_context(|| format!("`{PLUGIN}` was lost"))
     }
 
-    async fn start_plugin(&self, mut command: Command, ticket: &Ticket) -> anyhow::Result<Child> {
+    async fn spawn(&self, mut command: Command, session: &Session) -> anyhow::Result<Child> {
         match command.kill_on_drop(true).spawn() {
             Ok(child) => Ok(child),
             Err(error) => {
-                end(self.clients.ssm(), &ticket.id).await;
+                end(self.ssm, &session.id).await;
                 Err(anyhow::Error::new(error).context(format!("failed to start `{PLUGIN}`")))
             }
         }
@@ -176,12 +138,27 @@ async fn end(ssm: &aws_sdk_ssm::Client, session: &str) {
 }
 
 impl Destination {
+    /// NATS, through its own nodes.
+    pub(crate) fn nats(handover: &Handover) -> Self {
+        let nats = &handover.nats;
+        let through = nats.nodes.iter().map(|(name, node)| (name.clone(), node.instance.clone())).collect();
+        Self::Host { host: nats.host.clone(), port: nats.port, through }
+    }
+
+    /// What a session may go through, by name.
+    fn targets(&self) -> Vec<(String, String)> {
+        match self {
+            Self::Task { target, .. } => vec![(target.clone(), target.clone())],
+            Self::Host { through, .. } => through.clone(),
+        }
+    }
+
     /// Document and parameters of its session.
     fn request(&self, local_port: u16) -> (&'static str, BTreeMap<String, Vec<String>>) {
         let parameter = |name: &str, value: String| (name.to_owned(), vec![value]);
         let local = parameter("localPortNumber", local_port.to_string());
         match self {
-            Self::Host { host, port } => {
+            Self::Host { host, port, .. } => {
                 let host = parameter("host", host.clone());
                 let port = parameter("portNumber", port.to_string());
                 ("AWS-StartPortForwardingSessionToRemoteHost", [host, port, local].into())
@@ -194,27 +171,68 @@ impl Destination {
 }
 
 impl Tunnel {
+    /// Forwards a port of this machine: the given one, or one that is free.
+    ///
+    /// # Errors
+    /// A port that is taken; a session that AWS refuses; a tunnel that does not open in time.
+    pub(crate) async fn open(
+        manager: &SessionManager<'_>,
+        to: &Destination,
+        local_port: Option<u16>,
+    ) -> anyhow::Result<Self> {
+        let local_port = free_port(local_port)?;
+        let (document, parameters) = to.request(local_port);
+        let mut refused = None;
+        for (through, target) in to.targets() {
+            let call = manager.ssm.start_session().target(&target).document_name(document);
+            let call = call.set_parameters(Some(parameters.clone().into_iter().collect()));
+            let answer = match call.send().await {
+                Ok(answer) => answer,
+                Err(error) => {
+                    tracing::info!(through, "no session");
+                    refused = Some(failed(&format!("start a session through `{through}`"), error));
+                    continue;
+                }
+            };
+            let session = Session {
+                id: answer.session_id.unwrap_or_default(),
+                stream_url: answer.stream_url.unwrap_or_default(),
+                token: answer.token_value.unwrap_or_default(),
+            };
+            let request = json!({ "Target": target, "DocumentName": document, "Parameters": parameters });
+            let mut command = manager.plugin.command(manager.region, &session, &request);
+            command.stdin(Stdio::null()).stdout(Stdio::piped());
+            let child = manager.spawn(command, &session).await?;
+            let (ssm, session) = (manager.ssm.clone(), Some(session.id));
+            return Self { ssm, session, child, local_port, through }.opened().await;
+        }
+        Err(refused.unwrap_or_else(|| Hinted::new("the handover names no NATS node", "`terraform apply`").into()))
+    }
+
     /// Waits until it takes connections.
     async fn opened(mut self) -> anyhow::Result<Self> {
-        match timeout(OPENS, self.says_that_it_is_open()).await {
+        match timeout(OPENS, self.wait_until_open()).await {
             Ok(Ok(())) => Ok(self),
             outcome => {
-                let hint = "the node or task must run the SSM agent and reach Systems Manager; `-v` tells more";
-                let reason = outcome.map_or_else(|_| "not in time".to_owned(), |said| said.unwrap_err().to_string());
+                let hint = "the node or task must run the SSM agent and reach Systems Manager; `-v` shows more";
+                let reason = match outcome {
+                    Ok(Err(error)) => error.to_string(),
+                    _ => "not in time".to_owned(),
+                };
                 let message = format!("the tunnel through `{}` did not open: {reason}", self.through);
                 self.close().await;
-                Err(Advised::new(message, hint).into())
+                Err(Hinted::new(message, hint).into())
             }
         }
     }
 
-    async fn says_that_it_is_open(&mut self) -> anyhow::Result<()> {
-        let out = self.child.stdout.take().context("it says nothing")?;
+    async fn wait_until_open(&mut self) -> anyhow::Result<()> {
+        let out = self.child.stdout.take().context("its output is not read")?;
         let mut lines = BufReader::new(out).lines();
         let mut last = String::new();
         while let Some(line) = lines.next_line().await? {
             if line.contains("Waiting for connections") {
-                // It goes on writing, a line for each connection, and would be stopped by a pipe that nobody reads.
+                // It writes a line for each connection, and would block on a full pipe.
                 tokio::spawn(async move { while lines.next_line().await.is_ok_and(|line| line.is_some()) {} });
                 return Ok(());
             }
@@ -223,14 +241,14 @@ impl Tunnel {
         anyhow::bail!("`{PLUGIN}` has ended: {last}")
     }
 
-    /// Waits until it has closed by itself.
+    /// Waits until the plugin has ended, which closes the tunnel.
     pub(crate) async fn closed(&mut self) -> anyhow::Result<()> {
         let status = self.child.wait().await.with_context(|| format!("`{PLUGIN}` was lost"))?;
         let hint = "the session has a time-out; open it again";
-        Err(Advised::new(format!("the tunnel has closed: `{PLUGIN}` has ended ({status})"), hint).into())
+        Err(Hinted::new(format!("the tunnel has closed: `{PLUGIN}` has ended ({status})"), hint).into())
     }
 
-    /// Closes it on both sides.
+    /// Closes the port, and ends the session.
     pub(crate) async fn close(mut self) {
         let _ = self.child.kill().await;
         if let Some(session) = self.session.take() {
@@ -243,7 +261,7 @@ impl Drop for Tunnel {
     fn drop(&mut self) {
         let ssm = self.ssm.clone();
         if let Some(session) = self.session.take() {
-            afterwards::leave(async move { end(&ssm, &session).await });
+            cleanup::leave(async move { end(&ssm, &session).await });
         }
     }
 }
@@ -252,7 +270,7 @@ fn free_port(wanted: Option<u16>) -> anyhow::Result<u16> {
     let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, wanted.unwrap_or(0)));
     let listener = bound.map_err(|error| {
         let message = format!("port {} of this machine cannot be used", wanted.unwrap_or(0));
-        Advised::new(message, "name another one, or none").because(error)
+        Hinted::new(message, "name another one, or none").because(error)
     })?;
     Ok(listener.local_addr()?.port())
 }
@@ -271,7 +289,8 @@ mod tests {
 
     #[test]
     fn a_tunnel_to_a_host_names_it_and_one_to_a_task_does_not() {
-        let (document, parameters) = Destination::Host { host: "nats.internal".to_owned(), port: 4222 }.request(5000);
+        let (document, parameters) =
+            Destination::Host { host: "nats.internal".to_owned(), port: 4222, through: Vec::new() }.request(5000);
         assert_eq!(document, "AWS-StartPortForwardingSessionToRemoteHost");
         assert_eq!(
             json!(parameters),

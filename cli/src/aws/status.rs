@@ -1,181 +1,173 @@
-//! How the environment is: what ECS, the alarms and natsctl's own memory say. Six calls for up to 30 services.
+//! Environment status, from ECS, the alarms and the ledger. Six calls for up to 30 services.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_cloudwatch::types::{AlarmType, StateValue};
-use aws_sdk_ecs::types::{Deployment, DeploymentRolloutState, Service};
 
 use super::Aws;
+use super::arn::{revision, short};
 use super::error::failed;
-use super::ledger::{Known, Outcome, Record, State};
-use super::observe::{primary, revision};
+use super::ledger::{DeployedService, State};
+use super::services::{self, Deployment, RolloutState, Service};
 use crate::handover::{Handover, prefix};
-use crate::manifest::Service as ManifestService;
-use crate::status::{GatewayStatus, Rollout, ServiceStatus, Status};
+use crate::manifest::ServiceManifest;
+use crate::model::status::{GatewayStatus, Rollout, ServiceStatus, Status};
+use crate::pipeline::history::{Record, RunResult};
 
-/// The one that goes on, and the one before.
+/// The run that is under way, and the one before.
 const LAST_RUNS: i32 = 2;
 
-impl Aws {
-    /// How everything is.
-    pub(crate) async fn status(&self) -> anyhow::Result<Status> {
-        let ledger = self.ledger();
-        let names: Vec<String> = self.manifests.services.values().map(ManifestService::ecs_name).collect();
-        let (mut found, ringing, state, runs) = futures::try_join!(
-            self.describe_services(&names),
-            self.ringing(),
-            ledger.state(),
-            ledger.records(LAST_RUNS)
-        )?;
-        found.extend(self.describe_services(&forgotten(&state, &names)).await?);
-        let found = self.by_manifest(found);
-        let Alarms { of_services, others } = Alarms::new(ringing, found.keys(), &self.handover);
-        let mut problems: Vec<String> = others.into_iter().map(|alarm| format!("alarm `{alarm}`")).collect();
-        let mut notes = Vec::new();
-        last_run(&runs, &mut problems, &mut notes);
-        for name in self.manifests.services.keys().filter(|name| !found.contains_key(*name)) {
-            problems.push(format!("service `{name}` is not deployed; `natsctl deploy {name}` deploys it"));
-        }
-        for name in found.keys().filter(|name| !self.manifests.services.contains_key(*name)) {
-            problems.push(format!("no manifest describes service `{name}`; `natsctl deploy --all --prune` removes it"));
-        }
-        let services: Vec<ServiceStatus> =
-            found.iter().map(|(name, service)| judge(name, service, &of_services, &state)).collect();
-        let healthy = problems.is_empty() && services.iter().all(|service| service.reason.is_none());
-        Ok(Status {
-            environment: self.manifests.name.clone(),
-            healthy,
-            services,
-            nats: None,
-            gateway: GatewayStatus { url: self.handover.gateway.as_ref().map(|gateway| gateway.url.clone()) },
-            problems,
-            notes,
-        })
+/// Reads the status of the environment.
+pub(crate) async fn read(aws: &Aws) -> anyhow::Result<Status> {
+    let ledger = aws.ledger();
+    let names: Vec<String> = aws.manifests.services.values().map(ServiceManifest::ecs_name).collect();
+    let (mut found, firing, state, runs) = futures::try_join!(
+        aws.describe_services(&names),
+        firing_alarms(aws),
+        ledger.state(),
+        ledger.records(LAST_RUNS)
+    )?;
+    found.extend(aws.describe_services(&undescribed(&state, &names)).await?);
+    let found = services::converted(aws.by_manifest(found));
+    let Alarms { of_services, others } = Alarms::new(firing, found.keys(), &aws.handover);
+    let mut problems: Vec<String> = others.into_iter().map(|alarm| format!("alarm `{alarm}`")).collect();
+    let mut notes = Vec::new();
+    last_run(&runs, &mut problems, &mut notes);
+    for name in aws.manifests.services.keys().filter(|name| !found.contains_key(*name)) {
+        problems.push(format!("service `{name}` is not deployed; `natsctl deploy {name}` deploys it"));
     }
-
-    /// The environment's alarms that ring now, by name.
-    async fn ringing(&self) -> anyhow::Result<BTreeSet<String>> {
-        let prefix = prefix(&self.handover.names.alarm);
-        let call = self.clients.cloudwatch().describe_alarms().alarm_name_prefix(prefix).state_value(StateValue::Alarm);
-        let call = call.alarm_types(AlarmType::MetricAlarm).alarm_types(AlarmType::CompositeAlarm).max_records(100);
-        let mut ringing = BTreeSet::new();
-        let mut pages = call.into_paginator().send();
-        while let Some(page) = pages.next().await {
-            let page = page.map_err(|error| failed(&format!("describe the alarms `{prefix}…`"), error))?;
-            let metric = page.metric_alarms().iter().map(|alarm| (alarm.alarm_name(), alarm.state_value()));
-            let composite = page.composite_alarms().iter().map(|alarm| (alarm.alarm_name(), alarm.state_value()));
-            let rings = |(_, state): &(_, Option<&StateValue>)| *state == Some(&StateValue::Alarm);
-            ringing.extend(metric.chain(composite).filter(rings).filter_map(|(name, _)| name.map(str::to_owned)));
-        }
-        Ok(ringing)
+    for name in found.keys().filter(|name| !aws.manifests.services.contains_key(*name)) {
+        problems.push(format!("no manifest describes service `{name}`; `natsctl deploy --all --prune` removes it"));
     }
+    let services: Vec<ServiceStatus> =
+        found.iter().map(|(name, service)| judge(name, service, &of_services, &state)).collect();
+    let healthy = problems.is_empty() && services.iter().all(|service| service.reason.is_none());
+    Ok(Status {
+        environment: aws.manifests.name.clone(),
+        healthy,
+        services,
+        nats: None,
+        gateway: GatewayStatus { url: aws.handover.gateway.as_ref().map(|gateway| gateway.url.clone()) },
+        problems,
+        notes,
+    })
 }
 
-/// Names on ECS of what natsctl has deployed and no manifest describes any more.
-fn forgotten(state: &State, described: &[String]) -> Vec<String> {
-    let family = |known: &Known| {
-        let name = known.task_definition.rsplit('/').next().unwrap_or_default();
-        name.split(':').next().unwrap_or_default().to_owned()
-    };
+/// Names of the environment's alarms that are in state `ALARM`.
+async fn firing_alarms(aws: &Aws) -> anyhow::Result<BTreeSet<String>> {
+    let prefix = prefix(&aws.handover.names.alarm);
+    let call = aws.clients.cloudwatch().describe_alarms().alarm_name_prefix(prefix).state_value(StateValue::Alarm);
+    let call = call.alarm_types(AlarmType::MetricAlarm).alarm_types(AlarmType::CompositeAlarm).max_records(100);
+    let mut firing = BTreeSet::new();
+    let mut pages = call.into_paginator().send();
+    while let Some(page) = pages.next().await {
+        let page = page.map_err(|error| failed(&format!("describe the alarms `{prefix}…`"), error))?;
+        let metric = page.metric_alarms().iter().map(|alarm| (alarm.alarm_name(), alarm.state_value()));
+        let composite = page.composite_alarms().iter().map(|alarm| (alarm.alarm_name(), alarm.state_value()));
+        let fires = |(_, state): &(_, Option<&StateValue>)| *state == Some(&StateValue::Alarm);
+        firing.extend(metric.chain(composite).filter(fires).filter_map(|(name, _)| name.map(str::to_owned)));
+    }
+    Ok(firing)
+}
+
+/// Names on ECS of services that natsctl has deployed and no manifest describes any more.
+fn undescribed(state: &State, described: &[String]) -> Vec<String> {
+    let family =
+        |known: &DeployedService| short(&known.task_definition).split(':').next().unwrap_or_default().to_owned();
     let names = state.services.values().map(family);
     names.filter(|name| !name.is_empty() && !described.contains(name)).collect()
 }
 
-/// Whether somebody changes the environment now, and whether the last change failed; `runs` are the last ones, the newest first.
+/// Whether a run changes the environment now, and whether the last one failed; `runs` are the last ones, the newest first.
 fn last_run(runs: &[Record], problems: &mut Vec<String>, notes: &mut Vec<String>) {
-    let told = |run: &Record| format!("`{}` of {} ({:.0})", run.command, run.who, run.started);
-    let open = runs.first().filter(|run| run.result == Outcome::Begun);
-    notes.extend(open.map(|run| format!("{} goes on, or was killed", told(run))));
-    let ended = runs.iter().find(|run| run.result != Outcome::Begun);
-    let failed = ended.filter(|run| matches!(run.result, Outcome::Failed | Outcome::RolledBack));
+    let text = |run: &Record| format!("`{}` of {} ({:.0})", run.command, run.who, run.started);
+    let open = runs.first().filter(|run| run.result == RunResult::Started);
+    notes.extend(open.map(|run| format!("{} goes on, or was killed", text(run))));
+    let ended = runs.iter().find(|run| run.result != RunResult::Started);
+    let failed = ended.filter(|run| matches!(run.result, RunResult::Failed | RunResult::RolledBack));
     problems.extend(failed.map(|run| {
-        let went_back = if run.result == Outcome::RolledBack { " and went back" } else { "" };
+        let went_back = if run.result == RunResult::RolledBack { " and went back" } else { "" };
         let reason = run.error.as_deref().and_then(|error| error.lines().next()).unwrap_or("see `natsctl history`");
-        format!("the last run failed{went_back}: {}: {reason}", told(run))
+        format!("the last run failed{went_back}: {}: {reason}", text(run))
     }));
 }
 
-/// Alarms that ring.
+/// Alarms that fire.
 struct Alarms {
     of_services: BTreeMap<String, Vec<String>>,
     others: BTreeSet<String>,
 }
 
 impl Alarms {
-    fn new<'a>(mut ringing: BTreeSet<String>, services: impl Iterator<Item = &'a String>, handover: &Handover) -> Self {
-        let of = |name: &String| (name.clone(), handover.alarms(name).filter(|alarm| ringing.remove(alarm)).collect());
+    fn new<'a>(mut firing: BTreeSet<String>, services: impl Iterator<Item = &'a String>, handover: &Handover) -> Self {
+        let of = |name: &String| (name.clone(), handover.alarms(name).filter(|alarm| firing.remove(alarm)).collect());
         let of_services = services.map(of).collect();
-        Self { of_services, others: ringing }
+        Self { of_services, others: firing }
     }
 }
 
 fn judge(name: &str, service: &Service, alarms: &BTreeMap<String, Vec<String>>, state: &State) -> ServiceStatus {
-    let count = |number: i32| u32::try_from(number).unwrap_or(0);
     let alarms = alarms.get(name).cloned().unwrap_or_default();
-    let current = service.task_definition().unwrap_or_default();
-    let running = count(primary(service).map_or(service.running_count(), Deployment::running_count));
-    let desired = count(service.desired_count());
-    // What it was deployed with is known as long as nobody else has deployed it since.
-    let known = state.services.get(name).filter(|known| known.task_definition == current);
-    let mut reasons: Vec<String> = wrong(service, running, desired).into_iter().collect();
+    let running = service.primary().map_or(service.running_count, |deployment| deployment.running_count);
+    let desired = service.desired_count;
+    // What it was deployed with is known only if no other tool has deployed it since.
+    let known = state.services.get(name).filter(|known| known.task_definition == service.task_definition);
+    let mut reasons: Vec<String> = problem(service, running).into_iter().collect();
     reasons.extend((!alarms.is_empty()).then(|| format!("alarm: {}", alarms.join(", "))));
     ServiceStatus {
         name: name.to_owned(),
         desired,
         running,
         healthy: running.min(desired),
-        revision: revision(current),
+        revision: revision(&service.task_definition),
         version: known.map(|known| known.version.clone()).unwrap_or_default(),
-        image: known.map(|known: &Known| known.image.clone()),
+        image: known.map(|known: &DeployedService| known.image.clone()),
         rollout: rollout(service),
         alarms,
         reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
     }
 }
 
-/// What is wrong with a service, without its alarms.
-fn wrong(service: &Service, running: u32, desired: u32) -> Option<String> {
-    if let Some(status) = service.status().filter(|status| *status != "ACTIVE") {
-        return Some(format!("it is {status}"));
+/// What is wrong with a service besides its alarms; `running` are the tasks of its primary deployment.
+fn problem(service: &Service, running: u32) -> Option<String> {
+    if service.status != "ACTIVE" {
+        return Some(format!("it is {}", service.status));
     }
-    let is_failed = |one: &&Deployment| one.rollout_state() == Some(&DeploymentRolloutState::Failed);
-    if let Some(failed) = service.deployments().iter().find(is_failed) {
-        let went_back = if failed.status() == Some("PRIMARY") { "" } else { " and went back" };
-        let reason = failed.rollout_state_reason().unwrap_or("see `natsctl events`").trim_end_matches('.');
+    let desired = service.desired_count;
+    if let Some(failed) = service.deployments.iter().find(|one| one.rollout == Some(RolloutState::Failed)) {
+        let went_back = if failed.is_primary { "" } else { " and went back" };
+        let reason = failed.rollout_reason.as_deref().unwrap_or("see `natsctl events`").trim_end_matches('.');
         return Some(format!("the last deployment failed{went_back}: {reason}"));
     }
-    let current = primary(service);
-    let crashed = current.map_or(0, Deployment::failed_tasks);
-    let is_rolling = current.and_then(Deployment::rollout_state) == Some(&DeploymentRolloutState::InProgress);
-    let crashes = if crashed > 0 { format!(", {crashed} have failed") } else { String::new() };
+    let primary = service.primary();
+    let failed_tasks = primary.map_or(0, |deployment| deployment.failed_tasks);
+    let is_rolling = primary.is_some_and(|deployment| deployment.rollout == Some(RolloutState::InProgress));
+    let failures = if failed_tasks > 0 { format!(", {failed_tasks} have failed") } else { String::new() };
     match (is_rolling, running < desired) {
-        (true, true) => Some(format!("rolling out: {running} of {desired} tasks run{crashes}")),
+        (true, true) => Some(format!("rolling out: {running} of {desired} tasks run{failures}")),
         (false, true) => {
             let event = last_event(service).map(|event| format!(": {event}")).unwrap_or_default();
-            Some(format!("{running} of {desired} tasks run{crashes}{event}"))
+            Some(format!("{running} of {desired} tasks run{failures}{event}"))
         }
-        (_, false) if crashed > 0 && is_rolling => Some(format!("rolling out{crashes}")),
+        (true, false) if failed_tasks > 0 => Some(format!("rolling out{failures}")),
         _ => None,
     }
 }
 
-/// The newest event that is news.
+/// The newest service event, unless it says that nothing happens.
 fn last_event(service: &Service) -> Option<String> {
-    let prefix = format!("(service {}) ", service.service_name().unwrap_or_default());
-    let messages = service.events().iter().filter_map(|event| event.message());
-    let said = messages.map(|message| message.strip_prefix(&prefix).unwrap_or(message)).next()?;
-    Some(said.trim_end_matches('.').to_owned()).filter(|said| !said.contains("has reached a steady state"))
+    let message = service.events.first()?.message.trim_end_matches('.');
+    Some(message.to_owned()).filter(|message| !message.contains("has reached a steady state"))
 }
 
 fn rollout(service: &Service) -> Option<Rollout> {
-    let current = primary(service)?;
-    let state = current.rollout_state()?.as_str().to_lowercase();
-    Some(Rollout { state, reason: current.rollout_state_reason().map(str::to_owned) })
+    let Deployment { rollout, rollout_reason, .. } = service.primary()?;
+    Some(Rollout { state: (*rollout)?.name().to_owned(), reason: rollout_reason.clone() })
 }
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_ecs::types::ServiceEvent;
+    use aws_sdk_ecs::types::{Deployment, DeploymentRolloutState, Service as SdkService, ServiceEvent};
     use serde_json::json;
 
     use super::*;
@@ -189,9 +181,9 @@ mod tests {
             .build()
     }
 
-    fn service(running: i32, deployments: Vec<Deployment>) -> Service {
+    fn service(running: i32, deployments: Vec<Deployment>) -> SdkService {
         let event = "(service quest-system-nats) was unable to place a task.";
-        Service::builder()
+        SdkService::builder()
             .service_name("quest-system-nats")
             .status("ACTIVE")
             .desired_count(2)
@@ -203,14 +195,14 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(service: &Service, expected: Option<&str>) {
-        let status = judge("quest-system", service, &BTreeMap::new(), &State::default());
+    fn check(service: &SdkService, expected: Option<&str>) {
+        let status = judge("quest-system", &service.clone().into(), &BTreeMap::new(), &State::default());
         assert_eq!(status.reason.as_deref(), expected);
         assert_eq!((status.revision, status.desired), (7, 2));
     }
 
     #[test]
-    fn what_is_wrong_with_a_service_is_said() {
+    fn a_status_says_what_is_wrong_with_a_service() {
         use DeploymentRolloutState::{Completed, Failed, InProgress};
         check(&service(2, vec![deployment("PRIMARY", Completed, 2)]), None);
         check(
@@ -231,8 +223,8 @@ mod tests {
     }
 
     #[track_caller]
-    fn check_runs(results: &[Outcome], problems: usize, notes: usize) {
-        let run = |result: &Outcome| Record {
+    fn check_runs(results: &[RunResult], problems: usize, notes: usize) {
+        let run = |result: &RunResult| Record {
             id: "2026".to_owned(),
             who: "arn:aws:iam::123456789012:user/ann".to_owned(),
             command: "natsctl deploy --all".to_owned(),
@@ -251,16 +243,16 @@ mod tests {
     }
 
     #[test]
-    fn what_was_last_done_counts_until_something_else_is_done() {
+    fn the_last_run_that_ended_counts() {
         check_runs(&[], 0, 0);
-        check_runs(&[Outcome::Done, Outcome::Failed], 0, 0);
-        check_runs(&[Outcome::RolledBack, Outcome::Done], 1, 0);
-        check_runs(&[Outcome::Begun, Outcome::Failed], 1, 1);
+        check_runs(&[RunResult::Done, RunResult::Failed], 0, 0);
+        check_runs(&[RunResult::RolledBack, RunResult::Done], 1, 0);
+        check_runs(&[RunResult::Started, RunResult::Failed], 1, 1);
     }
 
     #[test]
-    fn what_was_deployed_once_is_not_forgotten() {
-        let known = |family: &str| -> Known {
+    fn a_service_without_a_manifest_is_reported_as_long_as_the_ledger_has_it() {
+        let known = |family: &str| -> DeployedService {
             let arn = format!("arn:aws:ecs:us-east-1:123456789012:task-definition/{family}:3");
             let known =
                 json!({ "definition": "", "version": "", "image": "", "declared_tasks": 2, "task_definition": arn });
@@ -269,14 +261,14 @@ mod tests {
         let services = [("quest-system", "quest-system-nats"), ("old", "old-nats")];
         let services = services.map(|(name, family)| (name.to_owned(), known(family))).into();
         let state = State { services, ..State::default() };
-        assert_eq!(forgotten(&state, &["quest-system-nats".to_owned()]), ["old-nats"]);
+        assert_eq!(undescribed(&state, &["quest-system-nats".to_owned()]), ["old-nats"]);
     }
 
     #[test]
-    fn a_service_whose_alarm_rings_is_not_healthy() {
+    fn a_service_whose_alarm_fires_is_not_healthy() {
         let alarms = BTreeMap::from([("quest-system".to_owned(), vec!["quest-system-cpu".to_owned()])]);
         let healthy = service(2, vec![deployment("PRIMARY", DeploymentRolloutState::Completed, 2)]);
-        let status = judge("quest-system", &healthy, &alarms, &State::default());
+        let status = judge("quest-system", &healthy.into(), &alarms, &State::default());
         assert_eq!(status.reason.as_deref(), Some("alarm: quest-system-cpu"));
     }
 }

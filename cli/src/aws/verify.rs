@@ -1,7 +1,7 @@
-//! What an environment must have before anything can be deployed to it: looked at all at once, and nothing is changed.
+//! Checks everything that an environment must have before a deployment: all at once, and nothing is changed.
 
-mod ground;
 mod images;
+mod infrastructure;
 mod nats;
 mod roles;
 mod secrets;
@@ -12,39 +12,39 @@ use std::future::Future;
 use serde::Serialize;
 
 use super::Aws;
-use crate::report;
+use crate::screen;
 
-/// Everything that was looked at.
+/// The findings of all checks.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Verified {
     pub(crate) environment: String,
-    /// Nothing is missing, and everything could be looked at.
+    /// Nothing is missing, and everything could be checked.
     pub(crate) complete: bool,
     pub(crate) findings: Vec<Finding>,
 }
 
-/// One thing that was looked at.
+/// What a check found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {
     pub(crate) what: String,
     pub(crate) state: State,
     pub(crate) found: String,
-    /// How to mend it.
+    /// How to fix it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) hint: Option<String>,
 }
 
-/// How something is.
+/// The state of something that was checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum State {
-    /// As it must be.
+    /// It is as a deployment needs it.
     Ok,
-    /// Good to know; nothing fails by it.
+    /// Good to know; no deployment fails because of it.
     Note,
-    /// It is not there, or not as it must be.
+    /// It does not exist, or is not as a deployment needs it.
     Missing,
-    /// It could not be looked at.
+    /// It could not be checked.
     Unknown,
 }
 
@@ -62,8 +62,8 @@ impl Finding {
     }
 
     fn unknown(what: impl Into<String>, error: &anyhow::Error) -> Self {
-        // Advice to verify is for other commands.
-        let hint = crate::nats::hint(error).filter(|hint| !hint.contains("natsctl verify"));
+        // Other commands advise to run `verify`.
+        let hint = crate::error::hint(error).filter(|hint| !hint.contains("natsctl verify"));
         Self { state: State::Unknown, hint, ..Self::ok(what, format!("{error:#}")) }
     }
 
@@ -72,43 +72,41 @@ impl Finding {
     }
 }
 
-impl Aws {
-    /// Looks at everything that a deployment stands on.
-    pub(crate) async fn verify(&self) -> Verified {
-        let secrets = secrets::listed(self).await;
-        let (cluster, log_group, network, ledger, alarms, trust, rights, caller, images, values, bus) = futures::join!(
-            look("cluster", ground::cluster(self)),
-            look("log group", ground::log_group(self)),
-            look("network", ground::network(self)),
-            look("ledger", ground::ledger(self)),
-            look("alarms", ground::alarms(self)),
-            look("roles", roles::trust(self)),
-            look("rights of the execution role", roles::execution(self, &secrets)),
-            look("rights of the caller", roles::caller(self)),
-            look("images", images::there(self)),
-            look("secrets", secrets::complete(self, &secrets)),
-            look("NATS", nats::reachable(self)),
-        );
-        let all = [cluster, network, trust, rights, images, log_group, values, ledger, alarms, bus, caller];
-        Verified::of(self.manifests.name.clone(), all.concat())
-    }
+/// Checks everything that a deployment needs.
+pub(crate) async fn verify(aws: &Aws) -> Verified {
+    let secrets = secrets::list(aws).await;
+    let (cluster, log_group, network, ledger, alarms, trust, rights, caller, images, values, bus) = futures::join!(
+        check("cluster", infrastructure::cluster(aws)),
+        check("log group", infrastructure::log_group(aws)),
+        check("network", infrastructure::network(aws)),
+        check("ledger", infrastructure::ledger(aws)),
+        check("alarms", infrastructure::alarms(aws)),
+        check("roles", roles::trust(aws)),
+        check("rights of the execution role", roles::execution(aws, &secrets)),
+        check("rights of the caller", roles::caller(aws)),
+        check("images", images::check(aws)),
+        check("secrets", secrets::check(aws, &secrets)),
+        check("NATS", nats::check(aws)),
+    );
+    let all = [cluster, network, trust, rights, images, log_group, values, ledger, alarms, bus, caller];
+    Verified::of(aws.manifests.name.clone(), all.concat())
 }
 
-/// What a look found; if it failed, that.
-async fn look(what: &str, look: impl Future<Output = anyhow::Result<Vec<Finding>>>) -> Vec<Finding> {
-    look.await.unwrap_or_else(|error| vec![Finding::unknown(what, &error)])
+/// The findings of a check; if it failed, that.
+async fn check(what: &str, findings: impl Future<Output = anyhow::Result<Vec<Finding>>>) -> Vec<Finding> {
+    findings.await.unwrap_or_else(|error| vec![Finding::unknown(what, &error)])
 }
 
-/// What several things are called.
+/// The name of a kind of resource, for one and for several.
 #[derive(Clone, Copy)]
 struct Kind {
     one: &'static str,
     many: &'static str,
 }
 
-/// Whether all of these are there: one finding if so, else one for each that is missing.
-fn all_there(kind: Kind, wanted: &BTreeSet<String>, there: &BTreeSet<String>, hint: &str) -> Vec<Finding> {
-    let missing: Vec<&String> = wanted.difference(there).collect();
+/// Whether all of these exist: one finding for those that do, and one for each that is missing.
+fn all_exist(kind: Kind, wanted: &BTreeSet<String>, existing: &BTreeSet<String>, hint: &str) -> Vec<Finding> {
+    let missing: Vec<&String> = wanted.difference(existing).collect();
     let mut findings = Vec::new();
     if wanted.len() > missing.len() {
         findings.push(Finding::ok(kind.many, format!("{} of {}", wanted.len() - missing.len(), wanted.len())));
@@ -118,7 +116,7 @@ fn all_there(kind: Kind, wanted: &BTreeSet<String>, there: &BTreeSet<String>, hi
     findings
 }
 
-/// How Terraform is asked to make what it should have made.
+/// How to fix what Terraform has not made.
 const APPLY: &str = "`terraform apply` in the environment's folder makes it";
 
 impl Verified {
@@ -126,7 +124,7 @@ impl Verified {
         Self { environment, complete: !findings.iter().any(Finding::fails), findings }
     }
 
-    /// For people: a table, what is missing last, where eyes are.
+    /// For people: a table, with what is missing last, next to the prompt.
     pub(crate) fn text(&self) -> String {
         let mut findings: Vec<&Finding> = self.findings.iter().collect();
         findings.sort_by_key(|finding| finding.fails());
@@ -134,7 +132,7 @@ impl Verified {
             let hint = finding.hint.clone().unwrap_or_default();
             vec![finding.what.clone(), finding.state.word().to_owned(), finding.found.clone(), hint]
         });
-        format!("{}\n\n{}", report::table(&["what", "state", "found", "how to mend it"], rows), self.summary())
+        format!("{}\n\n{}", screen::table(&["what", "state", "found", "how to fix it"], rows), self.summary())
     }
 
     /// In one line.
@@ -146,7 +144,7 @@ impl Verified {
             (0, 0) => format!("environment `{environment}`: nothing is missing"),
             (missing, 0) => format!("environment `{environment}`: {missing} missing"),
             (missing, unknown) => {
-                format!("environment `{environment}`: {missing} missing, {unknown} could not be looked at")
+                format!("environment `{environment}`: {missing} missing, {unknown} could not be checked")
             }
         }
     }

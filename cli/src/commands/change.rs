@@ -1,210 +1,105 @@
-//! `natsctl restart`, `scale` and `rollback`: deployments of what is there, with one thing different.
+//! What `deploy`, `restart`, `scale`, `rollback`, `stop` and `down` have in common: each is a change that is planned, shown, saved,
+//! reviewed and carried out in the same way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::deploy::{LockOptions, chosen, known};
-use super::proof::Proof;
-use crate::apply::{all, judge, roll};
-#[cfg(feature = "aws")]
-use crate::aws::{Aws, change::Difference};
-use crate::invocation::Invocation;
-use crate::local::client::Client;
-use crate::local::environment::{Local, WantedService};
-use crate::local::protocol::{Force, ServiceStatus};
-use crate::manifest::Manifests;
-use crate::nats::Advised;
-use crate::options::Which;
-use crate::platform::Platform;
-use crate::report::Report;
+use super::platform::Platform;
+use crate::model::change::Change;
+use crate::model::plan::Plan;
+use crate::model::step::LossKind;
+use crate::pipeline::lock::IfHeld;
+use crate::pipeline::options::Options;
+use crate::pipeline::saved::SavedPlan;
+use crate::pipeline::{Done, Purpose};
+use crate::screen::{CHANGES, Report};
 
-/// Replace all tasks of services, without a gap.
+/// Options of every command that changes an environment.
 #[derive(Debug, Args)]
-pub(crate) struct Restart {
-    #[command(flatten)]
-    which: Which,
+pub(crate) struct ChangeOptions {
+    /// Show what would be done, and change nothing; exits with 2 if there is something to do
+    #[arg(long)]
+    dry_run: bool,
+    /// Write the plan into this file, to be carried out later with `--plan`
+    #[arg(long, value_name = "FILE", requires = "dry_run")]
+    save: Option<PathBuf>,
+    /// Carry out exactly this saved plan; refuse if the environment has changed since
+    #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
+    plan: Option<PathBuf>,
+    /// Accept that something is lost for good: the plan says what
+    #[arg(long, value_enum, value_name = "KIND")]
+    force: Vec<LossKind>,
     #[command(flatten)]
     lock: LockOptions,
-    #[command(flatten)]
-    proof: Proof,
 }
 
-/// Set how many tasks of a service run.
-#[derive(Debug, Args)]
-pub(crate) struct Scale {
-    /// Which service
-    service: String,
-    /// How many tasks, within the bounds of its manifest; 0 stops it
-    tasks: u32,
-    #[command(flatten)]
-    lock: LockOptions,
-    #[command(flatten)]
-    proof: Proof,
+/// What to do while another process changes the environment.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct LockOptions {
+    /// Fail, instead of waiting, while another process changes the environment
+    #[arg(long)]
+    no_wait_lock: bool,
 }
 
-/// Go back to the revision of a service that ran before.
-#[derive(Debug, Args)]
-pub(crate) struct Rollback {
-    /// Which service
-    service: String,
-    /// To this revision instead of the one before
-    #[arg(long, value_name = "REVISION")]
-    to: Option<u64>,
-    #[command(flatten)]
-    lock: LockOptions,
-    #[command(flatten)]
-    proof: Proof,
+impl LockOptions {
+    pub(crate) fn if_held(self) -> IfHeld {
+        if self.no_wait_lock { IfHeld::Fail } else { IfHeld::Wait }
+    }
 }
 
-impl Restart {
-    pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
-        match invocation.platform().await? {
-            Platform::Local(local) => self.local(&local, invocation).await,
-            #[cfg(feature = "aws")]
-            Platform::Aws(aws) => {
-                on_aws(&aws, &chosen(&self.which, &aws.manifests)?, Difference::Restart, &self.lock, self.proof).await
-            }
+impl ChangeOptions {
+    /// These and others, as what they mean.
+    pub(crate) fn with(&self, options: Options) -> anyhow::Result<Options> {
+        Ok(Options {
+            if_held: self.lock.if_held(),
+            accepted: self.force.iter().copied().collect(),
+            reviewed: self.plan.as_deref().map(SavedPlan::read).transpose()?,
+            ..options
+        })
+    }
+
+    /// Plans the change or carries it out. `report` makes the report of what was done.
+    pub(crate) async fn carry_out(
+        &self,
+        platform: &Platform,
+        change: &Change,
+        options: Options,
+        report: impl FnOnce(&Done) -> Report,
+    ) -> anyhow::Result<Report> {
+        let options = self.with(options)?;
+        if !self.dry_run {
+            return Ok(report(&platform.run(change, &options).await?));
         }
-    }
-
-    async fn local(self, local: &Local, invocation: &Invocation) -> anyhow::Result<Report> {
-        self.proof.refuse_locally()?;
-        let which = chosen(&self.which, &local.manifests)?;
-        let _lock = local.lock(&invocation.command_line, self.lock.if_taken()).await?;
-        let running = running(local).await?;
-        let mut wanted = BTreeMap::new();
-        for name in which.iter().filter(|name| !self.which.all || running.contains_key(*name)) {
-            wanted.insert(
-                name.clone(),
-                Wanted { force: Force::NewDeployment, ..Wanted::as_it_is(deployed(&running, name)?) },
-            );
-        }
-        deploy(local, wanted).await
+        let purpose = if self.save.is_some() { Purpose::Change } else { Purpose::Preview };
+        let (plan, _) = platform.plan(change, &options, purpose, None).await?;
+        planned(platform, change, plan, self.save.as_ref())
     }
 }
 
-impl Scale {
-    pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
-        match invocation.platform().await? {
-            Platform::Local(local) => self.local(&local, invocation).await,
-            #[cfg(feature = "aws")]
-            Platform::Aws(aws) => {
-                let name = self.allowed(&aws.manifests)?;
-                on_aws(&aws, &BTreeSet::from([name]), Difference::Tasks(self.tasks), &self.lock, self.proof).await
-            }
-        }
-    }
-
-    /// The service, if it may have so many tasks.
-    fn allowed(&self, manifests: &Manifests) -> anyhow::Result<String> {
-        let name = known(&self.service, manifests)?;
-        let most = manifests.services[&name].settings.autoscaling.max;
-        if self.tasks <= most {
-            return Ok(name);
-        }
-        let hint = format!("raise `autoscaling.max` in `services/{name}.yaml`");
-        Err(Advised::new(format!("`{name}` may have at most {most} tasks, not {}", self.tasks), hint).into())
-    }
-
-    async fn local(self, local: &Local, invocation: &Invocation) -> anyhow::Result<Report> {
-        self.proof.refuse_locally()?;
-        let name = self.allowed(&local.manifests)?;
-        let _lock = local.lock(&invocation.command_line, self.lock.if_taken()).await?;
-        let running = running(local).await?;
-        let wanted = Wanted { tasks: self.tasks, ..Wanted::as_it_is(deployed(&running, &name)?) };
-        deploy(local, BTreeMap::from([(name, wanted)])).await
-    }
-}
-
-impl Rollback {
-    pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
-        match invocation.platform().await? {
-            Platform::Local(local) => self.local(&local, invocation).await,
-            #[cfg(feature = "aws")]
-            Platform::Aws(aws) => {
-                let name = known(&self.service, &aws.manifests)?;
-                on_aws(&aws, &BTreeSet::from([name]), Difference::Revision(self.to), &self.lock, self.proof).await
-            }
-        }
-    }
-
-    async fn local(self, local: &Local, invocation: &Invocation) -> anyhow::Result<Report> {
-        self.proof.refuse_locally()?;
-        let name = known(&self.service, &local.manifests)?;
-        let _lock = local.lock(&invocation.command_line, self.lock.if_taken()).await?;
-        let running = running(local).await?;
-        let service = deployed(&running, &name)?;
-        let target = match self.to {
-            Some(number) => service.kept.iter().find(|kept| kept.revision == number),
-            None => service.previous.first(),
-        };
-        let Some(target) = target else {
-            let known: Vec<String> = service.kept.iter().map(|kept| kept.revision.to_string()).collect();
-            let what = self.to.map_or_else(|| "an earlier revision".to_owned(), |number| format!("revision {number}"));
-            return Err(Advised::new(
-                format!("`{name}` has no {what} to go back to"),
-                format!("revisions that are kept: {}", known.join(", ")),
-            )
-            .into());
-        };
-        let wanted = Wanted { definition: target.definition.clone(), ..Wanted::as_it_is(service) };
-        deploy(local, BTreeMap::from([(name, wanted)])).await
-    }
-}
-
-#[cfg(feature = "aws")]
-async fn on_aws(
-    aws: &Aws,
-    names: &BTreeSet<String>,
-    difference: Difference,
-    lock: &LockOptions,
-    proof: Proof,
+/// Shows a plan, and saves it if that is asked for.
+pub(crate) fn planned(
+    platform: &Platform,
+    change: &Change,
+    plan: Plan,
+    save: Option<&PathBuf>,
 ) -> anyhow::Result<Report> {
-    let proofs = aws.change(names, difference, lock.if_taken(), proof.mode()?).await?;
-    Ok(Report::new(&json!({ "services": names, "proofs": proofs }), proofs.join("\n")))
-}
-
-/// What a service should become.
-struct Wanted {
-    definition: crate::fleet::Definition,
-    declared_tasks: u32,
-    tasks: u32,
-    force: Force,
-}
-
-impl Wanted {
-    fn as_it_is(service: &ServiceStatus) -> Self {
-        Self {
-            definition: service.definition.clone(),
-            declared_tasks: service.declared_tasks,
-            tasks: service.desired,
-            force: Force::IfChanged,
-        }
+    let report = Report::new(&plan, plan.to_string()).diff().code(if plan.is_empty() { 0 } else { CHANGES });
+    if let Some(file) = save {
+        let environment = platform.manifests().name.clone();
+        SavedPlan { environment, change: change.clone(), plan }.write(file)?;
     }
+    Ok(report)
 }
 
-async fn running(local: &Local) -> anyhow::Result<BTreeMap<String, ServiceStatus>> {
-    let description = local.describe().await?.ok_or_else(|| local.not_deployed())?;
-    Ok(description.services)
-}
-
-fn deployed<'a>(running: &'a BTreeMap<String, ServiceStatus>, name: &str) -> anyhow::Result<&'a ServiceStatus> {
-    running.get(name).ok_or_else(|| {
-        Advised::new(format!("`{name}` is not deployed"), format!("`natsctl deploy {name}` deploys it")).into()
-    })
-}
-
-async fn deploy(local: &Local, wanted: BTreeMap<String, Wanted>) -> anyhow::Result<Report> {
-    let supervisor: Client = local.supervisor().await?;
-    let services = wanted.iter().map(|(name, wanted)| {
-        let Wanted { definition, declared_tasks, tasks, force } = wanted;
-        WantedService { name, definition, declared_tasks: *declared_tasks, tasks: *tasks, force: *force }
-    });
-    let outcomes = roll(local, &supervisor, services.collect()).await?;
-    all(outcomes.iter().map(|(name, outcome)| judge(name, outcome)).collect())?;
-    let names: BTreeSet<String> = wanted.into_keys().collect();
-    let proofs = local.prove(&names).await?;
-    Ok(Report::new(&json!({ "services": names, "proofs": proofs }), proofs.join("\n")))
+/// What a change of services did: its proofs, and whether there was anything to do.
+pub(crate) fn done(done: &Done, services: Option<&BTreeSet<String>>, verb: &str) -> Report {
+    let mut data = json!({ "steps": done.plan.steps, "proofs": done.proofs, "record": done.record });
+    if let (Some(services), Value::Object(data)) = (services, &mut data) {
+        data.insert("services".to_owned(), json!(services));
+    }
+    let verdict = if done.plan.is_empty() { "nothing had to be done" } else { verb };
+    Report::new(&data, [done.proofs.as_slice(), &[verdict.to_owned()]].concat().join("\n"))
 }

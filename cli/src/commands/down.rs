@@ -1,54 +1,43 @@
 //! `natsctl down`
 
-use std::fs;
-use std::io::ErrorKind;
-
-use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 
-use super::deploy::LockOptions;
-use crate::invocation::Invocation;
-use crate::local::client::Client;
-use crate::report::Report;
+use super::change::ChangeOptions;
+use super::invocation::Invocation;
+use super::platform::Platform;
+use crate::model::change::Change;
+use crate::pipeline::options::Options;
+use crate::screen::Report;
 
-/// Stop everything.
+/// Stop everything that runs in a local environment
 #[derive(Debug, Args)]
 pub(crate) struct Down {
-    /// Remove the data too: streams, buckets, identities, logs
+    /// Delete the data too: streams, buckets, identities, logs
     #[arg(long)]
     data: bool,
     #[command(flatten)]
-    lock: LockOptions,
+    change: ChangeOptions,
 }
 
 impl Down {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
         let local = invocation.local()?;
-        let dir = local.dir();
-        if !dir.exists() {
+        if !local.dir().exists() {
             return Ok(Report::new(&json!({ "stopped": false, "data_removed": false }), "nothing to stop"));
         }
-        let _lock = local.lock(&invocation.command_line, self.lock.if_taken()).await?;
-        let supervisor = Client::connect(dir).await?;
-        if let Some(supervisor) = &supervisor {
-            supervisor.shutdown().await?;
-        }
-        if self.data {
-            match fs::remove_dir_all(dir) {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    return Err(error).with_context(|| format!("failed to remove `{}`", dir.display()));
-                }
-                _ => {}
-            }
-        }
-        let stopped = supervisor.is_some();
-        let text = match (stopped, self.data) {
-            (true, true) => "stopped; data removed",
-            (true, false) => "stopped; `natsctl deploy --all` starts everything again with its data",
-            (false, true) => "nothing ran; data removed",
-            (false, false) => "nothing ran",
+        let data = self.data;
+        let report = |done: &crate::pipeline::Done| {
+            let stopped = done.plan.steps.iter().any(|step| step.action() == crate::model::step::Action::Stop);
+            let text = match (stopped, data) {
+                (true, true) => "stopped; data removed",
+                (true, false) => "stopped; `natsctl deploy --all` starts everything again with its data",
+                (false, true) => "nothing ran; data removed",
+                (false, false) => "nothing ran",
+            };
+            Report::new(&json!({ "stopped": stopped, "data_removed": data }), text)
         };
-        Ok(Report::new(&json!({ "stopped": stopped, "data_removed": self.data }), text))
+        let platform = Platform::Local(Box::new(local));
+        self.change.carry_out(&platform, &Change::Down { data }, Options::default(), report).await
     }
 }

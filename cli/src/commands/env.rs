@@ -3,11 +3,13 @@
 use clap::Args;
 use serde_json::json;
 
-use crate::invocation::Invocation;
-use crate::local::ground::OPERATOR;
-use crate::report::Report;
+use crate::commands::invocation::Invocation;
+use crate::local::cluster_files::OPERATOR;
+use crate::screen::Report;
 
-/// Show how a client connects to the environment: an operator's user, who may ping services, read streams and call every service.
+/// Show how a client connects to the environment
+///
+/// The credentials are those of an operator, who may ping services, read streams and call every service.
 #[derive(Debug, Args)]
 pub(crate) struct Env {}
 

@@ -1,24 +1,21 @@
 //! `natsctl plan`
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
-use serde::Serialize;
-use serde_json::json;
 
-use super::deploy::Binaries;
+use super::change::planned;
+use super::invocation::Invocation;
+use super::options::{Binaries, Which};
 use super::proof::Proof;
-use crate::invocation::Invocation;
-use crate::local::environment::Local;
-use crate::manifest::Manifests;
-use crate::options::Which;
-use crate::plan::{Observed, Plan as Steps};
-use crate::platform::Platform;
-use crate::report::{CHANGES, Report};
+use crate::model::change::{Change, Deploy};
+use crate::model::observed::Observed;
+use crate::pipeline::Purpose;
+use crate::pipeline::options::{Options, ProofMode};
+use crate::screen::Report;
 
-/// Show what `deploy` would do, and change nothing.
+/// Show what `deploy` would do, and change nothing
 #[derive(Debug, Args)]
 pub(crate) struct Plan {
     /// Only these services, and what they need of NATS; by default everything
@@ -33,8 +30,8 @@ pub(crate) struct Plan {
     /// Write the plan into this file, for `natsctl deploy --plan`
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
-    /// Also show the deletion of services of this fleet that no manifest names (on AWS; locally they always go)
-    #[arg(long)]
+    /// Also show the deletion of services that run and that no manifest names
+    #[arg(long, conflicts_with = "services")]
     prune: bool,
     #[command(flatten)]
     proof: Proof,
@@ -44,60 +41,24 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
-        match invocation.platform().await? {
-            Platform::Local(local) => self.local(&local).await,
-            #[cfg(feature = "aws")]
-            Platform::Aws(aws) => self.aws(&aws).await,
-        }
-    }
-
-    fn which(&self, manifests: &Manifests) -> anyhow::Result<BTreeSet<String>> {
-        let which = Which { all: self.services.is_empty(), services: self.services.clone() };
-        super::deploy::chosen(&which, manifests)
-    }
-
-    fn report(&self, plan: &Steps, environment: &str) -> anyhow::Result<Report> {
-        if let Some(file) = &self.save {
-            write(file, &json!({ "environment": environment, "plan": plan }))?;
-        }
-        Ok(Report::new(plan, plan.to_string()).diff().code(if plan.steps.is_empty() { 0 } else { CHANGES }))
-    }
-
-    #[cfg(feature = "aws")]
-    async fn aws(self, aws: &crate::aws::Aws) -> anyhow::Result<Report> {
-        let which = self.which(&aws.manifests)?;
-        let (desired, images) = aws.desired(&which, &self.binaries.of_images()?).await?;
-        let proof = self.proof.mode()?;
-        let scope = crate::aws::deploy::Scope { all: self.services.is_empty(), prune: self.prune, proof };
-        let prepared = match &self.observed {
-            Some(file) => aws.prepare_against(desired, read(file)?),
-            None => aws.prepare(desired, &images, scope).await?,
-        };
+        let platform = invocation.platform().await?;
+        let options =
+            Options { binaries: self.binaries.source(), proof: self.proof.on(&platform)?, ..Options::default() };
+        let which = Which { all: self.services.is_empty(), services: self.services };
+        let change = Change::Deploy(Deploy {
+            selection: which.selection(platform.manifests())?,
+            prune: self.prune,
+            without_jetstream: options.proof == ProofMode::Ecs,
+        });
+        let purpose = if self.save.is_some() { Purpose::Change } else { Purpose::Preview };
+        let observed = self.observed.as_deref().map(read).transpose()?;
+        let (plan, observed) = platform.plan(&change, &options, purpose, observed).await?;
         if let Some(file) = &self.save_observed {
-            write(file, &prepared.seen.observed)?;
+            let text = serde_json::to_vec_pretty(&observed)?;
+            std::fs::write(file, text).with_context(|| format!("failed to write `{}`", file.display()))?;
         }
-        self.report(&prepared.plan, &aws.manifests.name)
+        planned(&platform, &change, plan, self.save.as_ref())
     }
-
-    async fn local(self, local: &Local) -> anyhow::Result<Report> {
-        self.proof.refuse_locally()?;
-        let which = self.which(&local.manifests)?;
-        let prepared = local.preview(&self.binaries.source(&local.workspace)?).await?;
-        let observed = match &self.observed {
-            Some(file) => read(file)?,
-            None => local.observe().await?,
-        };
-        if let Some(file) = &self.save_observed {
-            write(file, &observed)?;
-        }
-        let plan = Steps::new(&prepared.desired, &observed).select(&which);
-        self.report(&plan, &local.manifests.name)
-    }
-}
-
-fn write(file: &Path, value: &impl Serialize) -> anyhow::Result<()> {
-    let text = serde_json::to_vec_pretty(value)?;
-    std::fs::write(file, text).with_context(|| format!("failed to write `{}`", file.display()))
 }
 
 fn read(file: &Path) -> anyhow::Result<Observed> {

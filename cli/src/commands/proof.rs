@@ -2,39 +2,46 @@
 
 use clap::{Args, ValueEnum as _};
 
-use super::rollout::ProofMode;
-use crate::nats::Advised;
+use super::platform::Platform;
+use crate::error::Hinted;
+use crate::pipeline::options::ProofMode;
 
-/// Says it for whoever types nothing.
+/// Sets it where the option is not given.
 const VARIABLE: &str = "NATSCTL_PROOF";
 
 /// What proves that a change worked.
 #[derive(Clone, Copy, Debug, Default, Args)]
-#[command(next_help_heading = "On AWS")]
 pub(crate) struct Proof {
     /// What proves that it worked; by default what NATSCTL_PROOF says, else `bus`
-    #[arg(long = "proof", value_enum, value_name = "PROOF")]
+    #[arg(long = "proof", value_enum, value_name = "PROOF", help_heading = "On AWS")]
     typed: Option<ProofMode>,
 }
 
 impl Proof {
-    /// Locally it is always the bus.
-    pub(crate) fn refuse_locally(self) -> anyhow::Result<()> {
-        if self.typed.is_none() {
-            return Ok(());
+    /// What proves a change on this platform: locally it is always the bus.
+    ///
+    /// # Errors
+    /// If another proof is asked for locally, or NATSCTL_PROOF is none.
+    pub(crate) fn on(self, platform: &Platform) -> anyhow::Result<ProofMode> {
+        match (platform, self.typed) {
+            (Platform::Local(_), None) => Ok(ProofMode::Bus),
+            (Platform::Local(_), Some(_)) => {
+                let hint = "leave it out, or name such an environment with `--env`";
+                Err(Hinted::new("`--proof` is for environments on AWS", hint).into())
+            }
+            #[cfg(feature = "aws")]
+            (Platform::Aws(_), Some(typed)) => Ok(typed),
+            #[cfg(feature = "aws")]
+            (Platform::Aws(_), None) => from_environment(),
         }
-        Err(Advised::new("`--proof` is for environments on AWS", "leave it out, or name one with `--env`").into())
     }
+}
 
-    /// As typed, or as the environment says.
-    #[cfg_attr(not(feature = "aws"), expect(dead_code, reason = "only AWS leaves a choice"))]
-    pub(crate) fn mode(self) -> anyhow::Result<ProofMode> {
-        let said = std::env::var(VARIABLE).ok().filter(|said| !said.is_empty());
-        match (self.typed, said) {
-            (Some(typed), _) => Ok(typed),
-            (None, None) => Ok(ProofMode::default()),
-            (None, Some(said)) => ProofMode::from_str(&said, false)
-                .map_err(|_| Advised::new(format!("{VARIABLE} is `{said}`"), "it may be `bus` or `ecs`").into()),
-        }
+#[cfg_attr(not(feature = "aws"), expect(dead_code, reason = "only AWS leaves a choice"))]
+fn from_environment() -> anyhow::Result<ProofMode> {
+    match std::env::var(VARIABLE).ok().filter(|text| !text.is_empty()) {
+        None => Ok(ProofMode::default()),
+        Some(text) => ProofMode::from_str(&text, false)
+            .map_err(|_| Hinted::new(format!("{VARIABLE} is `{text}`"), "it may be `bus` or `ecs`").into()),
     }
 }

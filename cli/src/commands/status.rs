@@ -4,21 +4,19 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::invocation::Invocation;
-use crate::options::Format;
-use crate::platform::Platform;
-use crate::report::{self, Report, UNHEALTHY};
+use crate::commands::invocation::Invocation;
+use crate::commands::platform::Platform;
+use crate::screen::{self, Format, Report, UNHEALTHY};
 
-/// Between two looks of `--watch` at this machine.
+/// How often `--watch` asks a local environment.
 const EVERY: Duration = Duration::from_secs(2);
-/// And at AWS, which limits how often it is asked.
-#[cfg(feature = "aws")]
+/// How often it asks AWS, which limits the rate of calls.
 const EVERY_ON_AWS: Duration = Duration::from_secs(5);
 
-/// Show how everything is.
+/// Show the status of the environment
 #[derive(Debug, Args)]
 pub(crate) struct Status {
-    /// Look again every two seconds (on AWS five), until Ctrl-C
+    /// Refresh every two seconds (on AWS five), until Ctrl-C
     #[arg(long)]
     watch: bool,
 }
@@ -30,21 +28,17 @@ impl Status {
             loop {
                 let status = platform.status().await?;
                 match invocation.global.output {
-                    Format::Table => report::redraw(&status.text())?,
-                    Format::Json => report::line(&serde_json::to_string(&status)?)?,
+                    Format::Table => screen::redraw(&screen::status::environment(&status))?,
+                    Format::Json => screen::line(&serde_json::to_string(&status)?)?,
                 }
                 tokio::time::sleep(every(&platform)).await;
             }
         }
         let status = platform.status().await?;
-        Ok(Report::new(&status, status.text()).code(if status.healthy { 0 } else { UNHEALTHY }))
+        Ok(Report::new(&status, screen::status::environment(&status)).code(if status.healthy { 0 } else { UNHEALTHY }))
     }
 }
 
 fn every(platform: &Platform) -> Duration {
-    match platform {
-        Platform::Local(_) => EVERY,
-        #[cfg(feature = "aws")]
-        Platform::Aws(_) => EVERY_ON_AWS,
-    }
+    if matches!(platform, Platform::Local(_)) { EVERY } else { EVERY_ON_AWS }
 }

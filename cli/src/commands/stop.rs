@@ -1,48 +1,48 @@
 //! `natsctl stop`
 
 use clap::Args;
+use serde_json::json;
 
-use crate::aws::tasks::Which;
-use crate::invocation::Invocation;
-use crate::nats::Advised;
-use crate::report::{self, Report};
+use super::change::ChangeOptions;
+use super::invocation::Invocation;
+use crate::error::Hinted;
+use crate::model::change::{Change, TaskSelection};
+use crate::pipeline::options::Options;
+use crate::screen::{self, Report};
 
-/// Stop tasks; ECS starts others in the place of those that belong to a service.
+/// Stop tasks; others start in the place of those that belong to a service
 #[derive(Debug, Args)]
 pub(crate) struct Stop {
-    /// All tasks of this service: it answers nobody until others have started
+    /// All tasks of this service: it does not answer until others have started
     #[arg(long, value_name = "SERVICE", conflicts_with = "tasks", required_unless_present = "tasks")]
     all: Option<String>,
     /// Do not ask
     #[arg(long)]
     yes: bool,
-    /// Which tasks: their ids, or the beginnings of them
+    /// Which tasks: their ids, or the beginnings of their ids
     #[arg(value_name = "TASK")]
     tasks: Vec<String>,
+    #[command(flatten)]
+    change: ChangeOptions,
 }
 
 impl Stop {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
-        let aws = invocation.aws().await?;
-        let ids = match &self.all {
-            Some(service) => {
-                let tasks = aws.tasks(std::slice::from_ref(service), Which::Running).await?;
-                tasks.into_iter().map(|task| task.id).collect()
-            }
-            None => aws.task_ids(&self.tasks).await?,
+        let platform = invocation.platform().await?;
+        let selection = match &self.all {
+            Some(service) => TaskSelection::Service(platform.manifests().service(service)?.name.to_string()),
+            None => TaskSelection::Ids(self.tasks),
         };
-        if let Some(service) = self.all.as_ref().filter(|_| !self.yes) {
-            let question = format!("stop all {} tasks of `{service}` at once?", ids.len());
-            if !report::agreed(&question)? {
-                return Err(
-                    Advised::new("nothing was stopped", "`natsctl restart` replaces tasks without a gap").into()
-                );
-            }
+        if let Some(service) = self.all.as_ref().filter(|_| !self.yes)
+            && !screen::confirm(&format!("stop all tasks of `{service}` at once?"))?
+        {
+            return Err(Hinted::new("nothing was stopped", "`natsctl restart` replaces tasks without a gap").into());
         }
-        for id in &ids {
-            aws.stop_task(id, "stopped by hand").await?;
-        }
-        let text = if ids.is_empty() { "nothing runs".to_owned() } else { format!("stopping {}", ids.join(", ")) };
-        Ok(Report::new(&serde_json::json!({ "stopping": ids }), text))
+        let report = |done: &crate::pipeline::Done| {
+            let ids: Vec<&str> = done.plan.steps.iter().map(crate::model::step::Step::name).collect();
+            let text = if ids.is_empty() { "nothing runs".to_owned() } else { format!("stopping {}", ids.join(", ")) };
+            Report::new(&json!({ "stopping": ids, "record": done.record }), text)
+        };
+        self.change.carry_out(&platform, &Change::Stop(selection), Options::default(), report).await
     }
 }

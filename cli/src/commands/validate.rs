@@ -3,10 +3,10 @@
 use clap::Args;
 use serde_json::json;
 
-use crate::invocation::Invocation;
-use crate::report::Report;
+use crate::commands::invocation::Invocation;
+use crate::screen::Report;
 
-/// Check the manifests, and report everything that is wrong with them.
+/// Check the manifests and report all problems
 #[derive(Debug, Args)]
 pub(crate) struct Validate {}
 

@@ -12,38 +12,38 @@ use prost_types::{
 };
 use proto::naming::{event_subject, snake};
 
-use super::{Contract, Key, Kind};
+use super::{Contract, FactKey, FactKind};
 use crate::problem::{Place, Problem, Problems, position, read};
 
 /// A contract and where it is written.
 pub(super) struct Described {
     pub(super) contract: Contract,
-    places: BTreeMap<Key, Place>,
+    places: BTreeMap<FactKey, Place>,
     /// Messages and enums by full name, packages by name, services by the start of their subjects.
     named: BTreeMap<String, Place>,
 }
 
 impl Described {
     /// Where a fact is written.
-    pub(super) fn place(&self, key: &Key) -> Place {
+    pub(super) fn place(&self, key: &FactKey) -> Place {
         self.places.get(key).cloned().unwrap_or_else(|| Place::start_of(""))
     }
 
     /// Whether there is a message or an enum of this name.
-    pub(super) fn has(&self, kind: Kind, name: &str) -> bool {
+    pub(super) fn has(&self, kind: FactKind, name: &str) -> bool {
         self.contract.keys().any(|key| key.kind == kind && key.of == name)
     }
 
     /// Where something would be that is gone: its type, or else its package.
-    pub(super) fn nearest(&self, key: &Key) -> Option<Place> {
+    pub(super) fn nearest(&self, key: &FactKey) -> Option<Place> {
         let package = match key.kind {
-            Kind::Rpc => {
+            FactKind::Rpc => {
                 let (service, _) = key.of.rsplit_once('.')?;
                 let package = service.strip_prefix("svc.")?;
                 let name = if self.named.contains_key(service) { service } else { package };
                 name.to_owned()
             }
-            Kind::Event => {
+            FactKind::Event => {
                 let (entity, version) = key.of.strip_prefix("evt.")?.rsplit_once('.')?;
                 format!("{}.{version}", entity.rsplit_once('.')?.0)
             }
@@ -80,7 +80,11 @@ pub(super) fn describe(folder: &Path) -> Result<Described, Problems> {
         .collect();
     let mut described = Described { contract: Contract::new(), places: BTreeMap::new(), named: BTreeMap::new() };
     for file in ours() {
-        let mut reader = Reader { described: &mut described, lines: Lines::new(folder, file), requests: &requests };
+        let mut reader = ContractReader {
+            described: &mut described,
+            lines: SourceLocations::new(folder, file),
+            requests: &requests,
+        };
         reader.file(file);
     }
     Ok(described)
@@ -118,12 +122,12 @@ fn refused(folder: &Path, error: &protox::Error) -> Problem {
 }
 
 /// Where the elements of a file are written, by their paths in its descriptor.
-struct Lines {
+struct SourceLocations {
     file: PathBuf,
     spans: BTreeMap<Vec<i32>, (usize, usize)>,
 }
 
-impl Lines {
+impl SourceLocations {
     fn new(folder: &Path, file: &FileDescriptorProto) -> Self {
         let locations = file.source_code_info.iter().flat_map(|info| &info.location);
         let number = |number: i32| usize::try_from(number).unwrap_or_default() + 1;
@@ -158,14 +162,14 @@ mod path {
     pub(super) const RESERVED_RANGE: i32 = 9;
 }
 
-struct Reader<'a> {
+struct ContractReader<'a> {
     described: &'a mut Described,
-    lines: Lines,
+    lines: SourceLocations,
     /// Types of all requests, with a leading dot.
     requests: &'a BTreeSet<&'a str>,
 }
 
-impl Reader<'_> {
+impl ContractReader<'_> {
     fn file(&mut self, file: &FileDescriptorProto) {
         let package = file.package();
         self.named(package, &[path::PACKAGE]);
@@ -173,7 +177,7 @@ impl Reader<'_> {
             let name = format!("{package}.{}", message.name());
             let at = [path::MESSAGE, index];
             if let Some(subject) = self.event(package, message) {
-                self.fact(Key::new(Kind::Event, subject), name.clone(), &at);
+                self.fact(FactKey::new(FactKind::Event, subject), name.clone(), &at);
             }
             self.message(&name, message, &at);
         }
@@ -196,7 +200,7 @@ impl Reader<'_> {
                     rest.push_str(" stream");
                 }
                 let subject = format!("svc.{package}.{}", snake(method.name()));
-                self.fact(Key::new(Kind::Rpc, subject), rest, &[&at[..], &[path::METHOD, index]].concat());
+                self.fact(FactKey::new(FactKind::Rpc, subject), rest, &[&at[..], &[path::METHOD, index]].concat());
             }
         }
     }
@@ -210,14 +214,14 @@ impl Reader<'_> {
 
     fn message(&mut self, name: &str, message: &DescriptorProto, at: &[i32]) {
         self.named(name, at);
-        self.fact(Key::new(Kind::Message, name), String::new(), at);
+        self.fact(FactKey::new(FactKind::Message, name), String::new(), at);
         for (index, field) in numbered(&message.field) {
             let rest = field_line(message, field);
-            let key = Key::numbered(Kind::Field, name, field.number());
+            let key = FactKey::numbered(FactKind::Field, name, field.number());
             self.fact(key, rest, &[at, &[path::FIELD, index]].concat());
         }
         for (index, range) in numbered(&message.reserved_range) {
-            let key = Key::numbered(Kind::Reserved, name, range.start());
+            let key = FactKey::numbered(FactKind::Reserved, name, range.start());
             // The end of a range is exclusive in descriptors and inclusive in files.
             self.fact(key, format!("to {}", range.end() - 1), &[at, &[path::RESERVED_RANGE, index]].concat());
         }
@@ -237,7 +241,7 @@ impl Reader<'_> {
     fn enumeration(&mut self, name: &str, described: &EnumDescriptorProto, at: &[i32]) {
         self.named(name, at);
         for (index, value) in numbered(&described.value) {
-            let key = Key::numbered(Kind::Enum, name, value.number());
+            let key = FactKey::numbered(FactKind::Enum, name, value.number());
             // An alias has the number of another value.
             let rest = match self.described.contract.get(&key) {
                 Some(other) => format!("{other}|{}", value.name()),
@@ -247,7 +251,7 @@ impl Reader<'_> {
         }
     }
 
-    fn fact(&mut self, key: Key, rest: String, at: &[i32]) {
+    fn fact(&mut self, key: FactKey, rest: String, at: &[i32]) {
         self.described.places.insert(key.clone(), self.lines.place(at));
         self.described.contract.insert(key, rest);
     }

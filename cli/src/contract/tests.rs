@@ -276,11 +276,11 @@ fn the_protocol_of_the_fleet_is_what_was_accepted_and_what_is_compiled_in() {
     assert_eq!(changes, Changes::default(), "`natsctl proto accept` was not run");
 
     let contract = describe(&folder).unwrap_or_else(|problems| panic!("{problems}")).contract;
-    let subjects = |kind: Kind| -> BTreeSet<String> {
+    let subjects = |kind: FactKind| -> BTreeSet<String> {
         contract.keys().filter(|key| key.kind == kind).map(|key| key.of.clone()).collect()
     };
     let methods = proto::SERVICES.iter().flat_map(|service| service.methods);
-    assert_eq!(subjects(Kind::Rpc), methods.map(|method| method.subject.to_owned()).collect());
+    assert_eq!(subjects(FactKind::Rpc), methods.map(|method| method.subject.to_owned()).collect());
     let events = proto::EVENTS.iter();
-    assert_eq!(subjects(Kind::Event), events.map(|event| event.subject.to_owned()).collect());
+    assert_eq!(subjects(FactKind::Event), events.map(|event| event.subject.to_owned()).collect());
 }

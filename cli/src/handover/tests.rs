@@ -44,3 +44,10 @@ fn what_is_not_understood_is_refused() {
     check(|value| value["cluster"] = serde_json::Value::Null, "null");
     assert!(format!("{:#}", "nonsense".parse::<Handover>().unwrap_err()).contains("no JSON"));
 }
+
+#[test]
+fn the_committed_schema_is_that_of_the_type() {
+    let (name, text) = schema();
+    assert_eq!(name, "handover.schema.json");
+    snapbox::assert_data_eq!(text, snapbox::file!["../../../manifests/schema/handover.schema.json"].raw());
+}

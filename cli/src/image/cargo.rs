@@ -8,12 +8,12 @@ use anyhow::Context as _;
 use serde::Deserialize;
 use tokio::process::Command;
 
-use crate::manifest::Architecture;
-use crate::nats::Advised;
+use crate::error::Hinted;
+use crate::model::desired::Architecture;
 
-/// What cargo calls the processors and what runs on them.
+/// The target triple.
 pub(super) fn triple(architecture: Architecture) -> String {
-    format!("{}-unknown-linux-gnu", architecture.names().0)
+    format!("{}-unknown-linux-gnu", architecture.target_arch())
 }
 
 /// A build of services in one workspace.
@@ -54,7 +54,7 @@ impl Cargo<'_> {
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
             let message = format!("the services do not compile:\n{}", said.trim_end());
-            return Err(Advised::new(message, "mend them, or name a folder of binaries with `--binaries`").into());
+            return Err(Hinted::new(message, "fix them, or name a folder of binaries with `--binaries`").into());
         }
         let folder = if self.profile == "dev" { "debug" } else { self.profile };
         Ok(self.target_dir.join(triple).join(folder))
@@ -78,8 +78,8 @@ impl Cargo<'_> {
         cargo
     }
 
-    /// Folders of this machine, and what they are called in binaries: nobody needs to know, and the binaries are the same
-    /// wherever they are built.
+    /// Folders of this machine, and what they are called in binaries (`--remap-path-prefix`), so that the binaries are
+    /// the same wherever they are built.
     fn places(&self) -> anyhow::Result<Vec<(PathBuf, &'static str)>> {
         let cargo_home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
         let cargo_home = cargo_home.or_else(|| Some(std::env::home_dir()?.join(".cargo")));
@@ -121,7 +121,7 @@ impl CrossTools {
     fn needed(architecture: Architecture) -> anyhow::Result<Option<Self>> {
         if cfg!(not(target_os = "linux")) {
             let hint = "build them where Linux runs, for example in CI, or name a folder of binaries with `--binaries`";
-            return Err(Advised::new("static binaries for Linux are linked on Linux", hint).into());
+            return Err(Hinted::new("static binaries for Linux are linked on Linux", hint).into());
         }
         let own = match architecture {
             Architecture::X86_64 => cfg!(target_arch = "x86_64"),
@@ -149,7 +149,7 @@ impl CrossTools {
         let mut linker = Command::new(self.compiler());
         if linker.arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().await.is_err() {
             let message = format!("no `{}`, which links programs for `{triple}`", self.compiler());
-            return Err(Advised::new(message, format!("on Debian: `apt-get install {}`", self.packages())).into());
+            return Err(Hinted::new(message, format!("on Debian: `apt-get install {}`", self.packages())).into());
         }
         let mut rustc = Command::new("rustc");
         rustc.args(["--print", "target-libdir", "--target", &triple]).current_dir(cargo.workspace);
@@ -157,7 +157,7 @@ impl CrossTools {
         let folder = PathBuf::from(String::from_utf8_lossy(&printed.stdout).trim());
         if !folder.is_dir() {
             let message = format!("Rust's standard library for `{triple}` is not installed");
-            return Err(Advised::new(message, format!("`rustup target add {triple}`")).into());
+            return Err(Hinted::new(message, format!("`rustup target add {triple}`")).into());
         }
         Ok(())
     }
@@ -166,7 +166,7 @@ impl CrossTools {
 async fn output(cargo: &mut Command) -> anyhow::Result<Output> {
     cargo.stdin(Stdio::null()).kill_on_drop(true).output().await.map_err(|error| {
         let hint = "install Rust from https://rustup.rs, or name a folder of binaries with `--binaries`";
-        Advised::new("failed to run `cargo`", hint).because(error).into()
+        Hinted::new("failed to run `cargo`", hint).because(error).into()
     })
 }
 

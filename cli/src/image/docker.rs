@@ -1,5 +1,5 @@
-//! Images of services that cargo does not build: `docker buildx` builds them from a Dockerfile, into files, and from there they
-//! go the same way as all others.
+//! Images of services that cargo does not build: `docker buildx` builds them from a Dockerfile, into files, and from
+//! there they go the same way as all others.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -12,12 +12,12 @@ use tokio::process::Command;
 
 use super::digest::Digest;
 use super::oci::{Blob, Contents, Descriptor, INDEX, Index, Manifest};
-use crate::manifest::Architecture;
-use crate::nats::Advised;
+use crate::error::Hinted;
+use crate::model::desired::Architecture;
 
 /// One image to be built.
 #[derive(Clone, Debug)]
-pub(super) struct Job<'a> {
+pub(super) struct DockerBuild<'a> {
     /// What builds it.
     pub(super) docker: &'a Path,
     pub(super) service: &'a str,
@@ -29,14 +29,14 @@ pub(super) struct Job<'a> {
     pub(super) folder: PathBuf,
 }
 
-impl Job<'_> {
+impl DockerBuild<'_> {
     /// Builds it: the configuration and the layers.
     pub(super) async fn run(&self) -> anyhow::Result<(Bytes, Vec<Blob>)> {
         let here = Path::new(".");
         if !self.dockerfile.is_file() {
             let message =
                 format!("there is no `{}`, which service `{}` is built from", self.dockerfile.display(), self.service);
-            return Err(Advised::new(message, "see `build` in its manifest").into());
+            return Err(Hinted::new(message, "see `build` in its manifest").into());
         }
         fs::create_dir_all(&self.folder)
             .with_context(|| format!("failed to make folder `{}`", self.folder.display()))?;
@@ -44,7 +44,7 @@ impl Job<'_> {
         let context = self.context.as_deref().or(self.dockerfile.parent()).unwrap_or(here);
         let mut docker = Command::new(self.docker);
         docker.args(["buildx", "build", "--quiet", "--provenance=false", "--platform"]);
-        docker.arg(format!("linux/{}", self.architecture.names().1));
+        docker.arg(format!("linux/{}", self.architecture.oci()));
         docker.arg("--output").arg(format!("type=oci,rewrite-timestamp=true,dest={}", archive.display()));
         docker.arg("--file").arg(&self.dockerfile).arg(context);
         // As far as the Dockerfile allows it, the same files make the same image.
@@ -59,7 +59,7 @@ impl Job<'_> {
         tracing::info!(service = self.service, "building with docker buildx");
         let output = docker.stdin(Stdio::null()).kill_on_drop(true).output().await.map_err(|error| {
             let message = format!("service `{}` is built from a Dockerfile, and `docker` cannot be run", self.service);
-            Advised::new(message, INSTALL).because(error)
+            Hinted::new(message, INSTALL).because(error)
         })?;
         if output.status.success() {
             return Ok(());
@@ -71,7 +71,7 @@ impl Job<'_> {
             "the same by hand: `docker buildx build` with its Dockerfile"
         };
         let message = format!("`docker buildx` failed to build `{}`:\n{}", self.service, said.trim_end());
-        Err(Advised::new(message, hint).into())
+        Err(Hinted::new(message, hint).into())
     }
 }
 

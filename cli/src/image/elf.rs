@@ -6,8 +6,8 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
-use crate::manifest::Architecture;
-use crate::nats::Advised;
+use crate::error::Hinted;
+use crate::model::desired::Architecture;
 
 const MAGIC: [u8; 6] = [0x7f, b'E', b'L', b'F', /* 64 bits */ 2, /* little-endian */ 1];
 const HEADER: usize = 64;
@@ -30,19 +30,19 @@ pub(super) fn check(path: &Path, wanted: Architecture) -> anyhow::Result<()> {
     let program = read(file).with_context(|| format!("failed to read `{}`", path.display()))?;
     let Some(program) = program else {
         let message = format!("`{}` is no program for Linux", path.display());
-        return Err(Advised::new(message, "`natsctl build` without `--binaries` builds what an image needs").into());
+        return Err(Hinted::new(message, "`natsctl build` without `--binaries` builds what an image needs").into());
     };
     if program.machine != machine(wanted) {
-        let wanted_name = wanted.names().0;
+        let wanted_name = wanted.target_arch();
         let message = format!("`{}` is not for {wanted_name}, which the manifest asks for", path.display());
         let hint = format!("build it for `{}`, or set `architecture` in the manifest", super::cargo::triple(wanted));
-        return Err(Advised::new(message, hint).into());
+        return Err(Hinted::new(message, hint).into());
     }
     if !program.is_static {
         let message = format!("`{}` needs shared libraries, and an image has none", path.display());
         let hint = "`natsctl build` without `--binaries` links statically; else build with \
                     `-C target-feature=+crt-static` and an explicit `--target`";
-        return Err(Advised::new(message, hint).into());
+        return Err(Hinted::new(message, hint).into());
     }
     Ok(())
 }

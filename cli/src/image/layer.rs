@@ -1,5 +1,5 @@
-//! The two layers of an image: what all services have in common, and the service's binary. Sorted, without times, owned by
-//! root: the same contents are the same bytes, whoever packs them, wherever, whenever.
+//! The two layers of an image: what all services have in common, and the service's binary. Sorted, without times, owned
+//! by root: the same contents are the same bytes, on any machine at any time.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read as _, Write};
@@ -14,10 +14,9 @@ use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
 
 use super::digest::{CHUNK, Digest, Hashing};
 use super::oci::{LAYER_GZIP, LAYER_ZSTD};
+use crate::model::task::USER;
 
-/// The user that services run as.
-pub(super) const USER: u32 = 65532;
-/// Where the certificates of those that vouch for servers are.
+/// Where the certificates of certificate authorities are.
 pub(super) const CERTIFICATES: &str = "etc/ssl/certs/ca-certificates.crt";
 /// Where the binary is.
 pub(super) const BINARY: &str = "app";
@@ -29,14 +28,14 @@ const ZSTD_LEVEL: i32 = 3;
 
 /// What a layer is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Source {
+pub(super) enum LayerSource {
     /// Certificates, users, `/tmp`.
     Base,
     /// A program.
     Binary(PathBuf),
 }
 
-impl Source {
+impl LayerSource {
     /// Writes the layer, not compressed.
     pub(super) fn write<W: Write>(&self, out: W) -> io::Result<W> {
         let mut archive = Builder::new(out);
@@ -196,7 +195,7 @@ mod tests {
         size: u64,
     }
 
-    fn entries(source: &Source) -> Vec<Entry> {
+    fn entries(source: &LayerSource) -> Vec<Entry> {
         let layer = source.write(Vec::new()).unwrap();
         let mut archive = Archive::new(layer.as_slice());
         let entry = |entry: tar::Entry<'_, &[u8]>| {
@@ -214,7 +213,7 @@ mod tests {
 
     #[test]
     fn the_base_layer_is_sorted_owned_by_root_and_without_times() {
-        let entries = entries(&Source::Base);
+        let entries = entries(&LayerSource::Base);
         let paths: Vec<&str> = entries.iter().map(|entry| entry.path.as_str()).collect();
         let expected = ["etc/", "etc/group", "etc/passwd", "etc/ssl/", "etc/ssl/certs/", CERTIFICATES, "tmp/"];
         assert_eq!(paths, expected);
@@ -228,7 +227,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("quest-system");
         std::fs::write(&path, [1; 1000]).unwrap();
-        let found = entries(&Source::Binary(path));
+        let found = entries(&LayerSource::Binary(path));
         let expected = Entry { path: "app".to_owned(), mode: 0o755, owner: (0, 0), mtime: 0, size: 1000 };
         assert_eq!(found, [expected]);
     }
@@ -247,7 +246,7 @@ mod tests {
 
     #[test]
     fn what_is_compressed_is_what_comes_out() {
-        let plain = Source::Base.write(Vec::new()).unwrap();
+        let plain = LayerSource::Base.write(Vec::new()).unwrap();
         let packed = |compression: Compression| {
             let mut encoder = compression.encoder(Vec::new()).unwrap();
             encoder.write_all(&plain).unwrap();
@@ -264,6 +263,6 @@ mod tests {
 
     #[test]
     fn a_missing_binary_is_an_error() {
-        assert!(Source::Binary(Path::new("/nowhere/at/all").to_owned()).diff_id().is_err());
+        assert!(LayerSource::Binary(Path::new("/nowhere/at/all").to_owned()).diff_id().is_err());
     }
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::Packed;
 use super::digest::Digest;
 use super::oci::{Blob, Contents, Descriptor, Index, REF_NAME, json as written};
-use crate::nats::Advised;
+use crate::error::Hinted;
 
 const LAYOUT: &str = "oci-layout";
 const BLOBS: &str = "blobs/sha256";
@@ -31,7 +31,7 @@ fn refuse_foreign(folder: &Path) -> anyhow::Result<()> {
         return Ok(());
     }
     let message = format!("`{}` holds something else than images", folder.display());
-    Err(Advised::new(message, "name a folder that is empty or not there").into())
+    Err(Hinted::new(message, "name a folder that is empty or not there").into())
 }
 
 fn fill(folder: &Path, images: &[Packed]) -> io::Result<()> {
@@ -80,12 +80,12 @@ fn index(images: &[Packed]) -> Index {
         ];
         let annotations = BTreeMap::from(annotations);
         manifests.push(Descriptor { annotations, ..image.manifest.descriptor.clone() });
-        manifests.extend(image.bom.as_ref().map(super::Attached::descriptor));
+        manifests.extend(image.bom.as_ref().map(super::Referrer::descriptor));
     }
     Index::new(manifests)
 }
 
-/// What `docker load` looks for in the folder's archive.
+/// What `docker load` reads in the folder's archive.
 fn docker(images: &[Packed]) -> Vec<u8> {
     let path = |blob: &Blob| format!("{BLOBS}/{}", blob.digest().hex());
     let entries = images.iter().map(|image| {

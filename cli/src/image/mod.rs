@@ -1,5 +1,5 @@
-//! Container images without a container engine: a static binary, certificates and a user that is not root, packed so that the
-//! same contents have the same digest, and pushed to any registry. Nothing in here knows AWS.
+//! Container images without a container engine: a static binary, certificates and a user that is not root, packed so
+//! that the same contents have the same digest, and pushed to any registry. Nothing in here knows AWS.
 
 mod cargo;
 mod digest;
@@ -8,6 +8,7 @@ mod elf;
 mod layer;
 mod layout;
 mod oci;
+pub(crate) mod publish;
 mod reference;
 pub(crate) mod registry;
 mod sbom;
@@ -29,20 +30,24 @@ use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use self::cargo::{Cargo, Metadata};
 pub(crate) use self::digest::Digest;
 pub(crate) use self::layer::Compression;
-use self::layer::{BINARY, CERTIFICATES, Source, USER};
+use self::layer::{BINARY, CERTIFICATES, LayerSource};
 pub(crate) use self::layout::write as write_layout;
-use self::oci::{Blob, CONFIG, CYCLONE_DX, Config, Descriptor, EMPTY, MANIFEST, Manifest, RootFs, Run, SOURCE, TITLE};
+use self::oci::{
+    Blob, CONFIG, CYCLONE_DX, Config, Descriptor, EMPTY, ExecutionParameters, MANIFEST, Manifest, RootFs, SOURCE, TITLE,
+};
 pub(crate) use self::reference::Reference;
 use self::sbom::{Bom, Checksums};
 pub(crate) use self::store::Store;
-use crate::manifest::{Architecture, Manifests, Service};
+use crate::manifest::{ImageSource, Manifests, ServiceManifest};
+use crate::model::desired::Architecture;
+use crate::model::task::user_and_group;
 
 /// Hexadecimal digits of a tag.
 const TAG_DIGITS: usize = 16;
 
-/// Which images are wanted, and what of.
+/// Which images to build, and of what.
 #[derive(Clone, Debug)]
-pub(crate) struct Order<'a> {
+pub(crate) struct BuildOptions<'a> {
     pub(crate) manifests: &'a Manifests,
     /// The services.
     pub(crate) names: &'a BTreeSet<String>,
@@ -64,16 +69,16 @@ pub(crate) enum Binaries {
 
 /// What there is for a service.
 #[derive(Clone, Debug)]
-pub(crate) enum Built {
+pub(crate) enum ServiceImage {
     /// An image that was made here.
-    Image(Image),
-    /// One that somebody else has made.
+    Built(BuiltImage),
+    /// One that exists already, built elsewhere.
     Existing(Reference),
 }
 
 /// An image that was made here. Its tag is known without compressing anything.
 #[derive(Clone, Debug)]
-pub(crate) struct Image {
+pub(crate) struct BuiltImage {
     pub(crate) service: String,
     config: Bytes,
     layers: Vec<Layer>,
@@ -84,7 +89,7 @@ pub(crate) struct Image {
 #[derive(Clone, Debug)]
 enum Layer {
     /// To be packed.
-    Source { source: Source, diff_id: Digest },
+    Source { source: LayerSource, diff_id: Digest },
     /// Packed by Docker.
     Packed(Blob),
 }
@@ -98,17 +103,17 @@ pub(crate) struct Packed {
     /// Its configuration first, then its layers.
     blobs: Vec<Blob>,
     /// What it is made of, if that is known.
-    bom: Option<Attached>,
+    bom: Option<Referrer>,
 }
 
 /// Something attached to an image: a manifest whose subject is the image's.
 #[derive(Clone, Debug)]
-struct Attached {
+struct Referrer {
     manifest: Blob,
     blobs: [Blob; 2],
 }
 
-impl Image {
+impl BuiltImage {
     /// Names the content: an image that has not changed is found by it.
     pub(crate) fn tag(&self) -> String {
         self.config_digest().hex()[..TAG_DIGITS].to_owned()
@@ -139,7 +144,7 @@ impl Image {
         let descriptors = |blobs: &[Blob]| blobs.iter().map(|blob| blob.descriptor.clone()).collect();
         let manifest = Manifest::new(blobs[0].descriptor.clone(), descriptors(&blobs[1..]));
         let manifest = Blob::of(MANIFEST, oci::json(&manifest));
-        let bom = self.bom.as_ref().map(|bom| Attached::new(bom, &manifest.descriptor));
+        let bom = self.bom.as_ref().map(|bom| Referrer::new(bom, &manifest.descriptor));
         Ok(Packed { service: self.service.clone(), tag: self.tag(), manifest, blobs, bom })
     }
 }
@@ -160,7 +165,7 @@ impl Packed {
     }
 }
 
-impl Attached {
+impl Referrer {
     fn new(bom: &Bom, image: &Descriptor) -> Self {
         let document = Blob::of(CYCLONE_DX, bom.document(&image.digest));
         let empty = Blob::of(EMPTY, "{}");
@@ -180,7 +185,7 @@ impl Attached {
 ///
 /// # Errors
 /// What does not compile, cannot be read, or could not run in an image.
-pub(crate) async fn built(order: &Order<'_>) -> anyhow::Result<BTreeMap<String, Built>> {
+pub(crate) async fn built(order: &BuildOptions<'_>) -> anyhow::Result<BTreeMap<String, ServiceImage>> {
     let mut built = BTreeMap::new();
     let mut by_cargo: BTreeMap<Architecture, Vec<&str>> = BTreeMap::new();
     for name in order.names {
@@ -202,24 +207,32 @@ pub(crate) async fn built(order: &Order<'_>) -> anyhow::Result<BTreeMap<String, 
 ///
 /// # Errors
 /// As for services.
-pub(crate) async fn of_package(order: &Order<'_>, architecture: Architecture, package: &str) -> anyhow::Result<Image> {
+pub(crate) async fn of_package(
+    order: &BuildOptions<'_>,
+    architecture: Architecture,
+    package: &str,
+) -> anyhow::Result<BuiltImage> {
     let built = from_cargo(order, architecture, &[package]).await?;
     let image = built.into_iter().find_map(|(_, built)| match built {
-        Built::Image(image) => Some(image),
-        Built::Existing(_) => None,
+        ServiceImage::Built(image) => Some(image),
+        ServiceImage::Existing(_) => None,
     });
     image.with_context(|| format!("`{package}` has no image"))
 }
 
 /// An image that cargo has no part in.
-async fn from_elsewhere(order: &Order<'_>, service: &Service, build: &crate::manifest::Build) -> anyhow::Result<Built> {
+async fn from_elsewhere(
+    order: &BuildOptions<'_>,
+    service: &ServiceManifest,
+    build: &ImageSource,
+) -> anyhow::Result<ServiceImage> {
     if let Some(image) = &build.image {
-        return Ok(Built::Existing(image.parse()?));
+        return Ok(ServiceImage::Existing(image.parse()?));
     }
     let Some(dockerfile) = &build.dockerfile else {
         anyhow::bail!("the manifest of `{}` says `build` and not how", service.name);
     };
-    let job = docker::Job {
+    let docker_build = docker::DockerBuild {
         docker: Path::new("docker"),
         service: &service.name,
         dockerfile: order.workspace.join(dockerfile),
@@ -227,17 +240,17 @@ async fn from_elsewhere(order: &Order<'_>, service: &Service, build: &crate::man
         architecture: service.settings.architecture,
         folder: order.store.folder(&format!("docker-{}", service.name)),
     };
-    let (config, layers) = job.run().await?;
+    let (config, layers) = docker_build.run().await?;
     let layers = layers.into_iter().map(Layer::Packed).collect();
     let (service, compression) = (service.name.to_string(), order.compression);
-    Ok(Built::Image(Image { service, config, layers, compression, bom: None }))
+    Ok(ServiceImage::Built(BuiltImage { service, config, layers, compression, bom: None }))
 }
 
 async fn from_cargo(
-    order: &Order<'_>,
+    order: &BuildOptions<'_>,
     architecture: Architecture,
     names: &[&str],
-) -> anyhow::Result<Vec<(String, Built)>> {
+) -> anyhow::Result<Vec<(String, ServiceImage)>> {
     let target_dir = target_dir(order.workspace);
     let profile = match order.binaries {
         Binaries::Cargo { profile } => profile,
@@ -251,25 +264,28 @@ async fn from_cargo(
     let is_workspace = order.workspace.join("Cargo.toml").is_file();
     let metadata = if is_workspace { cargo.metadata().await? } else { Metadata::default() };
     let checksums = Checksums::read(order.workspace);
-    let base = layer(order.store, Source::Base).await?;
+    let base = layer(order.store, LayerSource::Base).await?;
     let image = async |name: &str| {
         let binary = folder.join(name);
         elf::check(&binary, architecture)?;
-        let app = layer(order.store, Source::Binary(binary)).await?;
+        let app = layer(order.store, LayerSource::Binary(binary)).await?;
         let repository = metadata.package(name).and_then(|package| package.repository.clone());
         let config = config(name, repository, architecture, [&base, &app]);
         let bom = Bom::new(name, &metadata, &checksums).map(Arc::new);
         let (layers, compression) = (vec![base.clone(), app], order.compression);
-        Ok((name.to_owned(), Built::Image(Image { service: name.to_owned(), config, layers, compression, bom })))
+        Ok((
+            name.to_owned(),
+            ServiceImage::Built(BuiltImage { service: name.to_owned(), config, layers, compression, bom }),
+        ))
     };
     stream::iter(names).map(|name| image(name)).buffered(parallelism()).try_collect().await
 }
 
-async fn layer(store: &Store, source: Source) -> anyhow::Result<Layer> {
+async fn layer(store: &Store, source: LayerSource) -> anyhow::Result<Layer> {
     let (store, read) = (store.clone(), source.clone());
     let what = match &source {
-        Source::Base => "the layer that all images have".to_owned(),
-        Source::Binary(path) => format!("`{}`", path.display()),
+        LayerSource::Base => "the layer that all images have".to_owned(),
+        LayerSource::Binary(path) => format!("`{}`", path.display()),
     };
     let diff_id = tokio::task::spawn_blocking(move || store.diff_id(&read)).await?;
     let diff_id = diff_id.with_context(|| format!("failed to read {what}"))?;
@@ -284,12 +300,12 @@ fn config(name: &str, repository: Option<String>, architecture: Architecture, la
     let labels = [(TITLE, Some(name.to_owned())), (SOURCE, repository)];
     let labels = labels.into_iter().filter_map(|(label, value)| Some((label.to_owned(), value?)));
     oci::json(&Config {
-        architecture: architecture.names().1,
-        config: Run {
+        architecture: architecture.oci(),
+        config: ExecutionParameters {
             entrypoint: vec![format!("/{BINARY}")],
             env: vec!["PATH=/".to_owned(), format!("SSL_CERT_FILE=/{CERTIFICATES}")],
             labels: labels.collect(),
-            user: format!("{USER}:{USER}"),
+            user: user_and_group(),
             working_dir: "/".to_owned(),
         },
         os: "linux",
@@ -301,7 +317,10 @@ fn config(name: &str, repository: Option<String>, architecture: Architecture, la
 ///
 /// # Errors
 /// As for one.
-pub(crate) async fn pack_all(images: impl IntoIterator<Item = &Image>, store: &Store) -> anyhow::Result<Vec<Packed>> {
+pub(crate) async fn pack_all(
+    images: impl IntoIterator<Item = &BuiltImage>,
+    store: &Store,
+) -> anyhow::Result<Vec<Packed>> {
     stream::iter(images).map(|image| image.pack(store)).buffered(parallelism()).try_collect().await
 }
 

@@ -92,14 +92,14 @@ impl Index {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Config {
     pub(crate) architecture: &'static str,
-    pub(crate) config: Run,
+    pub(crate) config: ExecutionParameters,
     pub(crate) os: &'static str,
     pub(crate) rootfs: RootFs,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(crate) struct Run {
+pub(crate) struct ExecutionParameters {
     pub(crate) entrypoint: Vec<String>,
     pub(crate) env: Vec<String>,
     pub(crate) labels: BTreeMap<String, String>,

@@ -1,11 +1,11 @@
-//! The name of an image that somebody else has made: `repository@sha256:…`, with its registry or of Docker Hub.
+//! The name of an image that natsctl has not built: `repository@sha256:…`, with its registry or of Docker Hub.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::digest::Digest;
-use crate::fleet;
-use crate::nats::Advised;
+use crate::error::Hinted;
+use crate::model::desired;
 
 /// The registry that is meant when none is named.
 const DOCKER_HUB: &str = "docker.io";
@@ -20,12 +20,12 @@ pub(crate) struct Reference {
 }
 
 impl FromStr for Reference {
-    type Err = Advised;
+    type Err = Hinted;
 
-    fn from_str(text: &str) -> Result<Self, Advised> {
+    fn from_str(text: &str) -> Result<Self, Hinted> {
         let refused = |why: &str| {
             let hint = "write `repository@sha256:…`; `skopeo inspect` shows the digest";
-            Advised::new(format!("`{text}` {why}"), hint)
+            Hinted::new(format!("`{text}` {why}"), hint)
         };
         let (name, digest) = text.split_once('@').ok_or_else(|| refused("has no digest, and a tag can move"))?;
         let digest = Digest::parse(digest).ok_or_else(|| refused("has a digest that is none"))?;
@@ -50,7 +50,7 @@ impl FromStr for Reference {
     }
 }
 
-impl From<Reference> for fleet::Image {
+impl From<Reference> for desired::Image {
     fn from(Reference { registry, repository, digest }: Reference) -> Self {
         Self { repository: format!("{registry}/{repository}"), digest: digest.to_string() }
     }

@@ -1,4 +1,4 @@
-//! What a service is made of, for those who look for vulnerable versions: CycloneDX, from the lock file. It has no time in
+//! What a service is made of, for scanners of vulnerable versions: CycloneDX, from the lock file. It has no time in
 //! it, so that the same image has the same list.
 
 use std::collections::BTreeMap;

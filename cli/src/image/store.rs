@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use super::digest::{CHUNK, Digest, Hashing};
-use super::layer::{Compression, Source};
+use super::layer::{Compression, LayerSource};
 use super::oci::{Blob, Contents, Descriptor};
 
-/// What nobody has asked for during this time is deleted.
+/// What has not been asked for during this time is deleted.
 const KEPT: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 /// A folder of compressed layers.
@@ -29,14 +29,14 @@ impl Store {
         Ok(store)
     }
 
-    /// A folder in it for what somebody else writes.
+    /// A folder in it for what another program writes.
     pub(super) fn folder(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
     /// The digest of the layer before it is compressed. A binary is read once, as long as its file stays as it is.
-    pub(super) fn diff_id(&self, source: &Source) -> io::Result<Digest> {
-        let Source::Binary(path) = source else { return source.diff_id() };
+    pub(super) fn diff_id(&self, source: &LayerSource) -> io::Result<Digest> {
+        let LayerSource::Binary(path) = source else { return source.diff_id() };
         let state = state(path)?;
         let note = self.dir.join(format!("{}.diff", Digest::of(state.as_bytes()).hex()));
         if let Some(known) = self.read_note(&note) {
@@ -50,7 +50,7 @@ impl Store {
     }
 
     /// The compressed layer.
-    pub(super) fn packed(&self, source: &Source, diff_id: &Digest, compression: Compression) -> io::Result<Blob> {
+    pub(super) fn packed(&self, source: &LayerSource, diff_id: &Digest, compression: Compression) -> io::Result<Blob> {
         let file = self.dir.join(format!("{}.{}", diff_id.hex(), compression.ending()));
         let note = self.dir.join(format!("{}.{}.digest", diff_id.hex(), compression.ending()));
         let (digest, size) = match self.whole(&file, &note) {
@@ -71,7 +71,7 @@ impl Store {
 
     fn pack(
         &self,
-        source: &Source,
+        source: &LayerSource,
         diff_id: &Digest,
         compression: Compression,
         file: &Path,
@@ -103,7 +103,7 @@ impl Store {
         fs::rename(draft.path(), note)
     }
 
-    /// A file that nobody else writes, deleted if it is not renamed.
+    /// A file that no other process writes, deleted if it is not renamed.
     fn draft(&self) -> Draft {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -159,7 +159,7 @@ mod tests {
     struct Stage {
         dir: tempfile::TempDir,
         store: Store,
-        source: Source,
+        source: LayerSource,
     }
 
     impl Stage {
@@ -168,7 +168,7 @@ mod tests {
             let path = dir.path().join("quest-system");
             fs::write(&path, binary).unwrap();
             let store = Store::open(&dir.path().join("store")).unwrap();
-            Self { dir, store, source: Source::Binary(path) }
+            Self { dir, store, source: LayerSource::Binary(path) }
         }
 
         fn packed(&self) -> Blob {
@@ -200,7 +200,7 @@ mod tests {
     fn what_is_packed_is_not_packed_again() {
         let stage = Stage::new(&[3; 100_000]);
         let first = stage.packed();
-        let Source::Binary(path) = &stage.source else { unreachable!() };
+        let LayerSource::Binary(path) = &stage.source else { unreachable!() };
         let times = fs::metadata(path).unwrap().modified().unwrap();
         // Another binary that looks like the one before: only who does not read it can miss that.
         fs::write(path, [4; 100_000]).unwrap();
@@ -212,7 +212,7 @@ mod tests {
     fn another_binary_is_another_layer() {
         let stage = Stage::new(&[3; 1000]);
         let first = stage.packed();
-        let Source::Binary(path) = &stage.source else { unreachable!() };
+        let LayerSource::Binary(path) = &stage.source else { unreachable!() };
         fs::write(path, [4; 1001]).unwrap();
         assert_ne!(stage.packed().digest(), first.digest());
     }

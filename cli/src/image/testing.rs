@@ -8,8 +8,8 @@ use tempfile::TempDir;
 
 use super::elf::tests::program;
 use super::sbom::tests::bom;
-use super::{Compression, Image, Layer, Packed, Source, Store, config};
-use crate::manifest::Architecture;
+use super::{BuiltImage, Compression, Layer, LayerSource, Packed, Store, config};
+use crate::model::desired::Architecture;
 
 pub(super) struct Workshop {
     dir: TempDir,
@@ -27,7 +27,7 @@ impl Workshop {
         self.dir.path()
     }
 
-    /// A program that nobody can start, in a file of its own.
+    /// A program that cannot be started, in a file of its own.
     pub(super) fn binary(&self, service: &str, contents: &[u8]) -> PathBuf {
         let path = self.dir.path().join("binaries").join(service);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -36,11 +36,11 @@ impl Workshop {
     }
 
     /// An image with a list of what it is made of.
-    pub(super) fn image(&self, service: &str, contents: &[u8]) -> Image {
-        let layer = |source: Source| Layer::Source { diff_id: self.store.diff_id(&source).unwrap(), source };
-        let layers = [layer(Source::Base), layer(Source::Binary(self.binary(service, contents)))];
+    pub(super) fn image(&self, service: &str, contents: &[u8]) -> BuiltImage {
+        let layer = |source: LayerSource| Layer::Source { diff_id: self.store.diff_id(&source).unwrap(), source };
+        let layers = [layer(LayerSource::Base), layer(LayerSource::Binary(self.binary(service, contents)))];
         let config = config(service, None, Architecture::X86_64, [&layers[0], &layers[1]]);
-        Image {
+        BuiltImage {
             service: service.to_owned(),
             config,
             layers: layers.to_vec(),

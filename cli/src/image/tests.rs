@@ -14,10 +14,10 @@ use crate::manifest::fixture::Tree;
 const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 /// The images of the fixture's services, of these binaries.
-async fn made(tree: &Tree, workshop: &Workshop, names: &[&str]) -> anyhow::Result<BTreeMap<String, Built>> {
+async fn made(tree: &Tree, workshop: &Workshop, names: &[&str]) -> anyhow::Result<BTreeMap<String, ServiceImage>> {
     let manifests = tree.load().unwrap();
     let names: BTreeSet<String> = names.iter().map(|&name| name.to_owned()).collect();
-    built(&Order {
+    built(&BuildOptions {
         manifests: &manifests,
         names: &names,
         workspace: tree.folder().parent().unwrap(),
@@ -35,8 +35,8 @@ fn tree() -> Tree {
     tree
 }
 
-fn image(built: &BTreeMap<String, Built>, name: &str) -> Image {
-    let Built::Image(image) = &built[name] else { panic!("{name}: {built:?}") };
+fn image(built: &BTreeMap<String, ServiceImage>, name: &str) -> BuiltImage {
+    let ServiceImage::Built(image) = &built[name] else { panic!("{name}: {built:?}") };
     image.clone()
 }
 
@@ -86,8 +86,8 @@ fn the_configuration_says_how_it_runs_and_neither_when_nor_of_which_revision_it_
 fn the_tag_is_of_the_content_whatever_it_is_compressed_with() {
     let workshop = Workshop::new();
     let zstd = workshop.image("quest-system", b"one");
-    let gzip = Image { compression: Compression::Gzip, ..zstd.clone() };
-    let packed = |image: &Image| image.pack_now(&workshop.store).unwrap();
+    let gzip = BuiltImage { compression: Compression::Gzip, ..zstd.clone() };
+    let packed = |image: &BuiltImage| image.pack_now(&workshop.store).unwrap();
     assert_eq!(packed(&zstd).tag, packed(&gzip).tag);
     assert_ne!(packed(&zstd).digest(), packed(&gzip).digest());
     assert_ne!(workshop.image("quest-system", b"other").tag(), zstd.tag());
@@ -116,7 +116,7 @@ async fn an_image_that_exists_is_taken_as_it_is() {
         service.replace("serves: [quest.v1]\n", "serves: [quest.v1]\npublishes: [evt.quest.generated.v1]\n"),
     );
     let built = made(&tree, &Workshop::new(), &["quest-system"]).await.unwrap();
-    let Built::Existing(reference) = &built["quest-system"] else { panic!("{built:?}") };
+    let ServiceImage::Existing(reference) = &built["quest-system"] else { panic!("{built:?}") };
     assert_eq!(reference.to_string(), format!("localhost:5000/quest@{DIGEST}"));
 }
 
@@ -214,7 +214,7 @@ mod dockerfiles {
         }
 
         async fn build(&self) -> anyhow::Result<(Bytes, Vec<Blob>)> {
-            docker::Job {
+            docker::DockerBuild {
                 docker: &self.program,
                 service: "quest-system",
                 dockerfile: self.workshop.path().join("Dockerfile"),
@@ -255,7 +255,7 @@ mod dockerfiles {
 
     async fn refused(docker: Docker) -> (String, String) {
         let error = docker.build().await.unwrap_err();
-        (format!("{error:#}"), crate::nats::hint(&error).unwrap_or_default())
+        (format!("{error:#}"), crate::error::hint(&error).unwrap_or_default())
     }
 
     #[tokio::test]

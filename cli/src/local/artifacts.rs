@@ -1,4 +1,4 @@
-//! Binaries by the digest of their content. What runs is a copy, so that a build never changes it, and a rollback still finds it.
+//! Stored binaries, addressed by the digest of their content. Tasks run the stored copy, which a build never changes and a rollback finds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Permissions};
@@ -10,33 +10,31 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::dir::{Dir, create_private, hex, write_atomically};
+use crate::model::task;
 
 const SCHEME: &str = "sha256:";
 
-/// Hexadecimal digits of the digest in a version.
-const VERSION_DIGITS: usize = 12;
-
-/// A binary that will not change any more.
+/// A stored binary.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Artifact {
-    /// `sha256:…` of its content.
+    /// The digest of its content, `sha256:…`.
     pub digest: String,
-    /// The package's version, and the first digits of the digest: `0.1.0+1f2e3d4c5b6a`.
+    /// The version of its package and the first digits of the digest: `0.1.0+1f2e3d4c5b6a`.
     pub version: String,
-    /// Where the copy is.
+    /// The stored copy.
     pub path: PathBuf,
 }
 
-/// The binaries of one environment.
+/// The stored binaries of one environment.
 #[derive(Debug)]
 pub struct Artifacts {
     dir: PathBuf,
-    index: BTreeMap<PathBuf, Known>,
+    index: BTreeMap<PathBuf, IndexEntry>,
 }
 
-/// A file whose digest need not be computed again as long as the rest is as it was.
+/// The digest of a file, valid as long as the file's metadata is the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Known {
+struct IndexEntry {
     size: u64,
     modified_seconds: i64,
     modified_nanos: i64,
@@ -45,46 +43,46 @@ struct Known {
 }
 
 impl Artifacts {
-    /// Those of this state directory, which is made if it is not there.
+    /// Opens the artifacts of a state directory, and creates it if it is missing.
     pub fn open(state_dir: &Path) -> io::Result<Self> {
         let dir = Dir::new(state_dir)?.artifacts();
         create_private(&dir)?;
-        // An index that cannot be read costs the time to compute it again.
+        // The index is a cache: without it the digests are computed again.
         let index = fs::read(dir.join("index.json")).ok().and_then(|index| serde_json::from_slice(&index).ok());
         Ok(Self { dir, index: index.unwrap_or_default() })
     }
 
-    /// Copies a binary, unless the same content is there already.
+    /// Stores a copy of a binary, unless its content is stored already.
     pub fn intern(&mut self, binary: &Path, package_version: &str) -> io::Result<Artifact> {
         let name = binary.file_name().ok_or_else(|| io::Error::other("a binary needs a name"))?;
         let metadata = fs::metadata(binary)?;
         let key = std::path::absolute(binary)?;
-        let known = self.index.get(&key).filter(|known| known.describes(&metadata)).map(|known| known.digest.clone());
-        let kept = |digest: &str| self.dir.join(digest).join(name);
+        let cached = self.index.get(&key).filter(|entry| entry.describes(&metadata)).map(|entry| entry.digest.clone());
+        let stored = |digest: &str| self.dir.join(digest).join(name);
         let complete = |path: &Path| fs::metadata(path).is_ok_and(|copy| copy.len() == metadata.len());
-        let digest = match known.filter(|digest| complete(&kept(digest))) {
+        let digest = match cached.filter(|digest| complete(&stored(digest))) {
             Some(digest) => digest,
             None => {
                 let digest = self.copy(binary)?;
-                self.index.insert(key, Known::new(&metadata, digest.clone()));
+                self.index.insert(key, IndexEntry::new(&metadata, digest.clone()));
                 write_atomically(&self.dir.join("index.json"), &serde_json::to_vec_pretty(&self.index)?)?;
                 digest
             }
         };
         Ok(Artifact {
-            version: format!("{package_version}+{}", &digest[..VERSION_DIGITS]),
+            version: task::version(package_version, &digest),
             path: self.path(&digest, binary)?,
             digest: format!("{SCHEME}{digest}"),
         })
     }
 
-    /// The copy with this digest, as [`Artifact::path`] was: how a rollback finds what it runs.
+    /// The stored copy with this digest, see [`Artifact::path`].
     pub fn find(&self, digest: &str) -> Option<PathBuf> {
         let dir = self.dir.join(digest.strip_prefix(SCHEME)?);
         fs::read_dir(dir).ok()?.find_map(|entry| Some(entry.ok()?.path()))
     }
 
-    /// Removes all but these digests.
+    /// Removes all artifacts but those with these digests.
     pub fn prune(&mut self, keep: &BTreeSet<String>) -> io::Result<()> {
         for entry in fs::read_dir(&self.dir)? {
             let entry = entry?;
@@ -93,7 +91,7 @@ impl Artifacts {
                 fs::remove_dir_all(entry.path())?;
             }
         }
-        self.index.retain(|_, known| keep.contains(&format!("{SCHEME}{}", known.digest)));
+        self.index.retain(|_, entry| keep.contains(&format!("{SCHEME}{}", entry.digest)));
         write_atomically(&self.dir.join("index.json"), &serde_json::to_vec_pretty(&self.index)?)
     }
 
@@ -102,7 +100,7 @@ impl Artifacts {
         Ok(self.dir.join(digest).join(name))
     }
 
-    /// The digest is that of the copy, whatever happens to the original meanwhile.
+    /// Returns the digest of the copy, because the original may change meanwhile.
     fn copy(&self, binary: &Path) -> io::Result<String> {
         let draft = tempfile_in(&self.dir);
         let digest = fs::copy(binary, &draft).and_then(|_| digest_of(&draft)).inspect_err(|_| {
@@ -116,7 +114,7 @@ impl Artifacts {
     }
 }
 
-impl Known {
+impl IndexEntry {
     fn new(metadata: &fs::Metadata, digest: String) -> Self {
         Self {
             size: metadata.len(),
@@ -187,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_that_is_lost_is_made_again() {
+    fn a_missing_copy_is_made_again() {
         let dir = tempfile::tempdir().unwrap();
         let binary = dir.path().join("quest");
         fs::write(&binary, "one").unwrap();
@@ -199,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn pruning_leaves_what_is_needed() {
+    fn pruning_leaves_the_given_digests() {
         let dir = tempfile::tempdir().unwrap();
         let binary = dir.path().join("quest");
         let mut artifacts = Artifacts::open(dir.path()).unwrap();

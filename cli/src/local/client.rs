@@ -1,6 +1,7 @@
 //! Talks to the supervisor, and starts it if need be.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
@@ -8,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use thiserror::Error;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep};
@@ -17,9 +17,11 @@ use super::dir::Dir;
 use super::logs;
 use super::protocol::{
     Accepted, Deployment, DeploymentState, Description, NodeSpec, PROTOCOL, PutService, Refusal, Request, Response,
-    ServiceStatus,
+    ServiceStatus, TaskState,
 };
-use super::supervisor::{self, Records};
+use super::supervisor::SavedState;
+use crate::error::Hinted;
+use crate::model::rollout::{Failure, Outcome, StoppedTask};
 
 /// How long the supervisor may take to answer after it was started.
 const START: Duration = Duration::from_secs(5);
@@ -36,63 +38,81 @@ const POLL: Duration = Duration::from_millis(20);
 /// Between two descriptions while deployments are followed.
 const FOLLOW: Duration = Duration::from_millis(100);
 
-/// Why the supervisor could not help.
-#[derive(Debug, Error)]
+/// Why a request to the supervisor failed. No [`std::error::Error`]: it becomes one together with its hint.
+#[derive(Debug)]
 pub enum Error {
-    /// It does not do what was asked.
-    #[error("{}", .0.message)]
+    /// The supervisor refused it.
     Refused(Refusal),
-    /// It went away, or was never reached.
-    #[error("the supervisor cannot be reached")]
-    Lost(#[source] io::Error),
-    /// It belongs to another version of natsctl.
-    #[error("the supervisor (pid {pid}) is of natsctl {version}, which speaks another protocol")]
+    /// The supervisor went away, or could not be reached.
+    Lost(io::Error),
+    /// The supervisor belongs to another version of natsctl.
     OtherProtocol {
         /// Its process.
         pid: u32,
         /// Its version.
         version: String,
     },
-    /// It did not come up.
-    #[error("the supervisor did not start")]
+    /// The supervisor did not start.
     NotStarted {
         /// The last lines of its log.
         log_tail: Vec<String>,
     },
-    /// It answered something else than was asked.
-    #[error("the supervisor's answer is not understood")]
+    /// The answer is not one to the request.
     Confused,
     /// A file or a process of this machine.
-    #[error("failed to use the state directory")]
-    Machine(#[from] io::Error),
+    Machine(io::Error),
 }
 
 impl Error {
-    /// What to do about it.
+    /// How to fix it.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Refused(refusal) => refusal.hint.clone(),
-            Self::OtherProtocol { pid, .. } => Some(format!("end it with `kill {pid}`, then deploy again")),
+            Self::OtherProtocol { pid, .. } => {
+                let kill = format!("stop it with `kill {pid}`, which stops the environment's processes too");
+                Some(format!("{kill}, then run `natsctl deploy --all`"))
+            }
             Self::Lost(_) => Some("run the command again".to_owned()),
-            Self::NotStarted { log_tail } if !log_tail.is_empty() => Some(log_tail.join("\n")),
+            Self::NotStarted { log_tail } if !log_tail.is_empty() => {
+                Some(format!("the end of its log:\n{}", log_tail.join("\n")))
+            }
             Self::NotStarted { .. } | Self::Confused | Self::Machine(_) => None,
         }
     }
 }
 
-/// What a followed deployment has come to.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Outcome {
-    /// All desired tasks are ready, and no others are left.
-    Completed,
-    /// The revision that ran before keeps running.
-    Failed(Box<Deployment>),
-    /// Somebody else has begun another one.
-    Superseded,
-    /// Somebody has removed the service.
-    Gone,
-    /// Time is up.
-    Unfinished(Box<ServiceStatus>),
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(refusal) => f.write_str(&refusal.message),
+            Self::Lost(_) => f.write_str("the supervisor cannot be reached"),
+            Self::OtherProtocol { pid, version } => {
+                write!(
+                    f,
+                    "the supervisor (pid {pid}, natsctl {version}) speaks another protocol than this natsctl ({PROTOCOL})"
+                )
+            }
+            Self::NotStarted { .. } => f.write_str("the supervisor did not start"),
+            Self::Confused => f.write_str("the supervisor's answer is not one to the request"),
+            Self::Machine(_) => f.write_str("failed to use the state directory"),
+        }
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Self::Machine(error)
+    }
+}
+
+impl From<Error> for anyhow::Error {
+    fn from(error: Error) -> Self {
+        let hinted = Hinted::with(error.to_string(), error.hint());
+        match error {
+            Error::Lost(source) | Error::Machine(source) => hinted.because(source).into(),
+            _ => hinted.into(),
+        }
+    }
 }
 
 /// What happens while deployments are followed.
@@ -121,7 +141,7 @@ pub enum Progress {
 pub async fn describe(state_dir: &Path) -> Result<Option<Description>, Error> {
     match Client::connect(state_dir).await? {
         Some(client) => client.describe().await.map(Some),
-        None => Ok(Records::load(&Dir::new(state_dir)?)?.map(|records| supervisor::at_rest(&records))),
+        None => Ok(SavedState::load(&Dir::new(state_dir)?)?.map(|state| state.describe())),
     }
 }
 
@@ -214,6 +234,11 @@ impl Client {
         self.done(&Request::DeleteService { name: name.to_owned() }).await
     }
 
+    /// Stops one task of a service and does not wait for its end. The supervisor starts another in its place at once.
+    pub async fn stop_task(&self, service: &str, task: &str) -> Result<(), Error> {
+        self.done(&Request::StopTask { service: service.to_owned(), task: task.to_owned() }).await
+    }
+
     /// Stops and forgets everything, and waits until the supervisor is gone too.
     pub async fn shutdown(&self) -> Result<(), Error> {
         self.done(&Request::Shutdown).await?;
@@ -252,8 +277,8 @@ impl Client {
                     }
                 }
                 let late = Instant::now() >= deadline;
-                let unfinished = || status.filter(|_| late).map(|status| Outcome::Unfinished(Box::new(status.clone())));
-                if let Some(outcome) = judge(status, *id).or_else(unfinished) {
+                let unfinished = || status.filter(|_| late).map(unfinished);
+                if let Some(outcome) = outcome(status, *id).or_else(unfinished) {
                     on_progress(Progress::Ended { service: name.clone(), outcome: outcome.clone() });
                     outcomes.insert(name.clone(), outcome);
                 }
@@ -294,19 +319,41 @@ impl Client {
     }
 }
 
-fn judge(status: Option<&ServiceStatus>, id: u64) -> Option<Outcome> {
-    let Some(status) = status else {
-        return Some(Outcome::Gone);
-    };
+/// What a service's status says of a deployment; `None` while it is in progress.
+fn outcome(status: Option<&ServiceStatus>, id: u64) -> Option<Outcome> {
+    let Some(status) = status else { return Some(Outcome::Gone) };
     let Some(deployment) = status.deployments.iter().find(|deployment| deployment.id == id) else {
-        return Some(Outcome::Superseded);
+        return Some(Outcome::Superseded(None));
     };
     match deployment.state {
         DeploymentState::InProgress => None,
         DeploymentState::Completed => Some(Outcome::Completed),
-        DeploymentState::Failed => Some(Outcome::Failed(Box::new(deployment.clone()))),
-        DeploymentState::Superseded => Some(Outcome::Superseded),
+        DeploymentState::Failed => Some(Outcome::Failed(failure(deployment))),
+        DeploymentState::Superseded => Some(Outcome::Superseded(None)),
     }
+}
+
+fn failure(deployment: &Deployment) -> Failure {
+    Failure {
+        reason: deployment.reason.clone().unwrap_or_else(|| "no reason known".to_owned()),
+        log_task: deployment.task.clone(),
+        log: deployment.log_tail.clone(),
+        ..Failure::default()
+    }
+}
+
+/// A deployment that is still in progress when its time is over.
+fn unfinished(status: &ServiceStatus) -> Outcome {
+    let waiting = status.tasks.iter().filter(|task| task.state != TaskState::Ready);
+    let waiting = waiting.map(|task| StoppedTask {
+        id: task.id.clone(),
+        reason: task.reason.clone().unwrap_or_else(|| format!("{:?}", task.state)),
+        exit_code: None,
+        unhealthy: false,
+        crashed: false,
+    });
+    let reason = format!("{} of {} tasks are ready", status.ready(), status.desired);
+    Outcome::Unfinished(Failure { reason, tasks: waiting.collect(), ..Failure::default() })
 }
 
 /// Nothing listens at the socket: it is not there, or its supervisor was killed.

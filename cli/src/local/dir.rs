@@ -1,7 +1,7 @@
-//! Where the files of one environment are.
+//! The state directory of one environment: where its files are.
 
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-/// Longest path that every system takes for a unix socket: macOS has 104 bytes, the last one a zero.
-const LONGEST_SOCKET: usize = 103;
+/// The longest path of a unix socket that every system accepts: macOS has 104 bytes, of which the last is a zero.
+const MAX_SOCKET_PATH: usize = 103;
 
 /// The state directory, `.natsctl/<environment>`.
 #[derive(Clone, Debug)]
@@ -62,7 +62,7 @@ impl Dir {
     /// `/tmp` rather than `TMPDIR`, which may differ between two shells.
     pub(super) fn socket(&self) -> PathBuf {
         let socket = self.0.join("supervisor.sock");
-        if socket.as_os_str().len() <= LONGEST_SOCKET {
+        if socket.as_os_str().len() <= MAX_SOCKET_PATH {
             return socket;
         }
         let digest = hex(&Sha256::digest(self.0.as_os_str().as_bytes()));
@@ -70,7 +70,7 @@ impl Dir {
         Path::new("/tmp").join(format!("natsctl-{user}-{}", &digest[..16])).join("supervisor.sock")
     }
 
-    /// Makes the directory of the socket, and refuses one that belongs to somebody else.
+    /// Creates the directory of the socket, and refuses one that belongs to another user.
     pub(super) fn create_socket_dir(&self) -> io::Result<()> {
         let socket = self.socket();
         let Some(dir) = socket.parent().filter(|dir| *dir != self.0) else {
@@ -82,21 +82,34 @@ impl Dir {
         if metadata.is_dir() && ours {
             return Ok(());
         }
-        Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("`{}` belongs to somebody else", dir.display())))
+        Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!("`{}` belongs to another user, or others can access it", dir.display()),
+        ))
     }
 }
 
-/// A directory that only its owner can look into.
+/// Creates a directory that only its owner can access.
 pub(crate) fn create_private(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// Readers see the old content or the new, never half of it.
+/// Replaces a file. Readers see the old content or the new, never half of it, also after the machine has lost power.
 pub(super) fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
     let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
     let draft = path.with_file_name(format!(".{name}.{}", std::process::id()));
-    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?.write_all(content)?;
-    fs::rename(&draft, path)
+    write_synced(&draft, content).and_then(|()| fs::rename(&draft, path)).inspect_err(|_| {
+        // On a full disk the draft takes the space that the next attempt needs.
+        let _ = fs::remove_file(&draft);
+    })?;
+    // The new name is durable once its directory is.
+    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+}
+
+fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(content)?;
+    file.sync_all()
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {
@@ -111,9 +124,23 @@ mod tests {
     fn the_socket_of_a_long_path_is_short_and_always_the_same() {
         let long = Path::new("/").join("deep/".repeat(40));
         let dir = Dir::new(&long).unwrap();
-        assert!(dir.socket().as_os_str().len() <= LONGEST_SOCKET);
+        assert!(dir.socket().as_os_str().len() <= MAX_SOCKET_PATH);
         assert_eq!(dir.socket(), Dir::new(&long).unwrap().socket());
         assert_ne!(dir.socket(), Dir::new(&long.join("other")).unwrap().socket());
+    }
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole_and_leaves_no_draft() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("nats.conf");
+        write_atomically(&path, b"a long first content").unwrap();
+        write_atomically(&path, b"second").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"second");
+        write_atomically(&dir.path().join("missing/nats.conf"), b"third").unwrap_err();
+        fs::create_dir(dir.path().join("directory")).unwrap();
+        write_atomically(&dir.path().join("directory"), b"third").unwrap_err();
+        let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names.len(), 2, "{names:?}");
     }
 
     #[test]

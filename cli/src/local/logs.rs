@@ -12,45 +12,45 @@ use jiff::tz::TimeZone;
 use serde::Deserialize;
 
 use super::dir::Dir;
-use crate::logs::{Filter, Line, last};
+use crate::model::log::{Filter, Line, last};
 
-/// A file that has grown larger is moved aside, in the place of the one that was moved aside before.
-const LARGEST: u64 = 10 << 20;
+/// A larger file is rotated; it replaces the one that was rotated before.
+const MAX_SIZE: u64 = 10 << 20;
 
-/// So many logs of tasks that have ended are kept per service.
-const KEPT: usize = 10;
+/// How many logs of ended tasks stay per service.
+const MAX_ENDED: usize = 10;
 
-/// No more of the end of a file is read to find its last lines.
-const LONGEST_TAIL: u64 = 1 << 20;
+/// How many bytes at the end of a file are read to find its last lines.
+const MAX_TAIL: u64 = 1 << 20;
 
-/// How often files are looked at.
+/// Between two reads of the files.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Reads what the tasks of services and nodes have written, the ended ones too, and reads on as they write and as others start.
+/// Reads the logs of tasks and nodes, those that have ended too, and follows them as they grow and as others start.
 #[derive(Debug)]
 pub struct Follower {
     /// By service or node.
     dirs: BTreeMap<String, PathBuf>,
     filter: Filter,
     /// By file.
-    read: BTreeMap<PathBuf, Position>,
+    positions: BTreeMap<PathBuf, Position>,
     unread: VecDeque<Line>,
 }
 
 #[derive(Debug, Default)]
 struct Position {
     offset: u64,
-    /// The beginning of a line whose end has not been written yet.
-    begun: Vec<u8>,
+    /// The last line, as long as its end has not been written.
+    partial_line: Vec<u8>,
 }
 
 impl Follower {
-    /// Begins with the last lines that are there, in the order of their timestamps.
+    /// Starts with the last lines that have been written, in the order of their timestamps.
     pub fn new(state_dir: &Path, names: &[&str], filter: Filter, lines: usize) -> io::Result<Self> {
         let dir = Dir::new(state_dir)?;
         let dirs: BTreeMap<String, PathBuf> = names.iter().map(|name| ((*name).to_owned(), dir.logs(name))).collect();
-        let (mut read, mut found) = (BTreeMap::new(), Vec::new());
-        // Of those that are read, not all may be asked for.
+        let (mut positions, mut found) = (BTreeMap::new(), Vec::new());
+        // A filter drops lines, so the last ones that pass it can be anywhere.
         let enough = if filter == Filter::default() { lines } else { usize::MAX };
         for (name, dir) in &dirs {
             for (task, path) in files(dir)? {
@@ -60,36 +60,36 @@ impl Follower {
                     time = timestamp(&text).or(time);
                     found.push(Line { service: name.clone(), task: task.clone(), time, text });
                 }
-                read.insert(path, position);
+                positions.insert(path, position);
             }
         }
         found.retain(|line| filter.keeps(line.time, &line.text));
         found.sort_by_key(|line| line.time);
-        Ok(Self { dirs, filter, read, unread: last(found, lines).into() })
+        Ok(Self { dirs, filter, positions, unread: last(found, lines).into() })
     }
 
-    /// What has been read, and no more.
+    /// The lines that have been read so far.
     pub fn into_lines(self) -> impl Iterator<Item = Line> {
         self.unread.into_iter()
     }
 
-    /// The next line. Waits until there is one; nothing is lost if the wait is given up.
+    /// The next line. Waits until there is one. Cancel safe: no line is lost when the future is dropped.
     pub async fn next(&mut self) -> io::Result<Line> {
         loop {
             if let Some(line) = self.unread.pop_front() {
                 return Ok(line);
             }
-            self.look()?;
+            self.poll()?;
             if self.unread.is_empty() {
                 tokio::time::sleep(POLL).await;
             }
         }
     }
 
-    fn look(&mut self) -> io::Result<()> {
+    fn poll(&mut self) -> io::Result<()> {
         for (name, dir) in &self.dirs {
             for (task, path) in files(dir)? {
-                let position = self.read.entry(path.clone()).or_default();
+                let position = self.positions.entry(path.clone()).or_default();
                 for text in position.advance(&path)? {
                     let line = Line { service: name.clone(), task: task.clone(), time: timestamp(&text), text };
                     if self.filter.keeps(line.time, &line.text) {
@@ -108,37 +108,37 @@ impl Position {
             return Ok(Vec::new());
         };
         if file.metadata()?.len() < self.offset {
-            // It was moved aside, and begins anew.
+            // It was rotated.
             *self = Self::default();
         }
         file.seek(SeekFrom::Start(self.offset))?;
-        let read = file.take(LONGEST_TAIL).read_to_end(&mut self.begun)?;
+        let read = file.take(MAX_TAIL).read_to_end(&mut self.partial_line)?;
         self.offset += read as u64;
         Ok(self.complete_lines())
     }
 
     fn complete_lines(&mut self) -> Vec<String> {
-        let end = self.begun.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
-        let complete: Vec<u8> = self.begun.drain(..end).collect();
+        let end = self.partial_line.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+        let complete: Vec<u8> = self.partial_line.drain(..end).collect();
         String::from_utf8_lossy(&complete).lines().map(str::to_owned).collect()
     }
 }
 
-/// The last lines of what was written after the file had this length.
+/// The last lines of what has been written since the file had this length.
 pub(super) fn tail_since(path: &Path, length: u64, lines: usize) -> Vec<String> {
-    let mut position = Position { offset: length, begun: Vec::new() };
+    let mut position = Position { offset: length, partial_line: Vec::new() };
     let Ok(mut texts) = position.advance(path) else { return Vec::new() };
     let skipped = texts.len().saturating_sub(lines);
     texts.split_off(skipped)
 }
 
-/// The last lines of one file, and of the one that was moved aside if they are too few. A last line without an end counts.
+/// The last lines of a file, continued in the rotated one if they are too few. A last line without an end counts.
 pub(super) fn tail_of(path: &Path, lines: usize) -> Vec<String> {
     let Ok((position, mut texts)) = last_lines(path, lines) else {
         return Vec::new();
     };
-    if !position.begun.is_empty() {
-        texts.push(String::from_utf8_lossy(&position.begun).into_owned());
+    if !position.partial_line.is_empty() {
+        texts.push(String::from_utf8_lossy(&position.partial_line).into_owned());
     }
     let skipped = texts.len().saturating_sub(lines);
     texts.split_off(skipped)
@@ -149,18 +149,18 @@ fn last_lines(path: &Path, lines: usize) -> io::Result<(Position, Vec<String>)> 
         return Ok((Position::default(), Vec::new()));
     };
     let length = file.metadata()?.len();
-    let start = length.saturating_sub(LONGEST_TAIL);
+    let start = length.saturating_sub(MAX_TAIL);
     file.seek(SeekFrom::Start(start))?;
-    let mut position = Position { offset: start, begun: Vec::new() };
-    position.offset += file.take(LONGEST_TAIL).read_to_end(&mut position.begun)? as u64;
+    let mut position = Position { offset: start, partial_line: Vec::new() };
+    position.offset += file.take(MAX_TAIL).read_to_end(&mut position.partial_line)? as u64;
     let mut texts = position.complete_lines();
     if start > 0 && !texts.is_empty() {
-        // Only the end of this one was read.
+        // The first line is cut.
         texts.remove(0);
     }
-    let aside = aside(path);
-    if texts.len() < lines && path != aside && aside.exists() {
-        let (_, mut earlier) = last_lines(&aside, lines - texts.len())?;
+    let rotated = rotated(path);
+    if texts.len() < lines && path != rotated && rotated.exists() {
+        let (_, mut earlier) = last_lines(&rotated, lines - texts.len())?;
         earlier.append(&mut texts);
         texts = earlier;
     }
@@ -168,33 +168,33 @@ fn last_lines(path: &Path, lines: usize) -> io::Result<(Position, Vec<String>)> 
     Ok((position, texts.split_off(skipped)))
 }
 
-/// Moves a log aside that has grown too large. Its writer goes on at the beginning, because it appends; what it writes in this very moment
-/// may be lost.
+/// Rotates a log that has grown too large. It is copied and truncated, because its writer keeps it open for appending; what is written in
+/// between is lost.
 pub(super) fn rotate(path: &Path) {
-    rotate_above(LARGEST, path);
+    rotate_above(MAX_SIZE, path);
 }
 
-fn rotate_above(largest: u64, path: &Path) {
-    if fs::metadata(path).is_ok_and(|metadata| metadata.len() > largest) {
-        let moved = fs::copy(path, aside(path)).and_then(|_| File::options().write(true).open(path)?.set_len(0));
-        if let Err(error) = moved {
+fn rotate_above(max_size: u64, path: &Path) {
+    if fs::metadata(path).is_ok_and(|metadata| metadata.len() > max_size) {
+        let copied = fs::copy(path, rotated(path)).and_then(|_| File::options().write(true).open(path)?.set_len(0));
+        if let Err(error) = copied {
             tracing::warn!(path = %path.display(), %error, "log not rotated");
         }
     }
 }
 
-/// Removes the oldest logs of tasks that do not run any more.
-pub(super) fn prune(dir: &Dir, name: &str, live: &[&str]) {
+/// Removes the oldest logs of tasks that have ended.
+pub(super) fn prune(dir: &Dir, name: &str, running: &[&str]) {
     let Ok(files) = files(&dir.logs(name)) else { return };
-    let ended: Vec<_> = files.into_iter().filter(|(task, _)| !live.contains(&task.as_str())).collect();
-    let surplus = ended.len().saturating_sub(KEPT);
+    let ended: Vec<_> = files.into_iter().filter(|(task, _)| !running.contains(&task.as_str())).collect();
+    let surplus = ended.len().saturating_sub(MAX_ENDED);
     for (_, path) in ended.into_iter().take(surplus) {
-        let _ = fs::remove_file(aside(&path));
+        let _ = fs::remove_file(rotated(&path));
         let _ = fs::remove_file(path);
     }
 }
 
-/// Tasks and their files, the one that was written to last at the end.
+/// Tasks and their files, by the time of their last change.
 fn files(dir: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -219,17 +219,17 @@ fn files(dir: &Path) -> io::Result<Vec<(String, PathBuf)>> {
 fn open(path: &Path) -> io::Result<Option<File>> {
     match File::open(path) {
         Ok(file) => Ok(Some(file)),
-        // It was pruned just now.
+        // It has just been pruned.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-fn aside(path: &Path) -> PathBuf {
+fn rotated(path: &Path) -> PathBuf {
     path.with_extension("log.1")
 }
 
-/// Of a line of a service or of `nats-server`. Others belong to the line before them.
+/// The timestamp of a line of a service or of `nats-server`. A line without one continues the line before it.
 fn timestamp(line: &str) -> Option<Timestamp> {
     #[derive(Deserialize)]
     struct Stamped {
@@ -274,7 +274,7 @@ mod tests {
         }
 
         fn tail(&self, filter: Filter) -> Vec<String> {
-            let follower = Follower::new(self.0.path(), &["quest", "nobody"], filter, 4).unwrap();
+            let follower = Follower::new(self.0.path(), &["quest", "unknown"], filter, 4).unwrap();
             shown(&follower.into_lines().collect::<Vec<_>>())
         }
     }
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_lines_that_are_asked_for_are_shown() {
+    fn lines_are_filtered_by_time_and_text() {
         let logs = Logs::new();
         logs.write("a", &format!("{}\npanic\n{}\n{}\nat main\n{}\n", at(1), at(2), at(4), at(5)));
         let since = Filter { since: Some("2026-11-21T06:41:04Z".parse().unwrap()), grep: None };
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn times_of_services_and_of_nats_servers_are_known() {
+    fn timestamps_of_services_and_of_nats_servers_are_read() {
         assert_eq!(timestamp(&at(1)), Some("2026-11-21T06:41:01Z".parse().unwrap()));
         let local = timestamp("[4711] 2026/11/21 06:41:00.123456 [INF] Server is ready").unwrap();
         assert_eq!(local.to_zoned(TimeZone::system()).datetime(), "2026-11-21T06:41:00.123456".parse().unwrap());
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn following_goes_on_where_the_tail_ends() {
+    async fn following_continues_where_the_tail_ends() {
         let logs = Logs::new();
         logs.write("a", "1\n2\nha");
         let mut follower = logs.follow(1);
@@ -350,22 +350,22 @@ mod tests {
     }
 
     #[test]
-    fn a_last_line_without_an_end_counts_for_an_explanation() {
+    fn a_last_line_without_an_end_is_part_of_a_tail() {
         let logs = Logs::new();
-        logs.write("a", "1\n2\nlast words");
-        assert_eq!(tail_of(&logs.path("a"), 2), ["2", "last words"]);
+        logs.write("a", "1\n2\ncut off");
+        assert_eq!(tail_of(&logs.path("a"), 2), ["2", "cut off"]);
     }
 
     #[test]
-    fn logs_of_the_living_and_of_the_last_dead_are_kept() {
+    fn pruning_leaves_the_logs_of_running_tasks_and_of_those_that_ended_last() {
         let logs = Logs::new();
         for task in 0..20 {
             let file = File::create(logs.path(&format!("{task:02}"))).unwrap();
             file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(task)).unwrap();
         }
         prune(&Dir::new(logs.0.path()).unwrap(), "quest", &["03"]);
-        let kept = files(&logs.0.path().join("logs/quest")).unwrap();
-        let kept: Vec<_> = kept.iter().map(|(task, _)| task.as_str()).collect();
-        assert_eq!(kept, ["03", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19"]);
+        let left = files(&logs.0.path().join("logs/quest")).unwrap();
+        let left: Vec<_> = left.iter().map(|(task, _)| task.as_str()).collect();
+        assert_eq!(left, ["03", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19"]);
     }
 }

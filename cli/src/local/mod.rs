@@ -1,17 +1,25 @@
 //! The local platform: the processes of a fleet on this machine. A supervisor that outlives the command owns them and does what ECS does
 //! on AWS: it keeps the desired number of tasks, replaces them one by one, and goes back when a deployment fails.
 
+pub(crate) mod apply;
 pub mod artifacts;
+pub(crate) mod build;
 pub mod client;
+pub(crate) mod cluster_files;
+pub(crate) mod doctor;
 pub(crate) mod environment;
-pub(crate) mod ground;
+pub(crate) mod history;
+pub(crate) mod lock;
 pub mod logs;
+mod platform;
 pub mod ports;
 pub mod protocol;
 pub mod shim;
 mod status;
 pub mod supervisor;
+mod verify;
 
 mod dir;
+mod state_file;
 
 pub(crate) use dir::create_private;

@@ -1,4 +1,4 @@
-//! Ports that stay the same from one start to the next, and who holds a port that is taken.
+//! Ports that stay the same from one start to the next, and the process that listens on a port in use.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,33 +11,33 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
-use super::dir::write_atomically;
+use super::state_file;
 
-/// Where free ports are looked for: below those that systems give to outgoing connections, any of which could sit on a port that has to be
-/// opened again after a restart.
+/// Free ports are picked from this range. It is below the ephemeral ports, which outgoing connections may hold when a port has to be opened
+/// again after a restart.
 const RANGE: Range<u16> = 20_000..32_000;
 
-/// So many ports are tried before the search is given up.
-const TRIES: usize = 1_000;
+/// How many ports are tried.
+const MAX_ATTEMPTS: usize = 1_000;
 
-/// Ports by what they are for.
+/// Port numbers by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ports(BTreeMap<String, u16>);
 
 impl Ports {
-    /// A port for every name. 0 asks for any free one: the same as the last time, or else a new one, which is written down. Other numbers
-    /// are taken as they are, whether they are free or not. Other names in the file are kept.
+    /// A port for every name. 0 asks for any free port: the one in the file, or else a new one, which is added to the file. Other numbers are
+    /// used as they are, free or not. Names in the file that are not asked for stay there.
     pub fn ensure(file: &Path, wanted: &BTreeMap<String, u16>) -> io::Result<Self> {
-        Self::locked(file, |known| {
+        Self::locked(file, |stored| {
             let mut ports = Self::default();
             for (name, port) in wanted {
-                let port = match (*port, known.0.get(name)) {
-                    (0, Some(known)) => *known,
-                    (0, None) => known.unused(wanted.values())?,
+                let port = match (*port, stored.0.get(name)) {
+                    (0, Some(port)) => *port,
+                    (0, None) => stored.unused(wanted.values())?,
                     (fixed, _) => fixed,
                 };
                 if wanted[name] == 0 {
-                    known.0.insert(name.clone(), port);
+                    stored.0.insert(name.clone(), port);
                 }
                 ports.0.insert(name.clone(), port);
             }
@@ -45,11 +45,11 @@ impl Ports {
         })
     }
 
-    /// Another port than the last time, which somebody else has taken.
+    /// Another free port in place of the stored one, which another process has taken.
     pub fn renew(file: &Path, name: &str) -> io::Result<u16> {
-        Self::locked(file, |known| {
-            let port = known.unused([].into_iter())?;
-            known.0.insert(name.to_owned(), port);
+        Self::locked(file, |stored| {
+            let port = stored.unused([].into_iter())?;
+            stored.0.insert(name.to_owned(), port);
             Ok(port)
         })
     }
@@ -59,26 +59,22 @@ impl Ports {
         self.0.get(name).copied().unwrap_or_default()
     }
 
-    /// Two processes may want ports at the same time.
+    /// Two processes may ask for ports at the same time.
     fn locked<T>(file: &Path, work: impl FnOnce(&mut Self) -> io::Result<T>) -> io::Result<T> {
         let lock = File::options().create(true).truncate(false).write(true).open(with_suffix(file, ".lock"))?;
         lock.lock()?;
-        let mut known: Self = match fs::read(file) {
-            Ok(content) => serde_json::from_slice(&content)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::default(),
-            Err(error) => return Err(error),
-        };
-        let before = known.clone();
-        let result = work(&mut known)?;
-        if known != before {
-            write_atomically(file, &serde_json::to_vec_pretty(&known)?)?;
+        let mut stored = state_file::read::<Self>(file)?.unwrap_or_default();
+        let before = stored.clone();
+        let result = work(&mut stored)?;
+        if stored != before {
+            state_file::write(file, &stored)?;
         }
         Ok(result)
     }
 
     fn unused<'a>(&'a self, wanted: impl Iterator<Item = &'a u16>) -> io::Result<u16> {
         let taken: BTreeSet<u16> = wanted.chain(self.0.values()).copied().collect();
-        for _ in 0..TRIES {
+        for _ in 0..MAX_ATTEMPTS {
             let port = fastrand::u16(RANGE);
             if !taken.contains(&port) && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
                 return Ok(port);
@@ -97,9 +93,9 @@ fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
 /// The process that listens on a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
-    /// Its number.
+    /// Its process id.
     pub pid: u32,
-    /// What it is.
+    /// The name of its program.
     pub command: String,
 }
 
@@ -109,7 +105,7 @@ impl fmt::Display for Holder {
     }
 }
 
-/// Who listens on this port, as far as this user may know.
+/// The process that listens on this port, as far as this user may see it.
 pub fn holder(port: u16) -> Option<Holder> {
     if Path::new("/proc/net/tcp").exists() { from_proc(port) } else { from_lsof(port) }
 }
@@ -187,6 +183,15 @@ mod tests {
     }
 
     #[test]
+    fn ports_stay_the_same_when_their_file_is_emptied() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("ports.json");
+        let before = Ports::ensure(&file, &wanted(&[("a", 0)])).unwrap();
+        fs::write(&file, "").unwrap();
+        assert_eq!(Ports::ensure(&file, &wanted(&[("a", 0)])).unwrap(), before);
+    }
+
+    #[test]
     fn the_holder_of_a_port_is_found() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -196,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn lsof_is_understood_where_it_is_there() {
+    fn the_output_of_lsof_is_read_where_it_is_installed() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         if Command::new("lsof").arg("-v").output().is_ok() {
             let holder = from_lsof(listener.local_addr().unwrap().port());

@@ -1,4 +1,4 @@
-//! What the supervisor is asked and what it answers: one line of JSON each, over a unix socket in the state directory.
+//! The supervisor's protocol: requests and responses, one line of JSON each, over a unix socket in the state directory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -7,43 +7,54 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::fleet::{Definition, Node};
+use crate::model::desired::{Definition, Node};
 
-/// Number of this protocol. A client and a supervisor with different numbers do not talk to each other.
-pub const PROTOCOL: u32 = 1;
+/// The version of this protocol. A client refuses to talk to a supervisor with another one.
+pub const PROTOCOL: u32 = 2;
 
-/// What a client asks.
+/// What a client sends.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
-    /// Who is there? Answered by [`Response::Pong`].
+    /// Which supervisor is this? Answered by [`Response::Pong`].
     Ping,
-    /// Everything that is there. Answered by [`Response::Description`].
+    /// What should run and what does. Answered by [`Response::Description`].
     Describe,
-    /// Starts a node; restarts it if its specification differs. Answered by [`Response::Done`] before it runs.
+    /// Starts a node; restarts it if its specification differs. Answered by [`Response::Done`] at once; the description
+    /// says when it runs.
     PutNode {
         /// Name of the node.
         name: String,
         /// What should run.
         spec: NodeSpec,
     },
-    /// Stops a node and forgets it. Answered by [`Response::Done`] when its process is gone.
+    /// Stops and removes a node. Answered by [`Response::Done`] when its process has exited.
     DeleteNode {
         /// Name of the node.
         name: String,
     },
-    /// Deploys or scales a service. Answered by [`Response::Accepted`] before anything has started.
+    /// Deploys or scales a service. Answered by [`Response::Accepted`] when the deployment has
+    /// started; its progress is in the description.
     PutService(Box<PutService>),
-    /// Stops a service and forgets it. Answered by [`Response::Done`] when its processes are gone.
+    /// Stops and removes a service. Answered by [`Response::Done`] when its processes have exited.
     DeleteService {
         /// Name of the service.
         name: String,
     },
-    /// Stops every service, then every node, forgets them and ends. Answered by [`Response::Done`] when all processes are gone.
+    /// Stops one task of a service; the supervisor starts another in its place at once, as ECS does after `StopTask`. Answered by
+    /// [`Response::Done`] when its process has been sent SIGTERM.
+    StopTask {
+        /// Name of the service.
+        service: String,
+        /// See [`TaskStatus::id`].
+        task: String,
+    },
+    /// Stops and removes every service, then every node, and ends the supervisor. Answered by [`Response::Done`] when all processes have
+    /// exited.
     Shutdown,
 }
 
-/// What the supervisor answers.
+/// What the supervisor sends back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Response {
@@ -53,9 +64,9 @@ pub enum Response {
     Description(Box<Description>),
     /// To [`Request::PutService`].
     Accepted(Accepted),
-    /// It is done.
+    /// The request was carried out.
     Done,
-    /// It cannot be done.
+    /// The request was not carried out.
     Refused(Refusal),
 }
 
@@ -68,7 +79,13 @@ pub struct Refusal {
     pub hint: Option<String>,
 }
 
-/// A deployment that is under way, or that was there already if nothing had to change.
+impl Refusal {
+    pub(super) fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: Some(hint.into()) }
+    }
+}
+
+/// The deployment that a request has started or, if nothing had to change, the latest one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accepted {
     /// Number of the deployment, unique for the service.
@@ -80,13 +97,13 @@ pub struct Accepted {
 /// How to run a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeSpec {
-    /// Version and digest of the configuration: with another one the node is restarted.
+    /// Version and digest of the configuration. The node is restarted when they change.
     pub node: Node,
     /// The server binary.
     pub program: PathBuf,
     /// Its arguments.
     pub args: Vec<String>,
-    /// Where its configuration is, to be shown.
+    /// Path of its configuration, for display.
     pub config_path: PathBuf,
 }
 
@@ -95,13 +112,13 @@ pub struct NodeSpec {
 pub struct PutService {
     /// Name of the service.
     pub name: String,
-    /// What a task is.
+    /// How to run a task.
     pub spec: TaskSpec,
     /// The number of tasks that the manifest asks for.
     pub declared_tasks: u32,
     /// The number of tasks that should run.
     pub tasks: u32,
-    /// Where clients come in, if this service takes HTTP from them. Port 0: any free one, the same at the next start.
+    /// Where this service listens for HTTP clients, if it does. Port 0: any free port, the same at every start.
     pub http_listen: Option<SocketAddr>,
     /// Whether an equal definition is deployed again.
     pub force: Force,
@@ -111,29 +128,30 @@ pub struct PutService {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Force {
-    /// Equal definition: only the number of tasks is set.
+    /// It is not: only the number of tasks is set.
     IfChanged,
-    /// All tasks are replaced in any case.
+    /// It is: all tasks are replaced.
     NewDeployment,
 }
 
-/// What a task is.
+/// How to run a task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskSpec {
-    /// What the revision is made of.
+    /// The definition of the revision.
     pub definition: Definition,
-    /// The binary, an interned artifact.
+    /// The binary, a stored artifact.
     pub program: PathBuf,
-    /// All environment variables, but for `PATH`, `HOME`, `TMPDIR`, `TASK_ID`, `SERVICE_REVISION` and the inherited sockets'.
+    /// Its environment variables. The supervisor adds `PATH`, `HOME`, `TMPDIR`, `TASK_ID`, `SERVICE_REVISION` and those of the inherited
+    /// sockets.
     pub env: BTreeMap<String, String>,
 }
 
 /// The supervisor itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SupervisorStatus {
-    /// Its process.
+    /// Its process id.
     pub pid: u32,
-    /// Version of the `natsctl` that it is.
+    /// The version of its `natsctl`.
     pub version: String,
     /// See [`PROTOCOL`].
     pub protocol: u32,
@@ -141,10 +159,10 @@ pub struct SupervisorStatus {
     pub started_at_ms: u64,
 }
 
-/// Everything that runs or should run.
+/// What should run, and what does.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Description {
-    /// `None`: it does not run, and neither does anything else. What is described is what it would start.
+    /// `None`: no supervisor and so no other process runs. The rest is what the next supervisor would start.
     pub supervisor: Option<SupervisorStatus>,
     /// NATS servers by name.
     pub nodes: BTreeMap<String, NodeStatus>,
@@ -153,10 +171,10 @@ pub struct Description {
 }
 
 impl Description {
-    /// Digests of all artifacts that a task or a rollback may need.
+    /// Digests of the artifacts of all stored revisions, which a task or a rollback may need.
     pub fn artifacts(&self) -> BTreeSet<String> {
         let services = self.services.values();
-        services.flat_map(|service| &service.kept).map(|kept| kept.definition.artifact.clone()).collect()
+        services.flat_map(|service| &service.revisions).map(|stored| stored.definition.artifact.clone()).collect()
     }
 }
 
@@ -167,13 +185,13 @@ pub struct NodeStatus {
     pub spec: NodeSpec,
     /// Whether its process runs.
     pub running: bool,
-    /// Its process.
+    /// Its process id, while it runs.
     pub pid: Option<u32>,
     /// Milliseconds since 1970.
     pub started_at_ms: Option<u64>,
-    /// How often it was started again after it had ended by itself.
+    /// How often it was restarted after it had exited unexpectedly.
     pub restarts: u32,
-    /// How it ended the last time.
+    /// How its last process exited.
     pub last_exit: Option<Exit>,
     /// The last lines of its log, if it is down.
     pub log_tail: Vec<String>,
@@ -182,23 +200,24 @@ pub struct NodeStatus {
 /// One service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ServiceStatus {
-    /// What the current revision is made of.
+    /// The definition of the current revision.
     pub definition: Definition,
     /// Number of the current revision, from 1.
     pub revision: u64,
-    /// Revisions that ran in full before the current one, the latest first: where a rollback may go.
+    /// Revisions other than the current one that completed a deployment, the latest first: the targets of a rollback.
     pub previous: Vec<Revision>,
-    /// Every revision whose number is still known, failed ones too, by number.
-    pub kept: Vec<Revision>,
+    /// All stored revisions, those of failed deployments too, by number.
+    #[serde(rename = "kept")]
+    pub revisions: Vec<Revision>,
     /// The number of tasks that the manifest asked for.
     pub declared_tasks: u32,
     /// The number of tasks that should run.
     pub desired: u32,
-    /// Where clients come in.
+    /// Where it listens for HTTP clients.
     pub http: Option<SocketAddr>,
-    /// Its processes and those that wait to be started again, oldest first.
+    /// Its tasks, those in backoff too, oldest first.
     pub tasks: Vec<TaskStatus>,
-    /// Whether the last deployment failed. The next one that completes ends it.
+    /// Whether the last deployment that has ended failed.
     pub failed: bool,
     /// The last deployments, the latest first, never empty.
     pub deployments: Vec<Deployment>,
@@ -217,51 +236,51 @@ impl ServiceStatus {
     }
 }
 
-/// A revision that is no longer current.
+/// A numbered definition of a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revision {
     /// Its number.
     pub revision: u64,
-    /// What it is made of.
+    /// What a task of it runs.
     pub definition: Definition,
 }
 
-/// One process of a service.
+/// One task of a service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TaskStatus {
     /// Unique in the environment; the name of its log file.
     pub id: String,
     /// Which revision it runs.
     pub revision: u64,
-    /// Its process, unless it is stopped.
+    /// Its process id, unless it is stopped.
     pub pid: Option<u32>,
-    /// How far it is.
+    /// Where it is in its life cycle.
     pub state: TaskState,
     /// Milliseconds since 1970.
     pub started_at_ms: u64,
-    /// How many tasks before it, each started in the place of the last, ended by themselves.
+    /// How many tasks in a row, each the replacement of the one before, have exited unexpectedly before it.
     pub restarts: u32,
-    /// Where its health endpoints are, on 127.0.0.1.
+    /// The port of its health endpoints, on 127.0.0.1.
     pub health_port: Option<u16>,
-    /// How it, or else the one in whose place it was started, ended.
+    /// How it, or else the task that it replaces, exited.
     pub last_exit: Option<Exit>,
     /// Why it is not ready.
     pub reason: Option<String>,
 }
 
-/// How far a task is.
+/// Where a task is in its life cycle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskState {
     /// It has not been ready yet.
     Starting,
-    /// It takes requests.
+    /// It accepts requests.
     Ready,
-    /// It was ready, and is not now.
+    /// It was ready and is not any more.
     Unready,
-    /// It was told to stop.
+    /// It was asked to stop, and finishes its requests.
     Draining,
-    /// It ended by itself, and is started again soon.
+    /// It exited unexpectedly, and is restarted after a backoff.
     Stopped,
 }
 
@@ -270,9 +289,9 @@ pub enum TaskState {
 pub struct Deployment {
     /// Unique for the service, ascending.
     pub id: u64,
-    /// What it brings.
+    /// The revision that it deploys.
     pub revision: u64,
-    /// How far it is.
+    /// How far it has come.
     pub state: DeploymentState,
     /// Milliseconds since 1970.
     pub started_at_ms: u64,
@@ -280,13 +299,13 @@ pub struct Deployment {
     pub ended_at_ms: Option<u64>,
     /// Why it failed.
     pub reason: Option<String>,
-    /// Which task made it fail.
+    /// The task that made it fail.
     pub task: Option<String>,
     /// The last lines of that task's log.
     pub log_tail: Vec<String>,
 }
 
-/// How far a deployment is.
+/// How far a deployment has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DeploymentState {
@@ -294,21 +313,21 @@ pub enum DeploymentState {
     InProgress,
     /// All desired tasks are ready, and no others are left.
     Completed,
-    /// It was given up; the revision that ran before keeps running.
+    /// It was rolled back; the revision that ran before keeps running.
     Failed,
-    /// Another one took its place before it had ended.
+    /// Another deployment has replaced it before it ended.
     Superseded,
 }
 
-/// How a process ended.
+/// How a process exited.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Exit {
-    /// By itself.
+    /// With an exit code.
     Code(i32),
     /// By a signal.
     Signal(i32),
-    /// It never began.
+    /// It was never started.
     NotStarted(String),
 }
 

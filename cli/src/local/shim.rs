@@ -1,7 +1,7 @@
-//! Stands between the supervisor and a program, so that the program dies with the supervisor, however that dies.
+//! The shim between the supervisor and a program: the program ends with the supervisor, however that ends.
 //!
-//! Linux can do this itself: the shim asks for a signal at its parent's death and then becomes the program. Elsewhere the shim stays,
-//! holds a pipe whose end means that the supervisor is gone, and passes signals on.
+//! On Linux the shim sets a parent-death signal and then executes the program in its place. On other systems it stays as the program's
+//! parent, forwards signals, and kills the program when the pipe from the supervisor is closed.
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -15,22 +15,22 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// How the program is tied to the supervisor.
+/// How the program ends with the supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// The shim becomes the program; the system kills it when its parent dies.
+    /// The shim executes the program in its place; the kernel kills it when the supervisor dies.
     Exec,
     /// The shim stays as the program's parent.
     Stay,
 }
 
 impl Mode {
-    /// The better one of those that this system has.
+    /// The mode for this operating system.
     pub fn of_this_system() -> Self {
         if cfg!(target_os = "linux") { Self::Exec } else { Self::Stay }
     }
 
-    /// As it is written in the arguments.
+    /// The name of the mode in the arguments.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Exec => "exec",
@@ -39,7 +39,8 @@ impl Mode {
     }
 }
 
-/// `exec|stay <parent> <program> <arguments…>`: runs the program. Returns when it has ended, or never if the shim became the program.
+/// `exec|stay <parent> <program> <arguments…>`: runs the program. Returns when it has exited; in mode `exec` only if it cannot be
+/// executed.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<ExitCode> {
     let mut args = args.into_iter();
     let (Some(mode), Some(parent), Some(program)) = (args.next(), args.next(), args.next()) else {
@@ -52,15 +53,15 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<ExitCode
     if mode == Mode::Stay.as_str() {
         stay(command).with_context(|| format!("failed to run `{}`", program.display()))
     } else {
-        match become_program(command, parent)? {}
+        match exec(command, parent)? {}
     }
 }
 
-fn become_program(mut command: Command, parent: Pid) -> anyhow::Result<Infallible> {
+fn exec(mut command: Command, parent: Pid) -> anyhow::Result<Infallible> {
     #[cfg(target_os = "linux")]
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
-        .context("failed to be tied to the supervisor")?;
-    // It may have died before it could be asked for a signal.
+        .context("failed to set the parent-death signal")?;
+    // The supervisor may have died before the signal was set.
     if rustix::process::getppid() != Some(parent) {
         bail!("the supervisor is gone");
     }
@@ -88,7 +89,7 @@ fn stay(mut command: Command) -> anyhow::Result<ExitCode> {
                         kill_process(pid, Signal::TERM)?;
                     }
                 }
-                // Nothing is ever written to it: it ends with the supervisor.
+                // Nothing is ever written to this pipe, so a read returns when the supervisor has ended.
                 _ = supervisor.read_u8() => kill_current_process_group(Signal::KILL)?,
             }
         }

@@ -1,22 +1,23 @@
-//! How the local environment is: what the supervisor has, what the servers say of themselves, and who answers on the bus.
+//! The status of the local environment, from three sources: the supervisor, the NATS servers, and discovery on the bus.
 
 use std::time::Duration;
 
-use super::environment::{CONNECT, Local, expected, ready_tasks};
-use super::ground::{ADMIN, Endpoints};
+use super::cluster_files::{ADMIN, Endpoints};
+use super::environment::{CONNECT, Local};
 use super::protocol::{Description, ServiceStatus as Running, TaskState};
-use crate::fleet::Role;
+use super::verify::{expected, ready_tasks};
+use crate::model::desired::Role;
+use crate::model::status::{ClusterHealth, GatewayStatus, NodeHealth, ServiceStatus, Status};
 use crate::nats::bus::tasks;
 use crate::nats::discovery::{Instance, instances};
-use crate::nats::health::{self, Health, NodeHealth};
+use crate::nats::health;
 use crate::nats::identity::SYSTEM_USER;
-use crate::status::{GatewayStatus, ServiceStatus, Status};
 
 /// How long servers and services may take to answer.
-const ANSWERS: Duration = Duration::from_millis(1_000);
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(1_000);
 
 impl Local {
-    /// How everything is.
+    /// The status of the environment.
     pub(crate) async fn status(&self) -> anyhow::Result<Status> {
         let Some(description) = self.describe().await? else {
             return Ok(self.nothing_deployed());
@@ -29,7 +30,7 @@ impl Local {
         let endpoints = self.endpoints()?;
         let is_up = description.nodes.values().any(|node| node.running);
         let (nats, instances) = if is_up {
-            tokio::join!(nats_health(&endpoints), on_bus(&endpoints, &description))
+            tokio::join!(nats_health(&endpoints), discovered(&endpoints, &description))
         } else {
             (nats_down(&endpoints), Vec::new())
         };
@@ -61,28 +62,28 @@ impl Local {
             environment: self.manifests.name.clone(),
             healthy: false,
             services: Vec::new(),
-            nats: Some(Health { nodes: Vec::new(), quorum: false, settled: false }),
+            nats: Some(ClusterHealth { nodes: Vec::new(), quorum: false, settled: false }),
             gateway: GatewayStatus { url: None },
             problems: vec!["nothing is deployed; `natsctl deploy --all` deploys everything".to_owned()],
             notes: Vec::new(),
         }
     }
 
-    /// How the NATS cluster is.
-    pub(crate) async fn nats(&self) -> anyhow::Result<Health> {
+    /// The health of the NATS cluster.
+    pub(crate) async fn nats(&self) -> anyhow::Result<ClusterHealth> {
         Ok(nats_health(&self.endpoints()?).await)
     }
 }
 
-async fn nats_health(endpoints: &Endpoints) -> Health {
+async fn nats_health(endpoints: &Endpoints) -> ClusterHealth {
     let asked = async {
         let client = endpoints.of(SYSTEM_USER)?.connect("natsctl", CONNECT).await?;
-        health::ask(&client, &endpoints.nodes, ANSWERS).await
+        health::ask(&client, &endpoints.nodes, ANSWER_TIMEOUT).await
     };
     asked.await.unwrap_or_else(|_| nats_down(endpoints))
 }
 
-fn nats_down(endpoints: &Endpoints) -> Health {
+fn nats_down(endpoints: &Endpoints) -> ClusterHealth {
     let nodes = endpoints.nodes.iter().map(|(name, url)| NodeHealth {
         name: name.clone(),
         url: url.clone(),
@@ -91,18 +92,18 @@ fn nats_down(endpoints: &Endpoints) -> Health {
         version: None,
         reason: Some("does not answer".to_owned()),
     });
-    Health { nodes: nodes.collect(), quorum: false, settled: false }
+    ClusterHealth { nodes: nodes.collect(), quorum: false, settled: false }
 }
 
-/// Who answers on the bus; nobody if it cannot be asked.
-async fn on_bus(endpoints: &Endpoints, description: &Description) -> Vec<Instance> {
+/// The service instances that discovery finds; none if the cluster cannot be reached.
+async fn discovered(endpoints: &Endpoints, description: &Description) -> Vec<Instance> {
     let enough = |found: &[Instance]| {
         let workers = description.services.iter().filter(|(_, service)| service.definition.role == Role::Worker);
         workers.into_iter().all(|(name, service)| expected(service).is_met(&tasks(found, name)))
     };
     let asked = async {
         let client = endpoints.of(ADMIN)?.connect("natsctl", CONNECT).await?;
-        instances(&client, None, ANSWERS, enough).await
+        instances(&client, None, ANSWER_TIMEOUT, enough).await
     };
     asked.await.unwrap_or_default()
 }
@@ -114,20 +115,20 @@ fn count<T>(items: impl Iterator<Item = T>) -> u32 {
 fn service_status(name: &str, service: &Running, instances: &[Instance]) -> ServiceStatus {
     let ready = ready_tasks(service);
     let found = tasks(instances, name);
-    let on_bus = expected(service).answering(&found);
+    let answering = expected(service).answering(&found);
     // The gateway is reached over HTTP; its readiness says that it is on the bus too.
-    let answers = |task: &&&str| service.definition.role == Role::Gateway || on_bus.contains(**task);
+    let answers = |task: &&&str| service.definition.role == Role::Gateway || answering.contains(**task);
     let healthy = count(ready.iter().filter(answers));
     let running = count(service.tasks.iter().filter(|task| {
         let stops = matches!(task.state, TaskState::Draining | TaskState::Stopped);
         task.revision == service.revision && task.pid.is_some() && !stops
     }));
     let failed = service.deployment().filter(|_| service.failed).and_then(|deployment| deployment.reason.clone());
-    let waiting = || service.tasks.iter().find_map(|task| task.reason.clone());
+    let pending = || service.tasks.iter().find_map(|task| task.reason.clone());
     let reason = if service.failed {
         Some(format!("the last deployment failed: {}", failed.unwrap_or_else(|| "see the logs".to_owned())))
     } else if count(ready.iter()) < service.desired {
-        Some(waiting().unwrap_or_else(|| "tasks are being started".to_owned()))
+        Some(pending().unwrap_or_else(|| "tasks are being started".to_owned()))
     } else if healthy < service.desired {
         Some(format!("{healthy} of {} tasks answer on the bus", service.desired))
     } else {

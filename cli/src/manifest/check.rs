@@ -8,8 +8,8 @@ use serde_json::{Map, Value as Json};
 
 use super::files::{FORMS, Form};
 use super::yaml::{Entry, Flaw, Node, Position, Value};
+use crate::model::units::{Size, Span, UnitError};
 use crate::problem::{did_you_mean, listed};
-use crate::units::{Size, Span, UnitError};
 
 /// Everything that is wrong with a tree.
 pub(super) fn check(root: &Node, schema: &Json) -> Vec<Flaw> {
@@ -145,7 +145,7 @@ impl Checker {
         }
     }
 
-    /// One of several constants, or one of several objects that a constant key tells apart.
+    /// One of several constants, or one of several objects that a constant key distinguishes.
     fn choice(&mut self, node: &Node, choices: &[Json], name: &str) {
         let constants: Vec<&str> = choices.iter().filter_map(|choice| choice["const"].as_str()).collect();
         if !constants.is_empty() {

@@ -1,6 +1,5 @@
 //! What AWS would refuse later: accounts, regions, names that are too long, images without a digest.
 
-use super::files::Architecture;
 use super::links::Document;
 use super::yaml::{Node, Value};
 use crate::problem::Problem;
@@ -88,15 +87,5 @@ fn is_region(text: &str) -> bool {
     match parts.split_last() {
         Some((number, words)) => words.len() >= 2 && words.iter().all(is_word) && number.parse::<u8>().is_ok(),
         None => false,
-    }
-}
-
-impl Architecture {
-    /// As Rust and the OCI formats call it: the target's first part, and `architecture` of an image.
-    pub fn names(self) -> (&'static str, &'static str) {
-        match self {
-            Self::X86_64 => ("x86_64", "amd64"),
-            Self::Arm64 => ("aarch64", "arm64"),
-        }
     }
 }

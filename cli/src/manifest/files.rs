@@ -9,13 +9,16 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::schema::Partial;
-use crate::fleet::Role;
-use crate::units::{Size, Span};
+use crate::model::desired::{Architecture, Role};
+use crate::model::units::{Size, Span};
+
+/// What follows the name of a service in its default `ecs_name`. Terraform reads it from the JSON Schema.
+pub const ECS_NAME_SUFFIX: &str = "-nats";
 
 /// One service: what it takes part in, and what differs from the defaults in `fleet.yaml`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "Service manifest", deny_unknown_fields)]
-pub struct Service {
+pub struct ServiceManifest {
     /// Name of the file, of the crate and of the service.
     pub name: Name,
     /// `worker` answers on NATS; `gateway` takes HTTP requests and calls every service.
@@ -23,6 +26,7 @@ pub struct Service {
     pub role: Role,
     /// Name of the ECS service and task family; `<name>-nats` if absent.
     #[serde(default)]
+    #[schemars(extend("x-default-suffix" = ECS_NAME_SUFFIX))]
     pub ecs_name: Option<Name>,
     /// Packages of the protocol that it serves, for example `quest.v1`.
     #[serde(default)]
@@ -38,7 +42,7 @@ pub struct Service {
     pub consumes: BTreeSet<String>,
     /// Key-value buckets that it keeps its state in, by name.
     #[serde(default)]
-    pub buckets: BTreeMap<BucketName, Bucket>,
+    pub buckets: BTreeMap<BucketName, BucketSettings>,
     /// Environment variables.
     #[serde(default)]
     pub environment: BTreeMap<Variable, String>,
@@ -50,17 +54,22 @@ pub struct Service {
     pub aws: Vec<Grant>,
     /// Where its image comes from; built by cargo if absent.
     #[serde(default)]
-    pub build: Option<Build>,
+    pub build: Option<ImageSource>,
     /// How it runs; what the file does not say is as in `fleet.yaml`.
     #[serde(flatten)]
     #[schemars(with = "Partial<Settings>")]
     pub settings: Settings,
 }
 
-impl Service {
+impl ServiceManifest {
     /// Name of its ECS service, and family of its task definitions.
     pub fn ecs_name(&self) -> String {
-        self.ecs_name.as_ref().map_or_else(|| format!("{}-nats", self.name), ToString::to_string)
+        self.ecs_name.as_ref().map_or_else(|| format!("{}{ECS_NAME_SUFFIX}", self.name), ToString::to_string)
+    }
+
+    /// Name of the JetStream stream that stores its events.
+    pub fn event_stream(&self) -> String {
+        format!("EVT_{}", self.name.to_uppercase().replace('-', "_"))
     }
 }
 
@@ -77,7 +86,7 @@ pub struct Grant {
 /// Where the image of a service comes from that cargo does not build. One of the two.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
-pub struct Build {
+pub struct ImageSource {
     /// `docker buildx` builds it from this file, relative to the folder that holds `manifests/`.
     #[serde(default)]
     pub dockerfile: Option<PathBuf>,
@@ -108,36 +117,24 @@ pub struct Settings {
     /// Memory of a task.
     pub memory: Size,
     /// How far the number of tasks may move, and what moves it.
-    pub autoscaling: Autoscaling,
+    pub autoscaling: AutoscalingSettings,
     /// When a task counts as failed. It cannot be switched off.
-    pub health: Health,
-    /// How long a task may take to finish what it has begun. Fargate allows no more than 120 s.
+    pub health: HealthSettings,
+    /// How long a task may take to finish what it has started. Fargate allows no more than 120 s.
     #[schemars(extend("x-minimum" = "1 s", "x-maximum" = "120 s"))]
     pub stop_timeout: Span,
-    /// When somebody is told.
-    pub alarms: Alarms,
+    /// When an alarm fires.
+    pub alarms: AlarmSettings,
     /// What its tasks run on.
     pub architecture: Architecture,
     /// Whether `natsctl exec` may open a session in its tasks.
     pub execute_command: bool,
 }
 
-/// Processors.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Architecture {
-    /// Intel and AMD.
-    #[default]
-    #[serde(rename = "x86_64")]
-    X86_64,
-    /// Graviton.
-    Arm64,
-}
-
 /// How far the number of tasks may move, and what moves it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
-pub struct Autoscaling {
+pub struct AutoscalingSettings {
     /// Fewest tasks.
     #[schemars(range(min = 1, max = 100))]
     pub min: u32,
@@ -155,7 +152,7 @@ pub struct Autoscaling {
 /// When a task counts as failed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
-pub struct Health {
+pub struct HealthSettings {
     /// Between two checks.
     #[schemars(extend("x-minimum" = "100 ms", "x-maximum" = "5 min"))]
     pub interval: Span,
@@ -170,10 +167,10 @@ pub struct Health {
     pub start_period: Span,
 }
 
-/// When somebody is told.
+/// When an alarm fires.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
-pub struct Alarms {
+pub struct AlarmSettings {
     /// Above this use of CPU, in percent.
     #[schemars(range(min = 1, max = 100))]
     pub cpu_percent: u32,
@@ -185,7 +182,7 @@ pub struct Alarms {
 /// A key-value bucket.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
-pub struct Bucket {
+pub struct BucketSettings {
     /// Revisions kept of each key.
     #[serde(default = "newest_only")]
     #[schemars(range(min = 1, max = 64))]
@@ -207,19 +204,19 @@ fn newest_only() -> u32 {
 /// The whole fleet: its name, the defaults of every service, and what NATS keeps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "Fleet manifest", deny_unknown_fields)]
-pub struct Project {
+pub struct ProjectManifest {
     /// What names on AWS start with.
     pub project: Name,
     /// How a service runs if its own manifest says nothing else.
     pub defaults: Settings,
     /// What NATS keeps and allows.
-    pub nats: Nats,
+    pub nats: NatsSettings,
 }
 
 /// What NATS keeps and allows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
-pub struct Nats {
+pub struct NatsSettings {
     /// Copies of each stream and bucket. An environment with fewer nodes has as many as it has nodes.
     #[schemars(with = "Replicas")]
     pub replicas: usize,
@@ -230,8 +227,8 @@ pub struct Nats {
     #[schemars(extend("x-minimum" = "64 MiB"))]
     pub max_file_store: Size,
     /// Streams of events, one for each service that publishes.
-    pub events: Events,
-    /// The audit trail.
+    pub events: EventSettings,
+    /// Audit records.
     pub audit: Retention,
     /// What could not be handled.
     pub dead_letters: Retention,
@@ -240,7 +237,7 @@ pub struct Nats {
 /// How events are kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
-pub struct Events {
+pub struct EventSettings {
     /// How long an event is kept.
     #[schemars(extend("x-minimum" = "1 min"))]
     pub max_age: Span,
@@ -366,7 +363,7 @@ macro_rules! one_of {
 
 one_of! {
     /// The sizes that Fargate has.
-    Cpu: [256, 512, 1024, 2048, 4096, 8192, 16384];
+    Cpu: super::sizes::cpu_units();
     /// What JetStream allows, without even numbers.
     Replicas: [1, 3, 5];
     /// Sizes of a cluster.
@@ -454,7 +451,7 @@ named! {
     };
 }
 
-/// What a name must look like: the same for editors (the pattern), for people and for the check.
+/// The form of a name: the same for editors (the pattern), for people and for the check.
 #[derive(Debug)]
 pub(super) struct Form {
     pub(super) pattern: &'static str,
@@ -465,7 +462,7 @@ pub(super) struct Form {
 }
 
 impl Form {
-    /// Whether a text looks like it.
+    /// Whether a text has this form.
     pub(super) fn fits(&self, text: &str) -> bool {
         let (shortest, longest) = self.length;
         (shortest..=longest).contains(&text.len())

@@ -1,4 +1,4 @@
-//! A folder of manifests for tests: valid until somebody breaks it.
+//! A folder of manifests for tests: valid until a test breaks it.
 
 use std::fs;
 use std::path::{Path, PathBuf};

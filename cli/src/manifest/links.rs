@@ -42,7 +42,7 @@ impl Document {
 }
 
 /// The manifests of all services.
-pub(super) struct Services<'a> {
+pub(super) struct ServiceDocuments<'a> {
     /// Those that are YAML.
     pub(super) readable: &'a [Document],
     /// Names of the files of the others.
@@ -50,7 +50,7 @@ pub(super) struct Services<'a> {
 }
 
 /// Everything that does not fit together; `folder` is where the manifests of services are.
-pub(super) fn problems(services: &Services<'_>, folder: &Path, workspace: Option<&Path>) -> Vec<Problem> {
+pub(super) fn problems(services: &ServiceDocuments<'_>, folder: &Path, workspace: Option<&Path>) -> Vec<Problem> {
     let mut problems = services.names();
     problems.extend(services.calls());
     problems.extend(services.cycles());
@@ -66,7 +66,7 @@ pub(super) fn problems(services: &Services<'_>, folder: &Path, workspace: Option
     problems
 }
 
-impl<'a> Services<'a> {
+impl<'a> ServiceDocuments<'a> {
     fn known_names(&self) -> BTreeSet<&'a str> {
         let readable = self.readable.iter().map(Document::name);
         readable.chain(self.unreadable.iter().map(String::as_str)).collect()
@@ -173,7 +173,7 @@ impl<'a> Services<'a> {
         problems
     }
 
-    /// Packages and events that the protocol does not have, and packages that nobody serves.
+    /// Packages and events that the protocol does not have, and packages that no service serves.
     fn protocol(&self, folder: &Path) -> Vec<Problem> {
         let packages: BTreeSet<&str> = proto::SERVICES.iter().map(|service| service.package).collect();
         let events: BTreeSet<&str> = proto::EVENTS.iter().map(|event| event.subject).collect();

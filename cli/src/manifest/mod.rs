@@ -1,11 +1,11 @@
-//! The manifests: what should run, as people write it. Read strictly, everything wrong said at once, before any call is made.
+//! The manifests: what should run, as people write it. Read strictly, everything wrong said at once, before any call is
+//! made.
 //!
 //! The types in `files` are the only description of the files: their JSON Schema checks the YAML trees (`check`) and
 //! helps editors, and only what has passed is deserialized.
 
 mod check;
 mod cloud;
-mod desired;
 mod files;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -23,17 +23,20 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
-pub use desired::{Artifact, Inputs, MissingArtifact};
+pub use files::ECS_NAME_SUFFIX;
 pub use files::{
-    Alarms, Architecture, Autoscaling, AwsEnvironment, AwsNats, Bucket, BucketName, Build, Environment, Events, Grant,
-    Health, LocalEnvironment, LocalGateway, LocalNats, Name, Nats, Project, Retention, SecretName, Service, Settings,
-    Variable,
+    AlarmSettings, AutoscalingSettings, AwsEnvironment, AwsNats, BucketName, BucketSettings, Environment,
+    EventSettings, Grant, HealthSettings, ImageSource, LocalEnvironment, LocalGateway, LocalNats, Name, NatsSettings,
+    ProjectManifest, Retention, SecretName, ServiceManifest, Settings, Variable,
 };
-pub use schema::schemas;
+pub use schema::{schema_text, schemas};
 
+use crate::error::Hinted;
+use crate::model::desired::Role;
+use crate::model::units::Size;
 use crate::problem::{Place, did_you_mean, listed, read};
 pub use crate::problem::{Problem, Problems};
-use links::{Document, Services};
+use links::{Document, ServiceDocuments};
 
 /// All manifests of one environment; they fit together.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,9 +46,51 @@ pub struct Manifests {
     /// Where the fleet runs.
     pub environment: Environment,
     /// What the whole fleet has in common.
-    pub project: Project,
+    pub project: ProjectManifest,
     /// Services by name, the gateway among them.
-    pub services: BTreeMap<String, Service>,
+    pub services: BTreeMap<String, ServiceManifest>,
+}
+
+impl Manifests {
+    /// The services that a service calls: for a gateway all that serve anything.
+    pub(crate) fn callees(&self, service: &ServiceManifest) -> BTreeSet<String> {
+        match service.role {
+            Role::Worker => service.calls.clone(),
+            Role::Gateway => self
+                .services
+                .values()
+                .filter(|other| !other.serves.is_empty() && other.name != service.name)
+                .map(|other| other.name.to_string())
+                .collect(),
+        }
+    }
+
+    /// The service of this name.
+    ///
+    /// # Errors
+    /// There is none; the hint names one that is spelled alike, or all.
+    pub(crate) fn service(&self, name: &str) -> anyhow::Result<&ServiceManifest> {
+        self.services.get(name).ok_or_else(|| {
+            let names = self.services.keys().map(String::as_str);
+            let hint = did_you_mean(name, names.clone())
+                .unwrap_or_else(|| format!("there are: {}", names.collect::<Vec<_>>().join(", ")));
+            Hinted::new(format!("no manifest describes a service `{name}`"), hint).into()
+        })
+    }
+
+    /// Most that JetStream stores on one node.
+    pub(crate) fn max_file_store(&self) -> Size {
+        let own = match &self.environment {
+            Environment::Local(local) => local.nats.max_file_store,
+            Environment::Aws(_) => None,
+        };
+        own.unwrap_or(self.project.nats.max_file_store)
+    }
+
+    /// As many replicas as `wanted`, or as is usual in the project, but no more than the cluster has nodes.
+    pub(crate) fn replicas(&self, wanted: Option<usize>) -> usize {
+        wanted.unwrap_or(self.project.nats.replicas).min(self.environment.nodes())
+    }
 }
 
 /// Reads the manifests in `folder` for an environment.
@@ -54,7 +99,7 @@ pub struct Manifests {
 /// Everything that is wrong with any of the files.
 pub fn load(folder: &Path, environment: &str) -> Result<Manifests, Problems> {
     let mut loading = Loading::default();
-    let fleet = loading.read::<Project>(folder.join("fleet.yaml"));
+    let fleet = loading.read::<ProjectManifest>(folder.join("fleet.yaml"));
     let fleet = fleet.as_ref();
     let place = loading.environment(folder, environment);
     let place = place.as_ref();
@@ -67,7 +112,7 @@ pub fn load(folder: &Path, environment: &str) -> Result<Manifests, Problems> {
         loading.problems.extend(sizes::service(service, fleet));
         loading.problems.extend(cloud::service(service, fleet, environment));
     }
-    let known = Services { readable: &services, unreadable: &loading.unreadable };
+    let known = ServiceDocuments { readable: &services, unreadable: &loading.unreadable };
     let linked = links::problems(&known, &folder.join("services"), workspace(folder).as_deref());
     loading.problems.extend(linked);
 
@@ -83,7 +128,7 @@ pub fn load(folder: &Path, environment: &str) -> Result<Manifests, Problems> {
             .map(|document| {
                 let mut settings = fleet.root.get("defaults").map_or(Json::Null, yaml::Node::to_json);
                 merge(&mut settings, document.root.to_json());
-                typed::<Service>(document, settings).map(|service| (service.name.to_string(), service))
+                typed::<ServiceManifest>(document, settings).map(|service| (service.name.to_string(), service))
             })
             .collect::<Result<_, _>>()?,
     })
@@ -158,7 +203,7 @@ impl Loading {
                 continue;
             }
             let stem = file.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned);
-            match self.read::<Service>(file) {
+            match self.read::<ServiceManifest>(file) {
                 Some(document) => documents.push(document),
                 None => self.unreadable.extend(stem),
             }

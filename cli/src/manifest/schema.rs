@@ -8,18 +8,20 @@ use schemars::transform::{Transform, transform_subschemas};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::Value;
 
-use super::files::{Environment, Project, Service};
-use crate::handover::Handover;
+use super::files::{Environment, ProjectManifest, ServiceManifest};
 
-/// Names and contents of the files under `manifests/schema/`.
-pub fn schemas() -> [(&'static str, String); 4] {
+/// Names and contents of the schemas of the manifests, as files under `manifests/schema/`.
+pub fn schemas() -> [(&'static str, String); 3] {
     [
-        ("service.schema.json", of::<Service>()),
-        ("fleet.schema.json", of::<Project>()),
-        ("environment.schema.json", of::<Environment>()),
-        ("handover.schema.json", of::<Handover>()),
+        ("service.schema.json", schema_text::<ServiceManifest>()),
+        ("fleet.schema.json", schema_text::<ProjectManifest>()),
+        ("environment.schema.json", schema_text::<Environment>()),
     ]
-    .map(|(name, schema)| (name, format!("{:#}\n", schema.as_value())))
+}
+
+/// The JSON Schema of a type as the text of a file, in the form that all of natsctl's schemas have.
+pub fn schema_text<T: JsonSchema>() -> String {
+    format!("{:#}\n", of::<T>().as_value())
 }
 
 pub(super) fn of<T: JsonSchema>() -> Schema {

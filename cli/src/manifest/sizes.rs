@@ -4,8 +4,8 @@ use std::str::FromStr;
 
 use super::links::Document;
 use super::yaml::Node;
+use crate::model::units::{Size, Span};
 use crate::problem::Problem;
-use crate::units::{Size, Span};
 
 /// What Fargate has for this many CPU units: the least memory, the most and the step, in GiB.
 const FARGATE: &[(u64, u64, u64, u64)] =
@@ -14,10 +14,15 @@ const FARGATE: &[(u64, u64, u64, u64)] =
 /// The smallest size has steps of its own.
 const SMALLEST: (u64, [u64; 3]) = (256, [512, 1024, 2048]);
 
+/// The numbers of CPU units that Fargate has.
+pub(super) fn cpu_units() -> Vec<u64> {
+    [SMALLEST.0].into_iter().chain(FARGATE.iter().map(|(units, ..)| *units)).collect()
+}
+
 /// What does not fit in `fleet.yaml` itself.
 pub(super) fn fleet(document: &Document) -> Vec<Problem> {
     let defaults = document.root.get("defaults").map(|root| (document, root));
-    let mut problems = Settings { own: defaults, defaults: None }.problems();
+    let mut problems = EffectiveSettings { own: defaults, defaults: None }.problems();
     let age = document.root.find(&["nats", "events", "max_age"]);
     let window = document.root.find(&["nats", "events", "duplicate_window"]);
     if let (Some((_, age)), Some((node, window))) = (parsed::<Span>(age), parsed::<Span>(window))
@@ -32,7 +37,7 @@ pub(super) fn fleet(document: &Document) -> Vec<Problem> {
 /// What does not fit in a service's manifest, taken together with the defaults.
 pub(super) fn service(document: &Document, fleet: Option<&Document>) -> Vec<Problem> {
     let defaults = fleet.and_then(|fleet| Some((fleet, fleet.root.get("defaults")?)));
-    Settings { own: Some((document, &document.root)), defaults }.problems()
+    EffectiveSettings { own: Some((document, &document.root)), defaults }.problems()
 }
 
 /// Ports that clash or that do not exist.
@@ -71,12 +76,12 @@ pub(super) fn environment(document: &Document) -> Vec<Problem> {
 }
 
 /// The settings of a service, or the defaults alone.
-struct Settings<'a> {
+struct EffectiveSettings<'a> {
     own: Option<(&'a Document, &'a Node)>,
     defaults: Option<(&'a Document, &'a Node)>,
 }
 
-impl<'a> Settings<'a> {
+impl<'a> EffectiveSettings<'a> {
     fn problems(&self) -> Vec<Problem> {
         [self.fargate(), self.bounds(), self.tasks(), self.health()].into_iter().flatten().collect()
     }

@@ -1,9 +1,8 @@
-//! Manifests, right and wrong, and what follows from them.
+//! Manifests, right and wrong.
 
 mod cloud;
 mod refused;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::Value as Json;
@@ -11,8 +10,6 @@ use snapbox::{assert_data_eq, file, str};
 
 use super::fixture::Tree;
 use super::*;
-use crate::fleet;
-use crate::units::Size;
 
 /// Each problem as `file:line:column: message (hint)`, files relative to the folder of the manifests.
 fn said(tree: &Tree) -> Vec<String> {
@@ -83,12 +80,11 @@ fn problems_are_data_too() {
 
 #[test]
 fn the_committed_schemas_are_those_of_the_types() {
-    let [service, fleet, environment, handover] = schemas();
+    let [service, fleet, environment] = schemas();
     assert_eq!(
-        [service.0, fleet.0, environment.0, handover.0],
-        ["service.schema.json", "fleet.schema.json", "environment.schema.json", "handover.schema.json"]
+        [service.0, fleet.0, environment.0],
+        ["service.schema.json", "fleet.schema.json", "environment.schema.json"]
     );
-    assert_data_eq!(handover.1, file!["../../../manifests/schema/handover.schema.json"].raw());
     assert_data_eq!(service.1, file!["../../../manifests/schema/service.schema.json"].raw());
     assert_data_eq!(fleet.1, file!["../../../manifests/schema/fleet.schema.json"].raw());
     assert_data_eq!(environment.1, file!["../../../manifests/schema/environment.schema.json"].raw());
@@ -132,6 +128,7 @@ fn the_check_knows_every_keyword_of_the_schemas() {
         "format",
         "x-minimum",
         "x-maximum",
+        "x-default-suffix", // for Terraform
     ];
     fn walk(schema: &Json) {
         let Json::Object(schema) = schema else { return };
@@ -151,83 +148,7 @@ fn the_check_knows_every_keyword_of_the_schemas() {
             }
         }
     }
-    for (_, text) in schemas().into_iter().filter(|(name, _)| *name != "handover.schema.json") {
+    for (_, text) in schemas() {
         walk(&serde_json::from_str(&text).unwrap());
     }
-}
-
-fn inputs(manifests: &Manifests) -> Inputs {
-    let artifact = Artifact { digest: "sha256:1".to_owned(), version: "0.1.0+1".to_owned() };
-    Inputs {
-        artifacts: manifests.services.keys().map(|name| (name.clone(), artifact.clone())).collect(),
-        nodes: BTreeMap::new(),
-    }
-}
-
-#[test]
-fn a_manifest_overrides_defaults_field_by_field() {
-    let mut tree = Tree::valid();
-    tree.replace(
-        "services/quest-system.yaml",
-        "serves",
-        "tasks: 3\nautoscaling: { max: 5 }\nenvironment: { LOG_LEVEL: debug }\nserves",
-    );
-    let manifests = tree.load().unwrap();
-    let fleet = manifests.desired(&inputs(&manifests)).unwrap();
-    let quest = &fleet.services["quest-system"];
-    assert_eq!((quest.tasks, quest.scaling.min, quest.scaling.max), (3, 2, 5));
-    assert_eq!(quest.definition.environment["LOG_LEVEL"], "debug");
-    assert_eq!((quest.definition.cpu, quest.definition.memory_mib, quest.definition.workers), (256, 512, 2));
-    let gateway = &fleet.services["gateway"];
-    assert_eq!((gateway.definition.cpu, gateway.definition.memory_mib), (512, 1024));
-    assert_eq!(gateway.calls.len(), 5);
-}
-
-#[test]
-fn streams_and_buckets_follow_from_the_manifests() {
-    let manifests = Tree::valid().load().unwrap();
-    let fleet = manifests.desired(&inputs(&manifests)).unwrap();
-    let names: Vec<&str> = fleet.streams.keys().map(String::as_str).collect();
-    let expected = [
-        "AUDIT",
-        "DLQ",
-        "EVT_AI_INTEGRATION",
-        "EVT_MODEL_MANAGEMENT",
-        "EVT_NPC_BEHAVIOR",
-        "EVT_QUEST_SYSTEM",
-        "EVT_STATE_MANAGER",
-    ];
-    assert_eq!(names, expected);
-    let state = fleet::Stream {
-        subjects: vec!["evt.state.entity.updated.v1".to_owned(), "evt.state.player.updated.v1".to_owned()],
-        replicas: 3,
-        max_age_seconds: 7 * 86_400,
-        duplicate_window_seconds: 120,
-    };
-    assert_eq!(fleet.streams["EVT_STATE_MANAGER"], state);
-    assert_eq!(fleet.streams["AUDIT"].max_age_seconds, 400 * 86_400);
-    let bucket = |replicas, history, ttl_seconds| fleet::Bucket { replicas, history, ttl_seconds };
-    assert_eq!(fleet.buckets["quests"], bucket(3, 5, 30 * 86_400));
-    assert_eq!(fleet.buckets["models"], bucket(3, 1, 0));
-    assert_eq!(fleet.buckets["entities"], bucket(1, 64, 0));
-    assert_eq!(manifests.max_file_store(), Size::from_mebibytes(10 << 10));
-}
-
-#[test]
-fn a_small_environment_has_fewer_copies() {
-    let mut tree = Tree::valid();
-    tree.replace("environments/local.yaml", "nodes: 5", "nodes: 1");
-    let manifests = tree.load().unwrap();
-    let fleet = manifests.desired(&inputs(&manifests)).unwrap();
-    assert!(fleet.streams.values().all(|stream| stream.replicas == 1));
-    assert!(fleet.buckets.values().all(|bucket| bucket.replicas == 1));
-}
-
-#[test]
-fn what_was_not_built_does_not_run() {
-    let manifests = Tree::valid().load().unwrap();
-    let mut inputs = inputs(&manifests);
-    inputs.artifacts.remove("quest-system");
-    let refused = manifests.desired(&inputs).unwrap_err();
-    assert_eq!(refused.to_string(), "service `quest-system` has not been built");
 }

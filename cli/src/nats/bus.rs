@@ -1,5 +1,6 @@
-//! What natsctl asks of the bus: whether what was deployed answers, and that streams and buckets are what they should be. Asked from
-//! here where NATS can be reached, and otherwise by a natsctl that runs where it can: so questions and answers can be written down.
+//! What natsctl asks of the bus: whether what was deployed answers, and that streams and buckets are as desired. Asked
+//! from this process where it can reach NATS, and otherwise by a remote task: so requests and replies have a written
+//! form.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -9,15 +10,16 @@ use async_nats::Client;
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde::{Deserialize, Serialize};
 
-use super::Advised;
 use super::discovery::{Instance, instances};
-use super::jetstream::{Assets, JetStream};
+use super::jetstream::JetStream;
+use crate::error::Hinted;
+use crate::model::observed::Assets;
 
 /// How long a deployed service may take to answer.
-pub const PROOF: Duration = Duration::from_secs(10);
+pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long JetStream may take to make a stream; a new meta leader may have to be elected meanwhile.
-pub const JETSTREAM: Duration = Duration::from_secs(20);
-/// Changes with the written form of questions and answers.
+pub const JETSTREAM_TIMEOUT: Duration = Duration::from_secs(20);
+/// Version of the written form of requests and replies.
 pub const PROTOCOL: &str = "1";
 /// Services that are asked at the same time.
 const AT_ONCE: usize = 32;
@@ -26,7 +28,7 @@ const MARKER: &str = "natsctl-bus ";
 
 /// The tasks of a service that should answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Expected {
+pub struct ExpectedTasks {
     /// What they run.
     pub revision: u64,
     /// How many there should be.
@@ -38,7 +40,7 @@ pub struct Expected {
 
 /// A task that answered.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Answered {
+pub struct RespondingTask {
     /// Its id.
     pub task: String,
     /// What it runs.
@@ -48,27 +50,27 @@ pub struct Answered {
 }
 
 /// Tasks that answered, by service.
-pub type Found = BTreeMap<String, BTreeSet<Answered>>;
+pub type RespondingTasks = BTreeMap<String, BTreeSet<RespondingTask>>;
 
 /// The tasks behind the instances of a service: each worker of a task is one.
-pub fn tasks(instances: &[Instance], service: &str) -> BTreeSet<Answered> {
+pub fn tasks(instances: &[Instance], service: &str) -> BTreeSet<RespondingTask> {
     let of_service = instances.iter().filter(|instance| instance.service == service);
     let task = |instance: &Instance| {
         let said = |key: &str| instance.metadata.get(key).cloned();
-        Some(Answered { task: said("task")?, revision: said("revision")?, version: instance.version.clone() })
+        Some(RespondingTask { task: said("task")?, revision: said("revision")?, version: instance.version.clone() })
     };
     of_service.filter_map(task).collect()
 }
 
-impl Expected {
+impl ExpectedTasks {
     /// The ids of the tasks that answered with the revision that they should have.
-    pub fn answering<'a>(&self, found: &'a BTreeSet<Answered>) -> BTreeSet<&'a str> {
+    pub fn answering<'a>(&self, found: &'a BTreeSet<RespondingTask>) -> BTreeSet<&'a str> {
         let revision = self.revision.to_string();
         found.iter().filter(|one| one.revision == revision).map(|one| one.task.as_str()).collect()
     }
 
     /// Whether all that should answer did.
-    pub fn is_met(&self, found: &BTreeSet<Answered>) -> bool {
+    pub fn is_met(&self, found: &BTreeSet<RespondingTask>) -> bool {
         let answering = self.answering(found);
         answering.len() >= self.tasks as usize && self.known.iter().all(|task| answering.contains(&**task))
     }
@@ -77,7 +79,7 @@ impl Expected {
     ///
     /// # Errors
     /// Which of its tasks do not answer.
-    pub fn proof(&self, name: &str, found: &BTreeSet<Answered>) -> Result<String, Advised> {
+    pub fn proof(&self, name: &str, found: &BTreeSet<RespondingTask>) -> Result<String, Hinted> {
         let (answering, revision) = (self.answering(found), self.revision);
         if self.is_met(found) {
             let version = found.iter().find(|one| answering.contains(&*one.task)).map_or("", |one| &one.version);
@@ -99,13 +101,17 @@ impl Expected {
             let others: Vec<&str> = others.into_iter().collect();
             let _ = write!(message, "; tasks of revision {} do", others.join(", "));
         }
-        Err(Advised::new(message, format!("see `natsctl logs {name}`")))
+        Err(Hinted::new(message, format!("see `natsctl logs {name}`")))
     }
 }
 
 /// Asks until those that should answer have, or the time is over.
-pub async fn find(client: &Client, expected: &BTreeMap<String, Expected>, within: Duration) -> anyhow::Result<Found> {
-    let one = |(name, expected): (String, Expected)| async move {
+pub async fn find(
+    client: &Client,
+    expected: &BTreeMap<String, ExpectedTasks>,
+    within: Duration,
+) -> anyhow::Result<RespondingTasks> {
+    let one = |(name, expected): (String, ExpectedTasks)| async move {
         let enough = |found: &[Instance]| expected.is_met(&tasks(found, &name));
         let found = instances(client, Some(&name), within, enough).await?;
         let tasks = tasks(&found, &name);
@@ -120,36 +126,36 @@ pub async fn find(client: &Client, expected: &BTreeMap<String, Expected>, within
 /// Which of them the servers refuse, or that they cannot do it now.
 pub async fn ensure(client: &Client, assets: &Assets) -> anyhow::Result<()> {
     let jetstream = JetStream::new(client.clone());
-    let there = jetstream.observe(JETSTREAM).await?;
+    let there = jetstream.observe(JETSTREAM_TIMEOUT).await?;
     for (name, stream) in assets.streams.iter().filter(|(name, stream)| there.streams.get(*name) != Some(*stream)) {
-        jetstream.put_stream(name, stream, JETSTREAM).await?;
+        jetstream.put_stream(name, stream, JETSTREAM_TIMEOUT).await?;
     }
     for (name, bucket) in assets.buckets.iter().filter(|(name, bucket)| there.buckets.get(*name) != Some(*bucket)) {
-        jetstream.put_bucket(name, bucket, JETSTREAM).await?;
+        jetstream.put_bucket(name, bucket, JETSTREAM_TIMEOUT).await?;
     }
     Ok(())
 }
 
-/// What is asked, written down.
+/// What is asked, as JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Request {
+pub enum BusRequest {
     /// Which tasks of these services answer.
-    Find(BTreeMap<String, Expected>),
+    Find(BTreeMap<String, ExpectedTasks>),
     /// That these streams and buckets are there.
     Ensure(Assets),
 }
 
-/// A part of what came of it, written down as one line.
+/// A part of the reply, written as one line of a log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Part {
+pub enum ReplyLine {
     /// The tasks of one service that answered.
     Found {
         /// Its name.
         service: String,
         /// Those that did.
-        tasks: BTreeSet<Answered>,
+        tasks: BTreeSet<RespondingTask>,
     },
     /// The last: nothing is missing.
     Done,
@@ -162,7 +168,7 @@ pub enum Part {
     },
 }
 
-impl Request {
+impl BusRequest {
     /// The same in parts that are no longer than `most` when written; what cannot be parted is left as it is.
     pub fn parts(self, most: usize) -> Vec<Self> {
         let is_short = serde_json::to_string(&self).is_ok_and(|text| text.len() <= most);
@@ -187,11 +193,11 @@ impl Request {
     }
 
     /// Does what is asked; `say` is given each part of what comes of it.
-    pub async fn perform(&self, client: &Client, mut say: impl FnMut(Part)) -> anyhow::Result<()> {
+    pub async fn perform(&self, client: &Client, mut say: impl FnMut(ReplyLine)) -> anyhow::Result<()> {
         match self {
             Self::Find(expected) => {
-                for (service, tasks) in find(client, expected, PROOF).await? {
-                    say(Part::Found { service, tasks });
+                for (service, tasks) in find(client, expected, RESPONSE_TIMEOUT).await? {
+                    say(ReplyLine::Found { service, tasks });
                 }
             }
             Self::Ensure(assets) => ensure(client, assets).await?,
@@ -207,7 +213,7 @@ fn halves<T: Clone>(map: &BTreeMap<String, T>) -> Option<(BTreeMap<String, T>, B
     Some((first, second))
 }
 
-impl Part {
+impl ReplyLine {
     /// One line among others.
     pub fn write(&self) -> anyhow::Result<String> {
         Ok(format!("{MARKER}{}", serde_json::to_string(self)?))
@@ -220,17 +226,17 @@ impl Part {
 }
 
 /// All that was found, by the lines that say so; `None` as long as the last is not among them.
-pub fn gather<'a>(lines: impl IntoIterator<Item = &'a str>) -> Option<anyhow::Result<Found>> {
-    let mut found = Found::new();
-    for part in lines.into_iter().filter_map(Part::read) {
+pub fn parse_reply<'a>(lines: impl IntoIterator<Item = &'a str>) -> Option<anyhow::Result<RespondingTasks>> {
+    let mut found = RespondingTasks::new();
+    for part in lines.into_iter().filter_map(ReplyLine::read) {
         match part {
-            Part::Found { service, tasks } => {
+            ReplyLine::Found { service, tasks } => {
                 found.insert(service, tasks);
             }
-            Part::Done => return Some(Ok(found)),
-            Part::Failed { message, hint } => {
+            ReplyLine::Done => return Some(Ok(found)),
+            ReplyLine::Failed { message, hint } => {
                 let hint = hint.unwrap_or_else(|| "see `natsctl nats status`".to_owned());
-                return Some(Err(Advised::new(message, hint).into()));
+                return Some(Err(Hinted::new(message, hint).into()));
             }
         }
     }

@@ -7,9 +7,12 @@ use anyhow::Context;
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, ServerAddr};
 use serde::{Deserialize, Serialize};
 
-use super::Advised;
 use super::identity::Identities;
 use super::pki::Pki;
+use crate::error::Hinted;
+
+/// How long connecting to servers of another network may take.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Everything that a client needs in order to connect as one user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,7 +77,7 @@ pub(super) async fn connect_to(
         Err(_) => (format!("no answer within {} s", within.as_secs_f32()), NOT_RUNNING),
     };
     let servers = urls.join("`, `");
-    Err(Advised::new(format!("failed to connect to NATS at `{servers}` as `{name}`: {reason}"), hint).into())
+    Err(Hinted::new(format!("failed to connect to NATS at `{servers}` as `{name}`: {reason}"), hint).into())
 }
 
 const NOT_RUNNING: &str = "see whether the servers run: `natsctl status`; `natsctl deploy --all` starts them";

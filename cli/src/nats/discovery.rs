@@ -1,4 +1,4 @@
-//! Which instances of services answer on the bus, by the protocol that the standard tools use (`$SRV`, ADR-32).
+//! Service discovery: which instances of services answer on the bus, by the NATS services API (`$SRV`, ADR-32).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -47,7 +47,7 @@ pub async fn instances(
         while !enough(&found)
             && let Ok(Some(reply)) = tokio::time::timeout_at(round, replies.next()).await
         {
-            // Also "no responders", which has no payload: whoever starts within the time is found by the next round.
+            // Also "no responders", which has no payload: an instance that starts in time is found by the next round.
             let Ok(instance) = serde_json::from_slice::<Instance>(&reply.payload) else {
                 continue;
             };

@@ -6,44 +6,16 @@ use std::time::Duration;
 use anyhow::Context;
 use async_nats::Client;
 use futures::StreamExt;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::Advised;
 use super::connect::Access;
-
-/// How the cluster is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Health {
-    /// The expected nodes, by name.
-    pub nodes: Vec<NodeHealth>,
-    /// Whether a majority follows one meta leader that answers: streams can be made and changed.
-    pub quorum: bool,
-    /// Whether all nodes are healthy, follow one meta leader, and have everything that it has.
-    #[serde(skip)]
-    pub settled: bool,
-}
-
-/// How one server is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct NodeHealth {
-    /// Its name.
-    pub name: String,
-    /// Where clients reach it.
-    pub url: String,
-    /// Whether it says that it is.
-    pub healthy: bool,
-    /// Whether it leads JetStream.
-    pub meta_leader: bool,
-    /// What it runs.
-    pub version: Option<String>,
-    /// Why it is not healthy.
-    pub reason: Option<String>,
-}
+use crate::error::Hinted;
+use crate::model::status::{ClusterHealth, NodeHealth};
 
 /// Asks all servers; `nodes` are the URLs of those expected, by name. Returns as soon as all have answered.
 /// The client must be of the system account.
-pub async fn ask(client: &Client, nodes: &BTreeMap<String, String>, within: Duration) -> anyhow::Result<Health> {
+pub async fn ask(client: &Client, nodes: &BTreeMap<String, String>, within: Duration) -> anyhow::Result<ClusterHealth> {
     let deadline = Instant::now() + within;
     let inbox = client.new_inbox();
     let mut replies =
@@ -56,8 +28,8 @@ pub async fn ask(client: &Client, nodes: &BTreeMap<String, String>, within: Dura
         );
         asked.await.context("failed to ask the servers for their health")?;
     }
-    let mut answers: BTreeMap<String, Answers> = BTreeMap::new();
-    let complete = |answers: &BTreeMap<String, Answers>| {
+    let mut answers: BTreeMap<String, NodeResponses> = BTreeMap::new();
+    let complete = |answers: &BTreeMap<String, NodeResponses>| {
         nodes.keys().all(|name| answers.get(name).is_some_and(|said| said.health.is_some() && said.jetstream.is_some()))
     };
     while !complete(&answers) {
@@ -65,12 +37,12 @@ pub async fn ask(client: &Client, nodes: &BTreeMap<String, String>, within: Dura
             break;
         };
         if reply.subject.ends_with(".HEALTHZ") {
-            if let Ok(Answer { server, data }) = serde_json::from_slice(&reply.payload) {
+            if let Ok(ServerResponse { server, data }) = serde_json::from_slice(&reply.payload) {
                 let said = answers.entry(server.name).or_default();
                 said.version = Some(server.ver);
                 said.health = Some(data);
             }
-        } else if let Ok(Answer { server, data }) = serde_json::from_slice(&reply.payload) {
+        } else if let Ok(ServerResponse { server, data }) = serde_json::from_slice(&reply.payload) {
             answers.entry(server.name).or_default().jetstream = Some(data);
         }
     }
@@ -82,7 +54,7 @@ pub async fn wait_until_settled(
     access: &Access,
     nodes: &BTreeMap<String, String>,
     within: Duration,
-) -> anyhow::Result<Health> {
+) -> anyhow::Result<ClusterHealth> {
     let deadline = Instant::now() + within;
     let mut client = None;
     loop {
@@ -100,23 +72,25 @@ pub async fn wait_until_settled(
     }
 }
 
+/// Between two attempts.
 const POLL: Duration = Duration::from_millis(50);
+/// How long one attempt may take: a node that is still starting is asked again soon rather than waited for.
+const ATTEMPT: Duration = Duration::from_millis(250);
 
 async fn attempt(
     client: &mut Option<Client>,
     access: &Access,
     nodes: &BTreeMap<String, String>,
     within: Duration,
-) -> anyhow::Result<Health> {
+) -> anyhow::Result<ClusterHealth> {
     let client = match client {
         Some(client) => client,
         None => client.insert(access.connect("natsctl", within).await?),
     };
-    // A node that is still starting is asked again soon rather than waited for.
-    ask(client, nodes, within.min(Duration::from_millis(250))).await
+    ask(client, nodes, within.min(ATTEMPT)).await
 }
 
-fn unsettled(last: anyhow::Result<Health>, within: Duration) -> anyhow::Error {
+fn unsettled(last: anyhow::Result<ClusterHealth>, within: Duration) -> anyhow::Error {
     let health = match last {
         Ok(health) => health,
         Err(error) => return error,
@@ -130,7 +104,7 @@ fn unsettled(last: anyhow::Result<Health>, within: Duration) -> anyhow::Error {
     if reasons.is_empty() {
         reasons.push("some node is behind the meta leader".to_owned());
     }
-    Advised::new(
+    Hinted::new(
         format!("the NATS cluster has not settled within {} s: {}", within.as_secs(), reasons.join("; ")),
         "the servers' logs say more; run the command again to go on from here",
     )
@@ -139,20 +113,20 @@ fn unsettled(last: anyhow::Result<Health>, within: Duration) -> anyhow::Error {
 
 /// What one server said.
 #[derive(Default)]
-struct Answers {
+struct NodeResponses {
     version: Option<String>,
     health: Option<Healthz>,
     jetstream: Option<Jsz>,
 }
 
 #[derive(Deserialize)]
-struct Answer<T> {
-    server: Server,
+struct ServerResponse<T> {
+    server: ServerInfo,
     data: T,
 }
 
 #[derive(Deserialize)]
-struct Server {
+struct ServerInfo {
     name: String,
     ver: String,
 }
@@ -188,7 +162,7 @@ struct Peer {
     offline: bool,
 }
 
-fn judge(nodes: &BTreeMap<String, String>, answers: &BTreeMap<String, Answers>) -> Health {
+fn judge(nodes: &BTreeMap<String, String>, answers: &BTreeMap<String, NodeResponses>) -> ClusterHealth {
     let alone = nodes.len() == 1;
     let follows = |name: &str| {
         let said = answers.get(name)?.jetstream.as_ref()?;
@@ -227,11 +201,11 @@ fn judge(nodes: &BTreeMap<String, String>, answers: &BTreeMap<String, Answers>) 
     let checked: Vec<NodeHealth> = nodes.iter().map(node).collect();
     let united = leader.is_some_and(|leader| followers[leader] == nodes.len());
     let settled = united && checked.iter().all(|node| node.healthy) && (alone || current(nodes, answers, leader));
-    Health { nodes: checked, quorum: leader.is_some(), settled }
+    ClusterHealth { nodes: checked, quorum: leader.is_some(), settled }
 }
 
 /// Whether the leader says that every other node has what it has.
-fn current(nodes: &BTreeMap<String, String>, answers: &BTreeMap<String, Answers>, leader: Option<&str>) -> bool {
+fn current(nodes: &BTreeMap<String, String>, answers: &BTreeMap<String, NodeResponses>, leader: Option<&str>) -> bool {
     let said = leader.and_then(|leader| answers.get(leader)?.jetstream.as_ref()?.meta_cluster.as_ref());
     let Some(peers) = said.and_then(|meta| meta.replicas.as_ref()) else {
         return false;
@@ -245,11 +219,11 @@ mod tests {
     use super::*;
 
     /// What a server says: its name, its health, whom it follows, and of which peers it thinks well.
-    fn said(name: &str, status: &str, leader: &str, peers: &[&str]) -> (String, Answers) {
+    fn said(name: &str, status: &str, leader: &str, peers: &[&str]) -> (String, NodeResponses) {
         let peer = |name: &&str| Peer { name: name.to_string(), current: true, offline: false };
         let meta_cluster =
             MetaCluster { leader: Some(leader.to_owned()), replicas: Some(peers.iter().map(peer).collect()) };
-        let answers = Answers {
+        let answers = NodeResponses {
             version: Some("2.15.1".to_owned()),
             health: Some(Healthz { status: status.to_owned(), error: None }),
             jetstream: Some(Jsz { meta_cluster: Some(meta_cluster) }),
@@ -257,7 +231,12 @@ mod tests {
         (name.to_owned(), answers)
     }
 
-    fn check(answers: impl IntoIterator<Item = (String, Answers)>, healthy: &[bool], quorum: bool, settled: bool) {
+    fn check(
+        answers: impl IntoIterator<Item = (String, NodeResponses)>,
+        healthy: &[bool],
+        quorum: bool,
+        settled: bool,
+    ) {
         let nodes = ["a", "b", "c"].map(|name| (name.to_owned(), format!("tls://{name}")));
         let health = judge(&nodes.into(), &answers.into_iter().collect());
         assert_eq!(health.nodes.iter().map(|node| node.healthy).collect::<Vec<_>>(), healthy);

@@ -1,8 +1,9 @@
-//! Who may connect: an operator, the accounts `SYS` and `FLEET`, and one user per service, as NKeys and JWTs under one directory.
+//! Who may connect: an operator, the accounts `SYS` and `FLEET`, and one user per service, as NKeys and JWTs under one
+//! directory.
 //!
 //! ```text
-//! keys/operator.nk, keys/account-SYS.nk, keys/account-FLEET.nk    seeds: whoever has one can make users
-//! operator.jwt, account-SYS.jwt, account-FLEET.jwt                what servers are told
+//! keys/operator.nk, keys/account-SYS.nk, keys/account-FLEET.nk    seeds: each can sign users
+//! operator.jwt, account-SYS.jwt, account-FLEET.jwt                what servers are configured with
 //! users/<user>.creds                                              what a client connects with
 //! ```
 
@@ -15,8 +16,9 @@ use nkeys::{KeyPair, KeyPairType};
 use serde_json::{Value, json};
 
 use super::jwt::Claims;
-use super::permissions::Permissions;
-use super::{Advised, private};
+use super::permissions::{DEFAULT_INBOX, Permissions};
+use super::private;
+use crate::error::Hinted;
 
 /// The user of the system account, which asks servers about themselves.
 pub const SYSTEM_USER: &str = "sys";
@@ -78,16 +80,16 @@ impl Identities {
     /// Signs the user's JWT if it is not what it should be. The user keeps its key.
     fn ensure_user(&self, name: &str, account: &KeyPair, permissions: &Permissions) -> anyhow::Result<()> {
         let path = self.credentials(name);
-        let existing = private::read(&path)?.map(|text| Credentials::parse(&path, &text)).transpose()?;
+        let existing = private::read(&path)?.map(|text| CredsFile::parse(&path, &text)).transpose()?;
         let (jwt, key) = match existing {
-            Some(Credentials { jwt, key }) => (Some(jwt), key),
+            Some(CredsFile { jwt, key }) => (Some(jwt), key),
             None => (None, KeyPair::new_user()),
         };
         let claims = Claims::new(name, &key, account, user_claims(permissions));
         if jwt.is_some_and(|jwt| claims.are_those_of(&jwt)) {
             return Ok(());
         }
-        let credentials = Credentials { jwt: claims.sign(account)?, key };
+        let credentials = CredsFile { jwt: claims.sign(account)?, key };
         private::write(&path, &credentials.render()?)
     }
 
@@ -123,10 +125,10 @@ fn key(path: &Path, kind: KeyPairType, later: &[&Path]) -> anyhow::Result<KeyPai
         return KeyPair::from_seed(seed.trim())
             .ok()
             .filter(|key| key.key_pair_type() == kind)
-            .ok_or_else(|| Advised::new(format!("`{}` is damaged", path.display()), START_OVER).into());
+            .ok_or_else(|| Hinted::new(format!("`{}` is damaged", path.display()), START_OVER).into());
     }
     if later.iter().any(|path| path.exists()) {
-        return Err(Advised::new(format!("`{}` is missing", path.display()), START_OVER).into());
+        return Err(Hinted::new(format!("`{}` is missing", path.display()), START_OVER).into());
     }
     let key = KeyPair::new(kind);
     private::write(path, &format!("{}\n", key.seed()?))?;
@@ -200,17 +202,17 @@ fn allow(subjects: &BTreeSet<String>) -> Value {
 fn system_permissions() -> Permissions {
     Permissions {
         publish: BTreeSet::from(["$SYS.REQ.>".to_owned()]),
-        subscribe: BTreeSet::from(["$SYS.>".to_owned(), "_INBOX.>".to_owned()]),
+        subscribe: BTreeSet::from(["$SYS.>".to_owned(), DEFAULT_INBOX.to_owned()]),
     }
 }
 
 /// A user's JWT and the seed with which it proves that the JWT is its own.
-struct Credentials {
+struct CredsFile {
     jwt: String,
     key: KeyPair,
 }
 
-impl Credentials {
+impl CredsFile {
     fn parse(path: &Path, text: &str) -> anyhow::Result<Self> {
         let between = |begin: &str| {
             let mut lines = text.lines().skip_while(|line| !line.contains(begin)).skip(1);
@@ -219,7 +221,7 @@ impl Credentials {
         let key = between("BEGIN USER NKEY SEED").and_then(|seed| KeyPair::from_seed(seed).ok());
         match (between("BEGIN NATS USER JWT"), key) {
             (Some(jwt), Some(key)) if key.key_pair_type() == KeyPairType::User => Ok(Self { jwt: jwt.to_owned(), key }),
-            _ => Err(Advised::new(
+            _ => Err(Hinted::new(
                 format!("`{}` is damaged", path.display()),
                 "remove it and deploy again: the user gets a new key",
             )
@@ -250,9 +252,9 @@ mod tests {
         BTreeMap::from([("quest".to_owned(), permissions)])
     }
 
-    fn read(identities: &Identities, user: &str) -> Credentials {
+    fn read(identities: &Identities, user: &str) -> CredsFile {
         let path = identities.credentials(user);
-        Credentials::parse(&path, &fs::read_to_string(&path).unwrap()).unwrap()
+        CredsFile::parse(&path, &fs::read_to_string(&path).unwrap()).unwrap()
     }
 
     /// Every file below the directory with its contents.
@@ -321,7 +323,7 @@ mod tests {
         spoil(&home.path().join(file));
         let error = Identities::ensure(home.path(), &users(&[])).unwrap_err();
         assert_eq!(error.to_string(), format!("`{}` {message}", home.path().join(file).display()));
-        assert!(super::super::hint(&error).unwrap().contains(hint), "{error:?}");
+        assert!(crate::error::hint(&error).unwrap().contains(hint), "{error:?}");
     }
 
     #[test]

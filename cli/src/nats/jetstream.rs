@@ -1,6 +1,5 @@
 //! Streams and buckets: what is there, and how to make it what it should be.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -9,12 +8,12 @@ use async_nats::jetstream::stream::{self, DiscardPolicy, RetentionPolicy, Storag
 use async_nats::jetstream::{Context, ErrorCode};
 use async_nats::{Client, jetstream};
 use futures::TryStreamExt;
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
-use super::Advised;
-use crate::fleet::{Bucket, Stream};
+use crate::error::Hinted;
+use crate::model::desired::{Bucket, Stream};
+use crate::model::observed::Assets;
 
 /// JetStream of the account that the client belongs to.
 #[derive(Clone)]
@@ -22,21 +21,25 @@ pub struct JetStream {
     context: Context,
 }
 
-/// What JetStream holds.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Assets {
-    /// Streams by name, buckets not among them.
-    pub streams: BTreeMap<String, Stream>,
-    /// Key-value buckets by name.
-    pub buckets: BTreeMap<String, Bucket>,
-}
-
-/// One request waits this long: without a leader nobody answers, and asking again finds the new one.
+/// One request waits this long: without a leader there is no answer, and asking again finds the new one.
 const PATIENCE: Duration = Duration::from_millis(750);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Longest time for which a bucket remembers a message id.
 const BUCKET_WINDOW: Duration = Duration::from_secs(120);
+
+/// What the name of the stream behind a bucket begins with.
+const BUCKET_PREFIX: &str = "KV_";
+
+/// The stream behind a bucket.
+pub(super) fn bucket_stream(bucket: &str) -> String {
+    format!("{BUCKET_PREFIX}{bucket}")
+}
+
+/// The subjects of all keys of a bucket.
+pub(super) fn bucket_subjects(bucket: &str) -> String {
+    format!("$KV.{bucket}.>")
+}
 
 impl JetStream {
     /// Uses the client's account.
@@ -65,7 +68,7 @@ impl JetStream {
 
     /// Makes the bucket, or changes what differs. Values that it holds stay.
     pub async fn put_bucket(&self, name: &str, wanted: &Bucket, within: Duration) -> anyhow::Result<()> {
-        let stream = format!("KV_{name}");
+        let stream = bucket_stream(name);
         let put = async || self.put(&stream, |config| bucket_config(config, name, wanted)).await;
         patiently(put, within).await.with_context(|| format!("failed to put bucket `{name}`"))
     }
@@ -101,10 +104,10 @@ impl JetStream {
     }
 }
 
-/// Tries until somebody answers, while the meta leader moves, or until the time is over.
+/// Tries again until there is an answer, since the meta leader may be moving, or until the time is over.
 async fn patiently(mut attempt: impl AsyncFnMut() -> Result<(), Failure>, within: Duration) -> anyhow::Result<()> {
     let deadline = Instant::now() + within;
-    let mut reason = "nobody answered".to_owned();
+    let mut reason = "no answer".to_owned();
     loop {
         match timeout_at(deadline, attempt()).await {
             Ok(Ok(())) => return Ok(()),
@@ -117,16 +120,16 @@ async fn patiently(mut attempt: impl AsyncFnMut() -> Result<(), Failure>, within
     }
 }
 
-fn without_quorum(reason: &str) -> Advised {
+fn without_quorum(reason: &str) -> Hinted {
     let hint = "a majority of the servers must run: see `natsctl nats status`";
-    Advised::new(format!("JetStream is not available: {reason}"), hint)
+    Hinted::new(format!("JetStream is not available: {reason}"), hint)
 }
 
 impl FromIterator<stream::Config> for Assets {
     fn from_iter<I: IntoIterator<Item = stream::Config>>(configs: I) -> Self {
         let mut assets = Self::default();
         for config in configs {
-            match config.name.strip_prefix("KV_") {
+            match config.name.strip_prefix(BUCKET_PREFIX) {
                 Some(name) => assets.buckets.insert(name.to_owned(), bucket(&config)).is_some(),
                 None => assets.streams.insert(config.name.clone(), stream(&config)).is_some(),
             };
@@ -135,12 +138,12 @@ impl FromIterator<stream::Config> for Assets {
     }
 }
 
-/// Why an attempt failed, as far as it matters to whoever tries again.
+/// Why an attempt failed, as far as trying again depends on it.
 enum Failure {
-    /// Nobody could answer, which passes.
+    /// No server could answer, which passes.
     Unavailable(String),
-    /// Somebody answered no, and will again.
-    Refused(Advised),
+    /// A server refused, and will again.
+    Refused(Hinted),
 }
 
 fn refusal(error: &jetstream::Error) -> Failure {
@@ -165,7 +168,7 @@ fn refusal(error: &jetstream::Error) -> Failure {
         }
         _ => "what the server keeps cannot be changed into this; see its log",
     };
-    Failure::Refused(Advised::new(error.to_string(), hint))
+    Failure::Refused(Hinted::new(error.to_string(), hint))
 }
 
 fn unavailable(error: impl std::fmt::Display) -> Failure {
@@ -191,7 +194,7 @@ fn stream_config(existing: stream::Config, wanted: &Stream) -> stream::Config {
 fn bucket_config(existing: stream::Config, name: &str, wanted: &Bucket) -> stream::Config {
     let ttl = Duration::from_secs(wanted.ttl_seconds);
     stream::Config {
-        subjects: vec![format!("$KV.{name}.>")],
+        subjects: vec![bucket_subjects(name)],
         num_replicas: wanted.replicas,
         max_messages_per_subject: wanted.history,
         max_age: ttl,

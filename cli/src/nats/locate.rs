@@ -9,6 +9,8 @@ use std::str::FromStr;
 
 use anyhow::Context;
 
+use crate::error::Hinted;
+
 /// Overrides the search.
 pub const VARIABLE: &str = "NATSCTL_NATS_SERVER";
 
@@ -46,14 +48,12 @@ pub struct Version {
     pub patch: u64,
 }
 
-/// Why there is no usable binary.
-#[derive(Debug, thiserror::Error)]
+/// Why there is no usable binary. No [`std::error::Error`]: it becomes one together with its hint.
+#[derive(Debug)]
 pub enum LocateError {
     /// None was found.
-    #[error("`nats-server` is not installed")]
     Missing,
     /// The best one found is too old.
-    #[error("`{}` is version {version}, and at least {MINIMUM} is needed", path.display())]
     TooOld {
         /// Where it is.
         path: PathBuf,
@@ -61,7 +61,6 @@ pub enum LocateError {
         version: Version,
     },
     /// It does not start, or does not say its version.
-    #[error("failed to run `{}`: {reason}", path.display())]
     CannotRun {
         /// Where it is.
         path: PathBuf,
@@ -70,8 +69,26 @@ pub enum LocateError {
     },
 }
 
+impl fmt::Display for LocateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => f.write_str("`nats-server` is not installed"),
+            Self::TooOld { path, version } => {
+                write!(f, "`{}` is version {version}, and at least {MINIMUM} is needed", path.display())
+            }
+            Self::CannotRun { path, reason } => write!(f, "failed to run `{}`: {reason}", path.display()),
+        }
+    }
+}
+
+impl From<LocateError> for anyhow::Error {
+    fn from(error: LocateError) -> Self {
+        Hinted::new(error.to_string(), error.hint()).into()
+    }
+}
+
 impl LocateError {
-    /// What to do about it.
+    /// How to get a usable binary.
     pub fn hint(&self) -> String {
         let install = if cfg!(target_os = "macos") {
             "`./scripts/up` installs it; so does `brew install nats-server`"

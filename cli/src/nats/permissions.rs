@@ -1,8 +1,9 @@
-//! What each NATS user may publish and subscribe to, derived from the manifests and the protocol. Nothing else is allowed.
+//! What each NATS user may publish and subscribe to, derived from the manifests and the protocol. Nothing else is
+//! allowed.
 //!
-//! Replies are permitted by naming the inboxes of everybody who may call. The server could do it by itself
-//! (`allow_responses`), but it keeps an entry for every reply that is still permitted and, past 4096 of them, looks
-//! through all of them at each message: ruinous for a worker.
+//! Replies are permitted by naming the inboxes of all callers. The server could do it by itself (`allow_responses`),
+//! but it stores an entry for every reply that is still permitted and, past 4096 of them, scans all of them at each
+//! message: ruinous for a worker.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +11,8 @@ use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::manifest::{Manifests, Service};
+use super::jetstream::{bucket_stream, bucket_subjects};
+use crate::manifest::{Manifests, ServiceManifest};
 
 /// The user that natsctl itself acts as: everything in the account.
 pub const NATSCTL: &str = "natsctl";
@@ -18,11 +20,12 @@ pub const NATSCTL: &str = "natsctl";
 /// The user for people and their tools: may call services and read what is stored.
 pub const OPERATOR: &str = "operator";
 
-/// The user of a natsctl that runs in the network for one that does not: asks who is there, and sees to streams and buckets.
-pub const ERRAND: &str = "errand";
+/// The user of the remote task: a natsctl that runs inside the network for one that runs outside. It discovers services
+/// and makes streams and buckets. Terraform's name for its secret ends in it.
+pub const REMOTE_TASK: &str = "errand";
 
 /// Inboxes of clients that choose none of their own: the users above.
-const DEFAULT_INBOX: &str = "_INBOX.>";
+pub(super) const DEFAULT_INBOX: &str = "_INBOX.>";
 
 /// Subjects that a user may use; what is not named is refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,8 +68,8 @@ pub fn users(manifests: &Manifests) -> BTreeMap<String, Permissions> {
     users
 }
 
-/// The permissions of [`ERRAND`].
-pub fn of_errand() -> Permissions {
+/// The permissions of [`REMOTE_TASK`].
+pub fn of_remote_task() -> Permissions {
     let mut permissions = Permissions::default();
     permissions.may_publish(["$SRV.PING.*"]);
     permissions.may_publish(["STREAM.LIST", "STREAM.INFO.*", "STREAM.CREATE.*", "STREAM.UPDATE.*"].map(api));
@@ -74,11 +77,11 @@ pub fn of_errand() -> Permissions {
     permissions
 }
 
-fn of_service(manifests: &Manifests, service: &Service) -> Permissions {
+fn of_service(manifests: &Manifests, service: &ServiceManifest) -> Permissions {
     let name = &*service.name;
     let mut permissions = Permissions::default();
 
-    // Serves, and answers whoever may call.
+    // Serves, and replies to its callers.
     let group = format!("svc-{name}-workers");
     let subjects = serves(service).map(|served| format!("{}.* {group}", served.subject));
     permissions.may_subscribe(subjects);
@@ -111,7 +114,7 @@ fn of_service(manifests: &Manifests, service: &Service) -> Permissions {
     permissions.may_publish(service.buckets.keys().flat_map(|bucket| uses_bucket(bucket)));
     for publisher in manifests.services.values() {
         if !publisher.publishes.is_disjoint(&service.consumes) {
-            permissions.may_publish(consumes(&Manifests::event_stream(&publisher.name), name));
+            permissions.may_publish(consumes(&publisher.event_stream(), name));
         }
     }
     permissions
@@ -144,16 +147,16 @@ fn of_operator(manifests: &Manifests) -> Permissions {
     permissions
 }
 
-fn serves(service: &Service) -> impl Iterator<Item = &'static proto::rpc::Service> {
+fn serves(service: &ServiceManifest) -> impl Iterator<Item = &'static proto::rpc::Service> {
     let served = |known: &&&proto::rpc::Service| service.serves.contains(known.package);
     proto::SERVICES.iter().filter(served).copied()
 }
 
-fn streams(service: &Service) -> bool {
+fn streams(service: &ServiceManifest) -> bool {
     serves(service).flat_map(|served| served.methods).any(|method| method.streaming)
 }
 
-/// Answers and stream control for a service. A prefix of its own, so that nobody else can listen.
+/// Answers and stream control for a service. A prefix of its own, so that no other service can subscribe.
 fn inbox(service: &str) -> String {
     format!("_INBOX_{service}.>")
 }
@@ -164,9 +167,9 @@ fn api(request: &str) -> String {
 
 /// Everything that a client of a bucket sends: reads, writes, and short-lived consumers for listings and watches.
 fn uses_bucket(bucket: &str) -> Vec<String> {
-    let stream = format!("KV_{bucket}");
+    let stream = bucket_stream(bucket);
     let mut subjects = vec![
-        format!("$KV.{bucket}.>"),
+        bucket_subjects(bucket),
         api(&format!("STREAM.INFO.{stream}")),
         api(&format!("STREAM.MSG.GET.{stream}")),
         api(&format!("DIRECT.GET.{stream}")),

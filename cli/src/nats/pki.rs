@@ -7,8 +7,8 @@
 //! routes/ca.{crt,key}          signs routes/: what servers ask of each other
 //! routes/<name>.{crt,key}
 //! ```
-//! Routes have an authority of their own because whoever is let in as a route may do everything: with one
-//! authority, the certificate of any service would do.
+//! Routes have an authority of their own because a route may do everything: with one authority for
+//! both, the certificate of any service would be accepted as that of a route.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,8 @@ use rustls::sign::CertifiedKey;
 use sha2::{Digest, Sha256};
 
 use super::identity::START_OVER;
-use super::{Advised, private};
+use super::private;
+use crate::error::Hinted;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const AUTHORITY_LIFE: Duration = DAY.saturating_mul(3652);
@@ -58,7 +59,7 @@ pub struct Pki {
     directory: PathBuf,
 }
 
-/// A certificate, its key, and the authority by which the other side is judged.
+/// A certificate, its key, and the authority that signed the other side's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
     /// The authority's certificate.
@@ -198,13 +199,13 @@ impl Authority {
         let mut parameters = parameters(name, now, AUTHORITY_LIFE);
         parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let damaged = |path: &Path| Advised::new(format!("`{}` is damaged", path.display()), START_OVER);
+        let damaged = |path: &Path| Hinted::new(format!("`{}` is damaged", path.display()), START_OVER);
 
         let key = match private::read(&key_path)? {
             Some(pem) => KeyPair::from_pem(&pem).map_err(|error| damaged(&key_path).because(error))?,
             // A new authority beside an old certificate would lock every running client out.
             None if path.exists() => {
-                return Err(Advised::new(format!("`{}` is missing", key_path.display()), START_OVER).into());
+                return Err(Hinted::new(format!("`{}` is missing", key_path.display()), START_OVER).into());
             }
             None => {
                 let key = KeyPair::generate()?;
@@ -248,7 +249,7 @@ impl Authority {
         private::write(&tls.certificate, &contents)?;
         anyhow::ensure!(
             self.accepts(&contents, &key.serialize_pem(), leaf, now),
-            Advised::new(format!("`{}` has expired, or is not ours", self.path.display()), START_OVER)
+            Hinted::new(format!("`{}` has expired, or is not ours", self.path.display()), START_OVER)
         );
         Ok(())
     }
@@ -363,7 +364,7 @@ mod tests {
         let check = |message: &str, hint: &str| {
             let error = Pki::ensure(home.path(), &[], &[]).unwrap_err();
             assert_eq!(error.to_string(), format!("`{}` {message}", home.path().join("ca.key").display()));
-            assert!(super::super::hint(&error).unwrap().contains(hint));
+            assert!(crate::error::hint(&error).unwrap().contains(hint));
         };
         fs::write(home.path().join("ca.key"), "damaged").unwrap();
         check("is damaged", "backup");

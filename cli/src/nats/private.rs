@@ -1,4 +1,5 @@
-//! Files that only their owner may read, replaced as a whole: a reader sees the old contents or the new, never half of them.
+//! Files that only their owner may read, replaced as a whole: a reader sees the old contents or the new, never half of
+//! them.
 
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, Write};

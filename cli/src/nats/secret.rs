@@ -1,4 +1,4 @@
-//! How a user connects, as texts: what is kept in Secrets Manager, and what a task is started with.
+//! How a user connects, as texts: as Secrets Manager stores it, and as a task gets it in its environment.
 
 use std::fmt;
 use std::path::Path;
@@ -20,7 +20,7 @@ use super::private;
 
 /// Everything that a client needs in order to connect as one user. Shows nothing of it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Secret {
+pub struct ClientSecret {
     /// Servers, separated by commas, any of which will do.
     pub urls: String,
     /// Certificate of the authority that signed the servers' certificates.
@@ -33,25 +33,25 @@ pub struct Secret {
     pub creds: String,
 }
 
-/// Another way to a server: it is reached at `url`, and must prove that it is `host`.
+/// The near end of a tunnel to a server: the server is reached at `url`, and its certificate must be one for `host`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Detour {
-    /// For example `tls://127.0.0.1:40123`, the near end of a tunnel.
+pub struct TunnelEndpoint {
+    /// For example `tls://127.0.0.1:40123`.
     pub url: String,
     /// The name in the server's certificate.
     pub host: String,
 }
 
-impl fmt::Debug for Secret {
+impl fmt::Debug for ClientSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Secret").field("urls", &self.urls).finish_non_exhaustive()
+        f.debug_struct("ClientSecret").field("urls", &self.urls).finish_non_exhaustive()
     }
 }
 
 // What is wrong with a secret is never said with the secret: errors of parsers quote what they have read.
 
-impl Secret {
-    /// Reads the form in which it is kept.
+impl ClientSecret {
+    /// Reads the form in which it is stored.
     ///
     /// # Errors
     /// `where_from` does not hold one.
@@ -64,26 +64,31 @@ impl Secret {
     /// Connects to the first server that accepts; `name` is shown by the server's own tools.
     ///
     /// # Errors
-    /// Nobody accepts, or somebody who cannot prove to be who was called.
-    pub async fn connect(&self, name: &str, detour: Option<&Detour>, within: Duration) -> anyhow::Result<Client> {
-        let options = self.options(name, detour)?;
-        let urls: Vec<String> = match detour {
-            Some(detour) => vec![detour.url.clone()],
+    /// No server accepts, or the server's certificate is not one for the host.
+    pub async fn connect(
+        &self,
+        name: &str,
+        tunnel: Option<&TunnelEndpoint>,
+        within: Duration,
+    ) -> anyhow::Result<Client> {
+        let options = self.options(name, tunnel)?;
+        let urls: Vec<String> = match tunnel {
+            Some(tunnel) => vec![tunnel.url.clone()],
             None => self.urls.split(',').map(|url| url.trim().to_owned()).collect(),
         };
         connect_to(&urls, options, name, within).await
     }
 
-    fn options(&self, name: &str, detour: Option<&Detour>) -> anyhow::Result<ConnectOptions> {
+    fn options(&self, name: &str, tunnel: Option<&TunnelEndpoint>) -> anyhow::Result<ConnectOptions> {
         // Fails if it was done before, which is as good.
         let _ = default_provider().install_default();
         let options = ConnectOptions::with_credentials(&self.creds);
         let options = options.ok().context("the identity on NATS has no credentials (`creds`)")?;
-        let tls = self.tls(detour)?;
+        let tls = self.tls(tunnel)?;
         Ok(options.name(name).require_tls(true).tls_client_config(tls).ignore_discovered_servers())
     }
 
-    fn tls(&self, detour: Option<&Detour>) -> anyhow::Result<ClientConfig> {
+    fn tls(&self, tunnel: Option<&TunnelEndpoint>) -> anyhow::Result<ClientConfig> {
         let no = |what: &'static str| move || format!("the identity on NATS has no {what} in PEM");
         let mut roots = RootCertStore::empty();
         for certificate in certificates(&self.ca).with_context(no("authority (`ca`)"))? {
@@ -94,11 +99,11 @@ impl Secret {
         let provider = Arc::new(default_provider());
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build()?;
         let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-        let config = match detour {
+        let config = match tunnel {
             None => config.with_webpki_verifier(verifier),
-            Some(detour) => {
-                let name = ServerName::try_from(detour.host.clone());
-                let name = name.with_context(|| format!("`{}` is not the name of a server", detour.host))?;
+            Some(tunnel) => {
+                let name = ServerName::try_from(tunnel.host.clone());
+                let name = name.with_context(|| format!("`{}` is not the name of a server", tunnel.host))?;
                 config.dangerous().with_custom_certificate_verifier(Arc::new(Called { name, verifier }))
             }
         };
@@ -111,7 +116,7 @@ fn certificates(pem: &str) -> Option<Vec<CertificateDer<'static>>> {
     certificates.ok().filter(|certificates| !certificates.is_empty())
 }
 
-/// The ordinary verification, for the server that is meant instead of the address that was dialled.
+/// The ordinary verification, for the server behind the tunnel instead of the address that was dialled.
 #[derive(Debug)]
 struct Called {
     name: ServerName<'static>,
@@ -153,7 +158,7 @@ impl ServerCertVerifier for Called {
     }
 }
 
-impl TryFrom<&Access> for Secret {
+impl TryFrom<&Access> for ClientSecret {
     type Error = anyhow::Error;
 
     fn try_from(access: &Access) -> anyhow::Result<Self> {
@@ -174,18 +179,18 @@ mod tests {
 
     #[test]
     fn what_is_secret_is_in_no_message() {
-        let secret = Secret {
+        let secret = ClientSecret {
             urls: "tls://a:4222".to_owned(),
             ca: "hidden".to_owned(),
             cert: "hidden".to_owned(),
             key: "hidden".to_owned(),
             creds: "hidden".to_owned(),
         };
-        assert_eq!(format!("{secret:?}"), r#"Secret { urls: "tls://a:4222", .. }"#);
+        assert_eq!(format!("{secret:?}"), r#"ClientSecret { urls: "tls://a:4222", .. }"#);
         let without_creds = secret.options("test", None).unwrap_err();
         let without_ca = secret.tls(None).unwrap_err();
         let text = r#"{"urls":"tls://a:4222","creds":["hidden"]}"#;
-        let malformed = Secret::parse(text, "secret `nats/quest`").unwrap_err();
+        let malformed = ClientSecret::parse(text, "secret `nats/quest`").unwrap_err();
         assert_eq!(
             [without_creds, without_ca, malformed].map(|error| format!("{error:#}")),
             [

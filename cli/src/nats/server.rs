@@ -1,4 +1,5 @@
-//! The configuration file of one nats-server. The text is the same whenever the values are, because its digest tells a node that must be restarted.
+//! The configuration file of one nats-server. Equal values give equal text, because a node is restarted when the digest
+//! of its file has changed.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -11,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::identity::{Account, Identities};
 use super::pki::Tls;
 
-/// Everything that a server is told.
+/// Everything that is configured of a server.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
     /// Name of the server; it must never change for a store directory.
@@ -20,38 +21,38 @@ pub struct ServerConfig {
     pub client: SocketAddr,
     /// Where its health and metrics are served, without TLS.
     pub monitor: SocketAddr,
-    /// What it shows to clients, and how it judges them.
+    /// The certificate that it presents to clients, and the authority that signs theirs.
     pub tls: Tls,
     /// Digest of its certificates, so that a renewed one is a change: a server reads them when it starts.
     pub certificates: String,
     /// Its peers; a single server has none.
-    pub cluster: Option<Cluster>,
+    pub cluster: Option<ClusterConfig>,
     /// What it stores.
-    pub store: Store,
+    pub store: JetStreamConfig,
     /// Largest message in bytes.
     pub max_payload: u64,
-    /// Whom it lets in.
+    /// Whose JWTs it trusts.
     pub trust: Trust,
-    /// How long clients are given to move elsewhere before it stops; at least 30 s.
+    /// How long it spreads the disconnection of its clients over in lame duck mode; at least 30 s.
     pub lame_duck: Duration,
 }
 
 /// A server's place in its cluster.
 #[derive(Clone, Debug)]
-pub struct Cluster {
+pub struct ClusterConfig {
     /// Name of the cluster.
     pub name: String,
     /// Where other servers connect.
     pub listen: SocketAddr,
     /// `host:port` of the other servers.
     pub peers: Vec<String>,
-    /// What it shows to other servers, and how it judges them.
+    /// The certificate that it presents to other servers, and the authority that signs theirs.
     pub tls: Tls,
 }
 
 /// JetStream's share of the machine.
 #[derive(Clone, Debug)]
-pub struct Store {
+pub struct JetStreamConfig {
     /// Where streams are kept.
     pub directory: PathBuf,
     /// Most bytes on disk.
@@ -125,11 +126,11 @@ struct Text {
 }
 
 impl Text {
-    fn cluster(&mut self, cluster: &Cluster) {
+    fn cluster(&mut self, cluster: &ClusterConfig) {
         self.block("cluster", |text| {
             text.string("name", &cluster.name);
             text.string("listen", &cluster.listen.to_string());
-            // Clients use the addresses that they were given, not those that servers tell each other.
+            // Clients use the addresses that they are configured with, not those that servers advertise.
             text.value("no_advertise", true);
             text.tls(&cluster.tls);
             text.list("routes", cluster.peers.iter().map(|peer| format!("tls://{peer}")));
@@ -231,13 +232,13 @@ mod tests {
             monitor: ([127, 0, 0, 1], 8222).into(),
             tls: tls("servers"),
             certificates: "0123".to_owned(),
-            cluster: cluster.then(|| Cluster {
+            cluster: cluster.then(|| ClusterConfig {
                 name: "local".to_owned(),
                 listen: ([127, 0, 0, 1], 6222).into(),
                 peers: vec!["127.0.0.1:6223".to_owned(), "127.0.0.1:6224".to_owned()],
                 tls: tls("routes"),
             }),
-            store: Store { directory: "jetstream/nats-1".into(), max_file: 1 << 30, max_memory: 1 << 28 },
+            store: JetStreamConfig { directory: "jetstream/nats-1".into(), max_file: 1 << 30, max_memory: 1 << 28 },
             max_payload: 1 << 20,
             trust: Trust { operator: "jwt-O".to_owned(), system: account("AS"), accounts: vec![account("AF")] },
             lame_duck: Duration::from_secs(30),

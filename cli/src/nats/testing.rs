@@ -11,30 +11,31 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 use super::connect::Access;
-use super::health::{self, Health};
+use super::health;
 use super::identity::{Identities, SYSTEM_USER};
 use super::locate::{NatsServer, locate};
 use super::permissions::Permissions;
 use super::pki::{Pki, ServerName};
-use super::server::{self, ServerConfig, Store};
+use super::server::{self, JetStreamConfig, ServerConfig};
+use crate::model::status::ClusterHealth;
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
-pub(super) struct Cluster {
+pub(super) struct TestCluster {
     pub(super) identities: Identities,
     pub(super) pki: Pki,
-    nodes: BTreeMap<String, Node>,
+    nodes: BTreeMap<String, TestServer>,
     _home: TempDir,
 }
 
-pub(super) struct Node {
+pub(super) struct TestServer {
     pub(super) client: SocketAddr,
     pub(super) route: SocketAddr,
     process: Child,
 }
 
 /// The name of a node and the ports on which it listens.
-struct Plan {
+struct ServerSpec {
     name: String,
     client: SocketAddr,
     route: SocketAddr,
@@ -46,7 +47,7 @@ pub(crate) fn permissions(publish: &[&str], subscribe: &[&str]) -> Permissions {
     Permissions { publish: set(publish), subscribe: set(subscribe) }
 }
 
-impl Cluster {
+impl TestCluster {
     /// A cluster that has settled.
     pub(super) async fn start(size: usize, users: &BTreeMap<String, Permissions>) -> Self {
         let server = locate(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..")).unwrap();
@@ -58,7 +59,7 @@ impl Cluster {
                     health.unwrap();
                     return cluster;
                 }
-                // Somebody else took one of the ports in the meantime.
+                // Another process took one of the ports in the meantime.
                 () = cluster.any_exit() => (),
             }
         }
@@ -67,26 +68,26 @@ impl Cluster {
 
     fn spawn(server: &NatsServer, size: usize, users: &BTreeMap<String, Permissions>) -> Self {
         let home = tempfile::tempdir().unwrap();
-        let plans = plans(size);
-        let name = |plan: &Plan| ServerName {
-            name: plan.name.clone(),
+        let specs = specs(size);
+        let name = |spec: &ServerSpec| ServerName {
+            name: spec.name.clone(),
             addresses: vec![Ipv4Addr::LOCALHOST.into()],
             dns: vec!["localhost".to_owned()],
         };
-        let servers: Vec<ServerName> = plans.iter().map(name).collect();
+        let servers: Vec<ServerName> = specs.iter().map(name).collect();
         let clients: Vec<String> = users.keys().cloned().chain([SYSTEM_USER.to_owned()]).collect();
         let pki = Pki::ensure(&home.path().join("pki"), &servers, &clients).unwrap();
         let identities = Identities::ensure(&home.path().join("identities"), users).unwrap();
-        let nodes = plans.iter().map(|plan| {
-            let config = config(home.path(), plan, &plans, &pki, &identities);
-            let path = home.path().join(format!("{}.conf", plan.name));
+        let nodes = specs.iter().map(|spec| {
+            let config = config(home.path(), spec, &specs, &pki, &identities);
+            let path = home.path().join(format!("{}.conf", spec.name));
             fs::write(&path, config.render()).unwrap();
             server.check(&path).unwrap();
-            let log = File::create(home.path().join(format!("{}.log", plan.name))).unwrap();
+            let log = File::create(home.path().join(format!("{}.log", spec.name))).unwrap();
             let mut command = Command::new(&server.path);
             let command = command.arg("-c").arg(&path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
             let process = command.kill_on_drop(true).spawn().unwrap();
-            (plan.name.clone(), Node { client: plan.client, route: plan.route, process })
+            (spec.name.clone(), TestServer { client: spec.client, route: spec.route, process })
         });
         Self { nodes: nodes.collect(), identities, pki, _home: home }
     }
@@ -96,7 +97,7 @@ impl Cluster {
         futures::future::select_all(exits).await.0.unwrap();
     }
 
-    pub(super) fn node(&self, name: &str) -> &Node {
+    pub(super) fn node(&self, name: &str) -> &TestServer {
         &self.nodes[name]
     }
 
@@ -117,42 +118,42 @@ impl Cluster {
         self.access(user).connect(user, PATIENCE).await.unwrap()
     }
 
-    pub(super) async fn health(&self) -> Health {
+    pub(super) async fn health(&self) -> ClusterHealth {
         let client = self.connect(SYSTEM_USER).await;
         health::ask(&client, &self.urls(), Duration::from_secs(1)).await.unwrap()
     }
 }
 
 /// All ports are held until all are known, so that they are different.
-fn plans(size: usize) -> Vec<Plan> {
+fn specs(size: usize) -> Vec<ServerSpec> {
     let bind = |_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let held: Vec<TcpListener> = (0..3 * size).map(bind).collect();
     let ports: Vec<SocketAddr> = held.iter().map(|listener| listener.local_addr().unwrap()).collect();
-    let plan = |(i, ports): (usize, &[SocketAddr])| Plan {
+    let spec = |(i, ports): (usize, &[SocketAddr])| ServerSpec {
         name: format!("nats-{}", i + 1),
         client: ports[0],
         route: ports[1],
         monitor: ports[2],
     };
-    ports.chunks(3).enumerate().map(plan).collect()
+    ports.chunks(3).enumerate().map(spec).collect()
 }
 
-fn config(home: &Path, plan: &Plan, plans: &[Plan], pki: &Pki, identities: &Identities) -> ServerConfig {
-    let peers = plans.iter().filter(|peer| peer.name != plan.name).map(|peer| peer.route.to_string());
-    let cluster = server::Cluster {
+fn config(home: &Path, spec: &ServerSpec, specs: &[ServerSpec], pki: &Pki, identities: &Identities) -> ServerConfig {
+    let peers = specs.iter().filter(|peer| peer.name != spec.name).map(|peer| peer.route.to_string());
+    let cluster = server::ClusterConfig {
         name: "test".to_owned(),
-        listen: plan.route,
+        listen: spec.route,
         peers: peers.collect(),
-        tls: pki.route(&plan.name),
+        tls: pki.route(&spec.name),
     };
     ServerConfig {
-        name: plan.name.clone(),
-        client: plan.client,
-        monitor: plan.monitor,
-        certificates: pki.fingerprint(&plan.name).unwrap(),
-        tls: pki.server(&plan.name),
-        cluster: (plans.len() > 1).then_some(cluster),
-        store: Store { directory: home.join(&plan.name), max_file: 1 << 28, max_memory: 1 << 26 },
+        name: spec.name.clone(),
+        client: spec.client,
+        monitor: spec.monitor,
+        certificates: pki.fingerprint(&spec.name).unwrap(),
+        tls: pki.server(&spec.name),
+        cluster: (specs.len() > 1).then_some(cluster),
+        store: JetStreamConfig { directory: home.join(&spec.name), max_file: 1 << 28, max_memory: 1 << 26 },
         max_payload: 1 << 20,
         trust: identities.into(),
         lame_duck: Duration::from_secs(30),

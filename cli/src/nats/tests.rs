@@ -15,13 +15,15 @@ use tokio::time::timeout;
 
 use super::connect::{Access, connect_to};
 use super::discovery;
-use super::health::{self, Health, NodeHealth};
+use super::health;
 use super::identity::SYSTEM_USER;
-use super::jetstream::{Assets, JetStream};
+use super::jetstream::JetStream;
 use super::permissions::Permissions;
 use super::pki::Tls;
-use super::testing::{Cluster, PATIENCE, permissions};
-use crate::fleet::{Bucket, Stream};
+use super::testing::{PATIENCE, TestCluster, permissions};
+use crate::model::desired::{Bucket, Stream};
+use crate::model::observed::Assets;
+use crate::model::status::{ClusterHealth, NodeHealth};
 
 fn users() -> BTreeMap<String, Permissions> {
     let many: Vec<String> = (0..600).map(|i| format!("svc.service{i}.v1.operation")).collect();
@@ -40,7 +42,7 @@ async fn listening(access: &Access) -> (Client, mpsc::UnboundedReceiver<String>)
     let (complain, complaints) = mpsc::unbounded_channel();
     let options = access.options("test").await.unwrap().event_callback(move |event| {
         if let Event::ServerError(ServerError::Other(reason)) = event {
-            // Nobody listens once the test is over.
+            // The receiver is gone once the test is over.
             let _ = complain.send(reason);
         }
         std::future::ready(())
@@ -50,7 +52,7 @@ async fn listening(access: &Access) -> (Client, mpsc::UnboundedReceiver<String>)
 
 #[tokio::test]
 async fn users_may_do_what_is_permitted_and_nothing_else() {
-    let cluster = Cluster::start(1, &users()).await;
+    let cluster = TestCluster::start(1, &users()).await;
     let natsctl = cluster.connect("natsctl").await;
     let mut heard = natsctl.subscribe("svc.>").await.unwrap();
     natsctl.flush().await.unwrap();
@@ -81,7 +83,7 @@ async fn users_may_do_what_is_permitted_and_nothing_else() {
     assert!(health.quorum && health.settled, "{health:?}");
 }
 
-async fn refuses_clients_without_certificate(cluster: &Cluster) {
+async fn refuses_clients_without_certificate(cluster: &TestCluster) {
     let access = cluster.access("quest");
     let credentials = async_nats::ConnectOptions::with_credentials_file(&access.credentials_file).await.unwrap();
     let options = credentials.require_tls(true).add_root_certificates(access.ca_file.clone());
@@ -112,7 +114,7 @@ async fn finds_instances(client: &Client) {
 
 #[tokio::test]
 async fn a_cluster_outlives_one_node_and_says_how_it_is() {
-    let mut cluster = Cluster::start(3, &users()).await;
+    let mut cluster = TestCluster::start(3, &users()).await;
     let health = cluster.health().await;
     assert!(health.quorum && health.settled);
     assert_eq!(health.nodes.iter().filter(|node| node.healthy).count(), 3);
@@ -130,7 +132,7 @@ async fn a_cluster_outlives_one_node_and_says_how_it_is() {
     keeps_streams_and_buckets(&jetstream, &stream).await;
 
     cluster.kill(&leader).await;
-    // Nobody answers until there is a new leader, so this proves that the request is made again.
+    // There is no answer until there is a new leader, so this proves that the request is made again.
     let longer = Stream { max_age_seconds: 7200, ..stream };
     jetstream.put_stream("EVT_TEST", &longer, PATIENCE).await.unwrap();
     let health = well_but_for(&cluster, &leader).await;
@@ -148,7 +150,7 @@ async fn a_cluster_outlives_one_node_and_says_how_it_is() {
 }
 
 /// How the cluster is once it does well without that node.
-async fn well_but_for(cluster: &Cluster, lost: &str) -> Health {
+async fn well_but_for(cluster: &TestCluster, lost: &str) -> ClusterHealth {
     let down = |node: &NodeHealth| node.name == lost && node.reason.as_deref() == Some("does not answer");
     let waiting = async {
         loop {
@@ -185,11 +187,11 @@ async fn keeps_streams_and_buckets(jetstream: &JetStream, stream: &Stream) {
 
     let error = jetstream.put_stream("EVT_THIEF", stream, PATIENCE).await.unwrap_err();
     assert!(error.to_string().contains("failed to put stream `EVT_THIEF`"), "{error:#}");
-    assert!(super::hint(&error).unwrap().contains("another stream"), "{error:#}");
+    assert!(crate::error::hint(&error).unwrap().contains("another stream"), "{error:#}");
 }
 
-/// Whoever is let in as a route may do everything, so a service's own certificate must not be enough.
-fn routes_refuse_certificates_of_clients(cluster: &Cluster) {
+/// A route may do everything, so a service's own certificate must not be enough.
+fn routes_refuse_certificates_of_clients(cluster: &TestCluster) {
     let route = cluster.node("nats-1").route;
     let server = cluster.pki.route("nats-2");
     let service = Tls { authority: server.authority.clone(), ..cluster.pki.client("quest") };

@@ -80,7 +80,9 @@ fn an_authority_that_is_lost_is_not_replaced() {
     fleet.natsctl(&emulator, &["nats", "identities"]).succeeded();
     let id = json!({ "SecretId": "gaming-system/production/nats/authority", "SecretString": "{}" });
     emulator.call("secretsmanager", "PutSecretValue", &id);
-    fleet.natsctl(&emulator, &["nats", "identities"]).failed(&["lacks `pki/ca.crt", "hint: bring an earlier version"]);
+    fleet
+        .natsctl(&emulator, &["nats", "identities"])
+        .failed(&["lacks `pki/ca.crt", "hint: restore an earlier version"]);
 }
 
 #[test]

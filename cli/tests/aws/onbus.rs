@@ -15,7 +15,7 @@ use natsctl::nats::health::wait_until_settled;
 use natsctl::nats::identity::{Identities, SYSTEM_USER};
 use natsctl::nats::locate::{NatsServer, locate};
 use natsctl::nats::pki::{Pki, ServerName};
-use natsctl::nats::server::{Cluster, ServerConfig, Store};
+use natsctl::nats::server::{ClusterConfig, JetStreamConfig, ServerConfig};
 use serde_json::{Value, json};
 
 use super::fleet::{Fleet, Ran};
@@ -122,13 +122,17 @@ impl Nats {
                 monitor: own.monitor,
                 certificates: pki.fingerprint(&name(number)).unwrap(),
                 tls: pki.server(&name(number)),
-                cluster: Some(Cluster {
+                cluster: Some(ClusterConfig {
                     name: "test".to_owned(),
                     listen: own.route,
                     peers: peers.collect(),
                     tls: pki.route(&name(number)),
                 }),
-                store: Store { directory: home.path().join(name(number)), max_file: 1 << 32, max_memory: 1 << 28 },
+                store: JetStreamConfig {
+                    directory: home.path().join(name(number)),
+                    max_file: 1 << 32,
+                    max_memory: 1 << 28,
+                },
                 max_payload: 1 << 20,
                 trust: (&identities).into(),
                 lame_duck: Duration::from_secs(30),

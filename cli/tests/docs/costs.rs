@@ -110,11 +110,11 @@ impl Prices {
 pub(crate) fn document(text: &str) -> String {
     let prices = Prices::parse(text);
     let mut page = format!(
-        "# What it costs\n\n\
+        "# Costs\n\n\
          Per month, in US dollars, in us-east-1, without tax and free tiers. Made from `terraform/costs/prices.yaml` by\n\
          `UPDATE=1 cargo test --package natsctl --test it docs::`; a test checks that it is current.\n\n\
          The prices are AWS' published list prices as we know them of {}. They were written down, not fetched: before a decision\n\
-         depends on one, look it up. A month has {} hours. What depends on traffic is a guess, and marked by *.\n",
+         depends on one, look it up. A month has {} hours. What depends on traffic is an estimate, marked by *.\n",
         prices.date, prices.hours_per_month
     );
     for environment in prices.environments.keys() {
@@ -145,13 +145,13 @@ fn table(page: &mut String, prices: &Prices, environment: &str) {
     let guessed: f64 =
         prices.environments[environment].iter().filter(|row| row.guess).map(|row| prices.cost(row)).sum();
     let _ = writeln!(page, "| **all** | | | **{total:.2}** |");
-    let _ = writeln!(page, "| of it guessed * | | | {guessed:.2} |");
+    let _ = writeln!(page, "| of which estimates * | | | {guessed:.2} |");
 }
 
 fn savings(page: &mut String, prices: &Prices) {
     let names: Vec<&String> = prices.environments.keys().collect();
     let heads: String = names.iter().fold(String::new(), |heads, name| heads + &format!(" {name} |"));
-    let _ = writeln!(page, "\n## What could be saved\n\nEach by itself; together they save less than their sum.\n");
+    let _ = writeln!(page, "\n## Possible savings\n\nEach on its own; together they save less than their sum.\n");
     let _ = writeln!(page, "| what | how |{heads}\n| --- | --- |{}", " ---: |".repeat(names.len()));
     for saving in &prices.savings {
         let _ = write!(page, "| {} | {} |", saving.what, saving.how);

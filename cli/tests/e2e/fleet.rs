@@ -198,7 +198,7 @@ impl Fleet {
             let _ = fs::create_dir_all(&folder);
             let _ = fs::copy(&file, folder.join(file.file_name().unwrap_or_default()));
         }
-        for file in ["supervisor.log", "journal.jsonl"] {
+        for file in ["supervisor.log", "history.jsonl"] {
             let _ = fs::copy(self.state().join(file), to.join(file));
         }
         eprintln!("the logs are in `{}`", to.display());

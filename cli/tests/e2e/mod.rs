@@ -1,5 +1,6 @@
 //! The whole fleet on this machine: the real natsctl, real servers, the services that ship, and stories of what people do with them.
 
+mod changes;
 mod failures;
 mod fleet;
 mod http;

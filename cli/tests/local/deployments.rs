@@ -1,9 +1,10 @@
-//! Deployments: what runs while they are under way, and after they have failed.
+//! Deployments: what runs while they are in progress, and after they have failed.
 
 use std::time::Duration;
 
-use natsctl::local::client::Outcome;
-use natsctl::local::protocol::{DeploymentState, Exit, Force, PutService, TaskState};
+use natsctl::local::client::Error;
+use natsctl::local::protocol::{DeploymentState, Exit, Force, PutService, Refusal, ServiceStatus, TaskState};
+use natsctl::model::rollout::Outcome;
 
 use super::stage::{Stage, pids, ready, runs, service};
 
@@ -62,9 +63,9 @@ async fn a_crash_at_the_start_leaves_the_old_tasks_serving() {
     let accepted = stage.put(service("quest", &broken)).await;
     assert_eq!(accepted.revision, 2);
     let Outcome::Failed(deployment) = stage.outcome("quest", accepted).await else { panic!("it must fail") };
-    let reason = deployment.reason.unwrap();
+    let reason = deployment.reason;
     assert!(reason.contains("exited with code 3 before it was ready; 3 new tasks have ended"), "{reason}");
-    assert_eq!(deployment.log_tail, ["no such model", "out of luck"]);
+    assert_eq!(deployment.log, ["no such model", "out of luck"]);
 
     let after = stage.until("quest", "the new tasks are gone", |quest| quest.tasks.len() == 2).await;
     assert_eq!(pids(&before), pids(&after));
@@ -74,7 +75,7 @@ async fn a_crash_at_the_start_leaves_the_old_tasks_serving() {
 }
 
 #[tokio::test]
-async fn tasks_that_never_become_ready_are_given_up_in_time() {
+async fn a_deployment_fails_when_its_tasks_are_not_ready_within_the_start_period() {
     let stage = Stage::start().await;
     let before = stage.deploy(service("quest", &[])).await;
     let mut never = service("quest", &[("NEVER_READY", "1")]);
@@ -83,12 +84,12 @@ async fn tasks_that_never_become_ready_are_given_up_in_time() {
     let accepted = stage.put(never).await;
     let Outcome::Failed(deployment) = stage.outcome("quest", accepted).await else { panic!("it must fail") };
     assert!(started.elapsed() < Duration::from_secs(5));
-    let reason = deployment.reason.unwrap();
+    let reason = deployment.reason;
     assert!(
         reason.ends_with("was not ready within 300ms: `GET /readyz` answered 503 Service Unavailable not yet"),
         "{reason}"
     );
-    assert_eq!(deployment.log_tail, ["hello"]);
+    assert_eq!(deployment.log, ["hello"]);
     let after = stage.until("quest", "the new tasks are gone", |quest| quest.tasks.len() == 2).await;
     assert_eq!(pids(&before), pids(&after));
 }
@@ -113,7 +114,7 @@ async fn a_program_that_cannot_run_fails_the_deployment() {
     put.spec.program = program;
     let accepted = stage.put(put).await;
     let Outcome::Failed(deployment) = stage.outcome("quest", accepted).await else { panic!("it must fail") };
-    assert!(deployment.log_tail.join("\n").contains("failed to run `"), "{:?}", deployment.log_tail);
+    assert!(deployment.log.join("\n").contains("failed to run `"), "{:?}", deployment.log);
 }
 
 #[tokio::test]
@@ -133,26 +134,26 @@ async fn a_rollback_goes_back_to_the_old_number() {
     stage.deploy(service("quest", &[])).await;
     let second = stage.deploy(service("quest", &[("PRINT", "second")])).await;
     assert_eq!(second.revision, 2);
-    assert_eq!(second.previous.iter().map(|kept| kept.revision).collect::<Vec<_>>(), [1]);
+    assert_eq!(second.previous.iter().map(|stored| stored.revision).collect::<Vec<_>>(), [1]);
     let first = stage.deploy(service("quest", &[])).await;
     assert_eq!(first.revision, 1);
-    assert_eq!(first.previous.iter().map(|kept| kept.revision).collect::<Vec<_>>(), [2]);
+    assert_eq!(first.previous.iter().map(|stored| stored.revision).collect::<Vec<_>>(), [2]);
     assert_eq!(stage.deploy(service("quest", &[("PRINT", "third")])).await.revision, 3);
 }
 
 #[tokio::test]
-async fn a_newer_deployment_takes_the_place_of_one_under_way() {
+async fn a_newer_deployment_supersedes_one_in_progress() {
     let stage = Stage::start().await;
     let before = stage.deploy(service("quest", &[])).await;
     let stuck = stage.put(service("quest", &[("NEVER_READY", "1")])).await;
     let after = stage.deploy(service("quest", &[("PRINT", "third")])).await;
-    assert_eq!(stage.outcome("quest", stuck).await, Outcome::Superseded);
+    assert_eq!(stage.outcome("quest", stuck).await, Outcome::Superseded(None));
     assert_eq!((after.revision, ready(&after).len()), (3, 2));
     assert!(!pids(&before).into_iter().any(runs));
 }
 
 #[tokio::test]
-async fn taking_a_stuck_deployment_back_keeps_the_old_tasks() {
+async fn reverting_a_stuck_deployment_leaves_the_old_tasks() {
     let stage = Stage::start().await;
     let before = stage.deploy(service("quest", &[])).await;
     stage.put(service("quest", &[("NEVER_READY", "1")])).await;
@@ -203,4 +204,69 @@ async fn a_task_that_does_not_stop_is_killed() {
     assert!(started.elapsed() >= Duration::from_millis(300));
     assert!(!pids(&before).into_iter().any(runs));
     assert!(stage.describe().await.services.is_empty());
+}
+
+#[tokio::test]
+async fn a_stopped_task_drains_while_another_takes_its_place() {
+    let stage = Stage::start().await;
+    let before = stage.deploy(service("quest", &[("DRAIN_MS", "500")])).await;
+    let (id, pid) = (before.tasks[0].id.clone(), pids(&before)[0]);
+    stage.client.stop_task("quest", &id).await.unwrap();
+    let during = stage.until("quest", "another task is ready", |quest| ready(quest).len() == 2).await;
+    let stopped = during.tasks.iter().find(|task| task.id == id).expect("it still drains");
+    assert_eq!((stopped.state, stopped.pid), (TaskState::Draining, Some(pid)));
+    let after = stage.until("quest", "the stopped task is gone", |quest| quest.tasks.len() == 2).await;
+    assert!(!runs(pid));
+    assert!(after.tasks.iter().all(|task| task.restarts == 0 && task.last_exit.is_none()));
+    assert_eq!((after.failed, after.deployments), (false, before.deployments));
+    let log = std::fs::read_to_string(stage.dir.path().join(format!("logs/quest/{id}.log"))).unwrap();
+    assert_eq!(log, "hello\nasked to stop\n");
+}
+
+#[tokio::test]
+async fn a_stopped_task_that_does_not_end_is_killed() {
+    let stage = Stage::start().await;
+    let mut stubborn = service("quest", &[("IGNORE_TERM", "1")]);
+    stubborn.spec.definition.stop_timeout = Duration::from_millis(300);
+    let before = stage.deploy(stubborn).await;
+    let started = std::time::Instant::now();
+    stage.client.stop_task("quest", &before.tasks[0].id).await.unwrap();
+    stage.until("quest", "it is gone", |quest| !pids(quest).contains(&pids(&before)[0])).await;
+    assert!(started.elapsed() >= Duration::from_millis(300));
+    assert!(!stage.service("quest").await.failed);
+}
+
+#[tokio::test]
+async fn a_task_that_cannot_be_stopped_is_refused_with_those_that_can() {
+    let stage = Stage::start().await;
+    let quest = stage.deploy(service("quest", &[("DRAIN_MS", "2000")])).await;
+    let (first, second) = (&quest.tasks[0].id, &quest.tasks[1].id);
+    let refusal = async |service: &str, task: &str| match stage.client.stop_task(service, task).await {
+        Err(Error::Refused(Refusal { message, hint })) => (message, hint.unwrap()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        refusal("quest", "00000000").await,
+        ("service `quest` has no task `00000000`".to_owned(), format!("its running tasks: `{first}`, `{second}`"))
+    );
+    assert_eq!(
+        refusal("gateway", first).await,
+        ("service `gateway` is not deployed".to_owned(), "deployed services: `quest`".to_owned())
+    );
+    stage.client.stop_task("quest", first).await.unwrap();
+    let (message, _) = refusal("quest", first).await;
+    assert_eq!(message, format!("task `{first}` of service `quest` is stopping already"));
+}
+
+#[tokio::test]
+async fn stopping_a_new_task_during_a_deployment_does_not_make_it_fail() {
+    let stage = Stage::start().await;
+    stage.deploy(service("quest", &[])).await;
+    let accepted = stage.put(service("quest", &[("READY_AFTER_MS", "300")])).await;
+    let new = |quest: &ServiceStatus| quest.tasks.iter().find(|task| task.revision == accepted.revision).cloned();
+    let new = new(&stage.service("quest").await).unwrap();
+    stage.client.stop_task("quest", &new.id).await.unwrap();
+    assert_eq!(stage.outcome("quest", accepted).await, Outcome::Completed);
+    let after = stage.service("quest").await;
+    assert!(after.tasks.iter().all(|task| task.revision == accepted.revision && task.id != new.id));
 }

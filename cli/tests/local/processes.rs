@@ -1,15 +1,16 @@
-//! Processes: what becomes of them when the supervisor, or something else, comes to its end; and what they inherit.
+//! Processes: what happens to them when the supervisor or another process ends, and what they inherit.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use natsctl::fleet::Role;
-use natsctl::local::client::{self, Client, Error, Outcome};
+use natsctl::local::client::{self, Client, Error};
 use natsctl::local::logs::Follower;
 use natsctl::local::protocol::PutService;
-use natsctl::logs::Filter;
+use natsctl::model::desired::Role;
+use natsctl::model::log::Filter;
+use natsctl::model::rollout::Outcome;
 
 use super::stage::{PATIENCE, Stage, eventually, get, kill, natsctl, node, pids, ready, runs, service};
 
@@ -21,7 +22,7 @@ fn gateway(port: u16) -> PutService {
 }
 
 #[tokio::test]
-async fn killing_the_supervisor_leaves_no_process_and_another_one_goes_on() {
+async fn killing_the_supervisor_leaves_no_process_and_the_next_one_starts_them_again() {
     let mut stage = Stage::start().await;
     let before = stage.deploy(service("quest", &[])).await;
     stage.client.put_node("nats-1", node(&["-c", "exec sleep 600"], "a")).await.unwrap();
@@ -31,10 +32,10 @@ async fn killing_the_supervisor_leaves_no_process_and_another_one_goes_on() {
     eventually("no process is left", || async { (!orphans.iter().any(|pid| runs(*pid))).then_some(()) }).await;
 
     assert!(Client::connect(stage.dir.path()).await.unwrap().is_none());
-    let at_rest = client::describe(stage.dir.path()).await.unwrap().unwrap();
-    assert!(at_rest.supervisor.is_none());
-    assert_eq!((at_rest.services["quest"].desired, at_rest.services["quest"].ready()), (2, 0));
-    assert!(!at_rest.nodes["nats-1"].running);
+    let description = client::describe(stage.dir.path()).await.unwrap().unwrap();
+    assert!(description.supervisor.is_none());
+    assert_eq!((description.services["quest"].desired, description.services["quest"].ready()), (2, 0));
+    assert!(!description.nodes["nats-1"].running);
 
     stage.restart().await;
     let after = stage.deploy(service("quest", &[])).await;
@@ -43,7 +44,7 @@ async fn killing_the_supervisor_leaves_no_process_and_another_one_goes_on() {
 }
 
 #[tokio::test]
-async fn a_supervisor_that_is_asked_to_end_stops_everything_and_goes_on_later() {
+async fn a_supervisor_that_gets_sigterm_stops_everything_and_the_next_one_starts_it_again() {
     let mut stage = Stage::start().await;
     let before = stage.deploy(service("quest", &[])).await;
     let pid = rustix::process::Pid::from_raw(stage.supervisor_pid().await.try_into().unwrap()).unwrap();
@@ -90,13 +91,29 @@ async fn a_supervisor_that_does_not_start_shows_its_log() {
     std::fs::write(dir.path().join("supervisor.log"), "old news\n").unwrap();
     std::fs::write(dir.path().join("state.json"), "{").unwrap();
     match client::ensure_supervisor_of(natsctl(), dir.path()).await {
-        Err(Error::NotStarted { log_tail }) => assert!(log_tail[0].contains("failed to read"), "{log_tail:?}"),
+        Err(Error::NotStarted { log_tail }) => {
+            assert!(log_tail[0].contains("failed to read"), "{log_tail:?}");
+            assert!(log_tail[1].starts_with("hint: delete it"), "{log_tail:?}");
+        }
         other => panic!("{other:?}"),
     }
 }
 
 #[tokio::test]
-async fn two_commands_that_start_it_at_the_same_time_meet_the_same_supervisor() {
+async fn a_supervisor_whose_state_file_is_damaged_continues_from_the_backup() {
+    let mut stage = Stage::start().await;
+    stage.deploy(service("quest", &[])).await;
+    let supervisor = stage.supervisor_pid().await;
+    kill(supervisor);
+    eventually("the supervisor has ended", || async { (!runs(supervisor)).then_some(()) }).await;
+    std::fs::write(stage.dir.path().join("state.json"), "").unwrap();
+    assert_eq!(client::describe(stage.dir.path()).await.unwrap().unwrap().services["quest"].desired, 2);
+    stage.restart().await;
+    stage.until("quest", "the tasks are back", |quest| ready(quest).len() == 2).await;
+}
+
+#[tokio::test]
+async fn two_commands_that_start_it_at_the_same_time_share_one_supervisor() {
     let dir = tempfile::tempdir().unwrap();
     let (one, other) = tokio::join!(
         client::ensure_supervisor_of(natsctl(), dir.path()),
@@ -167,7 +184,7 @@ async fn the_gateway_port_takes_connections_throughout_a_roll() {
     let connecting = tokio::task::spawn_blocking(move || {
         let until = std::time::Instant::now() + Duration::from_millis(500);
         while std::time::Instant::now() < until {
-            TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect_err("the port is kept");
+            TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect_err("the port stays open");
             std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
         }
     });
@@ -254,7 +271,7 @@ fn a_shim_whose_supervisor_is_gone_does_not_run_the_program() {
     assert_eq!(output.stdout, b"");
 }
 
-/// A process that does nothing until this is dropped.
+/// A process that is paused by SIGSTOP until this is dropped.
 struct Paused(rustix::process::Pid);
 
 impl Paused {

@@ -1,4 +1,4 @@
-//! A supervisor in a directory of its own, and what the tests say to it. Whatever happens, it is killed at the end, and its tasks with it.
+//! A supervisor in a directory of its own, and helpers to use it. It is killed when the test ends, and its tasks with it.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -7,14 +7,15 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use natsctl::fleet::{self, Definition, Health, Role};
-use natsctl::local::client::{self, Client, Outcome};
+use natsctl::local::client::{self, Client};
 use natsctl::local::protocol::{
     Accepted, Description, Force, NodeSpec, PutService, ServiceStatus, TaskSpec, TaskState, TaskStatus,
 };
+use natsctl::model::desired::{self, Definition, Health, Role};
+use natsctl::model::rollout::Outcome;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
-/// Nothing that these tests wait for takes longer.
+/// The limit of every wait in these tests.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) struct Stage {
@@ -43,7 +44,7 @@ impl Stage {
         stage
     }
 
-    /// The supervisor's number is written down, because a drop cannot ask for it.
+    /// The supervisor's pid is in a file, because a drop cannot request it.
     async fn record_pid(&self) {
         std::fs::write(self.dir.path().join("pid"), self.supervisor_pid().await.to_string()).unwrap();
     }
@@ -78,7 +79,7 @@ impl Stage {
         self.client.follow(&deployments, PATIENCE, |_| {}).await.unwrap().remove(name).unwrap()
     }
 
-    /// Deploys and expects it to end well.
+    /// Deploys and expects the deployment to complete.
     pub(crate) async fn deploy(&self, service: PutService) -> ServiceStatus {
         let name = service.name.clone();
         let accepted = self.put(service).await;
@@ -86,20 +87,20 @@ impl Stage {
         self.service(&name).await
     }
 
-    /// Waits until a service is as it should be.
+    /// Waits until the status of a service meets a condition.
     pub(crate) async fn until(&self, name: &str, what: &str, holds: impl Fn(&ServiceStatus) -> bool) -> ServiceStatus {
         let found = || async { Some(self.service(name).await).filter(&holds) };
         eventually(what, found).await
     }
 }
 
-pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, look: impl Fn() -> F) -> T {
+pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, check: impl Fn() -> F) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        if let Some(found) = look().await {
+        if let Some(found) = check().await {
             return found;
         }
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        assert!(Instant::now() < deadline, "timed out waiting until {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -115,7 +116,7 @@ fn fake_task() -> PathBuf {
     path
 }
 
-/// A service of two tasks that are ready at once, and what its tasks get into their environment.
+/// A service of two tasks that are ready at once, with these environment variables.
 pub(crate) fn service(name: &str, env: &[(&str, &str)]) -> PutService {
     let environment: BTreeMap<_, _> =
         env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -145,7 +146,7 @@ pub(crate) fn service(name: &str, env: &[(&str, &str)]) -> PutService {
 
 pub(crate) fn node(args: &[&str], config: &str) -> NodeSpec {
     NodeSpec {
-        node: fleet::Node { version: "1".to_owned(), config: config.to_owned() },
+        node: desired::Node { version: "1".to_owned(), config: config.to_owned() },
         program: "/bin/sh".into(),
         args: args.iter().map(|arg| (*arg).to_owned()).collect(),
         config_path: "/dev/null".into(),
@@ -164,7 +165,7 @@ pub(crate) fn kill(pid: u32) {
     kill_process(raw(pid), Signal::KILL).unwrap();
 }
 
-/// A zombie does not run: whoever has to reap it may take its time.
+/// A zombie does not run, even if its parent has not reaped it yet.
 pub(crate) fn runs(pid: u32) -> bool {
     let zombie = std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "));
     test_kill_process(raw(pid)).is_ok() && !zombie
@@ -174,7 +175,7 @@ fn raw(pid: u32) -> Pid {
     Pid::from_raw(pid.try_into().unwrap()).unwrap()
 }
 
-/// The body of the answer.
+/// The body of the response.
 pub(crate) fn get(port: u16, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_read_timeout(Some(PATIENCE))?;

@@ -1,4 +1,4 @@
-//! Manifests of all 22 services and the gateway: those of the repository, and small ones of services that are not there yet.
+//! Manifests of all 22 services and the gateway: those of the repository, and small ones of services that do not exist yet.
 
 use std::fs;
 use std::path::Path;
@@ -28,7 +28,7 @@ const SERVICES: [&str; 22] = [
     "world-state",
 ];
 
-/// Adds what is missing.
+/// Adds those that are missing.
 pub(crate) fn complete(folder: &Path) {
     for name in SERVICES {
         let file = folder.join(format!("services/{name}.yaml"));
@@ -43,7 +43,7 @@ pub(crate) fn add(folder: &Path, name: &str) {
     fs::write(folder.join(format!("services/{name}.yaml")), manifest(name)).unwrap();
 }
 
-/// Of some services more than the name, so that secrets, rights, sessions and thresholds are there as well.
+/// Some services set more than the name, so that secrets, rights, sessions and thresholds are covered.
 fn manifest(name: &str) -> String {
     let more = match name {
         "payment" => {

@@ -1,46 +1,46 @@
 //! Both environments, applied to emulators of AWS with all services: a second plan is empty, natsctl reads the handover, a new
-//! service is one more manifest, and nothing is left after `destroy`. It takes some minutes; `docs/testing-aws.md` says what
-//! emulators cannot show.
+//! service is one more manifest, and nothing remains after `destroy`. It takes some minutes; `docs/testing-aws.md` says what
+//! emulators cannot test.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "what is skipped and how long it takes is told")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "skipped tests and durations are printed")]
 
-mod look;
+mod inventory;
 mod manifests;
 mod schema;
 mod tree;
 
 use std::thread;
 
+use tree::{Environment, Tree};
+
 use crate::emulator::Emulator;
 
-use tree::{Frame, Tree};
-
 #[test]
-fn both_environments_come_up_stay_as_they_are_grow_by_a_manifest_and_go() {
+fn both_environments_are_applied_stay_unchanged_take_a_new_service_and_are_destroyed() {
     let Some(tree) = Tree::new() else { return };
     let emulator = Emulator::start();
-    // Side by side in one account: nothing that the one makes is in the other's way.
+    // At the same time in one account: their names do not clash.
     thread::scope(|scope| {
-        for environment in ["development", "production"] {
-            let frame = tree.frame(environment, &emulator);
+        for name in ["development", "production"] {
+            let environment = tree.environment(name, &emulator);
             let emulator = &emulator;
-            scope.spawn(move || live(&frame, emulator));
+            scope.spawn(move || live(&environment, emulator));
         }
     });
-    look::nothing_is_left(&emulator);
+    inventory::nothing_is_left(&emulator);
 }
 
 /// The whole life of an environment.
-fn live(frame: &Frame<'_>, emulator: &Emulator) {
-    let made = frame.apply();
-    frame.second_plan_is_empty();
-    look::everything_is_there(frame, emulator, &made);
-    if frame.environment == "development" {
-        frame.a_new_manifest_is_a_new_service();
-        frame.destroy();
+fn live(environment: &Environment<'_>, emulator: &Emulator) {
+    let outputs = environment.apply();
+    environment.second_plan_is_empty();
+    inventory::everything_is_there(environment, emulator, &outputs);
+    if environment.name == "development" {
+        environment.a_new_manifest_is_a_new_service();
+        environment.destroy();
     } else {
-        frame.destroy_is_refused();
-        frame.give_up_protection(emulator);
-        frame.destroy();
+        environment.destroy_is_refused();
+        environment.remove_protection(emulator);
+        environment.destroy();
     }
 }

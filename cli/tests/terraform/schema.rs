@@ -1,4 +1,4 @@
-//! As much of JSON Schema as the handover's schema uses.
+//! The part of JSON Schema that the schema of the handover uses.
 
 use serde_json::Value;
 
@@ -15,7 +15,7 @@ pub(crate) fn problems(schema: &Value, value: &Value, path: &str) -> Vec<String>
         let path = format!("{path}.{key}");
         match (known.get(key), &schema["additionalProperties"]) {
             (Some(schema), _) | (None, schema @ Value::Object(_)) => found.extend(problems(schema, inner, &path)),
-            (None, Value::Bool(false)) => found.push(format!("{path}: nobody knows it")),
+            (None, Value::Bool(false)) => found.push(format!("{path}: unknown key")),
             (None, _) => {}
         }
     }
@@ -35,7 +35,7 @@ pub(crate) fn problems(schema: &Value, value: &Value, path: &str) -> Vec<String>
         found.push(format!("{path}: {number} is out of range"));
     }
     if let Some(pattern) = schema["pattern"].as_str() {
-        assert_eq!(pattern, "^[0-9]{12}$", "the only pattern that this knows");
+        assert_eq!(pattern, "^[0-9]{12}$", "the only supported pattern");
         let text = value.as_str().unwrap_or_default();
         if text.len() != 12 || !text.bytes().all(|byte| byte.is_ascii_digit()) {
             found.push(format!("{path}: `{text}` is no account"));
@@ -50,7 +50,7 @@ fn is(expected: &str, value: &Value) -> bool {
         "array" => value.is_array(),
         "string" => value.is_string(),
         "integer" => value.is_u64() || value.is_i64(),
-        other => panic!("the schema has a type `{other}` that this does not know"),
+        other => panic!("the schema has an unsupported type `{other}`"),
     }
 }
 
@@ -64,7 +64,7 @@ fn what_is_wrong_is_found() {
         ".version: \"1\" is no integer",
         "is no account",
         ".network.subnets: fewer than 1",
-        ".surprise: nobody knows it",
+        ".surprise: unknown key",
         ".nats: it is missing",
     ] {
         assert!(found.contains(expected), "{expected}:\n{found}");

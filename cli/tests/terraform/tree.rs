@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::manifests;
 use crate::emulator::{ACCOUNT, Emulator};
 
-/// State on disk instead of S3; and emulators answer what they cannot do with errors that are repeated 25 times otherwise.
+/// State on disk instead of S3; and few retries, as emulators respond with errors to calls they do not know.
 const OVERRIDE: &str = r#"
 terraform {
   backend "local" {}
@@ -58,28 +58,28 @@ impl Tree {
     }
 
     /// An environment, initialized.
-    pub(crate) fn frame(&self, environment: &'static str, emulator: &Emulator) -> Frame<'_> {
-        let folder = self.dir.path().join("terraform/environments").join(environment);
+    pub(crate) fn environment(&self, name: &'static str, emulator: &Emulator) -> Environment<'_> {
+        let folder = self.dir.path().join("terraform/environments").join(name);
         fs::write(folder.join("test_override.tf"), OVERRIDE).unwrap();
         let mut env: Vec<(String, String)> = emulator.env().into_iter().collect();
         env.extend(
             [
                 ("TF_CLI_CONFIG_FILE", &*self.config.to_string_lossy()),
                 ("TF_VAR_account", ACCOUNT),
-                ("TF_VAR_runbook_url", "https://git.example.com/natsctl/docs/runbooks"),
+                ("TF_VAR_alerting", r#"{ runbook_url = "https://git.example.com/natsctl/docs/runbooks" }"#),
                 ("TF_IN_AUTOMATION", "1"),
             ]
             .map(|(name, value)| (name.to_owned(), value.to_owned())),
         );
-        let frame = Frame { environment, manifests: self.dir.path().join("manifests"), folder, env, tree: self };
-        frame.must(&["init", "-input=false"]);
-        frame
+        let environment = Environment { name, manifests: self.dir.path().join("manifests"), folder, env, tree: self };
+        environment.must(&["init", "-input=false"]);
+        environment
     }
 }
 
 /// One environment.
-pub(crate) struct Frame<'a> {
-    pub(crate) environment: &'static str,
+pub(crate) struct Environment<'a> {
+    pub(crate) name: &'static str,
     pub(crate) manifests: PathBuf,
     folder: PathBuf,
     env: Vec<(String, String)>,
@@ -87,8 +87,8 @@ pub(crate) struct Frame<'a> {
     tree: &'a Tree,
 }
 
-impl Frame<'_> {
-    /// Makes it; what Terraform puts out.
+impl Environment<'_> {
+    /// Applies it, and returns the outputs.
     pub(crate) fn apply(&self) -> Value {
         self.must(&["apply", "-auto-approve", "-input=false"]);
         let output = self.must(&["output", "-json"]);
@@ -97,11 +97,11 @@ impl Frame<'_> {
 
     pub(crate) fn second_plan_is_empty(&self) {
         let output = self.run(&["plan", "-detailed-exitcode", "-input=false"]);
-        let said = text(&output);
-        assert_eq!(output.status.code(), Some(0), "the second plan of `{}` is not empty:\n{said}", self.environment);
+        let output_text = text(&output);
+        assert_eq!(output.status.code(), Some(0), "the second plan of `{}` is not empty:\n{output_text}", self.name);
     }
 
-    /// Everything that is made or changed is of the service, but for what shows or reads all of them.
+    /// Everything that is created or changed belongs to the service, except dashboards and the policy of all secrets.
     pub(crate) fn a_new_manifest_is_a_new_service(&self) {
         let manifests = self.manifests.parent().unwrap().join("more");
         copy(&self.manifests, &manifests);
@@ -109,18 +109,18 @@ impl Frame<'_> {
         let folder = format!("manifests_folder={}", manifests.display());
         self.must(&["plan", "-input=false", "-out=more", "-var", &folder]);
         let plan: Value = serde_json::from_slice(&self.must(&["show", "-json", "more"]).stdout).unwrap();
-        let mut made = Vec::new();
+        let mut created = Vec::new();
         for change in plan["resource_changes"].as_array().unwrap() {
             let (kind, address) = (change["type"].as_str().unwrap(), change["address"].as_str().unwrap());
             let actions = change["change"]["actions"].to_string();
             match &*actions {
                 r#"["no-op"]"# | r#"["read"]"# => {}
-                r#"["create"]"# if address.contains("arena") => made.push(kind.to_owned()),
+                r#"["create"]"# if address.contains("arena") => created.push(kind.to_owned()),
                 r#"["update"]"# if ["aws_cloudwatch_dashboard", "aws_iam_policy"].contains(&kind) => {}
                 _ => panic!("a new service: {actions} of {address}"),
             }
         }
-        made.sort();
+        created.sort();
         let expected = [
             "aws_cloudwatch_metric_alarm",
             "aws_cloudwatch_metric_alarm",
@@ -130,22 +130,23 @@ impl Frame<'_> {
             "aws_iam_role",
             "aws_secretsmanager_secret",
         ];
-        assert_eq!(made, expected);
+        assert_eq!(created, expected);
     }
 
     pub(crate) fn destroy_is_refused(&self) {
         let output = self.run(&["plan", "-destroy", "-input=false"]);
-        let said = text(&output);
-        assert_eq!(output.status.code(), Some(1), "`{}` could be destroyed:\n{said}", self.environment);
-        assert!(said.contains("prevent_destroy"), "{said}");
+        let output_text = text(&output);
+        assert_eq!(output.status.code(), Some(1), "`{}` could be destroyed:\n{output_text}", self.name);
+        assert!(output_text.contains("prevent_destroy"), "{output_text}");
     }
 
     /// As `docs/terraform.md` says.
-    pub(crate) fn give_up_protection(&self, emulator: &Emulator) {
+    pub(crate) fn remove_protection(&self, emulator: &Emulator) {
         let listed = String::from_utf8(self.must(&["state", "list"]).stdout).unwrap();
-        let kept: Vec<&str> = listed.lines().filter(|address| address.contains("terraform_data.kept")).collect();
-        assert!(kept.len() > 5, "{kept:?}");
-        self.must(&[&["state", "rm"], &*kept].concat());
+        let protected: Vec<&str> =
+            listed.lines().filter(|address| address.contains("terraform_data.protected")).collect();
+        assert!(protected.len() > 5, "{protected:?}");
+        self.must(&[&["state", "rm"], &*protected].concat());
         let balancers = emulator.aws(&["elbv2", "describe-load-balancers"]).expect("the aws CLI");
         for balancer in balancers["LoadBalancers"].as_array().unwrap() {
             let (arn, name) =
@@ -166,14 +167,14 @@ impl Frame<'_> {
         assert_eq!(self.must(&["state", "list"]).stdout, b"");
     }
 
-    /// What Terraform remembers.
+    /// The state, as JSON.
     pub(crate) fn state(&self) -> String {
         fs::read_to_string(self.folder.join("terraform.tfstate")).unwrap()
     }
 
     fn must(&self, arguments: &[&str]) -> Output {
         let output = self.run(arguments);
-        assert!(output.status.success(), "{}: terraform {arguments:?}:\n{}", self.environment, text(&output));
+        assert!(output.status.success(), "{}: terraform {arguments:?}:\n{}", self.name, text(&output));
         output
     }
 
@@ -185,7 +186,7 @@ impl Frame<'_> {
             command.arg("-no-color");
         }
         let output = command.output().unwrap();
-        println!("{} terraform {}: {:.1} s", self.environment, arguments[0], started.elapsed().as_secs_f64());
+        println!("{} terraform {}: {:.1} s", self.name, arguments[0], started.elapsed().as_secs_f64());
         output
     }
 }
@@ -199,7 +200,7 @@ fn text(output: &Output) -> String {
     all.lines().filter(quiet).collect::<Vec<_>>().join("\n")
 }
 
-/// Without what Terraform itself has written.
+/// Without files that Terraform itself has written.
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {

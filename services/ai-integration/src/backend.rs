@@ -1,4 +1,4 @@
-//! Where models run: embedded here, or behind an HTTP endpoint that the manifest names.
+//! Backends that run models: the embedded one, or HTTP endpoints that the manifest configures.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,43 +13,43 @@ use sdk::Error;
 use crate::http::Endpoint;
 use crate::job::Job;
 use crate::ngram::Generator;
-use crate::stop::{Gate, Passed};
+use crate::stop_sequences::{Filtered, StopFilter};
 use crate::tokens;
 
-/// The embedded generator lets other requests work after this many tokens: about 0.1 ms.
+/// The embedded generator yields to other requests after this many tokens: about 0.1 ms.
 const TOKENS_PER_TURN: u32 = 16;
 
-/// A text as it is made.
+/// A text as it is generated.
 pub(crate) type Generation = BoxStream<'static, Result<Piece, Error>>;
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Piece {
     Text(String),
-    /// Always the last one.
+    /// Always the last piece.
     End(Ending),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Ending {
     pub(crate) finish: FinishReason,
-    /// As the backend counted; absent if it did not say.
+    /// As the backend reported it; absent if it did not.
     pub(crate) usage: Option<TokenUsage>,
 }
 
-/// A text in one piece.
+/// A complete text.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Completion {
     pub(crate) text: String,
     pub(crate) ending: Ending,
 }
 
-/// Every place where a model can run.
+/// All configured backends.
 #[derive(Debug, Default)]
 pub(crate) struct Backends {
     endpoints: BTreeMap<String, Arc<Endpoint>>,
 }
 
-/// Where one model runs.
+/// The backend of one model.
 #[derive(Debug)]
 pub(crate) enum Backend {
     Embedded,
@@ -57,9 +57,10 @@ pub(crate) enum Backend {
 }
 
 impl Backends {
-    /// Reads the settings: `LLM_BACKENDS` names endpoints (`remote=https://host/v1,other=…`), `LLM_API_KEY_<NAME>` holds the key
-    /// of one, and `LLM_MODEL_NAMES` says what a model is called there if it is not its id (`llama=meta-llama/Llama-3-8B`).
-    pub(crate) fn configured(setting: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
+    /// Reads the settings: `LLM_BACKENDS` names endpoints (`remote=https://host/v1,other=…`), `LLM_API_KEY_<NAME>`
+    /// holds the API key of one, and `LLM_MODEL_NAMES` maps model ids to the names on the endpoints
+    /// (`llama=meta-llama/Llama-3-8B`).
+    pub(crate) fn from_settings(setting: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
         let names = pairs("LLM_MODEL_NAMES", &setting)?;
         let mut endpoints = BTreeMap::new();
         for (name, url) in pairs("LLM_BACKENDS", &setting)? {
@@ -70,7 +71,7 @@ impl Backends {
         Ok(Self { endpoints })
     }
 
-    pub(crate) fn of(&self, model: &Model) -> Result<Backend, Error> {
+    pub(crate) fn for_model(&self, model: &Model) -> Result<Backend, Error> {
         match model.backend.as_str() {
             "" => Ok(Backend::Embedded),
             name => match self.endpoints.get(name) {
@@ -87,7 +88,7 @@ impl Backends {
 impl Backend {
     pub(crate) async fn complete(&self, model_id: &str, job: &Job) -> Result<Completion, Error> {
         match self {
-            Self::Embedded => collected(embedded(model_id, job)).await,
+            Self::Embedded => collect(embedded(model_id, job)).await,
             Self::Http(endpoint) => endpoint.complete(model_id, job).await,
         }
     }
@@ -100,12 +101,12 @@ impl Backend {
     }
 }
 
-/// `a=1, b=2`
+/// Parses a list of the form `a=1, b=2`.
 fn pairs(name: &str, setting: impl Fn(&str) -> Option<String>) -> Result<BTreeMap<String, String>, String> {
     let value = setting(name).unwrap_or_default();
     let mut pairs = BTreeMap::new();
     for item in value.split(',').map(str::trim).filter(|item| !item.is_empty()) {
-        // The item is not shown: a misplaced key could be in it.
+        // The error does not show the item: it could contain a misplaced API key.
         let (key, value) = item
             .split_once('=')
             .map(|(key, value)| (key.trim(), value.trim()))
@@ -121,8 +122,8 @@ fn pairs(name: &str, setting: impl Fn(&str) -> Option<String>) -> Result<BTreeMa
 fn embedded(model_id: &str, job: &Job) -> Generation {
     let work = Embedded {
         generator: Generator::new(model_id, job),
-        gate: Gate::new(job.stop.clone()),
-        left: job.max_tokens,
+        stop_filter: StopFilter::new(job.stop.clone()),
+        remaining: job.max_tokens,
         finish: None,
         ended: false,
     };
@@ -135,9 +136,9 @@ fn embedded(model_id: &str, job: &Job) -> Generation {
 
 struct Embedded {
     generator: Generator,
-    gate: Gate,
-    left: u32,
-    /// Set when no more text comes.
+    stop_filter: StopFilter,
+    remaining: u32,
+    /// Set when the text is complete.
     finish: Option<FinishReason>,
     ended: bool,
 }
@@ -145,7 +146,7 @@ struct Embedded {
 impl Embedded {
     async fn next(&mut self) -> Option<Piece> {
         while self.finish.is_none() {
-            if self.left.is_multiple_of(TOKENS_PER_TURN) {
+            if self.remaining.is_multiple_of(TOKENS_PER_TURN) {
                 tokio::task::yield_now().await;
             }
             let (text, finish) = self.advance();
@@ -160,23 +161,23 @@ impl Embedded {
         self.finish.map(|finish| Piece::End(Ending { finish, usage: None }))
     }
 
-    /// One token more: what of the text may be shown now, and whether it was the last.
+    /// Generates one token. Returns the text that can be released, and the finish reason if it was the last one.
     fn advance(&mut self) -> (String, Option<FinishReason>) {
-        if self.left == 0 {
-            return (self.gate.finish(), Some(FinishReason::Length));
+        if self.remaining == 0 {
+            return (self.stop_filter.finish(), Some(FinishReason::Length));
         }
         let Some(token) = self.generator.next() else {
-            return (self.gate.finish(), Some(FinishReason::End));
+            return (self.stop_filter.finish(), Some(FinishReason::End));
         };
-        self.left -= 1;
-        match self.gate.push(&token) {
-            Passed::On(text) => (text, None),
-            Passed::Stopped(rest) => (rest, Some(FinishReason::Stop)),
+        self.remaining -= 1;
+        match self.stop_filter.push(&token) {
+            Filtered::Text(text) => (text, None),
+            Filtered::Stopped(rest) => (rest, Some(FinishReason::Stop)),
         }
     }
 }
 
-async fn collected(mut generation: Generation) -> Result<Completion, Error> {
+async fn collect(mut generation: Generation) -> Result<Completion, Error> {
     let mut text = String::new();
     while let Some(piece) = generation.try_next().await? {
         match piece {
@@ -184,10 +185,10 @@ async fn collected(mut generation: Generation) -> Result<Completion, Error> {
             Piece::End(ending) => return Ok(Completion { text, ending }),
         }
     }
-    Err(Error::internal("the generation has no end"))
+    Err(Error::internal("the generation ended without a finish reason"))
 }
 
-/// The usage that the backend reported, or else an estimate.
+/// The usage as the backend reported it, or else an estimate.
 pub(crate) fn usage(job: &Job, text: &str, reported: Option<TokenUsage>) -> TokenUsage {
     reported.unwrap_or_else(|| {
         let (prompt_tokens, completion_tokens) = (job.prompt_tokens(), tokens::count(text));
@@ -223,19 +224,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stop_text_across_tokens_ends_the_text() {
+    async fn a_stop_sequence_across_tokens_ends_the_text() {
         let (text, finish) = complete(&job(100, &["kinds of"])).await;
         assert_eq!((text.as_str(), finish), ("marsh sells three ", FinishReason::Stop));
     }
 
     #[tokio::test]
-    async fn held_back_text_is_shown_at_the_end() {
+    async fn pending_text_is_released_at_the_end() {
         let (text, finish) = complete(&job(3, &["three hats"])).await;
         assert_eq!((text.as_str(), finish), ("marsh sells three", FinishReason::Length));
     }
 
     #[tokio::test]
-    async fn a_model_with_nothing_more_to_say_ends() {
+    async fn a_model_can_end_a_text_itself() {
         let ends = (0..200).map(|seed| Job { seed: Some(seed), temperature: None, ..job(4_000, &[]) });
         for job in ends {
             let (text, finish) = complete(&job).await;
@@ -244,11 +245,11 @@ mod tests {
                 return;
             }
         }
-        panic!("it always has more to say");
+        panic!("no text ended by itself");
     }
 
     #[tokio::test]
-    async fn a_stream_says_what_a_completion_says_and_ends_once() {
+    async fn a_stream_has_the_text_of_a_completion_and_ends_once() {
         let job = job(40, &[]);
         let pieces: Vec<Piece> =
             Backend::Embedded.stream("ngram-large", &job).await.unwrap().try_collect().await.unwrap();
@@ -266,7 +267,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_long_text_lets_others_work() {
+    async fn a_long_generation_yields_to_other_tasks() {
         let mut turns = 0;
         let others = async {
             loop {
@@ -287,7 +288,7 @@ mod tests {
             let found = settings.iter().find(|(known, _)| *known == name)?;
             Some(found.1.to_owned())
         };
-        let reason = Backends::configured(setting).unwrap_err();
+        let reason = Backends::from_settings(setting).unwrap_err();
         assert!(reason.contains(because), "{reason}");
         assert!(!reason.contains("secret"), "{reason}");
     }
@@ -305,7 +306,7 @@ mod tests {
     #[test]
     fn a_model_on_an_unknown_backend_is_refused() {
         let model = Model { id: "far".to_owned(), backend: "moon".to_owned(), ..Model::default() };
-        let error = Backends::default().of(&model).unwrap_err();
+        let error = Backends::default().for_model(&model).unwrap_err();
         assert_eq!(error.code(), sdk::Code::FailedPrecondition);
         assert!(error.message().contains("`moon`"), "{error}");
     }

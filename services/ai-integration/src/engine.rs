@@ -1,4 +1,4 @@
-//! From a request to a text: checks it, finds the model, runs it.
+//! Handles requests: validates them, finds the model, runs it.
 
 use futures::StreamExt as _;
 use proto::ai::llm::v1::{InferRequest, InferResponse, InferStreamRequest, InferStreamResponse};
@@ -21,7 +21,7 @@ impl Engine {
     pub(crate) async fn infer(&self, request: InferRequest) -> Result<InferResponse, Error> {
         let job = Job::new(request.prompt, request.sampling).map_err(Error::invalid)?;
         let model = self.model(request.model_id, request.capability, &job).await?;
-        let completion = self.backends.of(&model)?.complete(&model.id, &job).await?;
+        let completion = self.backends.for_model(&model)?.complete(&model.id, &job).await?;
         Ok(InferResponse {
             error: None,
             finish_reason: completion.ending.finish.into(),
@@ -31,11 +31,11 @@ impl Engine {
         })
     }
 
-    /// Each piece of text as it comes, and then how it ended.
+    /// Streams the pieces of the text, and then the finish reason and usage.
     pub(crate) async fn infer_stream(&self, request: InferStreamRequest) -> Result<Stream<InferStreamResponse>, Error> {
         let job = Job::new(request.prompt, request.sampling).map_err(Error::invalid)?;
         let model = self.model(request.model_id, request.capability, &job).await?;
-        let generation = self.backends.of(&model)?.stream(&model.id, &job).await?;
+        let generation = self.backends.for_model(&model)?.stream(&model.id, &job).await?;
         let mut so_far = String::new();
         let messages = generation.map(move |piece| {
             let message = InferStreamResponse { model_id: model.id.clone(), ..InferStreamResponse::default() };
@@ -54,28 +54,32 @@ impl Engine {
         Ok(messages.boxed())
     }
 
-    /// The model that the caller names, or the one that model-management chooses.
+    /// The model that the request names, or the one that model-management selects.
     async fn model(&self, id: String, capability: String, job: &Job) -> Result<Model, Error> {
         if id.is_empty() {
             let request =
                 SelectRequest { capability, min_context_length: job.context_length(), ..SelectRequest::default() };
             let selected = self.models.select(request).await?;
-            return selected.model.ok_or_else(|| Error::internal("no model was selected, and no reason given"));
+            return selected
+                .model
+                .ok_or_else(|| Error::internal("model-management returned neither a model nor an error"));
         }
         let request = GetRequest { meta: None, id };
         let model = self.models.get(request).await?.model;
-        let model = model.ok_or_else(|| Error::internal("the model has no description"))?;
+        let model = model.ok_or_else(|| Error::internal("model-management returned neither a model nor an error"))?;
         let id = &model.id;
         if model.state() != ModelState::Active {
             return Err(Error::failed_precondition(format_args!("model `{id}` is retired")));
         }
         if !capability.is_empty() && !model.capabilities.contains(&capability) {
-            return Err(Error::failed_precondition(format_args!("model `{id}` is not capable of `{capability}`")));
+            return Err(Error::failed_precondition(format_args!(
+                "model `{id}` does not have the capability `{capability}`"
+            )));
         }
-        let (needed, room) = (job.context_length(), model.context_length);
-        if needed > room {
+        let (needed, available) = (job.context_length(), model.context_length);
+        if needed > available {
             return Err(Error::invalid(format_args!(
-                "prompt and answer need {needed} tokens, model `{id}` has room for {room}"
+                "prompt and completion need {needed} tokens, the context of model `{id}` has {available}"
             )));
         }
         Ok(model)

@@ -1,4 +1,4 @@
-//! Models behind an HTTP endpoint that speaks OpenAI's chat completions. The key to it is shown nowhere.
+//! Models behind an HTTP endpoint with the OpenAI chat completions API. The API key is in no log and no error.
 
 mod chat;
 mod events;
@@ -25,39 +25,40 @@ use crate::backend::{Completion, Ending, Generation, Piece};
 use crate::job::Job;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// For the first byte of an answer, and between two parts of a stream. The whole is bounded by the request's deadline.
-const SILENCE: Duration = Duration::from_secs(60);
-const MAX_ANSWER_BYTES: usize = 4 << 20;
-const MAX_COMPLAINT_BYTES: usize = 64 << 10;
-const MAX_COMPLAINT_CHARS: usize = 300;
+/// The timeout for the first byte of a response, and between two chunks of a stream. The deadline bounds the whole
+/// request.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+const MAX_RESPONSE_BYTES: usize = 4 << 20;
+const MAX_ERROR_BYTES: usize = 64 << 10;
+const MAX_ERROR_CHARS: usize = 300;
 
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     name: String,
     url: Uri,
-    /// Marked as sensitive, so that it is not shown by mistake.
+    /// Marked as sensitive, so that it is not logged by mistake.
     authorization: Option<HeaderValue>,
-    /// What models are called there, if it is not their id.
+    /// The names of models on the endpoint, if they differ from their ids.
     model_names: BTreeMap<String, String>,
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
 impl Endpoint {
-    /// `url` is what `/chat/completions` is put behind, for example `https://host/v1`.
+    /// `url` is the base URL before `/chat/completions`, for example `https://host/v1`.
     pub(crate) fn new(
         name: &str,
         url: &str,
         key: Option<String>,
         model_names: BTreeMap<String, String>,
     ) -> Result<Self, String> {
-        let url = completions(url).ok_or_else(|| {
+        let url = completions_url(url).ok_or_else(|| {
             format!("backend `{name}` needs a URL like `https://host/v1`, without user, password and query")
         })?;
-        let tls = trust(&url).map_err(|error| format!("backend `{name}`: {error}"))?;
-        Self::over(tls, name, url, key, model_names)
+        let tls = tls_config(&url).map_err(|error| format!("backend `{name}`: {error}"))?;
+        Self::with_tls(tls, name, url, key, model_names)
     }
 
-    fn over(
+    fn with_tls(
         tls: ClientConfig,
         name: &str,
         url: Uri,
@@ -67,7 +68,7 @@ impl Endpoint {
         let authorization = key
             .map(|key| {
                 let mut value = HeaderValue::try_from(format!("Bearer {key}"))
-                    .map_err(|_| format!("the `LLM_API_KEY` of backend `{name}` holds what no HTTP header can"))?;
+                    .map_err(|_| format!("the `LLM_API_KEY` of backend `{name}` is not a valid HTTP header value"))?;
                 value.set_sensitive(true);
                 Ok::<_, String>(value)
             })
@@ -83,33 +84,37 @@ impl Endpoint {
     }
 
     pub(crate) async fn complete(&self, model_id: &str, job: &Job) -> Result<Completion, Error> {
-        let answer = self.send(&chat::Request::whole(self.model_name(model_id), job)).await?;
-        let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES)
+        let response = self.send(&chat::Request::unary(self.model_name(model_id), job)).await?;
+        let body = Limited::new(response.into_body(), MAX_RESPONSE_BYTES)
             .collect()
             .await
-            .map_err(|_| self.lost("broke off in the middle of its answer"))?;
-        let answer: chat::Answer = serde_json::from_slice(&body.to_bytes()).map_err(|_| self.lost(chat::MALFORMED))?;
-        let usage = answer.usage.map(Into::into);
-        let choice = answer.choices.into_iter().next().ok_or_else(|| self.lost(chat::MALFORMED))?;
+            .map_err(|_| self.data_loss("closed the connection before the end of its response"))?;
+        let response: chat::Response =
+            serde_json::from_slice(&body.to_bytes()).map_err(|_| self.data_loss(chat::MALFORMED))?;
+        let usage = response.usage.map(Into::into);
+        let choice = response.choices.into_iter().next().ok_or_else(|| self.data_loss(chat::MALFORMED))?;
         Ok(Completion {
-            ending: Ending { finish: choice.end.finish().map_err(|withheld| self.refused(withheld))?, usage },
+            ending: Ending {
+                finish: choice.finish.reason().map_err(|withheld| self.failed_precondition(withheld))?,
+                usage,
+            },
             text: choice.message.content.unwrap_or_default(),
         })
     }
 
     pub(crate) async fn stream(self: &Arc<Self>, model_id: &str, job: &Job) -> Result<Generation, Error> {
-        let answer = self.send(&chat::Request::stream(self.model_name(model_id), job)).await?;
-        let reading = Reading {
+        let response = self.send(&chat::Request::stream(self.model_name(model_id), job)).await?;
+        let reader = StreamReader {
             endpoint: Arc::clone(self),
-            body: answer.into_body().into_data_stream(),
-            events: events::Events::default(),
+            body: response.into_body().into_data_stream(),
+            events: events::EventParser::default(),
             pieces: VecDeque::new(),
             ending: Ending { finish: proto::ai::llm::v1::FinishReason::End, usage: None },
             ended: false,
         };
-        let generation = stream::try_unfold(reading, |mut reading| async move {
-            let piece = reading.next().await?;
-            Ok(piece.map(|piece| (piece, reading)))
+        let generation = stream::try_unfold(reader, |mut reader| async move {
+            let piece = reader.next().await?;
+            Ok(piece.map(|piece| (piece, reader)))
         });
         Ok(generation.boxed())
     }
@@ -118,7 +123,7 @@ impl Endpoint {
         self.model_names.get(id).map_or(id, String::as_str)
     }
 
-    /// Sends a request and waits for the head of a good answer.
+    /// Sends a request and waits for the headers of a successful response.
     async fn send(&self, request: &chat::Request<'_>) -> Result<Response<Incoming>, Error> {
         let body = serde_json::to_vec(request).map_err(Error::internal)?;
         let mut request = Request::post(self.url.clone())
@@ -129,20 +134,20 @@ impl Endpoint {
         if let Some(authorization) = &self.authorization {
             request.headers_mut().insert(AUTHORIZATION, authorization.clone());
         }
-        let answer = timeout(SILENCE, self.client.request(request))
+        let response = timeout(READ_TIMEOUT, self.client.request(request))
             .await
-            .map_err(|_| self.unavailable("does not answer"))?
+            .map_err(|_| self.unavailable("did not respond in time"))?
             .map_err(|error| {
-                tracing::debug!(backend = self.name, ?error, "no answer");
-                self.unavailable(if error.is_connect() { "cannot be reached" } else { "broke off the connection" })
+                tracing::debug!(backend = self.name, ?error, "request failed");
+                self.unavailable(if error.is_connect() { "cannot be reached" } else { "closed the connection" })
             })?;
-        if answer.status().is_success() { Ok(answer) } else { Err(self.complaint(answer).await) }
+        if response.status().is_success() { Ok(response) } else { Err(self.error_response(response).await) }
     }
 
-    /// What an answer that is not a good one means.
-    async fn complaint(&self, answer: Response<Incoming>) -> Error {
-        let status = answer.status();
-        let retry_after = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+    /// The error that an unsuccessful response means.
+    async fn error_response(&self, response: Response<Incoming>) -> Error {
+        let status = response.status();
+        let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let retry_after = retry_after.and_then(|seconds| seconds.trim().parse::<u64>().ok());
         let code = match status {
             StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY => {
@@ -151,15 +156,17 @@ impl Endpoint {
             StatusCode::TOO_MANY_REQUESTS => Code::ResourceExhausted,
             StatusCode::REQUEST_TIMEOUT => Code::Unavailable,
             status if status.is_server_error() => Code::Unavailable,
-            // The key, the URL or the model's name is wrong: the request is not at fault.
+            // The API key, the URL or the model name is wrong: the configuration is at fault, not the request.
             _ => Code::FailedPrecondition,
         };
-        let reading = Limited::new(answer.into_body(), MAX_COMPLAINT_BYTES).collect();
-        let body = timeout(CONNECT_TIMEOUT, reading).await.ok().and_then(Result::ok);
-        let said = body.and_then(|body| chat::complaint(&body.to_bytes()));
-        let message = match said {
-            Some(said) => format!("backend `{}` answered {}: {}", self.name, status.as_u16(), self.presentable(&said)),
-            None => format!("backend `{}` answered {}", self.name, status.as_u16()),
+        let reader = Limited::new(response.into_body(), MAX_ERROR_BYTES).collect();
+        let body = timeout(CONNECT_TIMEOUT, reader).await.ok().and_then(Result::ok);
+        let message = body.and_then(|body| chat::error_message(&body.to_bytes()));
+        let message = match message {
+            Some(message) => {
+                format!("backend `{}` responded with {}: {}", self.name, status.as_u16(), self.redacted(&message))
+            }
+            None => format!("backend `{}` responded with {}", self.name, status.as_u16()),
         };
         let error = Error::new(code, message).with_detail("http_status", status.as_u16());
         match retry_after {
@@ -168,28 +175,28 @@ impl Endpoint {
         }
     }
 
-    /// What a backend said, without the key, which it may have repeated, and not too long.
-    fn presentable(&self, said: &str) -> String {
+    /// A message of the backend, shortened, and without the API key in case the message repeats it.
+    fn redacted(&self, message: &str) -> String {
         let key = self.authorization.as_ref().and_then(|value| value.to_str().ok());
         let key = key.and_then(|value| value.strip_prefix("Bearer ")).filter(|key| !key.is_empty());
-        let said = key.map_or_else(|| said.to_owned(), |key| said.replace(key, "***"));
-        said.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).take(MAX_COMPLAINT_CHARS).collect()
+        let message = key.map_or_else(|| message.to_owned(), |key| message.replace(key, "***"));
+        message.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).take(MAX_ERROR_CHARS).collect()
     }
 
     fn unavailable(&self, what: &str) -> Error {
         Error::unavailable(format_args!("backend `{}` {what}", self.name))
     }
 
-    fn refused(&self, what: &str) -> Error {
+    fn failed_precondition(&self, what: &str) -> Error {
         Error::failed_precondition(format_args!("backend `{}` {what}", self.name))
     }
 
-    fn lost(&self, what: &str) -> Error {
+    fn data_loss(&self, what: &str) -> Error {
         Error::new(Code::DataLoss, format!("backend `{}` {what}", self.name))
     }
 }
 
-fn completions(url: &str) -> Option<Uri> {
+fn completions_url(url: &str) -> Option<Uri> {
     let url = url.trim_end_matches('/');
     let uri: Uri = format!("{url}/chat/completions").parse().ok()?;
     let web = matches!(uri.scheme_str(), Some("http" | "https"));
@@ -197,36 +204,36 @@ fn completions(url: &str) -> Option<Uri> {
     (web && plain).then_some(uri)
 }
 
-fn tls() -> ConfigBuilder<ClientConfig, WantsVerifier> {
-    // Not the default of the process, which somebody else may have set.
+fn tls_builder() -> ConfigBuilder<ClientConfig, WantsVerifier> {
+    // Not the default provider of the process, which another crate may have set.
     ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("the provider knows TLS 1.2 and 1.3")
 }
 
-/// Whom to trust. The machine's certificates are read only if they are needed: an image for endpoints without TLS may have none.
-fn trust(url: &Uri) -> Result<ClientConfig, String> {
+/// The system's root certificates are read only for `https`: an image for endpoints without TLS may have none.
+fn tls_config(url: &Uri) -> Result<ClientConfig, String> {
     let config = if url.scheme_str() == Some("https") {
-        tls().with_native_roots().map_err(|error| format!("this machine trusts nobody: {error}"))?
+        tls_builder().with_native_roots().map_err(|error| format!("no root certificates were found: {error}"))?
     } else {
-        tls().with_root_certificates(RootCertStore::empty())
+        tls_builder().with_root_certificates(RootCertStore::empty())
     };
     Ok(config.with_no_client_auth())
 }
 
-/// A stream that is being read.
-struct Reading {
+/// Reads a streamed response.
+struct StreamReader {
     endpoint: Arc<Endpoint>,
     body: BodyDataStream<Incoming>,
-    events: events::Events,
-    /// Read, but not yet taken. An error comes after what was read before it.
+    events: events::EventParser,
+    /// Pieces that were received, but not yet returned. An error follows the pieces that were received before it.
     pieces: VecDeque<Result<Piece, Error>>,
-    /// What has been said so far of the end.
+    /// The finish reason and the usage, as far as they were received.
     ending: Ending,
     ended: bool,
 }
 
-impl Reading {
+impl StreamReader {
     async fn next(&mut self) -> Result<Option<Piece>, Error> {
         loop {
             if let Some(piece) = self.pieces.pop_front() {
@@ -235,23 +242,23 @@ impl Reading {
             if self.ended {
                 return Ok(None);
             }
-            let lost = |what| self.endpoint.lost(what);
-            let chunk = timeout(SILENCE, self.body.next())
+            let data_loss = |what| self.endpoint.data_loss(what);
+            let chunk = timeout(READ_TIMEOUT, self.body.next())
                 .await
-                .map_err(|_| lost("fell silent in the middle of its answer"))?;
+                .map_err(|_| data_loss("timed out in the middle of its stream"))?;
             let closed = chunk.is_none();
             let events = match chunk {
                 Some(chunk) => {
-                    let chunk = chunk.map_err(|_| lost(CUT))?;
-                    self.events.push(&chunk).ok_or_else(|| lost("sent a line without an end"))?
+                    let chunk = chunk.map_err(|_| data_loss(INTERRUPTED))?;
+                    self.events.push(&chunk).ok_or_else(|| data_loss("sent a line that is too long"))?
                 }
-                // The last line may lack its end.
+                // The last line may lack its line break.
                 None => self.events.push(b"\n").unwrap_or_default(),
             };
             for event in events {
                 if event == "[DONE]" {
                     self.end(Ok(Piece::End(self.ending)));
-                } else if let Err(error) = self.take(&event) {
+                } else if let Err(error) = self.handle_event(&event) {
                     self.end(Err(error));
                 }
                 if self.ended {
@@ -259,7 +266,7 @@ impl Reading {
                 }
             }
             if closed && !self.ended {
-                self.end(Err(self.endpoint.lost(CUT)));
+                self.end(Err(self.endpoint.data_loss(INTERRUPTED)));
             }
         }
     }
@@ -269,12 +276,13 @@ impl Reading {
         self.ended = true;
     }
 
-    fn take(&mut self, event: &str) -> Result<(), Error> {
-        let part: chat::Part = serde_json::from_str(event).map_err(|_| self.endpoint.lost(chat::MALFORMED))?;
+    fn handle_event(&mut self, event: &str) -> Result<(), Error> {
+        let part: chat::StreamEvent =
+            serde_json::from_str(event).map_err(|_| self.endpoint.data_loss(chat::MALFORMED))?;
         if let Some(error) = part.error {
-            let said = chat::said(&error).unwrap_or_default();
-            let said = format!("failed in the middle of its answer: {}", self.endpoint.presentable(said));
-            return Err(self.endpoint.unavailable(&said));
+            let message = chat::message_of(&error).unwrap_or_default();
+            let message = format!("failed in the middle of its stream: {}", self.endpoint.redacted(message));
+            return Err(self.endpoint.unavailable(&message));
         }
         if let Some(usage) = part.usage {
             self.ending.usage = Some(usage.into());
@@ -285,14 +293,15 @@ impl Reading {
         if let Some(text) = choice.delta.content.filter(|text| !text.is_empty()) {
             self.pieces.push_back(Ok(Piece::Text(text)));
         }
-        if choice.end.is_given() {
-            self.ending.finish = choice.end.finish().map_err(|withheld| self.endpoint.refused(withheld))?;
+        if choice.finish.is_set() {
+            self.ending.finish =
+                choice.finish.reason().map_err(|withheld| self.endpoint.failed_precondition(withheld))?;
         }
         Ok(())
     }
 }
 
-const CUT: &str = "broke off in the middle of its stream";
+const INTERRUPTED: &str = "ended its stream early";
 
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! A request, checked: what to generate and how.
+//! A validated request: the prompt and the sampling parameters.
 
 use proto::ai::llm::v1::Sampling;
 
@@ -14,14 +14,14 @@ const MAX_STOPS: usize = 4;
 pub(crate) struct Job {
     pub(crate) prompt: String,
     pub(crate) max_tokens: u32,
-    /// Absent is the model's default.
+    /// The model's default if absent.
     pub(crate) temperature: Option<f64>,
     pub(crate) stop: Vec<String>,
     pub(crate) seed: Option<u64>,
 }
 
 impl Job {
-    /// Checks what was asked for; or says in one sentence what is wrong with it.
+    /// Validates a request. The error is a sentence.
     pub(crate) fn new(prompt: String, sampling: Option<Sampling>) -> Result<Self, String> {
         let sampling = sampling.unwrap_or_default();
         let max_tokens = sampling.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS);
@@ -34,15 +34,15 @@ impl Job {
         if !(1..=MAX_TOKENS).contains(&max_tokens) {
             return Err(format!("`max_tokens` must be from 1 to {MAX_TOKENS}"));
         }
-        // Not a number is in no range either.
+        // NaN is outside of every range.
         if sampling.temperature.is_some_and(|it| !(0.0..=MAX_TEMPERATURE).contains(&it)) {
             return Err(format!("`temperature` must be from 0 to {MAX_TEMPERATURE}"));
         }
         if sampling.stop.len() > MAX_STOPS {
-            return Err(format!("there are more than {MAX_STOPS} `stop` texts"));
+            return Err(format!("`stop` has more than {MAX_STOPS} sequences"));
         }
         if sampling.stop.iter().any(String::is_empty) {
-            return Err("a `stop` text is empty".to_owned());
+            return Err("a sequence in `stop` is empty".to_owned());
         }
         Ok(Self { prompt, max_tokens, temperature: sampling.temperature, stop: sampling.stop, seed: sampling.seed })
     }
@@ -51,7 +51,7 @@ impl Job {
         tokens::count(&self.prompt)
     }
 
-    /// How many tokens a model must have room for.
+    /// The context length that the model must have, in tokens.
     pub(crate) fn context_length(&self) -> u32 {
         self.prompt_tokens() + self.max_tokens
     }

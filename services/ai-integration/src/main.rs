@@ -1,12 +1,12 @@
-//! Generates text with language models: the embedded one, or those behind an HTTP endpoint. Which model it is, model-management
-//! decides, unless the caller does.
+//! Generates text with language models: the embedded one, or those behind an HTTP endpoint. Unless the caller names a
+//! model, model-management selects it.
 
 mod backend;
 mod engine;
 mod http;
 mod job;
 mod ngram;
-mod stop;
+mod stop_sequences;
 mod tokens;
 
 use std::sync::Arc;
@@ -26,13 +26,13 @@ fn main() -> std::process::ExitCode {
 
 struct Service {
     engine: Engine,
-    events: Arc<Events>,
+    events: Arc<EventPublisher>,
 }
 
 impl Service {
     async fn new(fleet: Fleet) -> Result<LlmServer<Self>, Error> {
-        let backends = Backends::configured(|name| fleet.setting(name)).map_err(Error::failed_precondition)?;
-        Ok(LlmServer(Self { engine: Engine::new(fleet.client(), backends), events: Arc::new(Events(fleet)) }))
+        let backends = Backends::from_settings(|name| fleet.setting(name)).map_err(Error::failed_precondition)?;
+        Ok(LlmServer(Self { engine: Engine::new(fleet.client(), backends), events: Arc::new(EventPublisher(fleet)) }))
     }
 }
 
@@ -47,9 +47,9 @@ impl Llm for Service {
             model_id: response.model_id.clone(),
             finish_reason: response.finish_reason,
             usage: response.usage,
-            duration_ms: since(started),
+            duration_ms: elapsed_ms(started),
         };
-        self.events.announce(&digest, generated).await;
+        self.events.publish(&digest, generated).await;
         Ok(response)
     }
 
@@ -59,45 +59,45 @@ impl Llm for Service {
         let digest = sdk::digest(&request);
         let events = Arc::clone(&self.events);
         let stream = self.engine.infer_stream(request).await?;
-        let announced = stream.then(move |item| {
-            let generated = item.as_ref().ok().and_then(|last| ended(last, started));
+        let published = stream.then(move |item| {
+            let generated = item.as_ref().ok().and_then(|last| generated_event(last, started));
             let (events, digest) = (Arc::clone(&events), digest.clone());
             async move {
                 if let Some(generated) = generated {
-                    events.announce(&digest, generated).await;
+                    events.publish(&digest, generated).await;
                 }
                 item
             }
         });
-        Ok(announced.boxed())
+        Ok(published.boxed())
     }
 }
 
-/// What happened, if this is the last message of a stream.
-fn ended(last: &InferStreamResponse, started: Instant) -> Option<Generated> {
+/// The event for the last message of a stream; `None` for other messages.
+fn generated_event(last: &InferStreamResponse, started: Instant) -> Option<Generated> {
     (last.finish_reason() != FinishReason::Unspecified).then(|| Generated {
         meta: None,
         model_id: last.model_id.clone(),
         finish_reason: last.finish_reason,
         usage: last.usage,
-        duration_ms: since(started),
+        duration_ms: elapsed_ms(started),
     })
 }
 
-fn since(started: Instant) -> u32 {
+fn elapsed_ms(started: Instant) -> u32 {
     u32::try_from(started.elapsed().as_millis()).unwrap_or(u32::MAX)
 }
 
-struct Events(Fleet);
+struct EventPublisher(Fleet);
 
-impl Events {
-    /// One event for each request of an operation. What was asked tells them apart: two texts may be as long as each other, and the
-    /// same text takes another time when it is generated again. A text that was generated, and perhaps paid for, is delivered even
-    /// if the event about it cannot be stored.
-    async fn announce(&self, digest: &str, generated: Generated) {
+impl EventPublisher {
+    /// Publishes one event for each request of an operation. The id contains the digest of the request, because the
+    /// event itself does not identify it: usage may be equal for two requests, and the duration differs when one is
+    /// retried. A generated text may have cost money, so it is delivered even if its event cannot be stored.
+    async fn publish(&self, digest: &str, generated: Generated) {
         let id = format!("{}/{}/{digest}", sdk::context().operation_id(), Generated::SUBJECT);
         if let Err(error) = self.0.publish_as(&id, generated).boxed().await {
-            tracing::warn!(%error, "a text was generated, but its event is lost");
+            tracing::warn!(%error, "failed to publish the event of a generated text");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The embedded model: words that followed each other in a small text follow each other again. It needs nothing, costs next to
-//! nothing, and with the same seed says the same.
+//! The embedded model: an n-gram model of a small text. It has no dependencies, costs next to nothing, and generates
+//! the same text from the same seed.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::LazyLock;
@@ -9,52 +9,52 @@ use crate::tokens::tokens;
 
 const CORPUS: &str = include_str!("corpus.txt");
 
-/// How many words the longest context has.
-const LONGEST: usize = 3;
-/// How much a context of one, two, three words counts for.
-const TRUST: [f64; LONGEST] = [1.0, 3.0, 6.0];
+/// The number of words in the longest context.
+const MAX_ORDER: usize = 3;
+/// The weights of contexts of one, two and three words.
+const ORDER_WEIGHTS: [f64; MAX_ORDER] = [1.0, 3.0, 6.0];
 const DEFAULT_TEMPERATURE: f64 = 0.8;
-/// Words that were used this recently are avoided, so that even the likeliest choices do not go round in circles.
+/// Words among the last ones are penalised, so that even the most likely choices do not repeat in a loop.
 const RECENT: usize = 24;
 const REPETITION_PENALTY: f64 = 1.5;
 /// Words of the prompt are preferred.
 const PROMPT_BONUS: f64 = 2.5;
-const SHORTEST_TOPIC: usize = 4;
+const MIN_TOPIC_LENGTH: usize = 4;
 
 /// Index of a word. Upper and lower case are one word.
 type Word = u16;
 
-/// Where a paragraph begins and ends.
+/// Marks the start and the end of a paragraph.
 const BOUNDARY: Word = 0;
 
-/// The last words, the last of them last; boundaries where there were fewer.
-type Context = [Word; LONGEST];
+/// The last words in order, padded with boundaries at the front.
+type Context = [Word; MAX_ORDER];
 
-static LANGUAGE: LazyLock<Language> = LazyLock::new(|| Language::learned(CORPUS));
+static LANGUAGE: LazyLock<Language> = LazyLock::new(|| Language::train(CORPUS));
 
-/// What follows what.
+/// The words of the training text and their successors.
 struct Language {
-    /// As they are written in the middle of a sentence.
+    /// As spelled in the middle of a sentence.
     words: Vec<String>,
     index: HashMap<String, Word>,
-    /// What was seen after a context, by the context's length less one: each word and how often.
-    after: [HashMap<Context, Vec<(Word, u16)>>; LONGEST],
+    /// The successors of each context with their counts, indexed by the length of the context minus one.
+    successors: [HashMap<Context, Vec<(Word, u16)>>; MAX_ORDER],
 }
 
 impl Language {
-    fn learned(text: &str) -> Self {
-        let mut language = Self { words: vec![String::new()], index: HashMap::new(), after: Default::default() };
-        let mut said = vec![BOUNDARY];
+    fn train(text: &str) -> Self {
+        let mut language = Self { words: vec![String::new()], index: HashMap::new(), successors: Default::default() };
+        let mut history = vec![BOUNDARY];
         for paragraph in text.split("\n\n") {
             for token in tokens(paragraph) {
-                let word = language.intern(token, begins_sentence(&language, &said));
-                said.push(word);
+                let word = language.intern(token, begins_sentence(&language, &history));
+                history.push(word);
             }
-            said.push(BOUNDARY);
+            history.push(BOUNDARY);
         }
-        for (at, &word) in said.iter().enumerate().skip(1) {
-            for (length, after) in (1..).zip(&mut language.after) {
-                let seen = after.entry(context(&said[..at], length)).or_default();
+        for (at, &word) in history.iter().enumerate().skip(1) {
+            for (length, successors) in (1..).zip(&mut language.successors) {
+                let seen = successors.entry(context(&history[..at], length)).or_default();
                 match seen.iter_mut().find(|(known, _)| *known == word) {
                     Some((_, count)) => *count += 1,
                     None => seen.push((word, 1)),
@@ -68,7 +68,7 @@ impl Language {
         let lower = token.to_lowercase();
         match self.index.get(&lower) {
             Some(&word) => {
-                // A name is known by its capital in the middle of a sentence.
+                // Names are capitalised in the middle of a sentence.
                 if !first_in_sentence {
                     token.clone_into(&mut self.words[usize::from(word)]);
                 }
@@ -83,7 +83,7 @@ impl Language {
         }
     }
 
-    fn known(&self, token: &str) -> Option<Word> {
+    fn lookup(&self, token: &str) -> Option<Word> {
         self.index.get(&token.to_lowercase()).copied()
     }
 
@@ -96,14 +96,14 @@ impl Language {
     }
 }
 
-fn begins_sentence(language: &Language, said: &[Word]) -> bool {
-    said.last().is_none_or(|&word| language.ends_sentence(word))
+fn begins_sentence(language: &Language, history: &[Word]) -> bool {
+    history.last().is_none_or(|&word| language.ends_sentence(word))
 }
 
-/// The last `length` words; what was before a boundary does not count.
-fn context(said: &[Word], length: usize) -> Context {
-    let mut context = [BOUNDARY; LONGEST];
-    let words = said.iter().rev().take(length);
+/// The last `length` words, up to a boundary.
+fn context(history: &[Word], length: usize) -> Context {
+    let mut context = [BOUNDARY; MAX_ORDER];
+    let words = history.iter().rev().take(length);
     for (place, &word) in context.iter_mut().rev().zip(words) {
         if word == BOUNDARY {
             break;
@@ -113,34 +113,34 @@ fn context(said: &[Word], length: usize) -> Context {
     context
 }
 
-/// Says one token after the other, each with the space that separates it from the one before.
+/// Generates one token after another, each with the space that separates it from the previous one.
 pub(crate) struct Generator {
     language: &'static Language,
     order: usize,
     temperature: f64,
-    dice: Dice,
+    rng: Rng,
     topics: Vec<Word>,
-    said: Vec<Word>,
+    history: Vec<Word>,
     recent: VecDeque<Word>,
-    begun: bool,
-    /// What could come next, and its weight; kept for its memory.
+    started: bool,
+    /// The possible next words with their weights; a field to reuse its memory.
     candidates: Vec<(Word, f64)>,
 }
 
 impl Generator {
-    /// `model_id` says how many words it looks back: `ngram-small` one, `ngram-large` three, all others two.
+    /// `model_id` sets the context length: one word for `ngram-small`, three for `ngram-large`, two for all others.
     pub(crate) fn new(model_id: &str, job: &Job) -> Self {
         let language = &*LANGUAGE;
-        let prompt: Vec<Option<Word>> = tokens(&job.prompt).map(|token| language.known(token)).collect();
+        let prompt: Vec<Option<Word>> = tokens(&job.prompt).map(|token| language.lookup(token)).collect();
         let mut topics: Vec<Word> =
-            prompt.iter().flatten().copied().filter(|&word| language.text(word).len() >= SHORTEST_TOPIC).collect();
+            prompt.iter().flatten().copied().filter(|&word| language.text(word).len() >= MIN_TOPIC_LENGTH).collect();
         topics.sort_unstable();
         topics.dedup();
-        // It goes on where the prompt ends, unless that is the end of a sentence or a word that it does not know.
-        let known = prompt.iter().rev().map_while(|word| *word).take(LONGEST);
-        let mut said: Vec<Word> = known.take_while(|&word| !language.ends_sentence(word)).collect();
-        said.push(BOUNDARY);
-        said.reverse();
+        // Continues where the prompt ends, unless that is the end of a sentence or an unknown word.
+        let known = prompt.iter().rev().map_while(|word| *word).take(MAX_ORDER);
+        let mut history: Vec<Word> = known.take_while(|&word| !language.ends_sentence(word)).collect();
+        history.push(BOUNDARY);
+        history.reverse();
         Self {
             language,
             order: match model_id {
@@ -149,31 +149,31 @@ impl Generator {
                 _ => 2,
             },
             temperature: job.temperature.unwrap_or(DEFAULT_TEMPERATURE),
-            dice: Dice(job.seed.unwrap_or_else(|| fastrand::u64(..))),
+            rng: Rng(job.seed.unwrap_or_else(|| fastrand::u64(..))),
             topics,
-            said,
+            history,
             recent: VecDeque::with_capacity(RECENT),
-            begun: false,
+            started: false,
             candidates: Vec::new(),
         }
     }
 
-    fn weigh(&mut self) {
+    fn score_candidates(&mut self) {
         self.candidates.clear();
         for length in 1..=self.order {
-            let Some(seen) = self.language.after[length - 1].get(&context(&self.said, length)) else {
+            let Some(seen) = self.language.successors[length - 1].get(&context(&self.history, length)) else {
                 continue;
             };
             let total: u16 = seen.iter().map(|(_, count)| count).sum();
             for &(word, count) in seen {
-                let weight = TRUST[length - 1] * f64::from(count) / f64::from(total);
+                let weight = ORDER_WEIGHTS[length - 1] * f64::from(count) / f64::from(total);
                 match self.candidates.iter_mut().find(|(known, _)| *known == word) {
                     Some((_, sum)) => *sum += weight,
                     None => self.candidates.push((word, weight)),
                 }
             }
         }
-        if !self.begun {
+        if !self.started {
             self.candidates.retain(|(word, _)| *word != BOUNDARY);
         }
         for (word, weight) in &mut self.candidates {
@@ -185,7 +185,7 @@ impl Generator {
         }
     }
 
-    /// One of the candidates; none if there are none.
+    /// Samples one of the candidates; `None` if there are none.
     fn choose(&mut self) -> Option<Word> {
         let mut best: Option<(Word, f64)> = None;
         for &(word, weight) in &self.candidates {
@@ -199,7 +199,7 @@ impl Generator {
         }
         let heat = |weight: f64| (weight / most).powf(1.0 / self.temperature);
         let total: f64 = self.candidates.iter().map(|&(_, weight)| heat(weight)).sum();
-        let mut left = self.dice.roll() * total;
+        let mut left = self.rng.next_f64() * total;
         for &(word, weight) in &self.candidates {
             left -= heat(weight);
             if left < 0.0 {
@@ -209,16 +209,16 @@ impl Generator {
         Some(likeliest)
     }
 
-    fn written(&self, word: Word) -> String {
+    fn render(&self, word: Word) -> String {
         let text = self.language.text(word);
         let is_word = text.starts_with(char::is_alphanumeric);
         let mut written = String::with_capacity(text.len() + 1);
-        if self.begun && is_word {
+        if self.started && is_word {
             written.push(' ');
         }
         let mut letters = text.chars();
         match letters.next() {
-            Some(first) if begins_sentence(self.language, &self.said) => written.extend(first.to_uppercase()),
+            Some(first) if begins_sentence(self.language, &self.history) => written.extend(first.to_uppercase()),
             Some(first) => written.push(first),
             None => {}
         }
@@ -231,15 +231,15 @@ impl Iterator for Generator {
     type Item = String;
 
     fn next(&mut self) -> Option<String> {
-        self.weigh();
+        self.score_candidates();
         if self.candidates.is_empty() {
-            self.said.push(BOUNDARY);
-            self.weigh();
+            self.history.push(BOUNDARY);
+            self.score_candidates();
         }
         let word = self.choose().filter(|&word| word != BOUNDARY)?;
-        let written = self.written(word);
-        self.begun = true;
-        self.said.push(word);
+        let written = self.render(word);
+        self.started = true;
+        self.history.push(word);
         if self.recent.len() == RECENT {
             self.recent.pop_front();
         }
@@ -248,18 +248,18 @@ impl Iterator for Generator {
     }
 }
 
-/// SplitMix64. Its own, so that no new version of a crate changes what a seed says.
-struct Dice(u64);
+/// SplitMix64. Implemented here, so that no new version of a crate changes the text of a seed.
+struct Rng(u64);
 
-impl Dice {
-    /// From 0 to below 1.
-    fn roll(&mut self) -> f64 {
+impl Rng {
+    /// A number in [0, 1).
+    fn next_f64(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.0;
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         bits ^= bits >> 31;
-        // The upper 53 bits are as many as a float holds.
+        // The upper 53 bits, because a float holds that many.
         (bits >> 11) as f64 / (1_u64 << 53) as f64
     }
 }
@@ -277,14 +277,14 @@ mod tests {
         Job { prompt: prompt.to_owned(), max_tokens: 128, temperature, stop: Vec::new(), seed }
     }
 
-    fn said(model: &str, job: &Job) -> String {
+    fn generate(model: &str, job: &Job) -> String {
         Generator::new(model, job).take(200).collect()
     }
 
     #[test]
-    fn the_same_seed_says_the_same_and_another_seed_something_else() {
+    fn the_text_depends_on_the_seed_alone() {
         for model in MODELS {
-            let seeded = |seed| said(model, &job("Tell me of the dragon.", None, Some(seed)));
+            let seeded = |seed| generate(model, &job("Tell me of the dragon.", None, Some(seed)));
             assert_eq!(seeded(7), seeded(7));
             let answers: HashSet<String> = (0..20).map(seeded).collect();
             assert!(answers.len() > 10, "{answers:#?}");
@@ -292,28 +292,28 @@ mod tests {
     }
 
     #[test]
-    fn what_a_seed_says_does_not_change_from_version_to_version() {
+    fn the_text_of_a_seed_does_not_change_between_versions() {
         let answer: String = Generator::new("ngram-medium", &job("The dragon", None, Some(1))).take(12).collect();
         assert_eq!(answer, "was old and its wings were full of holes. It takes");
     }
 
     #[test]
     fn without_a_seed_it_varies() {
-        let answers: HashSet<String> = (0..20).map(|_| said("ngram-small", &job("Hello!", None, None))).collect();
+        let answers: HashSet<String> = (0..20).map(|_| generate("ngram-small", &job("Hello!", None, None))).collect();
         assert!(answers.len() > 1);
     }
 
     #[test]
     fn temperature_0_needs_no_seed() {
         for model in MODELS {
-            let likeliest = |seed| said(model, &job("The smith", Some(0.0), seed));
+            let likeliest = |seed| generate(model, &job("The smith", Some(0.0), seed));
             assert_eq!(likeliest(None), likeliest(Some(3)));
             assert!(!likeliest(None).is_empty());
         }
     }
 
     #[test]
-    fn heat_brings_variety() {
+    fn higher_temperatures_give_more_variety() {
         let variety = |temperature| {
             let answers = (0..200).map(|seed| {
                 let job = job("The", Some(temperature), Some(seed));
@@ -326,10 +326,10 @@ mod tests {
     }
 
     #[test]
-    fn it_goes_on_where_the_prompt_ends() {
-        let answer = said("ngram-large", &job("The witch of the", Some(0.0), None));
+    fn the_text_continues_the_prompt() {
+        let answer = generate("ngram-large", &job("The witch of the", Some(0.0), None));
         assert!(answer.starts_with("marsh"), "{answer}");
-        let answer = said("ngram-large", &job("Who is there?", Some(0.0), None));
+        let answer = generate("ngram-large", &job("Who is there?", Some(0.0), None));
         assert!(answer.starts_with(char::is_uppercase), "{answer}");
     }
 
@@ -337,7 +337,7 @@ mod tests {
     fn a_prompt_of_unknown_words_is_answered() {
         for prompt in ["zzz", "¿qué?", "…", ".", "it hums. "] {
             for model in MODELS {
-                assert!(!said(model, &job(prompt, None, Some(1))).is_empty(), "{prompt}");
+                assert!(!generate(model, &job(prompt, None, Some(1))).is_empty(), "{prompt}");
             }
         }
     }
@@ -354,7 +354,8 @@ mod tests {
 
     #[test]
     fn names_and_sentences_begin_with_a_capital() {
-        let text = said("ngram-large", &job("In the village below the tower lived a smith called", Some(0.0), None));
+        let text =
+            generate("ngram-large", &job("In the village below the tower lived a smith called", Some(0.0), None));
         assert!(text.starts_with("Mira. She forged swords"), "{text}");
     }
 }

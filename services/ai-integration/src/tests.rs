@@ -1,4 +1,4 @@
-//! The service against a real nats-server, with a registry beside it.
+//! The service against a real nats-server, with a fake registry.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use futures::TryStreamExt as _;
 use proto::ai::llm::v1::{LlmClient, Sampling};
 use proto::ai::model::v1::ModelManagementServer;
 use sdk::testing::{NatsServer, as_request};
-use sdk::{Code, Server, Stop};
+use sdk::{Code, Server, Shutdown};
 
 use super::*;
 use crate::engine::tests::Registry;
@@ -26,10 +26,10 @@ async fn events(server: &NatsServer) -> usize {
 async fn serve<S: Server>(server: &NatsServer, name: &str, served: impl AsyncFnOnce(Fleet) -> S) {
     let fleet = server.fleet(name).await;
     let served = served(fleet.clone()).await;
-    let (order, stop) = Stop::new();
+    let (trigger, shutdown) = Shutdown::new();
     tokio::spawn(async move {
-        let _order = order;
-        sdk::serve(&fleet, served, stop).await
+        let _trigger = trigger;
+        sdk::serve(&fleet, served, shutdown).await
     });
 }
 
@@ -37,10 +37,10 @@ async fn client(server: &NatsServer) -> LlmClient {
     serve(server, "model-management", async |_| ModelManagementServer(Registry)).await;
     serve(server, "ai-integration", async |fleet| Service::new(fleet).await.unwrap()).await;
     let client: LlmClient = server.fleet("caller").await.client();
-    // Both serve when a request that nobody can fulfil is refused by the registry.
-    let nobody = InferRequest { prompt: "Hello".to_owned(), model_id: "lost".to_owned(), ..InferRequest::default() };
+    // Both services are ready when the registry rejects an unknown model.
+    let probe = InferRequest { prompt: "Hello".to_owned(), model_id: "lost".to_owned(), ..InferRequest::default() };
     let served = async {
-        while client.infer(nobody.clone()).await.unwrap_err().code() != Code::NotFound {
+        while client.infer(probe.clone()).await.unwrap_err().code() != Code::NotFound {
             tokio::task::yield_now().await;
         }
     };
@@ -53,7 +53,7 @@ fn sampling(max_tokens: u32) -> Option<Sampling> {
 }
 
 #[tokio::test]
-async fn texts_are_announced_when_they_are_complete() {
+async fn an_event_is_published_for_each_complete_text() {
     let server = server().await;
     let client = client(&server).await;
     assert_eq!(events(&server).await, 0);
@@ -64,9 +64,9 @@ async fn texts_are_announced_when_they_are_complete() {
     assert_eq!(whole.usage.unwrap().completion_tokens, 20);
     assert_eq!(events(&server).await, 1);
     as_request(Some("r1"), client.infer(request("The smith"))).await.unwrap();
-    assert_eq!(events(&server).await, 2, "the same operation asks for something else");
+    assert_eq!(events(&server).await, 2, "a different request of the same operation");
     as_request(Some("r1"), client.infer(request("The smith"))).await.unwrap();
-    assert_eq!(events(&server).await, 2, "the same request again");
+    assert_eq!(events(&server).await, 2, "a retry of the same request");
     as_request(Some("r1"), client.infer(request(""))).await.unwrap_err();
     assert_eq!(events(&server).await, 2);
 
@@ -80,10 +80,10 @@ async fn texts_are_announced_when_they_are_complete() {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_given_up_is_not_announced() {
+async fn an_abandoned_stream_publishes_no_event() {
     let server = server().await;
     let client = client(&server).await;
-    // At temperature 0 it goes on until it is stopped.
+    // At temperature 0 the stream continues until it is cancelled.
     let request = InferStreamRequest {
         prompt: "The dragon".to_owned(),
         model_id: "vast".to_owned(),
@@ -93,7 +93,7 @@ async fn a_stream_that_is_given_up_is_not_announced() {
     let mut stream = client.infer_stream(request).await.unwrap();
     stream.next().await.unwrap().unwrap();
     drop(stream);
-    // A request that comes later is answered later.
+    // A later request is answered later.
     let request = InferRequest { prompt: "The smith".to_owned(), sampling: sampling(1), ..InferRequest::default() };
     client.infer(request).await.unwrap();
     assert_eq!(events(&server).await, 1);

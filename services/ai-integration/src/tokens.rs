@@ -1,4 +1,4 @@
-//! What a token is: a word, or one character of punctuation. White space only separates.
+//! Splits text into tokens: words and single punctuation characters, separated by white space.
 
 /// The tokens of a text, in order.
 pub(crate) fn tokens(text: &str) -> impl Iterator<Item = &str> {
@@ -17,7 +17,7 @@ pub(crate) fn count(text: &str) -> u32 {
     u32::try_from(tokens(text).count()).unwrap_or(u32::MAX)
 }
 
-/// Length of the word at the beginning. An apostrophe or a hyphen belongs to it if it goes on behind.
+/// The length of the word at the start. An apostrophe or a hyphen belongs to it if a letter or digit follows.
 fn word(text: &str) -> usize {
     let mut end = 0;
     let mut letters = text.char_indices().peekable();

@@ -1,7 +1,8 @@
-//! The gateway against HTTP: the same handler behind axum alone, behind an axum reverse proxy, and behind nats-server and this gateway.
+//! The gateway compared with HTTP: the same handler behind axum, behind an axum reverse proxy, and behind the gateway
+//! and NATS.
 //!
-//! `cargo bench -p gateway [-- SECONDS ROUNDS CONNECTIONS]`. Every part is a process of its own, as it is in the fleet; the
-//! variants take turns, and ratios are taken within a round. JSON in and out, about 350 bytes each way.
+//! `cargo bench -p gateway [-- SECONDS ROUNDS CONNECTIONS]`. Every part is a separate process, as in the fleet. The
+//! variants alternate, and ratios are taken within a round. JSON in both directions, about 350 bytes each.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::env;
@@ -26,7 +27,7 @@ use proto::ai::llm::v1::{
 };
 use proto::common::v1::TokenUsage;
 use sdk::testing::NatsServer;
-use sdk::{Error, Fleet, LinkSettings, Settings, Stop, Stream};
+use sdk::{ConnectionSettings, Error, Fleet, Settings, Shutdown, Stream};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -37,7 +38,7 @@ const PATH: &str = "/api/ai/llm/v1/infer";
 const WORKERS: usize = 2;
 
 fn main() {
-    // `cargo bench` adds an option of its own.
+    // `cargo bench` passes an additional option.
     let arguments: Vec<String> = env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     let number = |index: usize, default: usize| {
         arguments.get(index).map_or(default, |text| text.parse().expect("a whole number"))
@@ -52,7 +53,7 @@ fn main() {
     }
 }
 
-// ---------------------------------------------------------------------------------------------- the handler, twice
+// ---------------------------------------------------------------------------------------------- the handlers
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -178,29 +179,29 @@ async fn forward(State(backend): State<Backend>, mut request: Request) -> axum::
     }
 }
 
-fn link(url: &str) -> LinkSettings {
-    LinkSettings { urls: vec![url.to_owned()], ..LinkSettings::default() }
+fn connection(url: &str) -> ConnectionSettings {
+    ConnectionSettings { urls: vec![url.to_owned()], ..ConnectionSettings::default() }
 }
 
 fn worker(url: &str) {
     current_thread().block_on(async {
-        let settings = Settings::for_service("ai-integration", link(url));
+        let settings = Settings::for_service("ai-integration", connection(url));
         let fleet = Fleet::connect(settings).await.expect("NATS");
-        let (_order, stop) = Stop::new();
+        let (_trigger, shutdown) = Shutdown::new();
         println!("0");
-        sdk::serve(&fleet, LlmServer(Handler), stop).await.expect("serving");
+        sdk::serve(&fleet, LlmServer(Handler), shutdown).await.expect("serving");
     });
 }
 
-/// As `sdk::host` lays out a task: threads with a runtime and a connection each, behind one socket.
+/// The same layout as `sdk::run_workers`: threads with a runtime and a connection each, behind one socket.
 fn gateway_task(url: &str) {
     let listener = listener();
     let threads: Vec<_> = (0..WORKERS)
         .map(|_| {
-            let (listener, link) = (listener.try_clone().expect("a socket"), link(url));
+            let (listener, connection) = (listener.try_clone().expect("a socket"), connection(url));
             thread::spawn(move || {
                 current_thread().block_on(async {
-                    let fleet = Fleet::connect(Settings::for_service("gateway", link)).await.expect("NATS");
+                    let fleet = Fleet::connect(Settings::for_service("gateway", connection)).await.expect("NATS");
                     let gateway = Gateway::new(fleet, Limits::default(), Metrics::default()).expect("the contract");
                     gateway::serve(listener, Arc::new(gateway), std::future::pending()).await.expect("serving");
                 });
@@ -224,9 +225,9 @@ fn load(port: &str, connections: usize, seconds: usize) {
         body.len()
     );
     let mut latencies = current_thread().block_on(async {
-        let patience = Instant::now() + Duration::from_secs(10);
+        let start_deadline = Instant::now() + Duration::from_secs(10);
         while !call(&mut connect(&address).await, request.as_bytes(), &mut Vec::new()).await {
-            assert!(Instant::now() < patience, "nobody answers");
+            assert!(Instant::now() < start_deadline, "no response");
         }
         let warm = Instant::now() + Duration::from_millis(500);
         let end = warm + Duration::from_secs(seconds as u64);
@@ -262,12 +263,12 @@ fn load(port: &str, connections: usize, seconds: usize) {
 }
 
 async fn connect(address: &str) -> TcpStream {
-    let socket = TcpStream::connect(address).await.expect("somebody listens");
+    let socket = TcpStream::connect(address).await.expect("a listening server");
     socket.set_nodelay(true).expect("a socket");
     socket
 }
 
-/// One request; whether it was answered with 200. All variants send a content length.
+/// Sends one request, and returns whether the response is 200. All variants send a content length.
 async fn call(connection: &mut TcpStream, request: &[u8], buffer: &mut Vec<u8>) -> bool {
     connection.write_all(request).await.expect("the request is taken");
     buffer.clear();
@@ -337,7 +338,7 @@ fn measure(port: &str, connections: usize, seconds: usize) -> Figures {
 
 fn compare(seconds: usize, rounds: usize, connections: usize) {
     let nats = NatsServer::start();
-    let url = nats.link().urls.remove(0);
+    let url = nats.connection().urls.remove(0);
     let axum = Part::start(&["axum"]);
     let proxy = Part::start(&["proxy", &axum.port]);
     let worker = Part::start(&["worker", &url]);

@@ -1,4 +1,4 @@
-//! The two kinds of answer, and how a request's body is read.
+//! Response bodies, and reading request bodies.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -15,14 +15,14 @@ use crate::events::Events;
 use crate::limits::Limits;
 use crate::problem::Problem;
 
-/// This much of a body that is too long is still read, so that a client that sends first and reads then sees the answer.
-const PATIENCE_BYTES: usize = 64 * 1024 * 1024;
+/// How much of a body that is too long is still read, so that a client that reads only after sending sees the response.
+const MAX_DISCARDED_BYTES: usize = 64 * 1024 * 1024;
 
-/// What a response is made of.
+/// The body of a response.
 pub(crate) enum Body {
-    /// Everything at once.
+    /// A complete body.
     Full(Option<Bytes>),
-    /// A stream of events.
+    /// A stream of server-sent events.
     Events(Box<Events>),
 }
 
@@ -46,7 +46,7 @@ impl hyper::body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Full(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
-            Self::Events(events) => events.is_over(),
+            Self::Events(events) => events.is_finished(),
         }
     }
 
@@ -58,7 +58,7 @@ impl hyper::body::Body for Body {
     }
 }
 
-/// Reads the whole body, but no more of it than is allowed and no longer than until `deadline`.
+/// Reads the whole body, up to the size limit and until `deadline`.
 pub(crate) async fn read(body: &mut Incoming, limits: &Limits, deadline: Instant) -> Result<Bytes, Problem> {
     if body.size_hint().lower() > limits.body as u64 {
         return Err(too_long(limits));
@@ -66,25 +66,25 @@ pub(crate) async fn read(body: &mut Incoming, limits: &Limits, deadline: Instant
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     loop {
-        let patience = deadline.min(Instant::now() + limits.body_pause);
-        let frame = match timeout_at(patience, body.frame()).await {
+        let next_deadline = deadline.min(Instant::now() + limits.body_timeout);
+        let frame = match timeout_at(next_deadline, body.frame()).await {
             Ok(Some(Ok(frame))) => frame,
-            Ok(Some(Err(_))) => return Err(Problem::bad_request("body ended before its end")),
+            Ok(Some(Err(_))) => return Err(Problem::bad_request("the body is incomplete")),
             Ok(None) => break,
             Err(_) => {
                 return Err(Problem::new(
                     StatusCode::REQUEST_TIMEOUT,
                     Code::InvalidArgument,
-                    "body did not come in time",
+                    "the body was not received in time",
                 ));
             }
         };
-        // What is not data is trailers, which nobody here reads.
+        // Trailers are ignored.
         let Ok(data) = frame.into_data() else { continue };
         if first.len() + all.len() + data.len() > limits.body {
             return Err(too_long(limits));
         }
-        // Nearly every body is one piece, and then nothing is copied.
+        // Nearly every body arrives in one frame, and then nothing is copied.
         if first.is_empty() && all.is_empty() {
             first = data;
         } else {
@@ -95,18 +95,18 @@ pub(crate) async fn read(body: &mut Incoming, limits: &Limits, deadline: Instant
     Ok(if all.is_empty() { first } else { all.freeze() })
 }
 
-/// Reads what is left of the body and says whether the connection can go on after it. A client that sends first and reads
-/// then would otherwise not see the answer.
+/// Reads the rest of the body, because a client that reads only after sending would not see the response otherwise.
+/// Returns whether the connection can be kept alive.
 pub(crate) async fn discard(body: &mut Incoming, deadline: Instant) -> bool {
     let mut read = 0;
-    while read < PATIENCE_BYTES && !body.is_end_stream() {
+    while read < MAX_DISCARDED_BYTES && !body.is_end_stream() {
         match timeout_at(deadline, body.frame()).await {
             Ok(Some(Ok(frame))) => read += frame.data_ref().map_or(0, Bytes::len),
             Ok(None) => return true,
             _ => return false,
         }
     }
-    read < PATIENCE_BYTES
+    read < MAX_DISCARDED_BYTES
 }
 
 fn too_long(limits: &Limits) -> Problem {

@@ -1,4 +1,4 @@
-//! One call of a method: checks, translation, the call itself, translation back.
+//! One call of a method: validates the request, transcodes it, calls the service, and transcodes the response.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -16,16 +16,16 @@ use sdk::{Context, reason};
 use tokio::time::Instant;
 
 use crate::body::{self, Body};
-use crate::caller;
-use crate::connection::Busy;
-use crate::events::{Events, Occupied};
+use crate::connection::ActiveRequest;
+use crate::events::{Events, StreamGuards};
 use crate::gateway::{Gateway, Phase};
-use crate::metrics::Open;
+use crate::headers;
+use crate::metrics::GaugeGuard;
 use crate::problem::Problem;
 use crate::routes::{Permit, Route};
 use crate::transcode;
 
-/// Tells proxies like nginx to pass events on as they come.
+/// Disables response buffering in proxies like nginx.
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 impl<T: Transport> Gateway<T> {
@@ -34,13 +34,13 @@ impl<T: Transport> Gateway<T> {
         route: &Arc<Route>,
         head: &Parts,
         body: &mut Incoming,
-        busy: Busy,
+        active: ActiveRequest,
     ) -> Response<Body> {
         let limit = if route.method.streaming { self.limits.stream } else { self.limits.request };
-        let (context, headers_are_fine) = caller::context(&head.headers, limit);
+        let (context, headers_are_valid) = headers::context(&head.headers, limit);
         let path = head.uri.path();
-        let result = match headers_are_fine {
-            Ok(()) => self.try_call(route, head, body, &context, busy).await,
+        let result = match headers_are_valid {
+            Ok(()) => self.try_call(route, head, body, &context, active).await,
             Err(problem) => Err(problem),
         };
         let mut response = result.unwrap_or_else(|problem| {
@@ -49,8 +49,8 @@ impl<T: Transport> Gateway<T> {
             }
             problem.response(path, &context)
         });
-        if let Some(id) = caller::request_id(&context) {
-            response.headers_mut().insert(caller::REQUEST_ID, id);
+        if let Some(id) = headers::request_id(&context) {
+            response.headers_mut().insert(headers::REQUEST_ID, id);
         }
         response
     }
@@ -61,20 +61,20 @@ impl<T: Transport> Gateway<T> {
         head: &Parts,
         body: &mut Incoming,
         context: &Context,
-        busy: Busy,
+        active: ActiveRequest,
     ) -> Result<Response<Body>, Problem> {
         if head.method != Method::POST {
             return Err(Problem::wrong_method(&head.method, "POST"));
         }
         check_content(&head.headers)?;
-        let permit = route.enter(self.limits.route_concurrency).ok_or_else(Problem::overloaded)?;
+        let permit = route.acquire(self.limits.route_concurrency).ok_or_else(Problem::overloaded)?;
         let deadline = Instant::now() + self.limits.request;
         let text = body::read(body, &self.limits, deadline).await?;
-        let payload =
-            transcode::to_protobuf(&self.schema, route.input, &text).map_err(|bad| Problem::bad_body(&bad, &text))?;
+        let payload = transcode::to_protobuf(&self.schema, route.input, &text)
+            .map_err(|bad| Problem::invalid_body(&bad, &text))?;
         if route.method.streaming {
-            let occupied = (permit, busy, Open::new(&self.metrics.streams));
-            self.stream(route, head, payload, context, occupied, deadline).await
+            let guards = (permit, active, GaugeGuard::new(&self.metrics.streams));
+            self.stream(route, head, payload, context, guards, deadline).await
         } else {
             self.unary(route, payload, context, permit, deadline).await
         }
@@ -89,7 +89,7 @@ impl<T: Transport> Gateway<T> {
         deadline: Instant,
     ) -> Result<Response<Body>, Problem> {
         let call = async { self.transport.unary(route.method, payload).await };
-        let bytes = self.within(deadline, route, context.clone().scope(call)).await??;
+        let bytes = self.with_deadline(deadline, route, context.clone().scope(call)).await??;
         if let Some(error) = transcode::error_in(&bytes).map_err(unreadable)? {
             return Err(Error::from(error).into());
         }
@@ -106,10 +106,10 @@ impl<T: Transport> Gateway<T> {
         head: &Parts,
         payload: Bytes,
         context: &Context,
-        occupied: Occupied,
+        guards: StreamGuards,
         deadline: Instant,
     ) -> Result<Response<Body>, Problem> {
-        // A failure before the first message still has a status; one after it is an event.
+        // A failure before the first message sets the HTTP status; a later one is an event.
         let start = async {
             let mut messages = self.transport.streaming(route.method, payload).await?;
             match messages.next().await {
@@ -122,12 +122,12 @@ impl<T: Transport> Gateway<T> {
                 },
             }
         };
-        let messages = self.within(deadline, route, context.clone().scope(start)).await??;
-        let ending = ending(Arc::clone(self), route, self.limits.stream);
+        let messages = self.with_deadline(deadline, route, context.clone().scope(start)).await??;
+        let end_reason = end_reason(Arc::clone(self), route, self.limits.stream);
         let events = Events::new(
             messages,
-            occupied,
-            ending.boxed(),
+            guards,
+            end_reason.boxed(),
             (Arc::clone(&self.schema), Arc::clone(route)),
             (head.uri.path().to_owned(), context.clone()),
             &self.limits,
@@ -140,36 +140,41 @@ impl<T: Transport> Gateway<T> {
         Ok(response)
     }
 
-    /// What `work` gives, unless time is up or the gateway is at its end before.
-    async fn within<R>(&self, deadline: Instant, route: &Route, work: impl Future<Output = R>) -> Result<R, Error> {
+    /// The result of `work`, unless the deadline passes or the gateway terminates first.
+    async fn with_deadline<R>(
+        &self,
+        deadline: Instant,
+        route: &Route,
+        work: impl Future<Output = R>,
+    ) -> Result<R, Error> {
         let mut phase = self.phase.subscribe();
         tokio::select! {
             biased;
             result = work => Ok(result),
-            () = tokio::time::sleep_until(deadline) => Err(late(route)),
-            _ = phase.wait_for(|phase| *phase == Phase::Over) => Err(stopping()),
+            () = tokio::time::sleep_until(deadline) => Err(deadline_exceeded(route)),
+            _ = phase.wait_for(|phase| *phase == Phase::Terminating) => Err(stopping()),
         }
     }
 }
 
-/// Resolves when a stream must end, and says why.
-fn ending<T: Transport>(
+/// Resolves to the reason when a stream must end.
+fn end_reason<T: Transport>(
     gateway: Arc<Gateway<T>>,
     route: &Route,
-    longest: Duration,
+    time_limit: Duration,
 ) -> impl Future<Output = Error> + Send + 'static {
-    let late = late(route);
+    let timed_out = deadline_exceeded(route);
     let mut phase = gateway.phase.subscribe();
-    let deadline = Instant::now() + longest;
+    let deadline = Instant::now() + time_limit;
     async move {
         tokio::select! {
-            () = tokio::time::sleep_until(deadline) => late,
-            _ = phase.wait_for(|phase| *phase == Phase::Over) => stopping(),
+            () = tokio::time::sleep_until(deadline) => timed_out,
+            _ = phase.wait_for(|phase| *phase == Phase::Terminating) => stopping(),
         }
     }
 }
 
-fn late(route: &Route) -> Error {
+fn deadline_exceeded(route: &Route) -> Error {
     Error::unavailable(format_args!("`{}` did not answer in time", route.method.subject))
         .with_detail(reason::KEY, reason::TIMEOUT)
 }
@@ -178,24 +183,24 @@ fn stopping() -> Error {
     Error::unavailable("the gateway is stopping").with_detail(reason::KEY, "stopping")
 }
 
-fn unreadable(bad: transcode::BadMessage) -> Problem {
-    Error::new(Code::DataLoss, format!("answer cannot be read: {bad}")).into()
+fn unreadable(bad: transcode::InvalidMessage) -> Problem {
+    Error::new(Code::DataLoss, format!("the response cannot be decoded: {bad}")).into()
 }
 
 fn check_content(headers: &HeaderMap) -> Result<(), Problem> {
     let unsupported = |detail: String| {
         Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::InvalidArgument, detail)
-            .hinting("send JSON with the header `Content-Type: application/json`")
+            .with_hint("send JSON with the header `Content-Type: application/json`")
     };
     if let Some(encoding) = headers.get(CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
         let encoding = String::from_utf8_lossy(encoding.as_bytes()).into_owned();
-        return Err(unsupported(format!("bodies encoded as `{encoding}` are not understood")));
+        return Err(unsupported(format!("the content encoding `{encoding}` is not supported")));
     }
     match headers.get(CONTENT_TYPE) {
         Some(kind) if is_json(kind) => Ok(()),
         Some(kind) => {
             let kind = String::from_utf8_lossy(kind.as_bytes()).into_owned();
-            Err(unsupported(format!("bodies of the type `{kind}` are not understood")))
+            Err(unsupported(format!("the content type `{kind}` is not supported")))
         }
         None => Err(unsupported("the body has no content type".to_owned())),
     }
@@ -208,7 +213,7 @@ fn is_json(kind: &HeaderValue) -> bool {
     let Ok(kind) = kind.to_str() else { return false };
     let mut parts = kind.split(';').map(str::trim);
     let essence = parts.next().unwrap_or_default();
-    // JSON is always UTF-8; whoever says otherwise sends something else.
+    // JSON is always UTF-8, so another charset is rejected.
     let is_utf8 = |parameter: &str| match parameter.split_once('=') {
         Some((name, value)) if name.trim().eq_ignore_ascii_case("charset") => {
             value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")

@@ -1,4 +1,4 @@
-//! One client's connection: no client can hold it by sending slowly, by sending nothing, or by not reading.
+//! A client connection. A client cannot occupy it by sending slowly, by sending nothing, or by not reading.
 
 use std::io;
 use std::pin::Pin;
@@ -14,14 +14,15 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::limits::Limits;
 
-/// While a request is being handled there is no deadline for reading.
+/// There is no deadline for reading while a request is being handled.
 const NO_DEADLINE: u64 = u64::MAX;
-/// Set in deadlines of a head that has begun to come.
+/// The bit of `deadline` that is set while the head of a request is being received.
 const IN_HEAD: u64 = 1 << 63;
 
-/// Until when the client must have sent something. Shared by the socket, which sees bytes, and the service, which sees requests.
+/// The deadline by which the client must send data. Shared by the socket, which sees bytes, and the service, which sees
+/// requests.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct ReadDeadline {
     base: Instant,
     /// Milliseconds after `base`.
     deadline: AtomicU64,
@@ -29,37 +30,37 @@ pub(crate) struct Pace {
     head: Duration,
 }
 
-impl Pace {
+impl ReadDeadline {
     pub(crate) fn new(limits: &Limits) -> Arc<Self> {
-        let pace =
+        let read_deadline =
             Self { base: Instant::now(), deadline: AtomicU64::new(NO_DEADLINE), idle: limits.idle, head: limits.head };
-        pace.wait(pace.idle, 0);
-        Arc::new(pace)
+        read_deadline.set(read_deadline.idle, 0);
+        Arc::new(read_deadline)
     }
 
-    /// A request is being handled until the answer is dropped.
-    pub(crate) fn busy(self: &Arc<Self>) -> Busy {
+    /// Suspends the deadline until the response is dropped.
+    pub(crate) fn start_request(self: &Arc<Self>) -> ActiveRequest {
         self.deadline.store(NO_DEADLINE, Ordering::Relaxed);
-        Busy(Arc::clone(self))
+        ActiveRequest(Arc::clone(self))
     }
 
-    fn wait(&self, patience: Duration, mark: u64) {
-        let deadline = (self.base.elapsed() + patience).as_millis();
+    fn set(&self, timeout: Duration, mark: u64) {
+        let deadline = (self.base.elapsed() + timeout).as_millis();
         let deadline = u64::try_from(deadline).unwrap_or(u64::MAX >> 2);
         self.deadline.store(deadline | mark, Ordering::Relaxed);
     }
 
-    /// The first byte of a request has its own, shorter deadline for the rest of the head.
+    /// With the first byte of a request, the shorter deadline for its head starts.
     fn received(&self) {
         if self.deadline.load(Ordering::Relaxed) & IN_HEAD == 0 {
-            self.wait(self.head, IN_HEAD);
+            self.set(self.head, IN_HEAD);
         }
     }
 
-    /// Returns when the client has kept us waiting for too long.
+    /// Returns when the deadline has passed.
     ///
-    /// Looks every now and then, so that nothing has to be done for it per request.
-    pub(crate) async fn late(&self) {
+    /// Polls the deadline at intervals, so that requests do not have to reset a timer.
+    pub(crate) async fn expired(&self) {
         loop {
             let now = Instant::now();
             let soon = now + self.head / 2;
@@ -80,25 +81,25 @@ impl Pace {
 }
 
 /// A request that is being handled.
-pub(crate) struct Busy(Arc<Pace>);
+pub(crate) struct ActiveRequest(Arc<ReadDeadline>);
 
-impl Drop for Busy {
+impl Drop for ActiveRequest {
     fn drop(&mut self) {
-        self.0.wait(self.0.idle, 0);
+        self.0.set(self.0.idle, 0);
     }
 }
 
-/// A socket that notes when something comes, and gives up on a client that takes nothing.
+/// A socket that records when data arrives, and fails when a write is blocked for too long.
 pub(crate) struct Connection {
     socket: TokioIo<TcpStream>,
-    pace: Arc<Pace>,
-    write_pause: Duration,
+    read_deadline: Arc<ReadDeadline>,
+    write_timeout: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl Connection {
-    pub(crate) fn new(socket: TcpStream, pace: Arc<Pace>, limits: &Limits) -> Self {
-        Self { socket: TokioIo::new(socket), pace, write_pause: limits.write_pause, stalled: None }
+    pub(crate) fn new(socket: TcpStream, read_deadline: Arc<ReadDeadline>, limits: &Limits) -> Self {
+        Self { socket: TokioIo::new(socket), read_deadline, write_timeout: limits.write_timeout, stalled: None }
     }
 
     fn poll_written<R>(&mut self, written: Poll<io::Result<R>>, waker: &mut Context<'_>) -> Poll<io::Result<R>> {
@@ -106,8 +107,8 @@ impl Connection {
             self.stalled = None;
             return written;
         }
-        let pause = self.write_pause;
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + pause)));
+        let timeout = self.write_timeout;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + timeout)));
         match stalled.as_mut().poll(waker) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             Poll::Pending => Poll::Pending,
@@ -119,7 +120,7 @@ impl Read for Connection {
     fn poll_read(mut self: Pin<&mut Self>, waker: &mut Context<'_>, buffer: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.socket).poll_read(waker, buffer);
         if read.is_ready() {
-            self.pace.received();
+            self.read_deadline.received();
         }
         read
     }

@@ -1,4 +1,5 @@
-//! A stream of responses as server-sent events: numbered messages, heartbeats, and always an end that says `done` or `error`.
+//! A stream of responses as server-sent events: numbered messages, heartbeats, and always a last event `done` or
+//! `error`.
 
 use std::io::Write as _;
 use std::pin::Pin;
@@ -12,28 +13,28 @@ use proto::rpc::{Code, Error, Stream};
 use sdk::Context;
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::connection::Busy;
+use crate::connection::ActiveRequest;
 use crate::limits::Limits;
-use crate::metrics::Open;
+use crate::metrics::GaugeGuard;
 use crate::problem::Problem;
 use crate::routes::{Permit, Route};
 use crate::transcode::{self, Schema};
 
-/// Messages that are there already go together, up to this size.
-const ENOUGH: usize = 16 * 1024;
+/// Available messages are sent together, up to this size.
+const MAX_BATCH_BYTES: usize = 16 * 1024;
 
-/// What an open stream occupies until its end.
-pub(crate) type Occupied = (Permit, Busy, Open);
+/// The resources that an open stream holds until its end.
+pub(crate) type StreamGuards = (Permit, ActiveRequest, GaugeGuard);
 
 /// The body of a streaming response.
 pub(crate) struct Events {
-    /// Taken away at the end; dropping it tells the worker to stop.
-    messages: Option<(Stream<Bytes>, Occupied)>,
+    /// `None` at the end of the stream. Dropping the stream cancels the worker.
+    messages: Option<(Stream<Bytes>, StreamGuards)>,
     next: u64,
     heartbeat: Pin<Box<Sleep>>,
     heartbeat_every: std::time::Duration,
-    /// Resolves when the stream must end, and says why.
-    ending: BoxFuture<'static, Error>,
+    /// Resolves to the reason when the stream must end.
+    end_reason: BoxFuture<'static, Error>,
     schema: Arc<Schema>,
     route: Arc<Route>,
     path: String,
@@ -43,18 +44,18 @@ pub(crate) struct Events {
 impl Events {
     pub(crate) fn new(
         messages: Stream<Bytes>,
-        occupied: Occupied,
-        ending: BoxFuture<'static, Error>,
+        guards: StreamGuards,
+        end_reason: BoxFuture<'static, Error>,
         (schema, route): (Arc<Schema>, Arc<Route>),
         (path, context): (String, Context),
         limits: &Limits,
     ) -> Self {
         Self {
-            messages: Some((messages, occupied)),
+            messages: Some((messages, guards)),
             next: 1,
             heartbeat: Box::pin(sleep(limits.heartbeat)),
             heartbeat_every: limits.heartbeat,
-            ending,
+            end_reason,
             schema,
             route,
             path,
@@ -62,20 +63,20 @@ impl Events {
         }
     }
 
-    pub(crate) fn is_over(&self) -> bool {
+    pub(crate) fn is_finished(&self) -> bool {
         self.messages.is_none()
     }
 
     pub(crate) fn poll(&mut self, waker: &mut Waker<'_>) -> Poll<Option<Bytes>> {
         let mut out = Vec::new();
         while let Some((messages, _)) = &mut self.messages {
-            if let Poll::Ready(error) = self.ending.as_mut().poll(waker) {
+            if let Poll::Ready(error) = self.end_reason.as_mut().poll(waker) {
                 self.fail(error, &mut out);
                 break;
             }
             match messages.poll_next_unpin(waker) {
                 Poll::Ready(Some(Ok(bytes))) => match self.message(&bytes, &mut out) {
-                    Ok(()) if out.len() < ENOUGH => {}
+                    Ok(()) if out.len() < MAX_BATCH_BYTES => {}
                     Ok(()) => break,
                     Err(error) => self.fail(error, &mut out),
                 },
@@ -97,7 +98,7 @@ impl Events {
             out.extend_from_slice(b": heartbeat\n\n");
         }
         self.heartbeat.as_mut().reset(Instant::now() + self.heartbeat_every);
-        // The timer must be polled again, or nobody is woken by it.
+        // The timer must be polled again to register its waker.
         if self.messages.is_some() {
             let _ = self.heartbeat.as_mut().poll(waker);
         }
@@ -105,7 +106,9 @@ impl Events {
     }
 
     fn message(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
-        let broken = |bad: transcode::BadMessage| Error::new(Code::DataLoss, format!("message cannot be read: {bad}"));
+        let broken = |bad: transcode::InvalidMessage| {
+            Error::new(Code::DataLoss, format!("a message of the stream cannot be decoded: {bad}"))
+        };
         if let Some(error) = transcode::error_in(bytes).map_err(broken)? {
             return Err(error.into());
         }

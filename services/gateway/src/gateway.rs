@@ -1,4 +1,4 @@
-//! From a request to its answer.
+//! Routes requests and creates their responses.
 
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::body::{self, Body};
-use crate::caller;
-use crate::connection::Busy;
+use crate::connection::ActiveRequest;
+use crate::headers;
 use crate::limits::Limits;
 use crate::metrics::{Metrics, RouteMetrics};
 use crate::openapi;
@@ -21,7 +21,7 @@ use crate::problem::Problem;
 use crate::routes::Routes;
 use crate::transcode::{Schema, Unsupported};
 
-/// Answers HTTP requests by calling the fleet over `T`.
+/// Handles HTTP requests by calling services over `T`.
 pub struct Gateway<T> {
     pub(crate) transport: T,
     pub(crate) limits: Limits,
@@ -29,34 +29,34 @@ pub struct Gateway<T> {
     pub(crate) schema: Arc<Schema>,
     pub(crate) phase: watch::Sender<Phase>,
     routes: Routes,
-    elsewhere: RouteMetrics,
+    other: RouteMetrics,
     openapi: Bytes,
 }
 
-/// How far the gateway is on its way to the end.
+/// The phases of the gateway's lifecycle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
-    /// Takes requests.
+    /// Accepts requests.
     Open,
-    /// Takes no connections; answers what comes on those that there are, and closes them with the answer.
+    /// Accepts no new connections. Handles requests on existing ones, and closes each with the response.
     Draining,
-    /// Takes no requests any more.
+    /// Accepts no new requests.
     Closing,
-    /// Ends what still goes on.
-    Over,
+    /// Ends the requests and streams that are still running.
+    Terminating,
 }
 
 impl<T: Transport> Gateway<T> {
-    /// A gateway to everything in the fleet's contract.
+    /// Creates a gateway to all services of the fleet.
     ///
     /// # Errors
-    /// If the contract has a message that cannot be offered as JSON.
+    /// If the contract has a message without a JSON mapping.
     pub fn new(transport: T, limits: Limits, metrics: Metrics) -> Result<Self, Unsupported> {
-        let schema = Schema::of_the_fleet()?;
+        let schema = Schema::for_fleet()?;
         Ok(Self {
             transport,
             routes: Routes::new(proto::SERVICES, &schema, &metrics)?,
-            elsewhere: metrics.route("other"),
+            other: metrics.route("other"),
             openapi: openapi::document(proto::SERVICES, &schema, &limits).to_string().into(),
             schema: Arc::new(schema),
             phase: watch::Sender::new(Phase::Open),
@@ -65,49 +65,50 @@ impl<T: Transport> Gateway<T> {
         })
     }
 
-    pub(crate) async fn answer(self: Arc<Self>, request: Request<Incoming>, busy: Busy) -> Response<Body> {
+    pub(crate) async fn handle(self: Arc<Self>, request: Request<Incoming>, active: ActiveRequest) -> Response<Body> {
         let started = Instant::now();
         let (head, mut body) = request.into_parts();
         let path = head.uri.path();
         let (mut response, metrics) = match self.routes.get(path) {
-            Some(route) => (self.call(route, &head, &mut body, busy).await, &route.metrics),
-            None => (self.elsewhere(&head), &self.elsewhere),
+            Some(route) => (self.call(route, &head, &mut body, active).await, &route.metrics),
+            None => (self.built_in_or_not_found(&head), &self.other),
         };
-        metrics.answered(response.status(), started.elapsed().as_secs_f64());
-        let goes_on = body.is_end_stream() || self.empties(&head, response.status(), &mut body).await;
-        // A client that is told so sends its next request elsewhere, and meets no closing connection.
-        if !goes_on || *self.phase.borrow() > Phase::Open {
+        metrics.record(response.status(), started.elapsed().as_secs_f64());
+        let keep_alive = body.is_end_stream() || self.discard_body(&head, response.status(), &mut body).await;
+        // With this header the client opens a new connection, and does not send a request on one that is being closed.
+        if !keep_alive || *self.phase.borrow() > Phase::Open {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }
 
-    /// Whether the body of a request that was refused before it was read is out of the way.
-    async fn empties(&self, head: &Parts, status: StatusCode, body: &mut Incoming) -> bool {
-        // One has not sent its body and waits to be told to; of the other it did not come in all the time it had.
+    /// Discards the body of a request that was rejected before it was read. Returns whether the connection can be kept
+    /// alive.
+    async fn discard_body(&self, head: &Parts, status: StatusCode, body: &mut Incoming) -> bool {
+        // The client either waits for `100 Continue` before it sends its body, or did not send it in time.
         if head.headers.contains_key(EXPECT) || status == StatusCode::REQUEST_TIMEOUT {
             return false;
         }
-        body::discard(body, Instant::now() + self.limits.body_pause).await
+        body::discard(body, Instant::now() + self.limits.body_timeout).await
     }
 
-    /// What is not a method of a service.
-    fn elsewhere(&self, head: &Parts) -> Response<Body> {
+    /// Requests that are not calls of a method.
+    fn built_in_or_not_found(&self, head: &Parts) -> Response<Body> {
         let known = matches!(head.uri.path(), "/livez" | "/readyz" | "/metrics" | "/openapi.json");
         if known && matches!(head.method, Method::GET | Method::HEAD) {
-            return self.page(head.uri.path());
+            return self.built_in(head.uri.path());
         }
-        let (context, _) = caller::context(&head.headers, self.limits.request);
+        let (context, _) = headers::context(&head.headers, self.limits.request);
         let problem =
-            if known { Problem::wrong_method(&head.method, "GET, HEAD") } else { self.nowhere(head.uri.path()) };
+            if known { Problem::wrong_method(&head.method, "GET, HEAD") } else { self.not_found(head.uri.path()) };
         let mut response = problem.response(head.uri.path(), &context);
-        if let Some(id) = caller::request_id(&context) {
-            response.headers_mut().insert(caller::REQUEST_ID, id);
+        if let Some(id) = headers::request_id(&context) {
+            response.headers_mut().insert(headers::REQUEST_ID, id);
         }
         response
     }
 
-    fn page(&self, path: &str) -> Response<Body> {
+    fn built_in(&self, path: &str) -> Response<Body> {
         let text = "text/plain; charset=utf-8";
         let (status, kind, body) = match path {
             "/openapi.json" => (StatusCode::OK, "application/json", self.openapi.clone()),
@@ -129,14 +130,14 @@ impl<T: Transport> Gateway<T> {
         response
     }
 
-    fn nowhere(&self, path: &str) -> Problem {
-        let near = self.routes.near(path);
-        let hint = if near.is_empty() {
-            "`/openapi.json` lists what there is".to_owned()
+    fn not_found(&self, path: &str) -> Problem {
+        let similar = self.routes.similar(path);
+        let hint = if similar.is_empty() {
+            "`/openapi.json` lists all routes".to_owned()
         } else {
-            let near: Vec<String> = near.iter().map(|path| format!("`{path}`")).collect();
-            format!("did you mean {}?", near.join(" or "))
+            let similar: Vec<String> = similar.iter().map(|path| format!("`{path}`")).collect();
+            format!("did you mean {}?", similar.join(" or "))
         };
-        Problem::new(StatusCode::NOT_FOUND, Code::NotFound, "there is nothing at this path").hinting(hint)
+        Problem::new(StatusCode::NOT_FOUND, Code::NotFound, "there is no route with this path").with_hint(hint)
     }
 }

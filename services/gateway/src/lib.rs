@@ -1,15 +1,16 @@
-//! The fleet over HTTP: every method of every contract as a JSON endpoint, without code per service.
+//! Exposes the fleet over HTTP: every method of every contract as a JSON endpoint, without code for each service.
 //!
-//! Package `quest.v1`, rpc `Generate` is `POST /api/quest/v1/generate`. The body is the request in JSON, the answer the response in
-//! JSON, or, for a streaming method, server-sent events. Failures are `application/problem+json`. [`Gateway`] answers
-//! requests over any [`sdk::Transport`]; [`serve`] puts it behind a socket and drains it.
+//! Package `quest.v1`, rpc `Generate` is `POST /api/quest/v1/generate`. The request body is the request in JSON, the
+//! response body is the response in JSON, or server-sent events for a streaming method. Errors are
+//! `application/problem+json`. [`Gateway`] handles requests over any [`sdk::Transport`]; [`serve`] runs it on a socket
+//! and drains it at shutdown.
 
 mod body;
 mod call;
-mod caller;
 mod connection;
 mod events;
 mod gateway;
+mod headers;
 mod limits;
 mod metrics;
 mod openapi;

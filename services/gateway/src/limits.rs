@@ -1,31 +1,31 @@
-//! How much a client may ask for, and how long anything may take.
+//! Limits: sizes, concurrency and timeouts.
 
 use std::time::Duration;
 
-/// The bounds of the gateway.
+/// The limits of the gateway.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// For one request, from its head to the answer; of a stream, to its first message.
+    /// The time limit of a request, from its head to the response; for a stream, to its first message.
     pub request: Duration,
-    /// For a whole stream.
+    /// The time limit of a whole stream.
     pub stream: Duration,
-    /// Requests to one route at the same time, in one worker.
+    /// Concurrent requests to one route, in one worker.
     pub route_concurrency: usize,
-    /// Bytes of a body.
+    /// The maximum size of a body in bytes.
     pub body: usize,
-    /// From the first byte of a request to the end of its head.
+    /// The time limit from the first byte of a request to the end of its head.
     pub head: Duration,
-    /// Between two pieces of a body.
-    pub body_pause: Duration,
-    /// Between two requests on a connection.
+    /// The time limit between two frames of a body.
+    pub body_timeout: Duration,
+    /// The time limit between two requests on a connection.
     pub idle: Duration,
-    /// A client that takes nothing for so long is gone.
-    pub write_pause: Duration,
-    /// Between two heartbeats of a stream that has nothing to say.
+    /// The time limit of a blocked write. A client that reads nothing for this long is disconnected.
+    pub write_timeout: Duration,
+    /// The interval of heartbeats in a stream without messages.
     pub heartbeat: Duration,
-    /// How long idle connections still answer when the gateway stops.
+    /// How long idle connections stay open during a shutdown.
     pub linger: Duration,
-    /// How long after the order to stop requests and streams may go on.
+    /// How long requests and streams may continue during a shutdown.
     pub drain: Duration,
 }
 
@@ -37,10 +37,10 @@ impl Default for Limits {
             route_concurrency: 512,
             body: 1024 * 1024,
             head: Duration::from_secs(10),
-            body_pause: Duration::from_secs(10),
-            // Above the 60 s after which load balancers close: who closes first risks no request if it is the other side.
+            body_timeout: Duration::from_secs(10),
+            // Above the idle timeout of load balancers (60 s): if the client closes first, no request is lost.
             idle: Duration::from_secs(75),
-            write_pause: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
             heartbeat: Duration::from_secs(15),
             linger: Duration::from_secs(2),
             drain: drain_within(Duration::from_secs(25)),
@@ -49,11 +49,11 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The defaults, with what the manifest's environment says otherwise: `HTTP_TIMEOUT_MS`, `HTTP_STREAM_TIMEOUT_MS`,
-    /// `HTTP_ROUTE_CONCURRENCY`, and natsctl's `STOP_TIMEOUT_MS`.
+    /// The defaults, overridden by environment variables of the manifest: `HTTP_TIMEOUT_MS`, `HTTP_STREAM_TIMEOUT_MS`,
+    /// `HTTP_ROUTE_CONCURRENCY`; and by `STOP_TIMEOUT_MS`, which natsctl sets.
     ///
     /// # Errors
-    /// One sentence that names the variable.
+    /// A sentence that names the variable.
     pub fn from_settings(setting: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
         let number = |name: &str| match setting(name) {
             None => Ok(None),
@@ -77,7 +77,7 @@ impl Limits {
     }
 }
 
-/// What is cut short at the end still needs a moment to be told.
+/// The drain time: shorter than the stop timeout, because interrupted requests still get a response.
 fn drain_within(stop_timeout: Duration) -> Duration {
     stop_timeout.saturating_sub(Duration::from_millis(1500)).max(stop_timeout / 2)
 }
@@ -100,11 +100,11 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_in_the_environment_is_refused() {
-        for nonsense in ["0", "-1", "30s", "99999999999"] {
+    fn invalid_variables_are_refused() {
+        for value in ["0", "-1", "30s", "99999999999"] {
             let error =
-                Limits::from_settings(|name| (name == "HTTP_TIMEOUT_MS").then(|| nonsense.to_owned())).unwrap_err();
-            assert!(error.contains("`HTTP_TIMEOUT_MS`") && error.contains(nonsense), "{error}");
+                Limits::from_settings(|name| (name == "HTTP_TIMEOUT_MS").then(|| value.to_owned())).unwrap_err();
+            assert!(error.contains("`HTTP_TIMEOUT_MS`") && error.contains(value), "{error}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! http-nats-gateway: takes HTTP requests from clients and calls the fleet.
+//! http-nats-gateway: accepts HTTP requests and calls the services of the fleet.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,14 +8,14 @@ use gateway::{Gateway, Limits, Metrics};
 fn main() -> ExitCode {
     let metrics = Metrics::default();
     sdk::register_metrics(|registry| metrics.register(registry));
-    sdk::host(move |fleet, stop| {
+    sdk::run_workers(move |fleet, shutdown| {
         let metrics = metrics.clone();
         async move {
             let limits = Limits::from_settings(|name| fleet.setting(name)).map_err(sdk::Error::failed_precondition)?;
             let listener = sdk::http_listener().map_err(sdk::Error::unavailable)?;
             let gateway = Gateway::new(fleet.clone(), limits, metrics).map_err(sdk::Error::internal)?;
-            let serving = gateway::serve(listener, Arc::new(gateway), async move { stop.requested().await });
-            fleet.takes_requests();
+            let serving = gateway::serve(listener, Arc::new(gateway), async move { shutdown.requested().await });
+            fleet.set_ready();
             serving.await.map_err(sdk::Error::unavailable)
         }
     })

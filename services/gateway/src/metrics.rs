@@ -1,4 +1,4 @@
-//! What the gateway counts of itself: requests by route and status class, and how long they took.
+//! The metrics of the gateway: requests by route and status class, and their durations.
 
 use http::StatusCode;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -8,27 +8,27 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-/// From half a millisecond to the longest request, in seconds.
+/// Histogram buckets in seconds, from 0.5 ms to the longest request.
 const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0, 30.0];
 const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 
-/// The gateway's metrics. Clones count together.
+/// The gateway's metrics. Clones share their counters.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    requests: Family<Outcome, Counter>,
-    durations: Family<Place, Histogram, fn() -> Histogram>,
+    requests: Family<RequestLabels, Counter>,
+    durations: Family<RouteLabel, Histogram, fn() -> Histogram>,
     pub(crate) streams: Gauge,
     pub(crate) connections: Gauge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Outcome {
+struct RequestLabels {
     route: String,
     status: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Place {
+struct RouteLabel {
     route: String,
 }
 
@@ -44,7 +44,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Adds the metrics to the task's.
+    /// Registers the metrics.
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
             "http_requests",
@@ -53,25 +53,25 @@ impl Metrics {
         );
         registry.register(
             "http_request_duration_seconds",
-            "From the head of a request to the head of its answer",
+            "From the head of a request to the head of its response",
             self.durations.clone(),
         );
-        registry.register("http_streams_open", "Streams being sent to clients", self.streams.clone());
-        registry.register("http_connections_open", "Connections of clients", self.connections.clone());
+        registry.register("http_streams_open", "Open streams to clients", self.streams.clone());
+        registry.register("http_connections_open", "Open client connections", self.connections.clone());
     }
 
-    /// What is counted for one route, looked up once.
+    /// The metrics of one route, looked up once.
     pub(crate) fn route(&self, route: &str) -> RouteMetrics {
-        let outcome = |status| Outcome { route: route.to_owned(), status };
-        let place = Place { route: route.to_owned() };
+        let labels = |status| RequestLabels { route: route.to_owned(), status };
+        let label = RouteLabel { route: route.to_owned() };
         RouteMetrics {
-            requests: CLASSES.map(|class| self.requests.get_or_create_owned(&outcome(class))),
-            duration: self.durations.get_or_create_owned(&place),
+            requests: CLASSES.map(|class| self.requests.get_or_create_owned(&labels(class))),
+            duration: self.durations.get_or_create_owned(&label),
         }
     }
 }
 
-/// What is counted for one route.
+/// The metrics of one route.
 #[derive(Debug)]
 pub(crate) struct RouteMetrics {
     requests: [Counter; CLASSES.len()],
@@ -79,24 +79,24 @@ pub(crate) struct RouteMetrics {
 }
 
 impl RouteMetrics {
-    pub(crate) fn answered(&self, status: StatusCode, seconds: f64) {
+    pub(crate) fn record(&self, status: StatusCode, seconds: f64) {
         let class = usize::from(status.as_u16() / 100).clamp(2, 5) - 2;
         self.requests[class].inc();
         self.duration.observe(seconds);
     }
 }
 
-/// Something that is open until it is dropped.
-pub(crate) struct Open(Gauge);
+/// Increments a gauge until it is dropped.
+pub(crate) struct GaugeGuard(Gauge);
 
-impl Open {
+impl GaugeGuard {
     pub(crate) fn new(gauge: &Gauge) -> Self {
         gauge.inc();
         Self(gauge.clone())
     }
 }
 
-impl Drop for Open {
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
         self.0.dec();
     }

@@ -1,4 +1,4 @@
-//! `/openapi.json`: every route with its messages, made from the descriptors.
+//! `/openapi.json`: every route with its messages, generated from the descriptors.
 
 use std::collections::BTreeSet;
 
@@ -9,16 +9,17 @@ use crate::limits::Limits;
 use crate::routes;
 use crate::transcode::{Enum, Field, Form, Kind, Message, MessageId, Schema, Shape};
 
-const DESCRIPTION: &str = "Every method of every service as JSON over HTTP. Keys in requests may be written in lower camel case or as in \
-    the .proto files; answers use lower camel case and leave defaults out. 64-bit integers are strings in answers; \
-    requests may use numbers. Unknown fields are refused.";
-const STREAM: &str = "Server-sent events. Each message has an `id` (1, 2, …) and the response in JSON as its `data`; while there is none, comments \
-    are sent as heartbeats. The last event is `done`, or `error` with a problem as its data: a stream without either was \
-    cut off.";
-/// Code, status and meaning, for the reader of the document.
-const STATUSES: &str = "`INVALID_ARGUMENT`, `OUT_OF_RANGE` 400; `PERMISSION_DENIED` 403; `NOT_FOUND` 404; `ALREADY_EXISTS`, `ABORTED` 409; \
-    `FAILED_PRECONDITION` 422; `RESOURCE_EXHAUSTED` 429; `UNKNOWN`, `INTERNAL`, `DATA_LOSS` 500; `UNIMPLEMENTED` 501; `UNAVAILABLE` 503, or 504 \
-    if the time was up. Answers with 429 and 503 say in `Retry-After` when to try again.";
+const DESCRIPTION: &str = "Every method of every service as JSON over HTTP. Keys in requests may be in lower camel \
+    case or as in the .proto files; responses use lower camel case and omit default values. 64-bit integers are \
+    strings in responses; requests may use numbers. Unknown fields are rejected.";
+const STREAM: &str = "Server-sent events. Each message has an `id` (1, 2, …) and the response in JSON as its `data`. \
+    Comments are sent as heartbeats. The last event is `done`, or `error` with a problem as its data. A stream \
+    without either was interrupted.";
+/// The HTTP status of each code.
+const STATUSES: &str = "`INVALID_ARGUMENT`, `OUT_OF_RANGE` 400; `PERMISSION_DENIED` 403; `NOT_FOUND` 404; \
+    `ALREADY_EXISTS`, `ABORTED` 409; `FAILED_PRECONDITION` 422; `RESOURCE_EXHAUSTED` 429; `UNKNOWN`, `INTERNAL`, \
+    `DATA_LOSS` 500; `UNIMPLEMENTED` 501; `UNAVAILABLE` 503, or 504 if a timeout expired. Responses with 429 and 503 \
+    have the header `Retry-After`.";
 
 /// The description of all routes, in OpenAPI 3.1.
 pub fn document(services: &[&Service], schema: &Schema, limits: &Limits) -> Value {
@@ -41,10 +42,10 @@ pub fn document(services: &[&Service], schema: &Schema, limits: &Limits) -> Valu
         "components": {
             "schemas": schemas.done,
             "parameters": {
-                "IdempotencyKey": header("Idempotency-Key", "Two requests with the same key are one request.", &json!({
+                "IdempotencyKey": header("Idempotency-Key", "Two requests with the same key are the same operation.", &json!({
                     "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"
                 })),
-                "RequestId": header("X-Request-Id", "Names the request in logs and answers; made up if absent.", &json!({
+                "RequestId": header("X-Request-Id", "Identifies the request in logs and responses; generated if absent.", &json!({
                     "type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[A-Za-z0-9._:/+=-]+$"
                 })),
                 "Traceparent": header("traceparent", "W3C trace context.", &json!({"type": "string"})),
@@ -74,7 +75,7 @@ impl Schemas<'_> {
         let id = |name: &str| self.schema.id(name).expect("every method has its messages");
         let (input, output) = (id(method.input), id(method.output));
         let (request, response) = (self.message(input), self.message(output));
-        // Both are objects in components, and may be changed there: the gateway fills in the one and takes out the other.
+        // The gateway sets `meta` and handles `error`, so neither is part of the HTTP API.
         self.without(method.input, "meta")["additionalProperties"] = false.into();
         self.without(method.output, "error");
         let answer = if method.streaming {
@@ -95,7 +96,7 @@ impl Schemas<'_> {
             "post": {
                 "operationId": format!("{}.{}", method.package, method.name),
                 "tags": [method.package],
-                "description": format!("Calls `{}`. The body has at most {} bytes.", method.subject, limits.body),
+                "description": format!("Calls `{}`. The body may have up to {} bytes.", method.subject, limits.body),
                 "parameters": [parameter("IdempotencyKey"), parameter("RequestId"), parameter("Traceparent")],
                 "requestBody": {"required": true, "content": {"application/json": {"schema": request}}},
                 "responses": {
@@ -107,7 +108,7 @@ impl Schemas<'_> {
         })
     }
 
-    /// Takes the fleet's own field out of a request or a response.
+    /// Removes a field from the schema of a request or a response.
     fn without(&mut self, message: &str, field: &str) -> &mut Value {
         let described = self.done.entry(message).or_insert(Value::Null);
         if let Some(properties) = described["properties"].as_object_mut() {
@@ -116,7 +117,8 @@ impl Schemas<'_> {
         described
     }
 
-    /// The schema of a message: its own form, or a reference to its entry, which is made on first use.
+    /// The schema of a message: inline for well-known types, otherwise a reference to a component, which is added on
+    /// first use.
     fn message(&mut self, id: MessageId) -> Value {
         let schema = self.schema;
         let message = schema.message(id);
@@ -148,7 +150,7 @@ impl Schemas<'_> {
                 let others = others.filter(|(index, other)| members.contains(*index) && other.number != field.number);
                 let others: Vec<String> = others.map(|(_, other)| format!("`{}`", other.json_name)).collect();
                 let note = format!("One of `{name}`: not together with {}.", others.join(", "));
-                // Beside a reference a description would be ignored by some tools.
+                // Some tools ignore a description next to a reference.
                 described = match described.get("$ref") {
                     Some(_) => json!({"allOf": [described], "description": note}),
                     None => {
@@ -223,17 +225,17 @@ fn problem() -> Value {
         "required": ["type", "title", "status", "detail", "instance", "code", "request_id", "trace_id"],
         "properties": {
             "type": {"type": "string"},
-            "title": {"type": "string", "description": "What the status means."},
+            "title": {"type": "string", "description": "The meaning of the status."},
             "status": {"type": "integer"},
-            "detail": {"type": "string", "description": "One sentence for people."},
-            "instance": {"type": "string", "description": "The path that was asked."},
+            "detail": {"type": "string", "description": "A sentence for people."},
+            "instance": {"type": "string", "description": "The path of the request."},
             "code": {"type": "string", "enum": codes()},
             "details": {
                 "type": "object",
-                "description": "Facts for programs, for example `field`, `current_revision` or `reason`.",
+                "description": "Details for programs, for example `field`, `current_revision` or `reason`.",
                 "additionalProperties": {"type": "string"},
             },
-            "hint": {"type": "string", "description": "What to do about it."},
+            "hint": {"type": "string", "description": "How to fix the request."},
             "request_id": {"type": "string"},
             "trace_id": {"type": "string"},
         },
@@ -249,7 +251,7 @@ mod tests {
     use super::*;
 
     fn fleet() -> Value {
-        document(proto::SERVICES, &Schema::of_the_fleet().unwrap(), &Limits::default())
+        document(proto::SERVICES, &Schema::for_fleet().unwrap(), &Limits::default())
     }
 
     #[test]
@@ -264,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn every_reference_leads_somewhere() {
+    fn every_reference_resolves() {
         fn walk(value: &Value, document: &Value) {
             match value {
                 Value::Object(members) => {
@@ -282,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_and_responses_are_without_what_the_gateway_handles() {
+    fn fields_that_the_gateway_handles_are_removed() {
         let document = fleet();
         let schemas = &document["components"]["schemas"];
         let request = &schemas["quest.v1.GenerateRequest"];

@@ -1,4 +1,4 @@
-//! Failures as clients see them: `application/problem+json` (RFC 9457).
+//! Errors in responses: `application/problem+json` (RFC 9457).
 
 use std::collections::BTreeMap;
 
@@ -9,9 +9,9 @@ use sdk::{Context, reason};
 use serde_json::{Map, Value};
 
 use crate::body::Body;
-use crate::transcode::BadBody;
+use crate::transcode::InvalidBody;
 
-/// Why there is no answer, and what to do about it.
+/// Why a request failed, and how to fix it.
 #[derive(Debug)]
 pub(crate) struct Problem {
     status: StatusCode,
@@ -37,20 +37,20 @@ impl Problem {
         }
     }
 
-    /// 400, for what is wrong with the request itself.
+    /// 400: the request is invalid.
     pub(crate) fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, Code::InvalidArgument, detail)
     }
 
-    /// 405, with the methods that would be right.
+    /// 405, with the allowed methods.
     pub(crate) fn wrong_method(found: &http::Method, allow: &'static str) -> Self {
-        let detail = format!("`{found}` is not possible here");
+        let detail = format!("method `{found}` is not allowed");
         let problem = Self::new(StatusCode::METHOD_NOT_ALLOWED, Code::Unimplemented, detail);
-        Self { allow: Some(allow), ..problem }.hinting(format!("use {allow}"))
+        Self { allow: Some(allow), ..problem }.with_hint(format!("use {allow}"))
     }
 
-    /// 400, for a body that is not the request of this method.
-    pub(crate) fn bad_body(bad: &BadBody, text: &[u8]) -> Self {
+    /// 400: the body is not a valid request of this method.
+    pub(crate) fn invalid_body(bad: &InvalidBody, text: &[u8]) -> Self {
         let (line, column) = bad.position(text);
         let field = bad.field();
         let subject = if field.is_empty() { String::new() } else { format!("`{field}`: ") };
@@ -64,14 +64,14 @@ impl Problem {
         problem
     }
 
-    /// 503, for more requests than this gateway takes at a time.
+    /// 503: too many concurrent requests.
     pub(crate) fn overloaded() -> Self {
         Error::unavailable("too many requests to this route are being handled")
             .with_detail(reason::KEY, reason::OVERLOADED)
             .into()
     }
 
-    pub(crate) fn hinting(mut self, hint: impl Into<String>) -> Self {
+    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
@@ -80,7 +80,7 @@ impl Problem {
         self.status
     }
 
-    /// The body. `path` is what was asked, `context` who asked.
+    /// The body for a request with this path and context.
     pub(crate) fn json(&self, path: &str, context: &Context) -> Vec<u8> {
         let title = self.status.canonical_reason().unwrap_or("Error");
         let mut out = Map::new();
@@ -103,7 +103,7 @@ impl Problem {
         Value::Object(out).to_string().into_bytes()
     }
 
-    /// The whole response.
+    /// The response.
     pub(crate) fn response(&self, path: &str, context: &Context) -> Response<Body> {
         let mut response = Response::new(Body::full(self.json(path, context)));
         *response.status_mut() = self.status;
@@ -128,7 +128,7 @@ impl From<Error> for Problem {
             Code::AlreadyExists | Code::Aborted => StatusCode::CONFLICT,
             Code::PermissionDenied => StatusCode::FORBIDDEN,
             Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
-            // Not 412, which answers a condition in the request's headers, nor 409, after which one reads and tries again.
+            // Not 412, which is for conditional requests, nor 409, after which the client reads and retries.
             Code::FailedPrecondition => StatusCode::UNPROCESSABLE_ENTITY,
             Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
             Code::Unavailable if is_timeout => StatusCode::GATEWAY_TIMEOUT,

@@ -1,4 +1,4 @@
-//! Which path is which method.
+//! Maps paths to methods.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ pub fn path(method: &Method) -> String {
     format!("/api/{}/{}", method.package.replace('.', "/"), method.name)
 }
 
-/// One method behind its path.
+/// The route of one method.
 pub(crate) struct Route {
     pub(crate) method: &'static Method,
     pub(crate) input: MessageId,
@@ -24,15 +24,15 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    /// Room for one more request, if fewer than `most` are being handled.
-    pub(crate) fn enter(&self, most: usize) -> Option<Permit> {
-        let entered = self.in_flight.fetch_add(1, Ordering::Relaxed);
+    /// Acquires a permit for one request, if fewer than `limit` are being handled.
+    pub(crate) fn acquire(&self, limit: usize) -> Option<Permit> {
+        let previous = self.in_flight.fetch_add(1, Ordering::Relaxed);
         let permit = Permit(Arc::clone(&self.in_flight));
-        (entered < most).then_some(permit)
+        (previous < limit).then_some(permit)
     }
 }
 
-/// Room for one request. Given back when it is dropped.
+/// A permit for one request. Dropping it releases it.
 pub(crate) struct Permit(Arc<AtomicUsize>);
 
 impl Drop for Permit {
@@ -65,20 +65,20 @@ impl Routes {
         self.0.get(path)
     }
 
-    /// The routes that somebody may have meant by `path`, the likeliest first.
-    pub(crate) fn near(&self, path: &str) -> Vec<&str> {
-        // Comparing is quadratic in the length, and no route is longer than that.
+    /// The routes with a similar path, the most similar first.
+    pub(crate) fn similar(&self, path: &str) -> Vec<&str> {
+        // Comparing is quadratic in the length, and no route is longer.
         let path: String = path.chars().take(128).collect();
         let similarity = |known: &str| strsim::normalized_damerau_levenshtein(known, &path);
-        let mut near: Vec<(f64, &str)> = self
+        let mut matches: Vec<(f64, &str)> = self
             .0
             .keys()
             .map(|known| (similarity(known), known.as_str()))
             .filter(|(similarity, _)| *similarity > 0.6)
             .collect();
-        near.sort_by(|left, right| right.0.total_cmp(&left.0).then(left.1.cmp(right.1)));
-        let best = near.first().map_or(0.0, |(best, _)| *best);
-        let likely = near.into_iter().take_while(|(similarity, _)| *similarity > best - 0.05);
+        matches.sort_by(|left, right| right.0.total_cmp(&left.0).then(left.1.cmp(right.1)));
+        let best = matches.first().map_or(0.0, |(best, _)| *best);
+        let likely = matches.into_iter().take_while(|(similarity, _)| *similarity > best - 0.05);
         likely.take(3).map(|(_, known)| known).collect()
     }
 }
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     fn routes() -> Routes {
-        Routes::new(proto::SERVICES, &Schema::of_the_fleet().unwrap(), &Metrics::default()).unwrap()
+        Routes::new(proto::SERVICES, &Schema::for_fleet().unwrap(), &Metrics::default()).unwrap()
     }
 
     #[test]
@@ -101,18 +101,18 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_path_finds_its_neighbours() {
-        assert_eq!(routes().near("/api/quest/v1/genrate")[0], "/api/quest/v1/generate");
-        assert!(routes().near(&"x".repeat(100_000)).is_empty());
+    fn a_misspelt_path_finds_similar_routes() {
+        assert_eq!(routes().similar("/api/quest/v1/genrate")[0], "/api/quest/v1/generate");
+        assert!(routes().similar(&"x".repeat(100_000)).is_empty());
     }
 
     #[test]
-    fn no_more_requests_than_allowed_enter() {
+    fn permits_are_limited() {
         let routes = routes();
         let route = routes.get("/api/quest/v1/get").unwrap();
-        let first = route.enter(1).unwrap();
-        assert!(route.enter(1).is_none());
+        let first = route.acquire(1).unwrap();
+        assert!(route.acquire(1).is_none());
         drop(first);
-        assert!(route.enter(1).is_some());
+        assert!(route.acquire(1).is_some());
     }
 }

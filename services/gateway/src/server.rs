@@ -1,4 +1,4 @@
-//! Accepts connections, and ends without failing a request.
+//! Accepts connections, and shuts down without failing a request.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -15,21 +15,21 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::connection::{Connection, Pace};
+use crate::connection::{Connection, ReadDeadline};
 use crate::gateway::{Gateway, Phase};
-use crate::metrics::Open;
+use crate::metrics::GaugeGuard;
 
-/// Longer heads are refused with 431.
-const LONGEST_HEAD: usize = 64 * 1024;
-/// When the process has no file descriptor left, others must be closed first.
+/// Longer heads are rejected with 431.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+/// The pause after a failed accept, for example when the process has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// What is cut short is told within this time.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// The time for sending the responses of interrupted requests.
+const FINAL_RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Answers what comes to `listener` until `stop`, and then finishes what was begun.
+/// Serves `listener` until `stop` resolves, and then drains.
 ///
-/// At the order to stop no connection is accepted any more. Each answer closes its connection; connections without a
-/// request stay open for a moment, so that a request that is on its way is still answered.
+/// While draining, no connection is accepted. Each response closes its connection. Idle connections stay open for a
+/// moment, so that a request in flight is still answered.
 ///
 /// # Errors
 /// If the socket cannot be used.
@@ -60,23 +60,23 @@ pub async fn serve<T: Transport>(
     }
     gateway.phase.send_replace(Phase::Draining);
     let limits = &gateway.limits;
-    let ordered = Instant::now();
-    // Whoever is in the queue of the socket has been promised an answer.
+    let stop_requested = Instant::now();
+    // Connections in the accept queue of the socket are still served.
     let listener = listener.into_std()?;
     while let Ok((socket, _)) = listener.accept() {
         socket.set_nonblocking(true)?;
         connections.spawn(connection(TcpStream::from_std(socket)?, Arc::clone(&gateway)));
     }
     drop(listener);
-    let steps = [(Phase::Closing, limits.linger.min(limits.drain)), (Phase::Over, limits.drain)];
+    let steps = [(Phase::Closing, limits.linger.min(limits.drain)), (Phase::Terminating, limits.drain)];
     for (next, after) in steps {
-        if finish(&mut connections, ordered + after).await {
+        if finish(&mut connections, stop_requested + after).await {
             return Ok(());
         }
         gateway.phase.send_replace(next);
     }
-    if !finish(&mut connections, Instant::now() + LAST_WORDS).await {
-        tracing::warn!(connections = connections.len(), "clients did not take their answers in time");
+    if !finish(&mut connections, Instant::now() + FINAL_RESPONSE_TIMEOUT).await {
+        tracing::warn!(connections = connections.len(), "clients did not read their responses in time");
     }
     Ok(())
 }
@@ -91,33 +91,33 @@ async fn finish(connections: &mut JoinSet<()>, deadline: Instant) -> bool {
 }
 
 async fn connection<T: Transport>(socket: TcpStream, gateway: Arc<Gateway<T>>) {
-    // Without it a small answer may wait for the acknowledgement of the one before.
+    // Otherwise a small response may wait for the acknowledgement of the previous one.
     if let Err(error) = socket.set_nodelay(true) {
-        tracing::debug!(%error, "connection was gone at once");
+        tracing::debug!(%error, "connection was closed at once");
         return;
     }
-    let _open = Open::new(&gateway.metrics.connections);
+    let _open = GaugeGuard::new(&gateway.metrics.connections);
     let mut phase = gateway.phase.subscribe();
-    let pace = Pace::new(&gateway.limits);
-    let socket = Connection::new(socket, Arc::clone(&pace), &gateway.limits);
+    let read_deadline = ReadDeadline::new(&gateway.limits);
+    let socket = Connection::new(socket, Arc::clone(&read_deadline), &gateway.limits);
     let service = service_fn(|request| {
-        let (gateway, busy) = (Arc::clone(&gateway), pace.busy());
-        async move { Ok::<_, Infallible>(gateway.answer(request, busy).await) }
+        let (gateway, active) = (Arc::clone(&gateway), read_deadline.start_request());
+        async move { Ok::<_, Infallible>(gateway.handle(request, active).await) }
     });
-    // The deadlines are the connection's: hyper's own for the head also ends idle connections.
+    // `Connection` has the deadlines, because hyper's timeout for the head would also end idle connections.
     let serving =
-        http1::Builder::new().header_read_timeout(None).max_buf_size(LONGEST_HEAD).serve_connection(socket, service);
+        http1::Builder::new().header_read_timeout(None).max_buf_size(MAX_HEAD_BYTES).serve_connection(socket, service);
     let mut serving = pin!(serving);
-    let mut late = pin!(pace.late());
+    let mut expired = pin!(read_deadline.expired());
     let closing = async { phase.wait_for(|phase| *phase >= Phase::Closing).await.is_ok() };
     let served = tokio::select! {
         served = serving.as_mut() => served,
-        () = late.as_mut() => Ok(()),
+        () = expired.as_mut() => Ok(()),
         _ = closing => {
             serving.as_mut().graceful_shutdown();
             tokio::select! {
                 served = serving => served,
-                () = late => Ok(()),
+                () = expired => Ok(()),
             }
         }
     };

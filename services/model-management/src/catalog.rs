@@ -1,8 +1,8 @@
-//! The models that every fleet has from its first start: they run inside ai-integration and need nothing else.
+//! The embedded models, which every fleet has: they run inside ai-integration.
 
 use proto::ai::model::v1::{Model, ModelState};
 
-/// From cheap and quick to eloquent.
+/// In increasing order of cost and quality.
 pub(crate) fn embedded() -> [Model; 3] {
     [
         model("ngram-small", &["text"], 2_048, 5, 2),
@@ -32,7 +32,7 @@ mod tests {
     #[test]
     fn embedded_models_satisfy_the_rules_of_registration() {
         for model in embedded() {
-            assert_eq!(registry::registered(model.clone()), Ok(model));
+            assert_eq!(registry::normalized(model.clone()), Ok(model));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Keeps the registry of language models and chooses among them: which one suits a request, and why.
+//! The registry of language models, and the selection of a model for a request.
 
 mod catalog;
 mod registry;
@@ -25,7 +25,7 @@ impl Service {
         let models = fleet.bucket("models").await?;
         for model in catalog::embedded() {
             match models.create(&model.id, model.encode_to_vec().into()).await {
-                // Somebody has put it there before, and may have changed or retired it since.
+                // On a conflict the model exists already, and may have been changed or retired.
                 Ok(_) | Err(WriteError::Conflict) => {}
                 Err(WriteError::Failed(error)) => return Err(error),
             }
@@ -41,7 +41,7 @@ impl Service {
         self.models.get(id).await?.as_ref().map(decode).transpose()
     }
 
-    /// Writes what `next` makes of the model as it is.
+    /// Applies `next` to the current model by compare-and-set.
     async fn change(
         &self,
         id: &str,
@@ -49,17 +49,17 @@ impl Service {
     ) -> Result<Model, Error> {
         let changed = self.models.change(id, |entry| {
             let current = entry.map(decode).transpose()?;
-            // The revision is the bucket's own, so it is not kept in the value.
-            let next = at(next(current.as_ref())?, 0);
-            if current.is_some_and(|current| at(current, 0) == next) {
+            // The bucket assigns the revision, so it is not stored in the value.
+            let next = with_revision(next(current.as_ref())?, 0);
+            if current.is_some_and(|current| with_revision(current, 0) == next) {
                 return Ok(Change::Keep(next));
             }
             Ok(Change::Write(next.encode_to_vec().into(), next))
         });
         match changed.await {
-            Ok((model, revision)) => Ok(at(model, revision)),
+            Ok((model, revision)) => Ok(with_revision(model, revision)),
             Err(WriteError::Conflict) => {
-                Err(Error::new(Code::Aborted, format!("model `{id}` is being changed by somebody else")))
+                Err(Error::new(Code::Aborted, format!("model `{id}` is being changed by other writers")))
             }
             Err(WriteError::Failed(error)) => Err(error),
         }
@@ -103,7 +103,7 @@ impl ModelManagement for Service {
 
     async fn register(&self, request: RegisterRequest) -> Result<RegisterResponse, Error> {
         let model = request.model.ok_or_else(|| Error::invalid("`model` is missing"))?;
-        let model = registry::registered(model).map_err(Error::invalid)?;
+        let model = registry::normalized(model).map_err(Error::invalid)?;
         let written = self.change(&model.id, |_| Ok(model.clone())).await?;
         Ok(RegisterResponse { error: None, model: Some(written) })
     }
@@ -124,14 +124,14 @@ fn missing(id: &str) -> Error {
     Error::not_found(format_args!("model `{id}`"))
 }
 
-fn at(model: Model, revision: u64) -> Model {
+fn with_revision(model: Model, revision: u64) -> Model {
     Model { revision, ..model }
 }
 
 fn decode(entry: &Entry) -> Result<Model, Error> {
     let model = Model::decode(entry.value.as_ref())
         .map_err(|error| Error::new(Code::DataLoss, format!("model `{}` cannot be read: {error}", entry.key)))?;
-    Ok(at(model, entry.revision))
+    Ok(with_revision(model, entry.revision))
 }
 
 #[cfg(test)]

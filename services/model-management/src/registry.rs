@@ -1,4 +1,4 @@
-//! What a model in the registry looks like, and which descriptions are refused.
+//! Validation of the models in the registry.
 
 use proto::ai::model::v1::{Model, ModelState};
 
@@ -8,8 +8,8 @@ pub(crate) fn is_active(model: &Model) -> bool {
     model.state() == ModelState::Active
 }
 
-/// The model as it is kept, or what is wrong with its description. Equal descriptions give equal models.
-pub(crate) fn registered(mut model: Model) -> Result<Model, String> {
+/// Validates a model and normalises it for storage: equal descriptions become equal models. The error is a sentence.
+pub(crate) fn normalized(mut model: Model) -> Result<Model, String> {
     check_id(&model.id)?;
     if model.capabilities.is_empty() {
         return Err("a model needs at least one capability".to_owned());
@@ -28,7 +28,7 @@ pub(crate) fn registered(mut model: Model) -> Result<Model, String> {
     }
     match ModelState::try_from(model.state) {
         Ok(ModelState::Unspecified | ModelState::Active) => {}
-        Ok(ModelState::Retired) => return Err("a model is registered as active; `retire` retires it".to_owned()),
+        Ok(ModelState::Retired) => return Err("a model is registered as active; call `retire` to retire it".to_owned()),
         Err(_) => return Err(format!("there is no model state {}", model.state)),
     }
     model.capabilities.sort();
@@ -38,17 +38,17 @@ pub(crate) fn registered(mut model: Model) -> Result<Model, String> {
     Ok(model)
 }
 
-/// The same model, out of selection.
+/// The model, excluded from selection.
 pub(crate) fn retired(mut model: Model) -> Model {
     model.set_state(ModelState::Retired);
     model
 }
 
-/// An id is also a key in the bucket, so it may not have empty parts between dots.
+/// An id is also a key in the bucket, so it must not have empty tokens between dots.
 pub(crate) fn check_id(id: &str) -> Result<(), String> {
     check_name("model id", id)?;
     if id.split('.').any(str::is_empty) {
-        return Err(format!("model id `{id}` has a `.` at an end or next to another"));
+        return Err(format!("model id `{id}` starts or ends with `.`, or contains `..`"));
     }
     Ok(())
 }
@@ -75,7 +75,7 @@ mod tests {
 
     #[track_caller]
     fn refused(model: Model, because: &str) {
-        let reason = registered(model).unwrap_err();
+        let reason = normalized(model).unwrap_err();
         assert!(reason.contains(because), "{reason}");
     }
 
@@ -87,15 +87,15 @@ mod tests {
             refused(model(id), "may hold only");
         }
         for id in [".a", "a.", "a..b"] {
-            refused(model(id), "at an end or next to another");
+            refused(model(id), "starts or ends with `.`");
         }
         for id in ["a", "gpt-4.1_mini", &"x".repeat(64)] {
-            assert!(registered(model(id)).is_ok(), "{id}");
+            assert!(normalized(model(id)).is_ok(), "{id}");
         }
     }
 
     #[test]
-    fn a_model_that_can_do_nothing_is_refused() {
+    fn an_incomplete_model_is_refused() {
         refused(Model { capabilities: vec![], ..model("a") }, "at least one capability");
         refused(Model { capabilities: vec!["Text!".to_owned()], ..model("a") }, "capability `Text!`");
         refused(Model { context_length: 0, ..model("a") }, "`context_length`");
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_model_is_not_registered_as_retired() {
-        refused(Model { state: ModelState::Retired.into(), ..model("a") }, "`retire` retires it");
+        refused(Model { state: ModelState::Retired.into(), ..model("a") }, "call `retire` to retire it");
         refused(Model { state: 9, ..model("a") }, "no model state 9");
     }
 
@@ -120,7 +120,7 @@ mod tests {
             state: ModelState::Active.into(),
             ..model("a")
         };
-        assert_eq!(registered(one), registered(other));
+        assert_eq!(normalized(one), normalized(other));
     }
 
     #[test]

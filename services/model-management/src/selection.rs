@@ -1,4 +1,4 @@
-//! Chooses the best model for what is asked, and says why. The same models and the same question give the same choice.
+//! Selects the best model for a request, with the reason. The same models and the same request give the same selection.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -7,14 +7,14 @@ use proto::ai::model::v1::{Model, Preference, SelectRequest};
 
 use crate::registry::is_active;
 
-/// The model that is used, and why this one, in one sentence.
+/// The selected model, and the reason in one sentence.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Choice<'a> {
     pub(crate) model: &'a Model,
     pub(crate) reason: String,
 }
 
-/// How many models each filter excluded. A model counts for the first filter that it fails.
+/// How many models each filter excluded. A model is counted for the first filter that it fails.
 pub(crate) type Excluded = Vec<(&'static str, usize)>;
 
 /// No model passes all filters.
@@ -25,8 +25,8 @@ pub(crate) struct NoModel {
 
 impl fmt::Display for NoModel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match tally(&self.excluded) {
-            Some(tally) => write!(f, "no model fits; excluded: {tally}"),
+        match summary(&self.excluded) {
+            Some(summary) => write!(f, "no model fits; excluded: {summary}"),
             None => f.write_str("no model is registered"),
         }
     }
@@ -34,26 +34,26 @@ impl fmt::Display for NoModel {
 
 type Filter = (&'static str, fn(&Model, &SelectRequest) -> bool);
 
-/// In this order; 0 stands for any.
+/// The filters in order. A limit of 0 allows everything.
 const FILTERS: [Filter; 5] = [
     ("retirement", |model, _| is_active(model)),
-    ("capability", |model, asked| model.capabilities.iter().any(|can| can == capability(asked))),
-    ("context_length", |model, asked| model.context_length >= asked.min_context_length),
-    ("cost", |model, asked| within(model.cost_per_1k_tokens_micros, asked.max_cost_per_1k_tokens_micros)),
-    ("latency", |model, asked| within(model.latency_ms.into(), asked.max_latency_ms.into())),
+    ("capability", |model, request| model.capabilities.iter().any(|can| can == capability(request))),
+    ("context_length", |model, request| model.context_length >= request.min_context_length),
+    ("cost", |model, request| within(model.cost_per_1k_tokens_micros, request.max_cost_per_1k_tokens_micros)),
+    ("latency", |model, request| within(model.latency_ms.into(), request.max_latency_ms.into())),
 ];
 
-/// What the model must be able to do.
-pub(crate) fn capability(asked: &SelectRequest) -> &str {
-    match asked.capability.as_str() {
+/// The capability that the model must have.
+pub(crate) fn capability(request: &SelectRequest) -> &str {
+    match request.capability.as_str() {
         "" => "text",
         capability => capability,
     }
 }
 
-pub(crate) fn select<'a>(models: &'a [Model], asked: &SelectRequest) -> Result<Choice<'a>, NoModel> {
-    let (mut fitting, excluded) = filter(models, asked);
-    let ranking = Ranking::new(asked.preference(), &fitting);
+pub(crate) fn select<'a>(models: &'a [Model], request: &SelectRequest) -> Result<Choice<'a>, NoModel> {
+    let (mut fitting, excluded) = filter(models, request);
+    let ranking = Ranking::new(request.preference(), &fitting);
     fitting.sort_by(|one, other| ranking.compare(one, other));
     match fitting[..] {
         [] => Err(NoModel { excluded }),
@@ -61,11 +61,11 @@ pub(crate) fn select<'a>(models: &'a [Model], asked: &SelectRequest) -> Result<C
     }
 }
 
-fn filter<'a>(models: &'a [Model], asked: &SelectRequest) -> (Vec<&'a Model>, Excluded) {
+fn filter<'a>(models: &'a [Model], request: &SelectRequest) -> (Vec<&'a Model>, Excluded) {
     let mut counts = [0; FILTERS.len()];
     let fitting = models
         .iter()
-        .filter(|model| match FILTERS.iter().position(|(_, passes)| !passes(model, asked)) {
+        .filter(|model| match FILTERS.iter().position(|(_, passes)| !passes(model, request)) {
             Some(failed) => {
                 counts[failed] += 1;
                 false
@@ -81,31 +81,31 @@ fn within(value: u64, limit: u64) -> bool {
     limit == 0 || value <= limit
 }
 
-/// An order of models in which the first is the best. Ties are broken by id.
+/// Orders models, the best first. Ties are broken by id.
 struct Ranking {
     preference: Preference,
-    dearest: u128,
-    slowest: u128,
+    max_cost: u128,
+    max_latency: u128,
 }
 
 impl Ranking {
     fn new(preference: Preference, models: &[&Model]) -> Self {
-        let dearest = models.iter().map(|model| cost(model)).max().unwrap_or_default();
-        let slowest = models.iter().map(|model| latency(model)).max().unwrap_or_default();
-        Self { preference, dearest: dearest.max(1), slowest: slowest.max(1) }
+        let max_cost = models.iter().map(|model| cost(model)).max().unwrap_or_default();
+        let max_latency = models.iter().map(|model| latency(model)).max().unwrap_or_default();
+        Self { preference, max_cost: max_cost.max(1), max_latency: max_latency.max(1) }
     }
 
     fn compare(&self, one: &Model, other: &Model) -> Ordering {
         self.score(one).cmp(&self.score(other)).then_with(|| one.id.cmp(&other.id))
     }
 
-    /// The smaller the better. Whole numbers, so that no rounding decides.
+    /// Lower is better. Integers, so that rounding has no influence.
     fn score(&self, model: &Model) -> (u128, u128) {
         match self.preference {
             Preference::Cheapest => (cost(model), latency(model)),
             Preference::Fastest => (latency(model), cost(model)),
-            // cost / dearest + latency / slowest, over the common denominator
-            Preference::Unspecified => (cost(model) * self.slowest + latency(model) * self.dearest, cost(model)),
+            // cost / max_cost + latency / max_latency, over the common denominator
+            Preference::Unspecified => (cost(model) * self.max_latency + latency(model) * self.max_cost, cost(model)),
         }
     }
 
@@ -138,9 +138,9 @@ fn reason(fitting: &[&Model], ranking: &Ranking, excluded: &Excluded) -> String 
         [best, ..] => format!("{} is the only one that fits", described(best)),
         [] => String::new(),
     };
-    if let Some(tally) = tally(excluded) {
+    if let Some(summary) = summary(excluded) {
         reason.push_str("; excluded: ");
-        reason.push_str(&tally);
+        reason.push_str(&summary);
     }
     reason
 }
@@ -149,8 +149,8 @@ fn described(model: &Model) -> String {
     format!("`{}` ({} µ$ per 1000 tokens, {} ms)", model.id, model.cost_per_1k_tokens_micros, model.latency_ms)
 }
 
-/// For example `2 by capability, 1 by cost`; nothing if nothing was excluded.
-fn tally(excluded: &Excluded) -> Option<String> {
+/// For example `2 by capability, 1 by cost`; `None` if nothing was excluded.
+fn summary(excluded: &Excluded) -> Option<String> {
     let parts: Vec<String> = excluded
         .iter()
         .filter(|(_, count)| *count > 0)
@@ -185,19 +185,19 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(asked: &SelectRequest, expected: &str) {
+    fn check(request: &SelectRequest, expected: &str) {
         let models = models();
-        let choice = select(&models, asked).map(|choice| choice.model.id.as_str());
-        assert_eq!(choice, Ok(expected), "{asked:?}");
+        let choice = select(&models, request).map(|choice| choice.model.id.as_str());
+        assert_eq!(choice, Ok(expected), "{request:?}");
     }
 
     #[test]
-    fn preference_decides_among_those_that_fit() {
-        let asked =
+    fn preference_decides_among_matching_models() {
+        let preferring =
             |preference: Preference| SelectRequest { preference: preference.into(), ..SelectRequest::default() };
-        check(&asked(Preference::Cheapest), "cheap");
-        check(&asked(Preference::Fastest), "quick");
-        check(&asked(Preference::Unspecified), "even");
+        check(&preferring(Preference::Cheapest), "cheap");
+        check(&preferring(Preference::Fastest), "quick");
+        check(&preferring(Preference::Unspecified), "even");
     }
 
     #[test]
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn ties_are_broken_by_id_whatever_the_order() {
+    fn ties_are_broken_by_id_in_any_order() {
         let mut models = vec![model("b", 1, 1), model("a", 1, 1), model("c", 1, 1)];
         for _ in 0..3 {
             models.rotate_left(1);
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reason_names_what_was_beaten_and_what_was_excluded() {
+    fn the_reason_names_the_runner_up_and_the_exclusions() {
         let models = models();
         let choice = select(&models, &SelectRequest::default()).unwrap();
         assert_eq!(
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_candidate_is_called_that() {
+    fn the_reason_says_if_there_was_only_one_candidate() {
         let models = [model("one", 1, 2)];
         let choice = select(&models, &SelectRequest::default()).unwrap();
         assert_eq!(choice.reason, "`one` (1 µ$ per 1000 tokens, 2 ms) is the only one that fits");
@@ -244,8 +244,9 @@ mod tests {
 
     #[test]
     fn no_match_counts_what_each_filter_excluded() {
-        let asked = SelectRequest { max_cost_per_1k_tokens_micros: 20, max_latency_ms: 20, ..SelectRequest::default() };
-        let none = select(&models(), &asked).map(|choice| choice.reason).unwrap_err();
+        let request =
+            SelectRequest { max_cost_per_1k_tokens_micros: 20, max_latency_ms: 20, ..SelectRequest::default() };
+        let none = select(&models(), &request).map(|choice| choice.reason).unwrap_err();
         assert_eq!(
             none.excluded,
             [("retirement", 1), ("capability", 1), ("context_length", 0), ("cost", 3), ("latency", 1)]

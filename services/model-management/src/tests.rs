@@ -65,7 +65,7 @@ async fn a_fresh_fleet_has_models_and_a_restart_changes_none_of_them() {
 }
 
 #[tokio::test]
-async fn what_is_written_twice_is_written_once() {
+async fn repeated_writes_change_nothing() {
     let server = server().await;
     let service = service(&server).await;
     let first = register(&service, model("a.b", 1)).await;
@@ -95,7 +95,7 @@ async fn unknown_models_and_wrong_ids_are_refused() {
 }
 
 #[tokio::test]
-async fn changes_at_the_same_time_all_get_through() {
+async fn concurrent_changes_are_all_applied() {
     let server = server().await;
     let service = service(&server).await;
     let changes = (0..4).map(|cost| register(&service, model("busy", cost)));
@@ -107,25 +107,26 @@ async fn changes_at_the_same_time_all_get_through() {
 }
 
 #[tokio::test]
-async fn each_choice_is_announced_once() {
+async fn one_event_is_published_for_each_selection() {
     let server = server().await;
     let service = service(&server).await;
-    let asked = |preference: Preference| SelectRequest { preference: preference.into(), ..SelectRequest::default() };
-    let chosen = as_request(Some("r1"), service.select(asked(Preference::Cheapest))).await.unwrap();
+    let preferring =
+        |preference: Preference| SelectRequest { preference: preference.into(), ..SelectRequest::default() };
+    let chosen = as_request(Some("r1"), service.select(preferring(Preference::Cheapest))).await.unwrap();
     assert_eq!(chosen.model.unwrap().id, "ngram-small");
     assert_eq!(events(&server).await, 1);
-    as_request(Some("r1"), service.select(asked(Preference::Cheapest))).await.unwrap();
-    assert_eq!(events(&server).await, 1, "the same request again");
-    as_request(Some("r1"), service.select(asked(Preference::Fastest))).await.unwrap();
-    assert_eq!(events(&server).await, 2, "the same operation asks for something else");
+    as_request(Some("r1"), service.select(preferring(Preference::Cheapest))).await.unwrap();
+    assert_eq!(events(&server).await, 1, "a retry of the same request");
+    as_request(Some("r1"), service.select(preferring(Preference::Fastest))).await.unwrap();
+    assert_eq!(events(&server).await, 2, "a different request of the same operation");
 }
 
 #[tokio::test]
 async fn no_model_is_a_failed_precondition_with_counts() {
     let server = server().await;
     let service = service(&server).await;
-    let asked = SelectRequest { capability: "code".to_owned(), ..SelectRequest::default() };
-    let error = as_request(Some("r1"), service.select(asked)).await.unwrap_err();
+    let request = SelectRequest { capability: "code".to_owned(), ..SelectRequest::default() };
+    let error = as_request(Some("r1"), service.select(request)).await.unwrap_err();
     assert_eq!(error.code(), Code::FailedPrecondition);
     assert_eq!(error.message(), "no model fits; excluded: 3 by capability");
     assert_eq!((error.detail("models"), error.detail("excluded_by_capability")), (Some("3"), Some("3")));

@@ -1,4 +1,5 @@
-//! What a request asks for, checked and made small: facts become numbers, and what cannot matter is left out.
+//! Validates a request and compiles it into a small planning problem: facts become numbers, and irrelevant ones are
+//! removed.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -6,33 +7,33 @@ use proto::npc::behavior::v1::{Action, PlanRequest};
 
 const MAX_ACTIONS: usize = 256;
 const MAX_NODE_LIMIT: u32 = 1_000_000;
-/// Different facts and values in goal, preconditions and effects. The world may have any number.
+/// Distinct facts with values in goal, preconditions and effects. The world may have any number.
 const MAX_ATOMS: usize = 4_096;
-/// Far above any use, and far enough below infinity that the cost of no plan gets there.
+/// Far above any practical cost, and low enough that the cost of a plan does not become infinite.
 const MAX_COST: f64 = 1e12;
 
-/// A fact and a value that it has: both as numbers of this problem.
+/// A fact and its value, as numbers of this problem.
 pub(crate) type Assignment = (u16, u16);
 
-/// A request that may have a plan, or is known to have none.
+/// A compiled request.
 #[derive(Debug)]
-pub(crate) enum Goal {
-    Possible(Problem),
-    /// No action sets this goal fact, or none of those that do can ever be taken.
+pub(crate) enum Parsed {
+    Solvable(Problem),
+    /// There is no plan: no reachable action sets this fact of the goal.
     Unreachable {
         fact: String,
         value: i64,
     },
 }
 
-/// Only actions that can be taken and can help are here, and only facts that these change and look at. Of the values of a fact,
-/// those that nothing looks at are one.
+/// A planning problem. It contains only actions that are reachable and relevant, and only facts that these change and
+/// read. All values of a fact that no action reads are one value.
 #[derive(Debug)]
 pub(crate) struct Problem {
     /// One value per fact.
     pub(crate) start: Vec<u16>,
     pub(crate) goal: Vec<Target>,
-    /// Ordered by name, so that the order in the request does not matter.
+    /// Ordered by name, so that the order in the request has no influence.
     pub(crate) steps: Vec<Step>,
 }
 
@@ -40,8 +41,8 @@ pub(crate) struct Problem {
 pub(crate) struct Step {
     pub(crate) name: String,
     pub(crate) cost: f64,
-    pub(crate) needs: Vec<Assignment>,
-    pub(crate) sets: Vec<Assignment>,
+    pub(crate) preconditions: Vec<Assignment>,
+    pub(crate) effects: Vec<Assignment>,
 }
 
 /// One fact of the goal.
@@ -49,15 +50,15 @@ pub(crate) struct Step {
 pub(crate) struct Target {
     pub(crate) fact: u16,
     pub(crate) value: u16,
-    /// Cost of the cheapest action that sets it.
-    pub(crate) least: f64,
-    /// The same, where an action that sets several facts of the goal splits its cost evenly among them.
-    pub(crate) share: f64,
+    /// The cost of the cheapest action that sets it.
+    pub(crate) min_cost: f64,
+    /// The same, but an action that sets several facts of the goal splits its cost evenly among them.
+    pub(crate) shared_cost: f64,
 }
 
 impl Problem {
-    /// Checks the request and prepares the search; or says in one sentence what is wrong with it.
-    pub(crate) fn parse(request: &PlanRequest) -> Result<Goal, String> {
+    /// Validates and compiles a request. The error is a sentence.
+    pub(crate) fn parse(request: &PlanRequest) -> Result<Parsed, String> {
         check(request)?;
         let mut actions: Vec<&Action> = request.actions.iter().collect();
         actions.sort_by(|one, other| one.name.cmp(&other.name));
@@ -66,13 +67,13 @@ impl Problem {
             return Err(format!("goal and actions name more than {MAX_ATOMS} different facts and values"));
         }
 
-        let (usable, reached) = atoms.usable();
+        let (reachable, reached) = atoms.reachable();
         if let Some(&missing) = atoms.goal.iter().find(|&&atom| !reached[atom]) {
             let (fact, value) = atoms.names[missing];
-            return Ok(Goal::Unreachable { fact: fact.to_owned(), value });
+            return Ok(Parsed::Unreachable { fact: fact.to_owned(), value });
         }
-        let (helpful, needed) = atoms.helpful(&usable);
-        Ok(Goal::Possible(atoms.problem(&actions, &helpful, &needed)))
+        let (relevant, needed) = atoms.relevant(&reachable);
+        Ok(Parsed::Solvable(atoms.problem(&actions, &relevant, &needed)))
     }
 }
 
@@ -102,7 +103,7 @@ fn check(request: &PlanRequest) -> Result<(), String> {
     Ok(())
 }
 
-/// Index of a fact with a value, as the request names them.
+/// The index of a fact with a value in the request.
 type Atom = usize;
 
 /// The request in terms of atoms.
@@ -110,8 +111,8 @@ struct Atoms<'a> {
     names: Vec<(&'a str, i64)>,
     start: Vec<Atom>,
     goal: Vec<Atom>,
-    needs: Vec<Vec<Atom>>,
-    sets: Vec<Vec<Atom>>,
+    preconditions: Vec<Vec<Atom>>,
+    effects: Vec<Vec<Atom>>,
 }
 
 impl<'a> Atoms<'a> {
@@ -128,32 +129,32 @@ impl<'a> Atoms<'a> {
             facts.iter().map(atom).collect()
         };
         let goal = intern(&request.goal);
-        let needs = actions.iter().map(|action| intern(&action.preconditions)).collect();
-        let sets = actions.iter().map(|action| intern(&action.effects)).collect();
-        // A fact that the world does not name is 0.
+        let preconditions = actions.iter().map(|action| intern(&action.preconditions)).collect();
+        let effects = actions.iter().map(|action| intern(&action.effects)).collect();
+        // A fact that is absent in the world is 0.
         let start = names
             .iter()
             .enumerate()
             .filter(|(_, (fact, value))| request.world.get(*fact).copied().unwrap_or(0) == *value)
             .map(|(atom, _)| atom)
             .collect();
-        Self { names, start, goal, needs, sets }
+        Self { names, start, goal, preconditions, effects }
     }
 
-    /// Which actions could be taken some time, and which atoms could hold, if nothing that once holds were ever undone.
-    fn usable(&self) -> (Vec<bool>, Vec<bool>) {
+    /// The reachable actions and atoms, if no effect were ever undone (delete relaxation).
+    fn reachable(&self) -> (Vec<bool>, Vec<bool>) {
         let mut waiting = vec![Vec::new(); self.names.len()];
-        for (action, needs) in self.needs.iter().enumerate() {
-            for &atom in needs {
+        for (action, preconditions) in self.preconditions.iter().enumerate() {
+            for &atom in preconditions {
                 waiting[atom].push(action);
             }
         }
-        let mut missing: Vec<usize> = self.needs.iter().map(Vec::len).collect();
-        let mut usable: Vec<bool> = missing.iter().map(|&missing| missing == 0).collect();
+        let mut missing: Vec<usize> = self.preconditions.iter().map(Vec::len).collect();
+        let mut reachable: Vec<bool> = missing.iter().map(|&missing| missing == 0).collect();
         let mut reached = vec![false; self.names.len()];
         let mut open = self.start.clone();
-        for (action, _) in usable.iter().enumerate().filter(|(_, usable)| **usable) {
-            open.extend(&self.sets[action]);
+        for (action, _) in reachable.iter().enumerate().filter(|(_, reachable)| **reachable) {
+            open.extend(&self.effects[action]);
         }
         while let Some(atom) = open.pop() {
             if std::mem::replace(&mut reached[atom], true) {
@@ -162,24 +163,24 @@ impl<'a> Atoms<'a> {
             for &action in &waiting[atom] {
                 missing[action] -= 1;
                 if missing[action] == 0 {
-                    usable[action] = true;
-                    open.extend(&self.sets[action]);
+                    reachable[action] = true;
+                    open.extend(&self.effects[action]);
                 }
             }
         }
-        (usable, reached)
+        (reachable, reached)
     }
 
-    /// Which of these actions lead to the goal, or to what such an action needs, and which atoms these look at. Taking another one
-    /// away from a plan leaves a plan.
-    fn helpful(&self, usable: &[bool]) -> (Vec<bool>, Vec<bool>) {
+    /// The relevant actions, which set an atom of the goal or a precondition of a relevant action, and the atoms that
+    /// these read. A plan stays a plan without its irrelevant actions.
+    fn relevant(&self, reachable: &[bool]) -> (Vec<bool>, Vec<bool>) {
         let mut setting = vec![Vec::new(); self.names.len()];
-        for (action, sets) in self.sets.iter().enumerate().filter(|(action, _)| usable[*action]) {
-            for &atom in sets {
+        for (action, effects) in self.effects.iter().enumerate().filter(|(action, _)| reachable[*action]) {
+            for &atom in effects {
                 setting[atom].push(action);
             }
         }
-        let mut helpful = vec![false; self.sets.len()];
+        let mut relevant = vec![false; self.effects.len()];
         let mut needed = vec![false; self.names.len()];
         let mut open = self.goal.clone();
         while let Some(atom) = open.pop() {
@@ -187,31 +188,32 @@ impl<'a> Atoms<'a> {
                 continue;
             }
             for &action in &setting[atom] {
-                if !std::mem::replace(&mut helpful[action], true) {
-                    open.extend(&self.needs[action]);
+                if !std::mem::replace(&mut relevant[action], true) {
+                    open.extend(&self.preconditions[action]);
                 }
             }
         }
-        (helpful, needed)
+        (relevant, needed)
     }
 
-    fn problem(&self, actions: &[&Action], helpful: &[bool], needed: &[bool]) -> Problem {
-        let steps = || (0..actions.len()).filter(|&action| helpful[action]);
+    fn problem(&self, actions: &[&Action], relevant: &[bool], needed: &[bool]) -> Problem {
+        let steps = || (0..actions.len()).filter(|&action| relevant[action]);
         let changed: HashSet<&str> =
-            steps().flat_map(|action| &self.sets[action]).map(|&atom| self.names[atom].0).collect();
+            steps().flat_map(|action| &self.effects[action]).map(|&atom| self.names[atom].0).collect();
 
-        // What is needed and never changes holds, or it would not have been reached. The value 0 stands for all that nothing needs.
+        // A needed atom of a fact that never changes holds: otherwise it would not be reachable. The value 0 stands for
+        // all values that no action reads.
         let mut facts: HashMap<&str, (u16, u16)> = HashMap::new();
         let mut assignments: Vec<Option<Assignment>> = vec![None; self.names.len()];
         for (atom, &(name, _)) in self.names.iter().enumerate() {
             if needed[atom] && changed.contains(name) {
-                let next = small(facts.len());
+                let next = to_u16(facts.len());
                 let (fact, values) = facts.entry(name).or_insert((next, 0));
                 *values += 1;
                 assignments[atom] = Some((*fact, *values));
             }
         }
-        let looked_at =
+        let assignments_of =
             |atoms: &[Atom]| -> Vec<Assignment> { atoms.iter().filter_map(|&atom| assignments[atom]).collect() };
         let set = |atoms: &[Atom]| -> Vec<Assignment> {
             let value = |&atom: &Atom| {
@@ -222,39 +224,41 @@ impl<'a> Atoms<'a> {
         };
 
         let mut start = vec![0; facts.len()];
-        for (fact, value) in looked_at(&self.start) {
+        for (fact, value) in assignments_of(&self.start) {
             start[usize::from(fact)] = value;
         }
         let steps: Vec<Step> = steps()
             .map(|action| Step {
                 name: actions[action].name.clone(),
                 cost: actions[action].cost,
-                needs: looked_at(&self.needs[action]),
-                sets: set(&self.sets[action]),
+                preconditions: assignments_of(&self.preconditions[action]),
+                effects: set(&self.effects[action]),
             })
             .collect();
-        let goal = targets(&looked_at(&self.goal), &steps);
+        let goal = targets(&assignments_of(&self.goal), &steps);
         Problem { start, goal, steps }
     }
 }
 
 fn targets(goal: &[Assignment], steps: &[Step]) -> Vec<Target> {
-    let mut targets: Vec<Target> =
-        goal.iter().map(|&(fact, value)| Target { fact, value, least: f64::INFINITY, share: f64::INFINITY }).collect();
+    let mut targets: Vec<Target> = goal
+        .iter()
+        .map(|&(fact, value)| Target { fact, value, min_cost: f64::INFINITY, shared_cost: f64::INFINITY })
+        .collect();
     let index: HashMap<Assignment, usize> = goal.iter().enumerate().map(|(at, &atom)| (atom, at)).collect();
     for step in steps {
-        let reached: Vec<usize> = step.sets.iter().filter_map(|atom| index.get(atom).copied()).collect();
-        let share = step.cost / f64::from(small(reached.len()));
+        let reached: Vec<usize> = step.effects.iter().filter_map(|atom| index.get(atom).copied()).collect();
+        let shared_cost = step.cost / f64::from(to_u16(reached.len()));
         for at in reached {
             let target = &mut targets[at];
-            target.least = target.least.min(step.cost);
-            target.share = target.share.min(share);
+            target.min_cost = target.min_cost.min(step.cost);
+            target.shared_cost = target.shared_cost.min(shared_cost);
         }
     }
     targets
 }
 
-/// Counts of atoms fit: there are at most [`MAX_ATOMS`].
-fn small(count: usize) -> u16 {
+/// Converts a count of atoms, of which there are at most [`MAX_ATOMS`].
+fn to_u16(count: usize) -> u16 {
     u16::try_from(count).unwrap_or(u16::MAX)
 }

@@ -1,4 +1,4 @@
-//! A*: looks at the most promising state first, and passes over no plan that is cheaper by more than rounding.
+//! A* search. The plan is the cheapest one, up to rounding.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -8,8 +8,9 @@ use crate::states::{Id, States};
 
 const DEFAULT_NODE_LIMIT: u32 = 10_000;
 
-/// Totals that differ by less than one part in 10^12 are alike: sums of the same costs in another order differ by so much.
-const ALIKE_BITS: u32 = 12;
+/// Estimates that differ by less than one part in 10^12 are equal: sums of the same costs in another order differ by
+/// that much.
+const ROUNDED_BITS: u32 = 12;
 
 #[derive(Debug, PartialEq)]
 pub(crate) struct Plan {
@@ -34,26 +35,26 @@ pub(crate) struct Search {
     /// By state.
     nodes: Vec<Node>,
     open: BinaryHeap<Open>,
-    /// The state that is being made; kept for its memory.
+    /// The state that is being built; a field to reuse its memory.
     next: Vec<u16>,
 }
 
-/// The cheapest known way to a state.
+/// The cheapest known path to a state.
 #[derive(Debug)]
 struct Node {
     cost: f64,
-    /// Least cost from here to the goal, as far as is known.
-    rest: f64,
-    /// The state before, and the index of the step from there; none at the start.
+    /// A lower bound of the cost from here to the goal.
+    heuristic: f64,
+    /// The previous state, and the index of the step from there; `None` for the start.
     from: Option<(Id, u16)>,
 }
 
-/// A state to look at.
+/// An entry of the open list.
 #[derive(Debug)]
 struct Open {
-    /// Least cost of a plan through this state.
-    total: f64,
-    /// When it was put here. Out of date if the node is cheaper now.
+    /// A lower bound of the cost of a plan through this state.
+    estimate: f64,
+    /// The cost of the state when the entry was added. The entry is outdated if the node is cheaper now.
     cost: f64,
     state: Id,
 }
@@ -69,11 +70,11 @@ impl Search {
             next: problem.start.clone(),
             problem,
         };
-        search.meet(0.0, None);
+        search.relax(0.0, None);
         search
     }
 
-    /// Goes on until it is done or has done about this much `work`; one unit is one look at one action.
+    /// Continues until the search is done, or for about `work` steps; one step tries one action.
     pub(crate) fn advance(&mut self, work: usize) -> Option<Result<Plan, Failure>> {
         let mut done = 0;
         while done < work {
@@ -101,52 +102,52 @@ impl Search {
         self.nodes_expanded
     }
 
-    /// About how much memory it takes.
+    /// The approximate memory use.
     pub(crate) fn bytes(&self) -> usize {
         self.states.bytes() + self.nodes.len() * size_of::<Node>() + self.open.len() * size_of::<Open>()
     }
 
-    /// Meets all states that one action leads to; says how much work that was.
+    /// Adds all successors of a state, and returns the number of work steps.
     fn expand(&mut self, state: Id, cost: f64) -> usize {
         let mut work = 0;
         for index in 0..self.problem.steps.len() {
             let step = &self.problem.steps[index];
             let now = self.states.get(state);
-            work += 1 + step.needs.len() / 8;
-            if !step.needs.iter().all(|&(fact, value)| now[usize::from(fact)] == value) {
+            work += 1 + step.preconditions.len() / 8;
+            if !step.preconditions.iter().all(|&(fact, value)| now[usize::from(fact)] == value) {
                 continue;
             }
             work += 1 + now.len() / 8;
             self.next.clear();
             self.next.extend_from_slice(now);
-            for &(fact, value) in &step.sets {
+            for &(fact, value) in &step.effects {
                 self.next[usize::from(fact)] = value;
             }
             // There are at most 256 actions.
             let index = u16::try_from(index).unwrap_or(u16::MAX);
-            self.meet(cost + step.cost, Some((state, index)));
+            self.relax(cost + step.cost, Some((state, index)));
         }
         work
     }
 
-    /// Remembers that `next` can be had at this cost, if that is news.
-    fn meet(&mut self, cost: f64, from: Option<(Id, u16)>) {
+    /// Records the path to `next` if it is new or cheaper than the known one.
+    fn relax(&mut self, cost: f64, from: Option<(Id, u16)>) {
         let state = self.states.intern(&self.next);
-        let rest = match self.nodes.get_mut(state as usize) {
+        let heuristic = match self.nodes.get_mut(state as usize) {
             Some(node) if node.cost <= cost => return,
             Some(node) => {
                 (node.cost, node.from) = (cost, from);
-                node.rest
+                node.heuristic
             }
             None => {
-                let rest = least_rest(&self.problem.goal, &self.next);
-                self.nodes.push(Node { cost, rest, from });
-                rest
+                let heuristic = lower_bound(&self.problem.goal, &self.next);
+                self.nodes.push(Node { cost, heuristic, from });
+                heuristic
             }
         };
-        // From a state with an infinite rest nothing leads to the goal.
-        if rest.is_finite() {
-            self.open.push(Open { total: rounded(cost + rest), cost, state });
+        // A state with an infinite bound cannot reach the goal.
+        if heuristic.is_finite() {
+            self.open.push(Open { estimate: rounded(cost + heuristic), cost, state });
         }
     }
 
@@ -167,30 +168,31 @@ impl Search {
     }
 }
 
-/// A lower bound of the cost from `state` to the goal. Each unmet fact needs an action that sets it, so the dearest of the
-/// cheapest such actions is a bound; and because one action may set several, so is the sum of the shares that they bear in it.
-fn least_rest(goal: &[Target], state: &[u16]) -> f64 {
-    let (dearest, sum) = unmet(goal, state)
-        .fold((0.0_f64, 0.0_f64), |(dearest, sum), target| (dearest.max(target.least), sum + target.share));
-    dearest.max(sum)
+/// A lower bound of the cost from `state` to the goal. Each unmet fact needs an action that sets it, so the highest
+/// cost among the cheapest such actions is a bound. One action may set several facts, so the sum of the shared costs is
+/// a bound, too.
+fn lower_bound(goal: &[Target], state: &[u16]) -> f64 {
+    let (highest, sum) = unmet(goal, state)
+        .fold((0.0_f64, 0.0_f64), |(highest, sum), target| (highest.max(target.min_cost), sum + target.shared_cost));
+    highest.max(sum)
 }
 
 fn unmet<'a>(goal: &'a [Target], state: &'a [u16]) -> impl Iterator<Item = &'a Target> {
     goal.iter().filter(|target| state[usize::from(target.fact)] != target.value)
 }
 
-/// The nearest number that has zeros for its last bits.
+/// Rounds to a number whose last bits are zero.
 fn rounded(number: f64) -> f64 {
-    let bits = number.to_bits() + (1 << (ALIKE_BITS - 1));
-    f64::from_bits(bits >> ALIKE_BITS << ALIKE_BITS)
+    let bits = number.to_bits() + (1 << (ROUNDED_BITS - 1));
+    f64::from_bits(bits >> ROUNDED_BITS << ROUNDED_BITS)
 }
 
-/// The greatest is looked at first: the least total, then the nearest to the goal, then the one that was met first.
+/// The greatest entry is expanded first: the lowest estimate, then the nearest to the goal, then the oldest.
 impl Ord for Open {
     fn cmp(&self, other: &Self) -> Ordering {
         other
-            .total
-            .total_cmp(&self.total)
+            .estimate
+            .total_cmp(&self.estimate)
             .then_with(|| self.cost.total_cmp(&other.cost))
             .then_with(|| other.state.cmp(&self.state))
     }

@@ -26,7 +26,7 @@ fn chore(npc_id: &str, need: &str) -> PlanRequest {
 }
 
 #[tokio::test]
-async fn each_plan_is_announced_once() {
+async fn one_event_is_published_for_each_plan() {
     let server = NatsServer::start();
     server.stream("EVENTS", &[Planned::SUBJECT]).await;
     let service = Service::new(server.fleet("npc-behavior").await).await.unwrap().0;
@@ -35,9 +35,9 @@ async fn each_plan_is_announced_once() {
     assert_eq!((plan.steps, plan.cost, plan.nodes_expanded), (vec!["work".to_owned()], 1.5, 1));
     assert_eq!(events(&server).await, 1);
     as_request(Some("r1"), service.plan(chore("smith", "done"))).await.unwrap();
-    assert_eq!(events(&server).await, 1, "the same request again");
+    assert_eq!(events(&server).await, 1, "a retry of the same request");
     as_request(Some("r1"), service.plan(chore("witch", "done"))).await.unwrap();
-    assert_eq!(events(&server).await, 2, "the same operation plans for somebody else");
+    assert_eq!(events(&server).await, 2, "a request for another character in the same operation");
 
     let error = as_request(Some("r2"), service.plan(chore("smith", "undone"))).await.unwrap_err();
     assert_eq!(error.code(), Code::FailedPrecondition);

@@ -1,20 +1,20 @@
-//! The states that a search has met, each kept once: numbered in the order of their coming, packed side by side.
+//! The states of a search, interned: each is stored once, contiguously, and numbered in order of insertion.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 
-/// Number of a state.
+/// The number of a state.
 pub(crate) type Id = u32;
 
 const NONE: Id = Id::MAX;
 
 #[derive(Debug)]
 pub(crate) struct States {
-    /// Facts of one state.
+    /// The number of facts in a state.
     width: usize,
     values: Vec<u16>,
     hasher: RandomState,
-    /// The newest state of each hash; `older` leads to the others.
+    /// The newest state of each hash; `older` links to the others.
     newest: HashMap<u64, Id>,
     older: Vec<Id>,
 }
@@ -29,7 +29,7 @@ impl States {
         &self.values[start..start + self.width]
     }
 
-    /// The state's number, new if it was not met before.
+    /// The number of a state. A new state is added.
     pub(crate) fn intern(&mut self, state: &[u16]) -> Id {
         let hash = self.hasher.hash_one(state);
         let newest = self.newest.get(&hash).copied().unwrap_or(NONE);
@@ -40,7 +40,7 @@ impl States {
             }
             id = self.older[id as usize];
         }
-        // The memory ends long before the numbers do.
+        // The memory limit is reached long before the numbers run out.
         let id = Id::try_from(self.older.len()).unwrap_or(NONE - 1);
         self.values.extend_from_slice(state);
         self.older.push(newest);
@@ -48,7 +48,7 @@ impl States {
         id
     }
 
-    /// About how much memory they take.
+    /// The approximate memory use.
     pub(crate) fn bytes(&self) -> usize {
         self.values.len() * size_of::<u16>() + self.older.len() * 28
     }

@@ -1,4 +1,4 @@
-//! Plans are checked against an exhaustive search over the request as it is written, which shares no code with the planner.
+//! Compares plans with an exhaustive search that works on the request directly and shares no code with the planner.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,8 +34,8 @@ fn smithy() -> Vec<Action> {
 }
 
 async fn plan(request: &PlanRequest) -> Result<Plan, Error> {
-    let goal = Problem::parse(request).map_err(Error::invalid)?;
-    find(goal, request.node_limit, &Held::default()).await
+    let parsed = Problem::parse(request).map_err(Error::invalid)?;
+    find_plan(parsed, request.node_limit, &MemoryBudget::default()).await
 }
 
 fn plan_now(request: &PlanRequest) -> Result<Plan, Error> {
@@ -58,7 +58,7 @@ fn fails(request: &PlanRequest, code: Code, message: &str) -> Error {
 }
 
 #[test]
-fn the_cheapest_way_is_found() {
+fn the_cheapest_plan_is_found() {
     check(&request(&[("sword", 1)], smithy()), &["find pick", "light fire", "mine ore", "forge sword"], 7.5);
     let rich =
         PlanRequest { world: facts(&[("gold", 1), ("pick", 1)]), ..request(&[("sword", 1), ("gold", 0)], smithy()) };
@@ -73,7 +73,7 @@ fn the_order_of_actions_in_the_request_does_not_matter() {
 }
 
 #[test]
-fn a_goal_that_is_met_needs_nothing() {
+fn a_goal_that_is_already_met_needs_no_actions() {
     check(&request(&[], smithy()), &[], 0.0);
     check(&request(&[("sword", 0)], smithy()), &[], 0.0);
     check(&request(&[("sword", 0)], vec![]), &[], 0.0);
@@ -82,7 +82,7 @@ fn a_goal_that_is_met_needs_nothing() {
 }
 
 #[test]
-fn a_fact_that_is_not_named_is_0() {
+fn absent_facts_are_0() {
     let open = action("open", 1.0, &[("locked", 0)], &[("open", 1)]);
     check(&request(&[("open", 1)], vec![open]), &["open"], 1.0);
 }
@@ -96,7 +96,7 @@ fn a_goal_that_nothing_leads_to_has_no_plan() {
     );
     assert_eq!(error.detail("nodes_expanded"), Some("0"));
 
-    // Each of them is possible, but spends what the other one needs.
+    // Each action is possible, but consumes the precondition of the other.
     let both = vec![
         action("left", 1.0, &[("coin", 1)], &[("left", 1), ("coin", 0)]),
         action("right", 1.0, &[("coin", 1)], &[("right", 1), ("coin", 0)]),
@@ -106,7 +106,7 @@ fn a_goal_that_nothing_leads_to_has_no_plan() {
     assert_eq!(error.detail("nodes_expanded"), Some("3"));
 }
 
-/// A chain of `length` steps, each of which needs the one before.
+/// A chain of `length` steps, each of which requires the previous one.
 fn chain(length: i64) -> PlanRequest {
     let actions = (0..length).map(|at| action(&format!("step {at}"), 1.0, &[("at", at)], &[("at", at + 1)])).collect();
     request(&[("at", length)], actions)
@@ -127,7 +127,7 @@ fn a_plan_of_all_actions_is_found_across_slices() {
 }
 
 #[test]
-fn independent_goals_do_not_multiply() {
+fn independent_goals_expand_linearly() {
     let lamps: Vec<String> = (0..64).map(|at| format!("lamp {at:02}")).collect();
     let actions = lamps.iter().map(|lamp| action(lamp, 1.0, &[], &[(lamp, 1)])).collect();
     let goal: Vec<(&str, i64)> = lamps.iter().map(|lamp| (lamp.as_str(), 1)).collect();
@@ -135,7 +135,7 @@ fn independent_goals_do_not_multiply() {
     assert_eq!((plan.cost, plan.nodes_expanded), (64.0, 64));
 }
 
-/// Every state is as good as any other until the whole space is searched.
+/// The whole state space must be searched, because no state is more promising than another.
 fn counter(bits: usize) -> PlanRequest {
     let names: Vec<String> = (0..bits).map(|bit| format!("bit {bit:02}")).collect();
     let mut actions: Vec<Action> = names.iter().map(|bit| action(bit, 1.0, &[], &[(bit, 1)])).collect();
@@ -148,7 +148,7 @@ fn counter(bits: usize) -> PlanRequest {
 }
 
 #[tokio::test]
-async fn a_long_search_lets_others_work() {
+async fn a_long_search_yields_to_other_tasks() {
     let request = counter(12);
     let mut turns = 0;
     let others = async {
@@ -166,14 +166,14 @@ async fn a_long_search_lets_others_work() {
 }
 
 #[tokio::test]
-async fn searches_that_hold_too_much_together_are_refused_and_give_it_back() {
-    let held = Held(AtomicUsize::new(MAX_HELD_BYTES));
+async fn searches_over_the_memory_limit_are_refused_and_release_their_memory() {
+    let budget = MemoryBudget(AtomicUsize::new(MAX_SEARCH_BYTES));
     let request = counter(12);
-    let goal = Problem::parse(&request).unwrap();
-    let error = find(goal, request.node_limit, &held).await.unwrap_err();
+    let parsed = Problem::parse(&request).unwrap();
+    let error = find_plan(parsed, request.node_limit, &budget).await.unwrap_err();
     assert_eq!(error.code(), Code::ResourceExhausted);
     assert!(error.message().contains("memory"), "{error}");
-    assert_eq!(held.0.into_inner(), MAX_HELD_BYTES);
+    assert_eq!(budget.0.into_inner(), MAX_SEARCH_BYTES);
 }
 
 #[test]
@@ -196,7 +196,7 @@ fn bad_requests_are_refused() {
     bad(with(vec![action("a", 1.0, &[], &wide)]), "more than 4096 different facts");
 }
 
-/// What Dijkstra's algorithm says over states that are maps, with a set for a queue.
+/// Dijkstra's algorithm, with maps as states and a set as the queue.
 fn cheapest(request: &PlanRequest) -> Option<u64> {
     let holds = |state: &Facts, facts: &Facts| facts.iter().all(|(fact, value)| state.get(fact).unwrap_or(&0) == value);
     let mut open = BTreeSet::from([(0, request.world.clone())]);
@@ -217,7 +217,7 @@ fn cheapest(request: &PlanRequest) -> Option<u64> {
     None
 }
 
-/// Follows a plan from the world; says what it costs if it leads to the goal.
+/// Executes a plan. Returns its cost if it reaches the goal.
 fn followed(request: &PlanRequest, steps: &[String]) -> Option<f64> {
     let holds = |state: &Facts, facts: &Facts| facts.iter().all(|(fact, value)| state.get(fact).unwrap_or(&0) == value);
     let mut state = request.world.clone();

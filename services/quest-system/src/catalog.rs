@@ -1,8 +1,8 @@
-//! What quests are made of: templates, and locations with what is found there.
+//! The data of quests: templates, and locations with their targets and items.
 
-/// What a template is about, and where in a [`Location`] its target is looked for.
+/// The category of a template's target, which selects a list of a [`Location`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sort {
+pub(crate) enum Category {
     Beast,
     Material,
     Person,
@@ -10,29 +10,29 @@ pub(crate) enum Sort {
     Goods,
 }
 
-/// A kind of quest. Texts may name `{target}`, `{location}` and `{count}`.
+/// A template for quests. Texts may contain `{target}`, `{location}` and `{count}`.
 #[derive(Debug)]
 pub(crate) struct Template {
     pub(crate) id: &'static str,
-    pub(crate) sort: Sort,
+    pub(crate) category: Category,
     pub(crate) title: &'static str,
     pub(crate) description: &'static str,
-    /// Bears the target's id.
+    /// The text of the first objective, whose id is the target's.
     pub(crate) objective: &'static str,
     pub(crate) count: Count,
-    /// What remains to be done once: id and text.
+    /// The id and text of an objective that follows the first one.
     pub(crate) then: Option<(&'static str, &'static str)>,
-    /// Effort, in hundredths of an ordinary quest's: rewards follow it.
+    /// Effort in percent of an ordinary quest. Rewards are proportional to it.
     pub(crate) effort: u32,
     pub(crate) hours: i64,
 }
 
-/// How often the first objective is to be done.
+/// The required count of the first objective.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Count {
     Once,
-    /// `least`, one more for every `per` levels, and at random up to `spread` more. Never just one, because targets are
-    /// named in the plural.
+    /// `least`, plus one for every `per` levels, plus a random number up to `spread`. Always more than one, because
+    /// targets have plural names.
     Growing {
         least: u32,
         per: u32,
@@ -40,16 +40,16 @@ pub(crate) enum Count {
     },
 }
 
-/// Something that a quest is about.
+/// A target of quests.
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) id: &'static str,
     pub(crate) name: &'static str,
-    /// Players below this level do not meet it.
+    /// The lowest player level at which it is used.
     pub(crate) from_level: u32,
 }
 
-/// Where quests take place.
+/// A location of quests.
 #[derive(Debug)]
 pub(crate) struct Location {
     pub(crate) id: &'static str,
@@ -59,7 +59,7 @@ pub(crate) struct Location {
     persons: &'static [Target],
     places: &'static [Target],
     goods: &'static [Target],
-    /// What may be found there besides.
+    /// Items that may be part of a reward.
     pub(crate) items: &'static [&'static str],
 }
 
@@ -69,14 +69,14 @@ impl Location {
         LOCATIONS.iter().find(|location| location.id == id)
     }
 
-    /// What a player of this level may meet there.
-    pub(crate) fn targets(&self, sort: Sort, level: u32) -> impl Iterator<Item = &'static Target> {
-        let targets = match sort {
-            Sort::Beast => self.beasts,
-            Sort::Material => self.materials,
-            Sort::Person => self.persons,
-            Sort::Place => self.places,
-            Sort::Goods => self.goods,
+    /// The targets of a category for a player of this level.
+    pub(crate) fn targets(&self, category: Category, level: u32) -> impl Iterator<Item = &'static Target> {
+        let targets = match category {
+            Category::Beast => self.beasts,
+            Category::Material => self.materials,
+            Category::Person => self.persons,
+            Category::Place => self.places,
+            Category::Goods => self.goods,
         };
         targets.iter().filter(move |target| target.from_level <= level)
     }
@@ -97,7 +97,7 @@ const fn from(from_level: u32, id: &'static str, name: &'static str) -> Target {
 pub(crate) static TEMPLATES: &[Template] = &[
     Template {
         id: "hunt",
-        sort: Sort::Beast,
+        category: Category::Beast,
         title: "Hunt the {target}",
         description: "The {target} of {location} have grown bold. Bring down {count} of them.",
         objective: "Bring down {count} {target}",
@@ -108,7 +108,7 @@ pub(crate) static TEMPLATES: &[Template] = &[
     },
     Template {
         id: "capture",
-        sort: Sort::Beast,
+        category: Category::Beast,
         title: "Alive, if you please",
         description: "A scholar pays well for {target} of {location}, alive.",
         objective: "Capture {count} {target}",
@@ -119,7 +119,7 @@ pub(crate) static TEMPLATES: &[Template] = &[
     },
     Template {
         id: "gather",
-        sort: Sort::Material,
+        category: Category::Material,
         title: "Gather {target}",
         description: "The apothecary has run out. Find {count} {target} in {location}.",
         objective: "Gather {count} {target}",
@@ -130,7 +130,7 @@ pub(crate) static TEMPLATES: &[Template] = &[
     },
     Template {
         id: "brew",
-        sort: Sort::Material,
+        category: Category::Material,
         title: "A remedy of {target}",
         description: "Fever spreads. A remedy can be brewed from {count} {target} of {location}.",
         objective: "Collect {count} {target}",
@@ -141,7 +141,7 @@ pub(crate) static TEMPLATES: &[Template] = &[
     },
     Template {
         id: "escort",
-        sort: Sort::Person,
+        category: Category::Person,
         title: "Safe passage for {target}",
         description: "Alone, {target} would not survive the way through {location}.",
         objective: "Meet {target}",
@@ -152,7 +152,7 @@ pub(crate) static TEMPLATES: &[Template] = &[
     },
     Template {
         id: "rescue",
-        sort: Sort::Person,
+        category: Category::Person,
         title: "Bring back {target}",
         description: "Nobody has seen {target} since the trip to {location}.",
         objective: "Find {target}",
@@ -163,7 +163,7 @@ pub(crate) static TEMPLATES: &[Template] = &[
     },
     Template {
         id: "deliver",
-        sort: Sort::Goods,
+        category: Category::Goods,
         title: "A delivery of {target}",
         description: "{count} {target} are expected in {location}, and late.",
         objective: "Pick up {count} {target}",
@@ -174,7 +174,7 @@ pub(crate) static TEMPLATES: &[Template] = &[
     },
     Template {
         id: "explore",
-        sort: Sort::Place,
+        category: Category::Place,
         title: "The way to {target}",
         description: "Somewhere in {location} lies {target}. No map shows it yet.",
         objective: "Find {target}",
@@ -185,7 +185,7 @@ pub(crate) static TEMPLATES: &[Template] = &[
     },
     Template {
         id: "investigate",
-        sort: Sort::Place,
+        category: Category::Place,
         title: "Lights at {target}",
         description: "Strange lights were seen at {target} in {location}. Find out what they are.",
         objective: "Find {count} traces at {target}",
@@ -196,7 +196,7 @@ pub(crate) static TEMPLATES: &[Template] = &[
     },
     Template {
         id: "defend",
-        sort: Sort::Place,
+        category: Category::Place,
         title: "Hold {target}",
         description: "Raiders gather around {target} in {location}. It must not fall.",
         objective: "Repel {count} attacks on {target}",
@@ -323,21 +323,22 @@ mod tests {
 
     use super::*;
 
-    const SORTS: [Sort; 5] = [Sort::Beast, Sort::Material, Sort::Person, Sort::Place, Sort::Goods];
+    const CATEGORIES: [Category; 5] =
+        [Category::Beast, Category::Material, Category::Person, Category::Place, Category::Goods];
 
     #[test]
-    fn every_location_offers_a_beginner_every_sort() {
+    fn every_location_has_targets_of_every_category_for_beginners() {
         for location in LOCATIONS {
-            for sort in SORTS {
-                assert!(location.targets(sort, 1).count() >= 2, "{} {sort:?}", location.id);
+            for category in CATEGORIES {
+                assert!(location.targets(category, 1).count() >= 2, "{} {category:?}", location.id);
             }
             assert_eq!(location.items.len(), 2, "{}", location.id);
         }
     }
 
     #[test]
-    fn strong_beasts_wait_for_strong_players() {
-        let beasts = |level| Location::find("mountains").unwrap().targets(Sort::Beast, level).count();
+    fn strong_beasts_need_high_levels() {
+        let beasts = |level| Location::find("mountains").unwrap().targets(Category::Beast, level).count();
         assert_eq!([1, 19, 20, 49, 50, 100].map(beasts), [2, 2, 3, 3, 4, 4]);
     }
 
@@ -350,14 +351,15 @@ mod tests {
         check(TEMPLATES.iter().map(|template| template.id).collect());
         check(LOCATIONS.iter().map(|location| location.id).collect());
         for location in LOCATIONS {
-            let targets = SORTS.iter().flat_map(|sort| location.targets(*sort, 100)).map(|target| target.id);
+            let targets =
+                CATEGORIES.iter().flat_map(|category| location.targets(*category, 100)).map(|target| target.id);
             let steps = TEMPLATES.iter().filter_map(|template| template.then).map(|(id, _)| id);
             check(targets.chain(steps).collect());
         }
     }
 
     #[test]
-    fn what_is_counted_is_plural() {
+    fn counted_targets_are_plural() {
         for template in TEMPLATES {
             match template.count {
                 Count::Once => assert!(!template.objective.contains("{count}"), "{}", template.id),
@@ -367,10 +369,10 @@ mod tests {
     }
 
     #[test]
-    fn there_are_enough_templates_for_every_sort() {
+    fn every_category_has_templates() {
         assert!(TEMPLATES.len() >= 8);
-        for sort in SORTS {
-            assert!(TEMPLATES.iter().any(|template| template.sort == sort), "{sort:?}");
+        for category in CATEGORIES {
+            assert!(TEMPLATES.iter().any(|template| template.category == category), "{category:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The life of a quest: offered → active → completed | abandoned | expired.
+//! The lifecycle of a quest: offered → active → completed | abandoned | expired.
 
 use std::fmt;
 
@@ -6,11 +6,11 @@ use proto::quest::v1::{QuestInfo, QuestState};
 use proto::rpc::{Code, Error};
 use proto::well_known::Timestamp;
 
-/// What a player does about a quest.
+/// An action of a player on a quest.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Move {
+pub(crate) enum Action {
     Accept,
-    /// Counts `amount` towards an objective.
+    /// Adds `amount` to an objective.
     Progress {
         objective: String,
         amount: u32,
@@ -19,7 +19,7 @@ pub(crate) enum Move {
     Abandon,
 }
 
-impl fmt::Display for Move {
+impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Accept => "accept",
@@ -30,33 +30,33 @@ impl fmt::Display for Move {
     }
 }
 
-/// Why a move is not made.
+/// Why an action is rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refusal {
-    #[error("quest `{quest}` is {}, which does not allow `{attempted}`", name(*state))]
-    Illegal { quest: String, state: QuestState, attempted: Move },
+pub(crate) enum ActionError {
+    #[error("quest `{quest}` is {}, which does not allow `{action}`", name(*state))]
+    NotAllowed { quest: String, state: QuestState, action: Action },
     #[error("objective `{objective}` of quest `{quest}` does not exist")]
     NoSuchObjective { quest: String, objective: String },
     #[error("objective `{objective}` of quest `{quest}` is at {done} of {required}")]
     Unfinished { quest: String, objective: String, done: u32, required: u32 },
 }
 
-impl From<Refusal> for Error {
-    fn from(refusal: Refusal) -> Self {
-        let message = refusal.to_string();
-        match refusal {
-            Refusal::Illegal { state, attempted, .. } => {
-                Self::failed_precondition(message).with_detail("state", name(state)).with_detail("move", attempted)
+impl From<ActionError> for Error {
+    fn from(error: ActionError) -> Self {
+        let message = error.to_string();
+        match error {
+            ActionError::NotAllowed { state, action, .. } => {
+                Self::failed_precondition(message).with_detail("state", name(state)).with_detail("move", action)
             }
-            Refusal::NoSuchObjective { .. } => Self::new(Code::NotFound, message),
-            Refusal::Unfinished { objective, .. } => {
+            ActionError::NoSuchObjective { .. } => Self::new(Code::NotFound, message),
+            ActionError::Unfinished { objective, .. } => {
                 Self::failed_precondition(message).with_detail("objective", objective)
             }
         }
     }
 }
 
-/// What people call the state.
+/// The name of a state in messages.
 fn name(state: QuestState) -> &'static str {
     match state {
         QuestState::Unspecified => "in no state",
@@ -68,12 +68,12 @@ fn name(state: QuestState) -> &'static str {
     }
 }
 
-/// Whether something can still become of the quest.
+/// Whether the quest is offered or active.
 pub(crate) fn is_open(quest: &QuestInfo) -> bool {
     matches!(quest.state(), QuestState::Offered | QuestState::Active)
 }
 
-/// The quest as it is at that time: time itself moves a quest only to its expiry.
+/// The quest as of `now`: an open quest past its expiry is expired.
 pub(crate) fn as_of(mut quest: QuestInfo, now: Timestamp) -> QuestInfo {
     let due = |expiry: Timestamp| (expiry.seconds, expiry.nanos) <= (now.seconds, now.nanos);
     if is_open(&quest) && quest.expires_at.is_some_and(due) {
@@ -82,35 +82,35 @@ pub(crate) fn as_of(mut quest: QuestInfo, now: Timestamp) -> QuestInfo {
     quest
 }
 
-/// The quest after the move.
-pub(crate) fn apply(quest: QuestInfo, attempted: &Move, now: Timestamp) -> Result<QuestInfo, Refusal> {
+/// The quest after the action.
+pub(crate) fn apply(quest: QuestInfo, action: &Action, now: Timestamp) -> Result<QuestInfo, ActionError> {
     let mut quest = as_of(quest, now);
-    match (quest.state(), attempted) {
-        (QuestState::Offered, Move::Accept) => quest.set_state(QuestState::Active),
-        (QuestState::Active, Move::Progress { objective, amount }) => progress(&mut quest, objective, *amount)?,
-        (QuestState::Active, Move::Complete) => {
-            check_finished(&quest)?;
+    match (quest.state(), action) {
+        (QuestState::Offered, Action::Accept) => quest.set_state(QuestState::Active),
+        (QuestState::Active, Action::Progress { objective, amount }) => progress(&mut quest, objective, *amount)?,
+        (QuestState::Active, Action::Complete) => {
+            check_completed(&quest)?;
             quest.set_state(QuestState::Completed);
         }
-        (QuestState::Offered | QuestState::Active, Move::Abandon) => quest.set_state(QuestState::Abandoned),
+        (QuestState::Offered | QuestState::Active, Action::Abandon) => quest.set_state(QuestState::Abandoned),
         (state, _) => {
-            return Err(Refusal::Illegal { quest: quest.id, state, attempted: attempted.clone() });
+            return Err(ActionError::NotAllowed { quest: quest.id, state, action: action.clone() });
         }
     }
     Ok(quest)
 }
 
-fn progress(quest: &mut QuestInfo, id: &str, amount: u32) -> Result<(), Refusal> {
+fn progress(quest: &mut QuestInfo, id: &str, amount: u32) -> Result<(), ActionError> {
     let Some(objective) = quest.objectives.iter_mut().find(|objective| objective.id == id) else {
-        return Err(Refusal::NoSuchObjective { quest: quest.id.clone(), objective: id.to_owned() });
+        return Err(ActionError::NoSuchObjective { quest: quest.id.clone(), objective: id.to_owned() });
     };
     objective.done = objective.done.saturating_add(amount).min(objective.required);
     Ok(())
 }
 
-fn check_finished(quest: &QuestInfo) -> Result<(), Refusal> {
+fn check_completed(quest: &QuestInfo) -> Result<(), ActionError> {
     match quest.objectives.iter().find(|objective| objective.done < objective.required) {
-        Some(objective) => Err(Refusal::Unfinished {
+        Some(objective) => Err(ActionError::Unfinished {
             quest: quest.id.clone(),
             objective: objective.id.clone(),
             done: objective.done,

@@ -1,11 +1,11 @@
-//! Makes quests for players and follows them to their end. A quest is kept under its player; every change is made by
+//! Generates quests for players and manages their lifecycle. Records are stored by player, and every change is made by
 //! compare-and-set.
 
 mod catalog;
-mod dice;
 mod generate;
-mod kept;
 mod lifecycle;
+mod random;
+mod record;
 
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -19,12 +19,12 @@ use proto::quest::v1::{
 use proto::well_known::Timestamp;
 use sdk::{Bucket, Change, Code, Entry, Error, Fleet, WriteError};
 
-use crate::generate::{Wish, check_room, generate};
-use crate::kept::{Kept, Name, all_keys, listed};
-use crate::lifecycle::Move;
+use crate::generate::{QuestSpec, check_open_limit, generate};
+use crate::lifecycle::Action;
+use crate::record::{QuestKey, QuestRecord, filtered_newest_first, player_filter};
 
-/// Bytes of an encoded answer. NATS carries a megabyte; the rest is for headers.
-const MAX_ANSWER: usize = 1000 * 1024;
+/// The maximum size of an encoded response. NATS carries a megabyte; the rest is for headers.
+const MAX_RESPONSE_BYTES: usize = 1000 * 1024;
 
 fn main() -> ExitCode {
     sdk::run(Service::new)
@@ -37,19 +37,19 @@ struct Service {
 
 impl Quest for Service {
     async fn generate(&self, request: GenerateRequest) -> Result<GenerateResponse, Error> {
-        let name = Name::generated(request.player_id, sdk::context().operation_id())?;
-        let wish = Wish::new(&name, request.level, &request.location, request.seed)?;
-        let kept = match self.find(&name).await? {
+        let key = QuestKey::for_operation(request.player_id, sdk::context().operation_id())?;
+        let spec = QuestSpec::new(&key, request.level, &request.location, request.seed)?;
+        let record = match self.find(&key).await? {
             Some(repeated) => repeated,
-            None => self.offer(&name, &wish).await?,
+            None => self.offer(&key, &spec).await?,
         };
-        self.announce(&name, &kept).await?;
-        Ok(GenerateResponse { quest: Some(kept.seen(now())), ..GenerateResponse::default() })
+        self.publish_generated(&key, &record).await?;
+        Ok(GenerateResponse { quest: Some(record.into_quest(now())), ..GenerateResponse::default() })
     }
 
     async fn get(&self, request: GetRequest) -> Result<GetResponse, Error> {
-        let name = Name::new(request.player_id, request.quest_id)?;
-        let quest = self.read(&name).await?.seen(now());
+        let key = QuestKey::new(request.player_id, request.quest_id)?;
+        let quest = self.read(&key).await?.into_quest(now());
         Ok(GetResponse { quest: Some(quest), ..GetResponse::default() })
     }
 
@@ -57,38 +57,38 @@ impl Quest for Service {
         let state = QuestState::try_from(request.state)
             .map_err(|_| Error::invalid(format_args!("state {} is unknown", request.state)))?;
         let quests = self.quests_of(&request.player_id, now()).await?;
-        let answer = ListResponse { quests: listed(quests, state), ..ListResponse::default() };
+        let answer = ListResponse { quests: filtered_newest_first(quests, state), ..ListResponse::default() };
         match answer.encoded_len() {
-            size if size > MAX_ANSWER => Err(Error::new(
+            size if size > MAX_RESPONSE_BYTES => Err(Error::new(
                 Code::ResourceExhausted,
-                format!("answer would take {size} bytes, more than {MAX_ANSWER}: ask for one state"),
+                format!("the response would have {size} bytes, more than {MAX_RESPONSE_BYTES}: filter by state"),
             )),
             _ => Ok(answer),
         }
     }
 
     async fn accept(&self, request: AcceptRequest) -> Result<AcceptResponse, Error> {
-        let name = Name::new(request.player_id, request.quest_id)?;
-        let quest = self.make(&name, &Move::Accept).await?;
+        let key = QuestKey::new(request.player_id, request.quest_id)?;
+        let quest = self.perform(&key, &Action::Accept).await?;
         Ok(AcceptResponse { quest: Some(quest), ..AcceptResponse::default() })
     }
 
     async fn progress(&self, request: ProgressRequest) -> Result<ProgressResponse, Error> {
-        let name = Name::new(request.player_id, request.quest_id)?;
-        let progress = Move::Progress { objective: request.objective_id, amount: request.amount.max(1) };
-        let quest = self.make(&name, &progress).await?;
+        let key = QuestKey::new(request.player_id, request.quest_id)?;
+        let progress = Action::Progress { objective: request.objective_id, amount: request.amount.max(1) };
+        let quest = self.perform(&key, &progress).await?;
         Ok(ProgressResponse { quest: Some(quest), ..ProgressResponse::default() })
     }
 
     async fn complete(&self, request: CompleteRequest) -> Result<CompleteResponse, Error> {
-        let name = Name::new(request.player_id, request.quest_id)?;
-        let quest = self.make(&name, &Move::Complete).await?;
+        let key = QuestKey::new(request.player_id, request.quest_id)?;
+        let quest = self.perform(&key, &Action::Complete).await?;
         Ok(CompleteResponse { quest: Some(quest), ..CompleteResponse::default() })
     }
 
     async fn abandon(&self, request: AbandonRequest) -> Result<AbandonResponse, Error> {
-        let name = Name::new(request.player_id, request.quest_id)?;
-        let quest = self.make(&name, &Move::Abandon).await?;
+        let key = QuestKey::new(request.player_id, request.quest_id)?;
+        let quest = self.perform(&key, &Action::Abandon).await?;
         Ok(AbandonResponse { quest: Some(quest), ..AbandonResponse::default() })
     }
 }
@@ -99,67 +99,67 @@ impl Service {
         Ok(QuestServer(Self { fleet, quests }))
     }
 
-    /// Makes a quest, unless another attempt at the same operation was faster.
-    async fn offer(&self, name: &Name, wish: &Wish<'_>) -> Result<Kept, Error> {
+    /// Generates and stores a quest, unless a concurrent attempt at the same operation has stored it.
+    async fn offer(&self, key: &QuestKey, spec: &QuestSpec<'_>) -> Result<QuestRecord, Error> {
         let now = now();
-        let past = self.quests_of(name.player_id(), now).await?;
-        check_room(&past)?;
-        let kept = Kept::new(generate(wish, &past, now));
-        match self.quests.create(&name.key(), kept.encode().into()).await {
-            Ok(revision) => Ok(kept.at(revision)),
-            Err(WriteError::Conflict) => self.read(name).await,
+        let past = self.quests_of(key.player_id(), now).await?;
+        check_open_limit(&past)?;
+        let record = QuestRecord::new(generate(spec, &past, now));
+        match self.quests.create(&key.bucket_key(), record.encode().into()).await {
+            Ok(revision) => Ok(record.with_revision(revision)),
+            Err(WriteError::Conflict) => self.read(key).await,
             Err(WriteError::Failed(error)) => Err(error),
         }
     }
 
-    /// Publishes that the quest was made. The id makes it one event, however often this is called.
-    async fn announce(&self, name: &Name, kept: &Kept) -> Result<(), Error> {
-        let published = self.fleet.publish_as(&name.event_id(), kept.generated()).await;
+    /// Publishes the event of the quest's generation. The id makes repeated calls one event.
+    async fn publish_generated(&self, key: &QuestKey, record: &QuestRecord) -> Result<(), Error> {
+        let published = self.fleet.publish_as(&key.event_id(), record.generated_event()).await;
         published.map_err(|error| {
             Error::unavailable(format_args!(
-                "{name} is made, but its event is not published, try again: {}",
+                "{key} is stored, but its event is not published, retry the request: {}",
                 error.message()
             ))
         })
     }
 
-    /// Makes a move, or finds that it has been made.
-    async fn make(&self, name: &Name, attempted: &Move) -> Result<QuestInfo, Error> {
-        let (context, key) = (sdk::context(), name.key());
-        let made = self.quests.change(&key, |entry| {
-            let kept = decode(entry.ok_or_else(|| Error::not_found(name))?)?;
-            Ok(match kept.moved(attempted, context.operation_id(), now())? {
+    /// Performs an action, unless the operation was applied before.
+    async fn perform(&self, key: &QuestKey, action: &Action) -> Result<QuestInfo, Error> {
+        let (context, bucket_key) = (sdk::context(), key.bucket_key());
+        let changed = self.quests.change(&bucket_key, |entry| {
+            let record = decode(entry.ok_or_else(|| Error::not_found(key))?)?;
+            Ok(match record.after(action, context.operation_id(), now())? {
                 Some(next) => Change::Write(next.encode().into(), next),
-                None => Change::Keep(kept),
+                None => Change::Keep(record),
             })
         });
-        match made.await {
-            Ok((kept, revision)) => Ok(kept.at(revision).seen(now())),
+        match changed.await {
+            Ok((record, revision)) => Ok(record.with_revision(revision).into_quest(now())),
             Err(WriteError::Conflict) => {
-                Err(Error::new(Code::Aborted, format!("{name} is being changed by too many others")))
+                Err(Error::new(Code::Aborted, format!("{key} is being changed by too many other writers")))
             }
             Err(WriteError::Failed(error)) => Err(error),
         }
     }
 
-    async fn read(&self, name: &Name) -> Result<Kept, Error> {
-        self.find(name).await?.ok_or_else(|| Error::not_found(name))
+    async fn read(&self, key: &QuestKey) -> Result<QuestRecord, Error> {
+        self.find(key).await?.ok_or_else(|| Error::not_found(key))
     }
 
-    async fn find(&self, name: &Name) -> Result<Option<Kept>, Error> {
-        let entry = self.quests.get(&name.key()).await?;
+    async fn find(&self, key: &QuestKey) -> Result<Option<QuestRecord>, Error> {
+        let entry = self.quests.get(&key.bucket_key()).await?;
         entry.as_ref().map(decode).transpose()
     }
 
-    /// All quests of the player, as they are `now`.
+    /// All quests of the player, as of `now`.
     async fn quests_of(&self, player_id: &str, now: Timestamp) -> Result<Vec<QuestInfo>, Error> {
-        let entries = self.quests.entries(&all_keys(player_id)?).await?;
-        entries.iter().map(|entry| Ok(decode(entry)?.seen(now))).collect()
+        let entries = self.quests.entries(&player_filter(player_id)?).await?;
+        entries.iter().map(|entry| Ok(decode(entry)?.into_quest(now))).collect()
     }
 }
 
-fn decode(entry: &Entry) -> Result<Kept, Error> {
-    Kept::decode(&entry.key, &entry.value, entry.revision)
+fn decode(entry: &Entry) -> Result<QuestRecord, Error> {
+    QuestRecord::decode(&entry.key, &entry.value, entry.revision)
 }
 
 fn now() -> Timestamp {

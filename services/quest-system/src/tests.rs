@@ -24,7 +24,7 @@ async fn service(server: &NatsServer) -> Service {
     Service::new(server.fleet("quest-system").await).await.unwrap().0
 }
 
-/// The service as player `p1` sees it.
+/// Calls on behalf of player `p1`.
 impl Service {
     async fn generated(&self, idempotency_key: Option<&str>, seed: u64) -> Result<QuestInfo, Error> {
         let request = GenerateRequest {
@@ -49,15 +49,20 @@ impl Service {
         quests.into_iter().map(|quest| quest.id).collect()
     }
 
-    async fn made(&self, idempotency_key: Option<&str>, quest_id: &str, attempted: Move) -> Result<QuestInfo, Error> {
+    async fn performed(
+        &self,
+        idempotency_key: Option<&str>,
+        quest_id: &str,
+        action: Action,
+    ) -> Result<QuestInfo, Error> {
         let (player_id, quest_id) = ("p1".to_owned(), quest_id.to_owned());
-        let handling = async {
-            match attempted {
-                Move::Accept => {
+        let handler = async {
+            match action {
+                Action::Accept => {
                     let request = AcceptRequest { player_id, quest_id, ..AcceptRequest::default() };
                     self.accept(request).await.map(|answer| answer.quest)
                 }
-                Move::Progress { objective, amount } => {
+                Action::Progress { objective, amount } => {
                     let request = ProgressRequest {
                         player_id,
                         quest_id,
@@ -67,26 +72,26 @@ impl Service {
                     };
                     self.progress(request).await.map(|answer| answer.quest)
                 }
-                Move::Complete => {
+                Action::Complete => {
                     let request = CompleteRequest { player_id, quest_id, ..CompleteRequest::default() };
                     self.complete(request).await.map(|answer| answer.quest)
                 }
-                Move::Abandon => {
+                Action::Abandon => {
                     let request = AbandonRequest { player_id, quest_id, ..AbandonRequest::default() };
                     self.abandon(request).await.map(|answer| answer.quest)
                 }
             }
         };
-        Ok(as_request(idempotency_key, handling).await?.unwrap())
+        Ok(as_request(idempotency_key, handler).await?.unwrap())
     }
 }
 
-fn progress(quest: &QuestInfo, objective: usize, amount: u32) -> Move {
-    Move::Progress { objective: quest.objectives[objective].id.clone(), amount }
+fn progress(quest: &QuestInfo, objective: usize, amount: u32) -> Action {
+    Action::Progress { objective: quest.objectives[objective].id.clone(), amount }
 }
 
 #[tokio::test]
-async fn a_quest_is_made_accepted_advanced_and_completed() {
+async fn a_quest_is_generated_accepted_advanced_and_completed() {
     let server = server().await;
     let service = service(&server).await;
     let offered = service.generated(None, 1).await.unwrap();
@@ -94,34 +99,34 @@ async fn a_quest_is_made_accepted_advanced_and_completed() {
     assert_eq!(offered.state(), QuestState::Offered);
     assert_eq!(service.got(id).await.unwrap(), offered);
 
-    let accepted = service.made(None, id, Move::Accept).await.unwrap();
+    let accepted = service.performed(None, id, Action::Accept).await.unwrap();
     assert_eq!(accepted.state(), QuestState::Active);
     assert!(accepted.revision > offered.revision);
 
-    let early = service.made(None, id, Move::Complete).await.unwrap_err();
+    let early = service.performed(None, id, Action::Complete).await.unwrap_err();
     assert_eq!(early.code(), Code::FailedPrecondition);
-    // No amount counts as one.
-    let advanced = service.made(None, id, progress(&offered, 0, 0)).await.unwrap();
+    // An amount of 0 counts as 1.
+    let advanced = service.performed(None, id, progress(&offered, 0, 0)).await.unwrap();
     assert_eq!(advanced.objectives[0].done, 1);
     for objective in 0..offered.objectives.len() {
-        service.made(None, id, progress(&offered, objective, 99)).await.unwrap();
+        service.performed(None, id, progress(&offered, objective, 99)).await.unwrap();
     }
-    let completed = service.made(None, id, Move::Complete).await.unwrap();
+    let completed = service.performed(None, id, Action::Complete).await.unwrap();
     assert_eq!(completed.state(), QuestState::Completed);
     assert_eq!(service.got(id).await.unwrap(), completed);
 
-    let error = service.made(None, id, Move::Abandon).await.unwrap_err();
+    let error = service.performed(None, id, Action::Abandon).await.unwrap_err();
     assert_eq!(error.code(), Code::FailedPrecondition);
     assert_eq!(events(&server).await, 1);
 }
 
 #[tokio::test]
-async fn a_repeated_generation_gives_the_same_quest_and_one_event() {
+async fn a_retried_generation_returns_the_same_quest_with_one_event() {
     let server = server().await;
     let service = service(&server).await;
     let first = service.generated(Some("k"), 1).await.unwrap();
     assert_eq!(service.generated(Some("k"), 1).await.unwrap(), first);
-    let accepted = service.made(None, &first.id, Move::Accept).await.unwrap();
+    let accepted = service.performed(None, &first.id, Action::Accept).await.unwrap();
     assert_eq!(service.generated(Some("k"), 1).await.unwrap(), accepted);
 
     let other = service.generated(None, 1).await.unwrap();
@@ -130,7 +135,7 @@ async fn a_repeated_generation_gives_the_same_quest_and_one_event() {
 }
 
 #[tokio::test]
-async fn concurrent_repetitions_make_one_quest() {
+async fn concurrent_retries_generate_one_quest() {
     let server = server().await;
     let services = [service(&server).await, service(&server).await];
     let quests = join_all((0..10).map(|number| services[number % 2].generated(Some("k"), 1))).await;
@@ -143,7 +148,7 @@ async fn concurrent_repetitions_make_one_quest() {
 }
 
 #[tokio::test]
-async fn an_event_that_was_not_published_is_published_by_the_repetition() {
+async fn a_retry_publishes_the_missing_event() {
     let server = server().await;
     let service = service(&server).await;
     server.delete_stream("EVENTS").await;
@@ -157,16 +162,16 @@ async fn an_event_that_was_not_published_is_published_by_the_repetition() {
 }
 
 #[tokio::test]
-async fn a_repeated_move_counts_once() {
+async fn a_retried_action_counts_once() {
     let server = server().await;
     let service = service(&server).await;
     let quest = service.generated(None, 1).await.unwrap();
     for _ in 0..2 {
-        let accepted = service.made(Some("k"), &quest.id, Move::Accept).await.unwrap();
+        let accepted = service.performed(Some("k"), &quest.id, Action::Accept).await.unwrap();
         assert_eq!(accepted.state(), QuestState::Active);
     }
     for _ in 0..2 {
-        let advanced = service.made(Some("k"), &quest.id, progress(&quest, 0, 1)).await.unwrap();
+        let advanced = service.performed(Some("k"), &quest.id, progress(&quest, 0, 1)).await.unwrap();
         assert_eq!(advanced.objectives[0].done, 1);
     }
 }
@@ -183,9 +188,9 @@ async fn concurrent_progress_is_all_counted() {
         quest = services[0].generated(None, seed).await.unwrap();
     }
     assert!(quest.objectives[0].required >= 6, "{quest:?}");
-    services[0].made(None, &quest.id, Move::Accept).await.unwrap();
-    let moves = (0..6).map(|number| services[number % 2].made(None, &quest.id, progress(&quest, 0, 1)));
-    for result in join_all(moves).await {
+    services[0].performed(None, &quest.id, Action::Accept).await.unwrap();
+    let calls = (0..6).map(|number| services[number % 2].performed(None, &quest.id, progress(&quest, 0, 1)));
+    for result in join_all(calls).await {
         result.unwrap();
     }
     assert_eq!(services[0].got(&quest.id).await.unwrap().objectives[0].done, 6);
@@ -202,10 +207,10 @@ async fn a_player_has_twenty_open_quests_at_most() {
     }
     let error = service.generated(None, 20).await.unwrap_err();
     assert_eq!(error.code(), Code::ResourceExhausted);
-    // A repetition is no further quest.
+    // A retry does not count as another quest.
     let first = service.generated(Some("k0"), 0).await.unwrap();
 
-    service.made(None, &first.id, Move::Abandon).await.unwrap();
+    service.performed(None, &first.id, Action::Abandon).await.unwrap();
     let newest = service.generated(None, 20).await.unwrap();
     let all = service.ids(QuestState::Unspecified).await;
     assert_eq!((all.len(), &all[0]), (21, &newest.id));
@@ -215,28 +220,30 @@ async fn a_player_has_twenty_open_quests_at_most() {
 }
 
 #[tokio::test]
-async fn a_quest_expires_while_nobody_looks() {
+async fn a_quest_expires_without_being_read() {
     let server = server().await;
     let service = service(&server).await;
     let quest = service.generated(None, 1).await.unwrap();
-    let late =
-        Kept::new(QuestInfo { expires_at: Some(Timestamp { seconds: now().seconds - 1, nanos: 0 }), ..quest.clone() });
+    let late = QuestRecord::new(QuestInfo {
+        expires_at: Some(Timestamp { seconds: now().seconds - 1, nanos: 0 }),
+        ..quest.clone()
+    });
     let key = format!("p1.{}", quest.id);
     service.quests.put(&key, late.encode().into()).await.unwrap();
 
     assert_eq!(service.got(&quest.id).await.unwrap().state(), QuestState::Expired);
     assert_eq!(service.ids(QuestState::Expired).await, [quest.id.as_str()]);
-    let error = service.made(None, &quest.id, Move::Accept).await.unwrap_err();
+    let error = service.performed(None, &quest.id, Action::Accept).await.unwrap_err();
     assert_eq!(error.code(), Code::FailedPrecondition);
     assert_eq!(error.detail("state"), Some("expired"));
 }
 
 #[tokio::test]
-async fn what_does_not_exist_is_not_found() {
+async fn missing_quests_are_not_found() {
     let server = server().await;
     let service = service(&server).await;
     assert_eq!(service.got("q1").await.unwrap_err().code(), Code::NotFound);
-    let error = service.made(None, "q1", Move::Accept).await.unwrap_err();
+    let error = service.performed(None, "q1", Action::Accept).await.unwrap_err();
     assert_eq!(error.message(), "quest `q1` of player `p1` does not exist");
     assert!(service.ids(QuestState::Unspecified).await.is_empty());
 

@@ -1,7 +1,7 @@
-//! Request/reply over NATS: the SDK with everything on against stock async-nats, and what nats-server itself allows.
+//! Request/reply over NATS: the SDK with all its features, stock async-nats, and the limit of nats-server itself.
 //!
-//! `cargo bench -p sdk --bench request_reply [-- SECONDS ROUNDS]`. Every worker and every caller is a process of its own, as it
-//! is in the fleet; variants take turns, and ratios are taken within a round. Payload: 256 bytes each way.
+//! `cargo bench -p sdk --bench request_reply [-- SECONDS ROUNDS]`. Every worker and every caller is a separate process,
+//! as in the fleet. The variants alternate, and ratios are taken within a round. Payload: 256 bytes each way.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::env;
@@ -17,7 +17,7 @@ use proto::ai::llm::v1::{
     InferRequest, InferResponse, InferStreamRequest, InferStreamResponse, Llm, LlmClient, LlmServer,
 };
 use sdk::testing::{NatsServer, User};
-use sdk::{Error, Fleet, LinkSettings, Material, Settings, Stop, Stream};
+use sdk::{ConnectionSettings, Error, Fleet, Material, Settings, Shutdown, Stream};
 
 const PAYLOAD: usize = 256;
 const CONCURRENCIES: [usize; 3] = [1, 64, 256];
@@ -25,8 +25,10 @@ const CONCURRENCIES: [usize; 3] = [1, 64, 256];
 fn main() {
     let arguments: Vec<String> = env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     match arguments.first().map(String::as_str) {
-        Some("worker") => worker(&arguments[1], link(&arguments[2..])),
-        Some("caller") => caller(&arguments[1], number(&arguments[2]), number(&arguments[3]), link(&arguments[4..])),
+        Some("worker") => worker(&arguments[1], connection(&arguments[2..])),
+        Some("caller") => {
+            caller(&arguments[1], number(&arguments[2]), number(&arguments[3]), connection(&arguments[4..]));
+        }
         _ => compare(arguments.first().map_or(3, |text| number(text)), arguments.get(1).map_or(5, |text| number(text))),
     }
 }
@@ -35,22 +37,22 @@ fn number(text: &str) -> usize {
     text.parse().expect("a whole number")
 }
 
-/// The link as arguments of a child process: URL, and for TLS the folder of the certificates, user and password.
-fn link(arguments: &[String]) -> LinkSettings {
-    let mut link = LinkSettings { urls: vec![arguments[0].clone()], ..LinkSettings::default() };
+/// The connection as arguments of a child process: URL, and for TLS the folder of the certificates, user and password.
+fn connection(arguments: &[String]) -> ConnectionSettings {
+    let mut connection = ConnectionSettings { urls: vec![arguments[0].clone()], ..ConnectionSettings::default() };
     if let [_, authority, certificate, key, user, password] = arguments {
         let file = |path: &String| Material::File(path.into());
-        link.ca = Some(file(authority));
-        link.client_certificate = Some((file(certificate), file(key)));
-        link.user = Some((user.clone(), password.clone()));
+        connection.ca = Some(file(authority));
+        connection.client_certificate = Some((file(certificate), file(key)));
+        connection.user = Some((user.clone(), password.clone()));
     }
-    link
+    connection
 }
 
-fn arguments(link: &LinkSettings) -> Vec<String> {
-    let mut arguments = link.urls.clone();
+fn arguments(connection: &ConnectionSettings) -> Vec<String> {
+    let mut arguments = connection.urls.clone();
     if let (Some(authority), Some((certificate, key)), Some((user, password))) =
-        (&link.ca, &link.client_certificate, &link.user)
+        (&connection.ca, &connection.client_certificate, &connection.user)
     {
         arguments.extend([authority, certificate, key].map(|file| path(file).display().to_string()));
         arguments.extend([user.clone(), password.clone()]);
@@ -59,7 +61,7 @@ fn arguments(link: &LinkSettings) -> Vec<String> {
 }
 
 fn path(material: &Material) -> &PathBuf {
-    material.file().expect("the servers of benchmarks have files")
+    material.file().expect("benchmark servers use files")
 }
 
 // ---------------------------------------------------------------------------------------------- variants
@@ -75,17 +77,17 @@ impl Llm for Echo {
     }
 }
 
-fn worker(variant: &str, link: LinkSettings) {
+fn worker(variant: &str, connection: ConnectionSettings) {
     match variant {
         "sdk" => current_thread().block_on(async {
-            let fleet = Fleet::connect(Settings { concurrency: 1000, ..Settings::for_service("worker", link) })
+            let fleet = Fleet::connect(Settings { concurrency: 1000, ..Settings::for_service("worker", connection) })
                 .await
                 .expect("NATS");
-            let (_order, stop) = Stop::new();
-            sdk::serve(&fleet, LlmServer(Echo), stop).await.expect("serving");
+            let (_trigger, shutdown) = Shutdown::new();
+            sdk::serve(&fleet, LlmServer(Echo), shutdown).await.expect("serving");
         }),
         "stock" => multi_thread().block_on(async {
-            let client = stock(&link).await;
+            let client = stock(&connection).await;
             let mut requests = client.queue_subscribe("svc.ai.llm.v1.infer", "workers".into()).await.expect("NATS");
             while let Some(request) = requests.next().await {
                 if let Some(reply) = request.reply {
@@ -93,19 +95,19 @@ fn worker(variant: &str, link: LinkSettings) {
                 }
             }
         }),
-        _ => raw_worker(&link),
+        _ => raw_worker(&connection),
     }
 }
 
 /// Prints requests per second, median and 99th percentile in microseconds.
-fn caller(variant: &str, concurrency: usize, seconds: usize, link: LinkSettings) {
+fn caller(variant: &str, concurrency: usize, seconds: usize, connection: ConnectionSettings) {
     let time = Duration::from_secs(seconds as u64);
     if variant != "raw" {
-        current_thread().block_on(worker_is_there(&link));
+        current_thread().block_on(wait_for_worker(&connection));
     }
     let mut latencies = match variant {
         "sdk" => current_thread().block_on(async {
-            let fleet = Fleet::connect(Settings::for_service("caller", link)).await.expect("NATS");
+            let fleet = Fleet::connect(Settings::for_service("caller", connection)).await.expect("NATS");
             let client: LlmClient = fleet.client();
             let request = InferRequest { prompt: "x".repeat(PAYLOAD), ..InferRequest::default() };
             drive(concurrency, time, move || {
@@ -115,7 +117,7 @@ fn caller(variant: &str, concurrency: usize, seconds: usize, link: LinkSettings)
             .await
         }),
         "stock" => multi_thread().block_on(async {
-            let client = stock(&link).await;
+            let client = stock(&connection).await;
             let payload = Bytes::from(vec![b'x'; PAYLOAD]);
             drive(concurrency, time, move || {
                 let (client, payload) = (client.clone(), payload.clone());
@@ -123,23 +125,23 @@ fn caller(variant: &str, concurrency: usize, seconds: usize, link: LinkSettings)
             })
             .await
         }),
-        _ => raw_caller(&link, concurrency, time),
+        _ => raw_caller(&connection, concurrency, time),
     };
     latencies.sort_unstable();
     let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize];
     println!("{} {} {}", latencies.len() as f64 / time.as_secs_f64(), at(0.5), at(0.99));
 }
 
-/// Asked with the stock client: the SDK's circuit breaker would take a worker that is not there yet for a failed one.
-async fn worker_is_there(link: &LinkSettings) {
-    let client = stock(link).await;
+/// Waits with the stock client: the SDK's circuit breaker would count a worker that has not started yet as failed.
+async fn wait_for_worker(connection: &ConnectionSettings) {
+    let client = stock(connection).await;
     while client.request("svc.ai.llm.v1.infer", Bytes::new()).await.is_err() {}
 }
 
-async fn stock(link: &LinkSettings) -> async_nats::Client {
+async fn stock(connection: &ConnectionSettings) -> async_nats::Client {
     let mut options = async_nats::ConnectOptions::new();
     if let (Some(authority), Some((certificate, key)), Some((user, password))) =
-        (&link.ca, &link.client_certificate, &link.user)
+        (&connection.ca, &connection.client_certificate, &connection.user)
     {
         // Like the SDK: the process has one TLS provider.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -150,10 +152,11 @@ async fn stock(link: &LinkSettings) -> async_nats::Client {
         options =
             options.user_and_password(user.clone(), password.clone()).custom_inbox_prefix(format!("_INBOX_{user}"));
     }
-    options.connect(link.urls.as_slice()).await.expect("NATS")
+    options.connect(connection.urls.as_slice()).await.expect("NATS")
 }
 
-/// Keeps `concurrency` requests running, and returns the latencies in microseconds of those that ended after a short warm-up.
+/// Keeps `concurrency` requests running, and returns the latencies in microseconds of those that ended after a short
+/// warm-up.
 async fn drive<F: Future<Output = bool> + Send + 'static>(
     concurrency: usize,
     time: Duration,
@@ -194,17 +197,18 @@ fn multi_thread() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime")
 }
 
-// ---------------------------------------------------------------------------------------------- the ceiling
+// ---------------------------------------------------------------------------------------------- raw protocol
 
-/// Speaks just enough of the NATS protocol to show what the server allows: requests are written and answers counted in batches.
+/// Implements just enough of the NATS protocol to measure the server: requests are written and replies counted in
+/// batches.
 struct Raw {
     stream: TcpStream,
     buffer: Vec<u8>,
 }
 
 impl Raw {
-    fn connect(link: &LinkSettings, subject: &str) -> Self {
-        let address = link.urls[0].trim_start_matches("nats://");
+    fn connect(connection: &ConnectionSettings, subject: &str) -> Self {
+        let address = connection.urls[0].trim_start_matches("nats://");
         let stream = TcpStream::connect(address).expect("NATS");
         stream.set_nodelay(true).expect("a TCP socket");
         let mut raw = Self { stream, buffer: Vec::new() };
@@ -214,7 +218,7 @@ impl Raw {
         raw
     }
 
-    /// Reads what has come; calls `each` with the reply subject of every message, and returns how many there were.
+    /// Reads once, calls `each` with the reply subject of every message, and returns the number of messages.
     fn read(&mut self, mut each: impl FnMut(&[u8])) -> usize {
         let mut chunk = [0; 65_536];
         let length = self.stream.read(&mut chunk).expect("NATS");
@@ -242,8 +246,8 @@ impl Raw {
     }
 }
 
-fn raw_worker(link: &LinkSettings) {
-    let mut raw = Raw::connect(link, "svc.ai.llm.v1.infer");
+fn raw_worker(connection: &ConnectionSettings) {
+    let mut raw = Raw::connect(connection, "svc.ai.llm.v1.infer");
     let body = "x".repeat(PAYLOAD);
     loop {
         let mut out = Vec::new();
@@ -256,8 +260,8 @@ fn raw_worker(link: &LinkSettings) {
     }
 }
 
-fn raw_caller(link: &LinkSettings, concurrency: usize, time: Duration) -> Vec<u32> {
-    let mut raw = Raw::connect(link, "_INBOX.raw");
+fn raw_caller(connection: &ConnectionSettings, concurrency: usize, time: Duration) -> Vec<u32> {
+    let mut raw = Raw::connect(connection, "_INBOX.raw");
     let request = format!("PUB svc.ai.llm.v1.infer _INBOX.raw {PAYLOAD}\r\n{}\r\n", "x".repeat(PAYLOAD));
     let mut sent = std::collections::VecDeque::new();
     let mut latencies = Vec::new();
@@ -281,7 +285,7 @@ fn raw_caller(link: &LinkSettings, concurrency: usize, time: Duration) -> Vec<u3
     latencies
 }
 
-// ---------------------------------------------------------------------------------------------- the comparison
+// ---------------------------------------------------------------------------------------------- comparison
 
 struct Process(Child);
 
@@ -303,13 +307,13 @@ fn measure(
     variant: &str,
     concurrency: usize,
     seconds: usize,
-    worker: &LinkSettings,
-    caller: &LinkSettings,
+    worker: &ConnectionSettings,
+    caller: &ConnectionSettings,
 ) -> [f64; 3] {
-    let words = |role: &[String], link: &LinkSettings| [role, &arguments(link)].concat();
+    let words = |role: &[String], connection: &ConnectionSettings| [role, &arguments(connection)].concat();
     let _worker = spawn(&words(&["worker".into(), variant.into()], worker));
     if variant == "raw" {
-        // It has no way to see that nobody serves yet.
+        // The raw caller cannot detect that no worker is subscribed yet.
         std::thread::park_timeout(Duration::from_millis(300));
     }
     let mut caller =
@@ -323,7 +327,7 @@ fn measure(
 fn compare(seconds: usize, rounds: usize) {
     println!("medians of {rounds} rounds of {seconds} s; ratios are medians of ratios within a round");
     let plain = NatsServer::start();
-    table("plain", &["stock", "sdk", "raw"], seconds, rounds, &plain.link(), &plain.link());
+    table("plain", &["stock", "sdk", "raw"], seconds, rounds, &plain.connection(), &plain.connection());
     drop(plain);
     let secured = NatsServer::secured(&[
         User {
@@ -344,12 +348,19 @@ fn compare(seconds: usize, rounds: usize) {
         &["stock", "sdk"],
         seconds,
         rounds,
-        &secured.link_as("worker"),
-        &secured.link_as("caller"),
+        &secured.connection_as("worker"),
+        &secured.connection_as("caller"),
     );
 }
 
-fn table(title: &str, variants: &[&str], seconds: usize, rounds: usize, worker: &LinkSettings, caller: &LinkSettings) {
+fn table(
+    title: &str,
+    variants: &[&str],
+    seconds: usize,
+    rounds: usize,
+    worker: &ConnectionSettings,
+    caller: &ConnectionSettings,
+) {
     println!(
         "\n{title}\n{:>11} {:>6} {:>12} {:>8} {:>8} {:>10} {:>10}",
         "concurrency", "", "requests/s", "p50 µs", "p99 µs", "× requests", "× p99"

@@ -1,4 +1,5 @@
-//! The circuit breaker: after failures in a row, a destination is left alone for a while, then tried carefully.
+//! The circuit breaker: after consecutive failures, calls to a destination are rejected for a while, then probed one at
+//! a time.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,11 +9,11 @@ use tokio::time::Instant;
 
 use crate::reason;
 
-/// Failures in a row that open the circuit.
+/// Consecutive failures that open the circuit.
 const OPENS_AFTER: u32 = 5;
-/// How long it stays open before one call is let through.
+/// How long the circuit stays open before one call is let through.
 const HALF_OPEN_AFTER: Duration = Duration::from_secs(60);
-/// Successes in a row that close it again.
+/// Consecutive successes that close the circuit again.
 const CLOSES_AFTER: u32 = 2;
 
 /// The breaker of one destination.
@@ -33,11 +34,11 @@ impl Default for State {
 }
 
 impl Breaker {
-    /// Asks whether a call may be made. Every pass must be given back with its outcome.
+    /// Acquires a permit for one call. The outcome is recorded on the permit.
     ///
     /// # Errors
     /// UNAVAILABLE with reason `circuit_open` and `retry_after_ms`.
-    pub(crate) fn enter(self: &Arc<Self>, destination: &str) -> Result<Pass, Error> {
+    pub(crate) fn acquire(self: &Arc<Self>, destination: &str) -> Result<Permit, Error> {
         let mut state = lock(&self.0);
         let wait = match &mut *state {
             State::Closed { .. } => None,
@@ -57,16 +58,16 @@ impl Breaker {
             }
         };
         match wait {
-            None => Ok(Pass { breaker: Arc::clone(self), settled: false }),
+            None => Ok(Permit { breaker: Arc::clone(self), recorded: false }),
             Some(wait) => Err(Error::unavailable(format_args!(
-                "circuit to `{destination}` is open after {OPENS_AFTER} failures in a row"
+                "circuit to `{destination}` is open after {OPENS_AFTER} consecutive failures"
             ))
             .with_detail(reason::KEY, reason::CIRCUIT_OPEN)
             .with_detail(reason::RETRY_AFTER_MS, wait.as_millis())),
         }
     }
 
-    fn settle(&self, outcome: Outcome) {
+    fn record(&self, outcome: Outcome) {
         let mut state = lock(&self.0);
         *state = match (&*state, outcome) {
             (State::Closed { .. }, Outcome::Success) => State::Closed { failures: 0 },
@@ -80,7 +81,7 @@ impl Breaker {
             (State::HalfOpen { successes, .. }, Outcome::Unknown) => {
                 State::HalfOpen { successes: *successes, probing: false }
             }
-            // A call that was let through before the circuit opened says nothing new.
+            // A call that was let through before the circuit opened changes nothing.
             (State::Open { .. }, _) | (State::Closed { .. }, Outcome::Unknown) => return,
         };
     }
@@ -90,36 +91,36 @@ impl Breaker {
 enum Outcome {
     Success,
     Failure,
-    /// The call was given up before it told anything of the destination.
+    /// The call ended without a result that says anything about the destination.
     Unknown,
 }
 
-/// Leave to make one call.
+/// Permission to make one call.
 #[derive(Debug)]
-pub(crate) struct Pass {
+pub(crate) struct Permit {
     breaker: Arc<Breaker>,
-    settled: bool,
+    recorded: bool,
 }
 
-impl Pass {
-    /// Tells the breaker how the call went. Only a destination that does not answer has failed: one that answers is there, even if
-    /// it says that it cannot help just now, and keeping away from it would make a short trouble a long one.
-    pub(crate) fn settle<T>(mut self, result: &Result<T, Error>) {
+impl Permit {
+    /// Records the outcome of the call. Only a destination that does not answer has failed. One that answers with an
+    /// error is running, and rejecting calls to it would prolong a short outage.
+    pub(crate) fn record<T>(mut self, result: &Result<T, Error>) {
         let reason = result.as_ref().err().and_then(|error| error.detail(reason::KEY));
         let outcome = match reason {
             Some(reason::NO_RESPONDERS | reason::TIMEOUT) => Outcome::Failure,
             Some(reason::DISCONNECTED) => Outcome::Unknown,
             _ => Outcome::Success,
         };
-        self.settled = true;
-        self.breaker.settle(outcome);
+        self.recorded = true;
+        self.breaker.record(outcome);
     }
 }
 
-impl Drop for Pass {
+impl Drop for Permit {
     fn drop(&mut self) {
-        if !self.settled {
-            self.breaker.settle(Outcome::Unknown);
+        if !self.recorded {
+            self.breaker.record(Outcome::Unknown);
         }
     }
 }
@@ -128,7 +129,7 @@ fn open() -> State {
     State::Open { until: Instant::now() + HALF_OPEN_AFTER }
 }
 
-/// A panic elsewhere does not make these states wrong.
+/// A poisoned lock is fine: each state is written in one assignment.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -138,7 +139,7 @@ mod tests {
     use super::*;
 
     fn call(breaker: &Arc<Breaker>, result: Result<(), Error>) -> Result<(), Error> {
-        breaker.enter("x.v1")?.settle(&result);
+        breaker.acquire("x.v1")?.record(&result);
         result
     }
 
@@ -179,17 +180,17 @@ mod tests {
             let _ = call(&breaker, down());
         }
         tokio::time::advance(HALF_OPEN_AFTER).await;
-        let probe = breaker.enter("x.v1").unwrap();
-        assert!(breaker.enter("x.v1").is_err());
-        probe.settle(&down());
+        let probe = breaker.acquire("x.v1").unwrap();
+        assert!(breaker.acquire("x.v1").is_err());
+        probe.record(&down());
         assert!(is_open(&breaker));
         tokio::time::advance(HALF_OPEN_AFTER).await;
-        drop(breaker.enter("x.v1").unwrap());
-        assert!(breaker.enter("x.v1").is_ok());
+        drop(breaker.acquire("x.v1").unwrap());
+        assert!(breaker.acquire("x.v1").is_ok());
     }
 
     #[tokio::test]
-    async fn an_answer_that_says_no_and_a_lost_connection_do_not_count() {
+    async fn error_responses_and_lost_connections_do_not_count() {
         let breaker = Arc::new(Breaker::default());
         for _ in 0..20 {
             let _ = call(&breaker, Err(Error::invalid("no")));

@@ -1,4 +1,5 @@
-//! State: key-value buckets with compare-and-set. Reads go to the leader, so that a task reads what another has just written.
+//! State: key-value buckets with compare-and-set. Reads go to the stream leader, so a task reads what another has just
+//! written.
 
 use std::time::Duration;
 
@@ -10,12 +11,12 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use proto::rpc::{Code, Error};
 
 use crate::fleet::Fleet;
-use crate::patience::patiently;
+use crate::retry::retry_until_deadline;
 
-/// Reads of one listing that are on their way at the same time.
-const READS_AT_ONCE: usize = 32;
-/// How often a change is tried while others write the same value.
-const ATTEMPTS: u32 = 16;
+/// Concurrent reads of one listing.
+const MAX_CONCURRENT_READS: usize = 32;
+/// How many times a change is attempted while other writers change the same value.
+const MAX_ATTEMPTS: u32 = 16;
 
 /// A key-value bucket that the manifest declares. Keys consist of letters, digits, `-`, `_`, `=`, `/` and `.`.
 #[derive(Clone, Debug)]
@@ -24,46 +25,46 @@ pub struct Bucket {
     name: String,
 }
 
-/// A value and where it stands.
+/// A value with its key and revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Its key.
+    /// The key.
     pub key: String,
-    /// Its value.
+    /// The value.
     pub value: Bytes,
-    /// Grows with every write to the bucket; names this write.
+    /// The revision of this write. It grows with every write to the bucket.
     pub revision: u64,
 }
 
-/// What is to become of a value, and what whoever decided it wants to know afterwards.
+/// How to change a value, with a result for the caller of [`Bucket::change`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change<T> {
-    /// The value stays as it is.
+    /// Keep the current value.
     Keep(T),
-    /// This takes its place.
+    /// Write this value.
     Write(Bytes, T),
 }
 
-/// Why a write was not done.
+/// Why a write failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
-    /// Somebody else wrote in between: read again.
-    #[error("somebody else wrote in between")]
+    /// Another writer changed the value since it was read: read it again.
+    #[error("the value was changed by another writer")]
     Conflict,
-    /// The write failed, or it is not known whether it was done.
+    /// The write failed, or its outcome is unknown.
     #[error("{0}")]
     Failed(Error),
 }
 
-/// Nobody answers for the bucket just now.
-fn is_away(error: &Error) -> bool {
+/// Whether the bucket is temporarily unavailable.
+fn is_unavailable(error: &Error) -> bool {
     error.code() == Code::Unavailable
 }
 
-/// Trying again is safe even if the write was done and only its confirmation got lost: then it is a conflict, and whoever reads
-/// again sees what was written.
-fn could_not_write(error: &WriteError) -> bool {
-    matches!(error, WriteError::Failed(error) if is_away(error))
+/// Whether a write may be retried. Retrying is safe even if the write was applied and only its acknowledgement was
+/// lost: the retry is then a conflict, and reading the value again shows the write.
+fn write_unavailable(error: &WriteError) -> bool {
+    matches!(error, WriteError::Failed(error) if is_unavailable(error))
 }
 
 impl From<WriteError> for Error {
@@ -80,12 +81,12 @@ impl Bucket {
         Self { fleet, name: name.to_owned() }
     }
 
-    /// The newest value; `None` if there is none or it was deleted.
+    /// The latest value; `None` if there is none or it was deleted.
     ///
     /// # Errors
     /// UNAVAILABLE if the bucket does not answer.
     pub async fn get(&self, key: &str) -> Result<Option<Entry>, Error> {
-        patiently(is_away, || self.get_once(key)).await
+        retry_until_deadline(is_unavailable, || self.get_once(key)).await
     }
 
     async fn get_once(&self, key: &str) -> Result<Option<Entry>, Error> {
@@ -97,16 +98,16 @@ impl Bucket {
         }
     }
 
-    /// Writes a value that must not be there yet, and returns its revision.
+    /// Writes a value under a key that must not exist yet, and returns its revision.
     ///
     /// # Errors
-    /// Conflict if it is there.
+    /// Conflict if the key exists.
     pub async fn create(&self, key: &str, value: Bytes) -> Result<u64, WriteError> {
-        patiently(could_not_write, || self.create_once(key, value.clone())).await
+        retry_until_deadline(write_unavailable, || self.create_once(key, value.clone())).await
     }
 
     async fn create_once(&self, key: &str, value: Bytes) -> Result<u64, WriteError> {
-        let store = self.fleet.link().store(&self.name).await.map_err(WriteError::Failed)?;
+        let store = self.fleet.connection().store(&self.name).await.map_err(WriteError::Failed)?;
         store.create(key, value).await.map_err(|error| match error.kind() {
             CreateErrorKind::AlreadyExists => WriteError::Conflict,
             CreateErrorKind::InvalidKey => WriteError::Failed(self.invalid(key)),
@@ -114,16 +115,16 @@ impl Bucket {
         })
     }
 
-    /// Writes a value if the newest revision is still `expected`, and returns the new revision.
+    /// Writes a value if the latest revision is still `expected`, and returns the new revision.
     ///
     /// # Errors
     /// Conflict if it is not.
     pub async fn update(&self, key: &str, value: Bytes, expected: u64) -> Result<u64, WriteError> {
-        patiently(could_not_write, || self.update_once(key, value.clone(), expected)).await
+        retry_until_deadline(write_unavailable, || self.update_once(key, value.clone(), expected)).await
     }
 
     async fn update_once(&self, key: &str, value: Bytes, expected: u64) -> Result<u64, WriteError> {
-        let store = self.fleet.link().store(&self.name).await.map_err(WriteError::Failed)?;
+        let store = self.fleet.connection().store(&self.name).await.map_err(WriteError::Failed)?;
         store.update(key, value, expected).await.map_err(|error| match error.kind() {
             UpdateErrorKind::WrongLastRevision => WriteError::Conflict,
             UpdateErrorKind::InvalidKey => WriteError::Failed(self.invalid(key)),
@@ -131,73 +132,76 @@ impl Bucket {
         })
     }
 
-    /// Makes of the newest value what `decide` says, and starts over if somebody else wrote in between. Returns what came with the
-    /// decision, and the revision that the value has now; 0 if there is none.
+    /// Changes the latest value as `decide` says, and retries if another writer changed it in the meantime. Returns the
+    /// result of the decision, and the current revision of the value; 0 if there is none.
     ///
     /// # Errors
-    /// Conflict if somebody else wrote in between every time; what `decide` refuses.
+    /// Conflict if other writers changed the value during every attempt; the error that `decide` returns.
     pub async fn change<T>(
         &self,
         key: &str,
         mut decide: impl FnMut(Option<&Entry>) -> Result<Change<T>, Error>,
     ) -> Result<(T, u64), WriteError> {
-        for attempt in 0..ATTEMPTS {
+        for attempt in 0..MAX_ATTEMPTS {
             let current = self.get(key).await.map_err(WriteError::Failed)?;
             let written = match (decide(current.as_ref()).map_err(WriteError::Failed)?, &current) {
-                (Change::Keep(kept), _) => return Ok((kept, current.map_or(0, |current| current.revision))),
-                (Change::Write(value, next), None) => (self.create(key, value).await, next),
-                (Change::Write(value, next), Some(current)) => (self.update(key, value, current.revision).await, next),
+                (Change::Keep(result), _) => return Ok((result, current.map_or(0, |current| current.revision))),
+                (Change::Write(value, result), None) => (self.create(key, value).await, result),
+                (Change::Write(value, result), Some(current)) => {
+                    (self.update(key, value, current.revision).await, result)
+                }
             };
             match written {
-                (Ok(revision), next) => return Ok((next, revision)),
-                (Err(WriteError::Conflict), _) => tokio::time::sleep(pause(attempt)).await,
+                (Ok(revision), result) => return Ok((result, revision)),
+                (Err(WriteError::Conflict), _) => tokio::time::sleep(backoff(attempt)).await,
                 (Err(error), _) => return Err(error),
             }
         }
         Err(WriteError::Conflict)
     }
 
-    /// Writes a value, whatever is there, and returns its revision.
+    /// Writes a value unconditionally, and returns its revision.
     ///
     /// # Errors
     /// UNAVAILABLE if the write was not confirmed.
     pub async fn put(&self, key: &str, value: Bytes) -> Result<u64, Error> {
-        patiently(is_away, || self.put_once(key, value.clone())).await
+        retry_until_deadline(is_unavailable, || self.put_once(key, value.clone())).await
     }
 
     async fn put_once(&self, key: &str, value: Bytes) -> Result<u64, Error> {
-        let store = self.fleet.link().store(&self.name).await?;
+        let store = self.fleet.connection().store(&self.name).await?;
         store.put(key, value).await.map_err(|error| self.failed("write", key, &error))
     }
 
-    /// Deletes a value; its history stays.
+    /// Deletes a value. Its history is kept.
     ///
     /// # Errors
     /// UNAVAILABLE if the deletion was not confirmed.
     pub async fn delete(&self, key: &str) -> Result<(), Error> {
-        patiently(is_away, || self.delete_once(key)).await
+        retry_until_deadline(is_unavailable, || self.delete_once(key)).await
     }
 
     async fn delete_once(&self, key: &str) -> Result<(), Error> {
-        let store = self.fleet.link().store(&self.name).await?;
+        let store = self.fleet.connection().store(&self.name).await?;
         store.delete(key).await.map_err(|error| self.failed("delete", key, &error))
     }
 
-    /// The newest value of every key that matches `filter` (`player1.*`, `>`), ordered by key.
+    /// The latest value of every key that matches `filter` (`player1.*`, `>`), ordered by key.
     ///
     /// # Errors
     /// UNAVAILABLE if the bucket does not answer.
     pub async fn entries(&self, filter: &str) -> Result<Vec<Entry>, Error> {
-        let mut subjects = patiently(is_away, || self.subjects_once(filter)).await?;
+        let mut subjects = retry_until_deadline(is_unavailable, || self.subjects_once(filter)).await?;
         subjects.sort_unstable();
         let prefix = self.subject("");
-        // Owned keys and handles: the compiler cannot show that a stream of borrowing futures may move between threads.
+        // Owned keys and handles, because the compiler cannot prove that a stream of borrowing futures is `Send`.
         let reads = subjects.into_iter().map(move |subject| {
             let bucket = self.clone();
             let key = subject.strip_prefix(&prefix).unwrap_or(&subject).to_owned();
             async move { bucket.get(&key).await }
         });
-        let entries: Vec<Option<Entry>> = futures::stream::iter(reads).buffered(READS_AT_ONCE).try_collect().await?;
+        let entries: Vec<Option<Entry>> =
+            futures::stream::iter(reads).buffered(MAX_CONCURRENT_READS).try_collect().await?;
         Ok(entries.into_iter().flatten().collect())
     }
 
@@ -208,12 +212,12 @@ impl Bucket {
         listing.map_ok(|(subject, _)| subject).try_collect().await.map_err(|error| failed(&error))
     }
 
-    /// The revisions of one key that are kept, the newest first. Deletions are left out.
+    /// The stored revisions of one key, newest first, without deletions.
     ///
     /// # Errors
     /// UNAVAILABLE if the bucket does not answer.
     pub async fn history(&self, key: &str) -> Result<Vec<Entry>, Error> {
-        patiently(is_away, || self.history_once(key)).await
+        retry_until_deadline(is_unavailable, || self.history_once(key)).await
     }
 
     async fn history_once(&self, key: &str) -> Result<Vec<Entry>, Error> {
@@ -236,7 +240,7 @@ impl Bucket {
     }
 
     async fn stream(&self) -> Result<Stream<()>, Error> {
-        let stream = self.fleet.link().jetstream.get_stream_no_info(format!("KV_{}", self.name)).await;
+        let stream = self.fleet.connection().jetstream.get_stream_no_info(format!("KV_{}", self.name)).await;
         stream.map_err(|error| Error::internal(format_args!("bucket `{}`: {error}", self.name)))
     }
 
@@ -257,23 +261,24 @@ impl Bucket {
     }
 
     fn invalid(&self, key: &str) -> Error {
-        Error::invalid(format_args!("`{key}` is no key for bucket `{}`", self.name))
+        Error::invalid(format_args!("`{key}` is not a valid key for bucket `{}`", self.name))
     }
 }
 
-/// Those who collide wait for different times, so that they do not collide again.
-fn pause(attempt: u32) -> Duration {
+/// A random delay, so that conflicting writers do not retry at the same moment.
+fn backoff(attempt: u32) -> Duration {
     Duration::from_micros(fastrand::u64(0..4_000 << attempt.min(5)))
 }
 
-/// Refuses an id that could not be one part of a key, or is longer than `most`; `what` names it, for example `player id`.
+/// Rejects an id that cannot be one token of a key, or is longer than `max_length`. `what` names it, for example
+/// `player id`.
 ///
 /// # Errors
-/// INVALID_ARGUMENT that says what is allowed.
-pub fn check_id(what: &str, id: &str, most: usize) -> Result<(), Error> {
+/// INVALID_ARGUMENT with the allowed characters.
+pub fn check_id(what: &str, id: &str, max_length: usize) -> Result<(), Error> {
     let allowed = |letter: char| letter.is_ascii_alphanumeric() || letter == '_' || letter == '-';
-    if (1..=most).contains(&id.len()) && id.chars().all(allowed) {
+    if (1..=max_length).contains(&id.len()) && id.chars().all(allowed) {
         return Ok(());
     }
-    Err(Error::invalid(format_args!("{what} must be 1 to {most} letters, digits, `_` and `-`")))
+    Err(Error::invalid(format_args!("{what} must be 1 to {max_length} letters, digits, `_` and `-`")))
 }

@@ -1,4 +1,4 @@
-//! The calling side: deadline, retry of idempotent calls, circuit breaker, trace.
+//! The calling side: deadlines, retries of idempotent calls, circuit breakers, tracing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,17 +9,17 @@ use futures::future::BoxFuture;
 use proto::rpc::{Code, Error, Method, Stream, Transport};
 use tokio::time::Instant;
 
+use crate::connection::Connection;
 use crate::context::{self, Context};
 use crate::fleet::Fleet;
-use crate::link::Link;
 use crate::{reason, stream, wire};
 
-/// An idempotent call is sent this often at most.
-const ATTEMPTS: u32 = 3;
-/// Before the first retry.
+/// How many times an idempotent call is sent at most.
+const MAX_ATTEMPTS: u32 = 3;
+/// The delay before the first retry.
 const FIRST_DELAY: Duration = Duration::from_millis(50);
-/// Before any retry at most.
-const LONGEST_DELAY: Duration = Duration::from_millis(500);
+/// The longest delay before a retry.
+const MAX_DELAY: Duration = Duration::from_millis(500);
 
 impl Transport for Fleet {
     fn unary<'a>(&'a self, method: &'static Method, request: Bytes) -> BoxFuture<'a, Result<Bytes, Error>> {
@@ -30,11 +30,11 @@ impl Transport for Fleet {
         Box::pin(async move {
             let context = current(self);
             let destination = self.destinations().of(method);
-            let pass = destination.breaker.enter(method.package)?;
-            let link = self.link();
+            let permit = destination.breaker.acquire(method.package)?;
+            let connection = self.connection();
             let payload = context.with_meta(&request, context.remaining());
-            let opened = stream::open(&link, method, payload, headers(&context), context.deadline()).await;
-            pass.settle(&opened);
+            let opened = stream::open(&connection, method, payload, headers(&context), context.deadline()).await;
+            permit.record(&opened);
             destination.count(&opened);
             opened
         })
@@ -44,28 +44,28 @@ impl Transport for Fleet {
 async fn call(fleet: &Fleet, method: &'static Method, request: Bytes) -> Result<Bytes, Error> {
     let context = current(fleet);
     let destination = fleet.destinations().of(method);
-    let attempts = if method.idempotent { ATTEMPTS } else { 1 };
+    let attempts = if method.idempotent { MAX_ATTEMPTS } else { 1 };
     let mut delay = FIRST_DELAY;
     for attempt in 1.. {
-        let pass = destination.breaker.enter(method.package)?;
+        let permit = destination.breaker.acquire(method.package)?;
         let attempts_left = attempts + 1 - attempt;
         let now = Instant::now();
-        // An attempt that can be repeated leaves time for the repetition.
-        let patience = context.deadline().saturating_duration_since(now) / attempts_left;
-        let payload = context.with_meta(&request, patience);
-        let result = attempt_once(&fleet.link(), method, payload, headers(&context), now + patience).await;
-        pass.settle(&result);
+        // An attempt that can be retried leaves time for the retries.
+        let attempt_timeout = context.deadline().saturating_duration_since(now) / attempts_left;
+        let payload = context.with_meta(&request, attempt_timeout);
+        let result = attempt_once(&fleet.connection(), method, payload, headers(&context), now + attempt_timeout).await;
+        permit.record(&result);
         destination.count(&result);
         match result {
             Err(error) if attempts_left > 1 && is_transient(&error) => {
-                // Half of the delay is jitter, so that callers that failed together do not come back together.
+                // Half of the delay is jitter, so that callers that failed together do not retry together.
                 let pause = delay.mul_f64(0.5 + fastrand::f64() / 2.0);
                 if context.remaining() <= pause {
                     return Err(error);
                 }
-                tracing::debug!(method = method.subject, %error, attempt, "trying again");
+                tracing::debug!(method = method.subject, %error, attempt, "retrying");
                 tokio::time::sleep(pause).await;
-                delay = (delay * 2).min(LONGEST_DELAY);
+                delay = (delay * 2).min(MAX_DELAY);
             }
             result => return result,
         }
@@ -74,27 +74,27 @@ async fn call(fleet: &Fleet, method: &'static Method, request: Bytes) -> Result<
 }
 
 async fn attempt_once(
-    link: &Arc<Link>,
+    connection: &Arc<Connection>,
     method: &'static Method,
     payload: Bytes,
     headers: HeaderMap,
     until: Instant,
 ) -> Result<Bytes, Error> {
-    fits(link, method, &payload)?;
-    let (ticket, answer) = link.inbox.one();
-    let sent = link.client.publish_with_reply_and_headers(method.subject, ticket.subject(), headers, payload).await;
+    check_size(connection, method, &payload)?;
+    let (slot, answer) = connection.inbox.slot_for_one();
+    let sent = connection.client.publish_with_reply_and_headers(method.subject, slot.subject(), headers, payload).await;
     sent.map_err(|error| disconnected(method).with_detail("cause", error))?;
     match tokio::time::timeout_at(until, answer).await {
         Err(_) => Err(timeout(method)),
         Ok(Err(_)) => Err(disconnected(method)),
-        Ok(Ok(message)) => read(method, message),
+        Ok(Ok(message)) => response(method, message),
     }
 }
 
-/// The payload of an answer, or the error that it tells of.
-pub(crate) fn read(method: &Method, message: Message) -> Result<Bytes, Error> {
+/// The payload of a response, or the error that it carries.
+pub(crate) fn response(method: &Method, message: Message) -> Result<Bytes, Error> {
     if message.status == Some(StatusCode::NO_RESPONDERS) {
-        return Err(Error::unavailable(format_args!("nobody serves `{}`", method.subject))
+        return Err(Error::unavailable(format_args!("no service is subscribed to `{}`", method.subject))
             .with_detail(reason::KEY, reason::NO_RESPONDERS));
     }
     match wire::error_in(message.headers.as_ref(), &message.payload) {
@@ -103,14 +103,14 @@ pub(crate) fn read(method: &Method, message: Message) -> Result<Bytes, Error> {
     }
 }
 
-/// Refuses what the server would close the connection for.
-pub(crate) fn fits(link: &Link, method: &Method, payload: &Bytes) -> Result<(), Error> {
-    let most = link.client.max_payload();
-    if payload.len() <= most {
+/// Rejects a payload that is larger than the server accepts: the server would close the connection.
+pub(crate) fn check_size(connection: &Connection, method: &Method, payload: &Bytes) -> Result<(), Error> {
+    let limit = connection.client.max_payload();
+    if payload.len() <= limit {
         return Ok(());
     }
     Err(Error::invalid(format_args!(
-        "request to `{}` has {} bytes, at most {most} can be sent",
+        "request to `{}` has {} bytes, at most {limit} can be sent",
         method.subject,
         payload.len()
     )))
@@ -122,7 +122,7 @@ pub(crate) fn timeout(method: &Method) -> Error {
 }
 
 pub(crate) fn disconnected(method: &Method) -> Error {
-    Error::unavailable(format_args!("connection broke before `{}` answered", method.subject))
+    Error::unavailable(format_args!("the connection was lost before `{}` responded", method.subject))
         .with_detail(reason::KEY, reason::DISCONNECTED)
 }
 

@@ -1,4 +1,5 @@
-//! Who asked, in which trace, until when: carried from the request that is being handled to every call it makes.
+//! The request context: request id, trace and deadline, propagated from the request being handled to every call that it
+//! makes.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,10 +14,10 @@ tokio::task_local! {
     static CURRENT: Context;
 }
 
-/// For requests whose sender did not say how long it waits.
+/// The timeout of requests whose sender did not set one.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What is known of the request that is being handled. Cheap to clone.
+/// Metadata of the request being handled. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Context(Arc<Inner>);
 
@@ -30,20 +31,20 @@ struct Inner {
     deadline: Instant,
 }
 
-/// What a request from outside the fleet says of itself; what is absent or malformed is made up.
+/// Metadata of a request from outside the fleet. Absent or malformed ids are generated.
 #[derive(Clone, Copy, Debug)]
-pub struct Incoming<'a> {
+pub struct ExternalRequest<'a> {
     /// W3C `traceparent`.
     pub traceparent: Option<&'a str>,
-    /// Name of the request.
+    /// The request id.
     pub request_id: Option<&'a str>,
-    /// Two requests with the same key are one request.
+    /// Two requests with the same key are the same operation.
     pub idempotency_key: Option<&'a str>,
-    /// How long the sender waits.
+    /// How long the sender waits for the response.
     pub timeout: Duration,
 }
 
-/// The context of the request that is being handled; outside of one, a new root with the default deadline.
+/// The context of the request being handled; outside of a request, a new root context with the default deadline.
 pub fn context() -> Context {
     current().unwrap_or_else(|| Context::root(DEFAULT_TIMEOUT))
 }
@@ -53,14 +54,15 @@ pub(crate) fn current() -> Option<Context> {
 }
 
 impl Context {
-    /// The context of a request that nothing caused.
+    /// The context of work that no request caused.
     pub(crate) fn root(timeout: Duration) -> Self {
-        Self::incoming(Incoming { traceparent: None, request_id: None, idempotency_key: None, timeout })
+        Self::external(ExternalRequest { traceparent: None, request_id: None, idempotency_key: None, timeout })
     }
 
     /// The context of a request from outside the fleet.
-    pub fn incoming(request: Incoming<'_>) -> Self {
-        let (trace_id, sampled) = request.traceparent.and_then(parse_traceparent).unwrap_or_else(|| (nonzero(), true));
+    pub fn external(request: ExternalRequest<'_>) -> Self {
+        let (trace_id, sampled) =
+            request.traceparent.and_then(parse_traceparent).unwrap_or_else(|| (random_trace_id(), true));
         Self(Arc::new(Inner {
             request_id: request.request_id.map_or_else(|| hex(fastrand::u128(..)), str::to_owned),
             trace_id,
@@ -81,8 +83,9 @@ impl Context {
             let digits = std::str::from_utf8(&meta.trace_id).ok()?;
             u128::from_str_radix(digits, 16).ok().filter(|id| *id != 0)
         };
-        let (trace_id, sampled) =
-            traceparent.and_then(parse_traceparent).unwrap_or_else(|| (in_meta().unwrap_or_else(nonzero), true));
+        let (trace_id, sampled) = traceparent
+            .and_then(parse_traceparent)
+            .unwrap_or_else(|| (in_meta().unwrap_or_else(random_trace_id), true));
         let request_id = if meta.request_id.is_empty() { hex(fastrand::u128(..)) } else { meta.request_id };
         Self(Arc::new(Inner {
             request_id,
@@ -94,12 +97,12 @@ impl Context {
         }))
     }
 
-    /// Runs `future` in this context: [`context`] answers it, and calls carry it on.
+    /// Runs `future` in this context: [`context`] returns it, and calls propagate it.
     pub fn scope<F: Future>(self, future: F) -> impl Future<Output = F::Output> {
         CURRENT.scope(self, future)
     }
 
-    /// Names one logical request through all its attempts and everything that it causes.
+    /// Identifies one logical request, across its retries and all calls that it causes.
     pub fn request_id(&self) -> &str {
         &self.0.request_id
     }
@@ -109,12 +112,12 @@ impl Context {
         hex(self.0.trace_id)
     }
 
-    /// What the sender named this operation, if it did.
+    /// The idempotency key that the sender set, if any.
     pub fn idempotency_key(&self) -> Option<&str> {
         self.0.idempotency_key.as_deref()
     }
 
-    /// What makes a repeated request recognisable: the idempotency key or else the request id.
+    /// Identifies a retried request: the idempotency key, or else the request id.
     pub fn operation_id(&self) -> &str {
         self.idempotency_key().unwrap_or(self.request_id())
     }
@@ -128,7 +131,7 @@ impl Context {
         self.0.deadline.saturating_duration_since(Instant::now())
     }
 
-    /// What goes with an event that this context causes.
+    /// Metadata for an event that this context causes.
     pub(crate) fn meta(&self) -> Meta {
         Meta {
             request_id: self.0.request_id.clone(),
@@ -139,7 +142,7 @@ impl Context {
         }
     }
 
-    /// The request with what goes with a call made in this context.
+    /// The encoded request with the metadata of a call made in this context.
     pub(crate) fn with_meta(&self, request: &[u8], timeout: Duration) -> Bytes {
         let meta = SentMeta {
             request_id: &self.0.request_id,
@@ -172,7 +175,7 @@ fn as_text(digits: &[u8]) -> &str {
     std::str::from_utf8(digits).unwrap_or_default()
 }
 
-fn nonzero() -> u128 {
+fn random_trace_id() -> u128 {
     fastrand::u128(1..)
 }
 
@@ -200,7 +203,7 @@ mod tests {
     use crate::wire::RequestEnvelope;
 
     #[test]
-    fn a_traceparent_is_read_as_the_standard_says() {
+    fn a_traceparent_is_parsed_by_the_w3c_rules() {
         fn check(value: &str, expected: Option<(u128, bool)>) {
             assert_eq!(parse_traceparent(value), expected, "{value}");
         }
@@ -217,8 +220,8 @@ mod tests {
     }
 
     #[test]
-    fn what_a_call_carries_is_what_the_callee_reads() {
-        let caller = Context::incoming(Incoming {
+    fn a_callee_reads_the_metadata_that_the_caller_sent() {
+        let caller = Context::external(ExternalRequest {
             traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"),
             request_id: Some("r1"),
             idempotency_key: Some("k1"),

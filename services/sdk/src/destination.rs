@@ -1,4 +1,4 @@
-//! What a caller keeps for each method that it calls, so that it is looked up once per call and not piece by piece.
+//! Per-method state of the calling side, so that each call needs one look-up.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,15 +9,15 @@ use proto::rpc::{Error, Method};
 use crate::breaker::Breaker;
 use crate::metrics;
 
-/// The destinations of one worker.
+/// The methods that one worker calls.
 #[derive(Debug, Default)]
-pub(crate) struct Destinations(Mutex<Known>);
+pub(crate) struct Destinations(Mutex<Cache>);
 
 #[derive(Debug, Default)]
-struct Known {
-    /// By the address of the subject, which is never moved: faster to look up than text.
+struct Cache {
+    /// By the address of the subject, which is static: comparing addresses is faster than comparing text.
     methods: HashMap<usize, Arc<Destination>>,
-    /// By package: all methods of one service fail together.
+    /// By package: the methods of one service share a circuit breaker, because they fail together.
     breakers: HashMap<&'static str, Arc<Breaker>>,
 }
 
@@ -31,8 +31,8 @@ pub(crate) struct Destination {
 
 impl Destinations {
     pub(crate) fn of(&self, method: &'static Method) -> Arc<Destination> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Known { methods, breakers } = &mut *known;
+        let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Cache { methods, breakers } = &mut *cache;
         let destination = methods.entry(method.subject.as_ptr().addr()).or_insert_with(|| {
             let breaker = Arc::clone(breakers.entry(method.package).or_default());
             Arc::new(Destination { method, breaker, answered: metrics::calls_answered(method.subject) })

@@ -1,4 +1,4 @@
-//! Service discovery as ADR-32 describes it: `$SRV.PING`, `INFO` and `STATS`, so that the standard tools see every worker.
+//! Service discovery by ADR-32: `$SRV.PING`, `INFO` and `STATS`, so that the standard tools see every worker.
 //! (<https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-32.md>)
 
 use std::sync::Arc;
@@ -11,39 +11,39 @@ use proto::rpc::{Server, Service};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::link::Link;
+use crate::connection::Connection;
 use crate::serve::Worker;
 use crate::settings::Settings;
 
-/// Answers until it is stopped or dropped.
+/// Answers discovery requests until it is stopped or dropped.
 pub(crate) struct Discovery(JoinHandle<()>);
 
 impl Discovery {
     pub(crate) async fn answer<S: Server>(
-        link: &Arc<Link>,
+        connection: &Arc<Connection>,
         settings: &Settings,
         group: &str,
         service: &'static Service,
         worker: Arc<Worker<S>>,
     ) -> Result<Self, SubscribeError> {
-        let identity = Identity::new(settings, group);
-        let mut questions: SelectAll<Subscriber> = SelectAll::new();
+        let instance = Instance::new(settings, group);
+        let mut requests: SelectAll<Subscriber> = SelectAll::new();
         for verb in ["PING", "INFO", "STATS"] {
-            for scope in [String::new(), format!(".{}", identity.name), format!(".{}.{}", identity.name, identity.id)] {
-                questions.push(link.client.subscribe(format!("$SRV.{verb}{scope}")).await?);
+            for scope in [String::new(), format!(".{}", instance.name), format!(".{}.{}", instance.name, instance.id)] {
+                requests.push(connection.client.subscribe(format!("$SRV.{verb}{scope}")).await?);
             }
         }
-        let client = link.client.clone();
+        let client = connection.client.clone();
         Ok(Self(tokio::spawn(async move {
-            while let Some(question) = questions.next().await {
-                let Some(caller) = question.reply else { continue };
-                let verb = question.subject.split('.').nth(1).unwrap_or_default();
+            while let Some(request) = requests.next().await {
+                let Some(caller) = request.reply else { continue };
+                let verb = request.subject.split('.').nth(1).unwrap_or_default();
                 let answer = match verb {
-                    "PING" => identity.response("ping"),
-                    "INFO" => identity.info(service),
-                    _ => identity.stats(&worker),
+                    "PING" => instance.response("ping"),
+                    "INFO" => instance.info(service),
+                    _ => instance.stats(&worker),
                 };
-                // Who asks will ask again.
+                // The caller retries if it gets no response.
                 let _ = client.publish(caller, answer.to_string().into()).await;
             }
         })))
@@ -60,8 +60,8 @@ impl Drop for Discovery {
     }
 }
 
-/// What every answer says.
-struct Identity {
+/// The fields that all responses share.
+struct Instance {
     name: String,
     id: String,
     version: String,
@@ -70,7 +70,7 @@ struct Identity {
     started: String,
 }
 
-impl Identity {
+impl Instance {
     fn new(settings: &Settings, group: &str) -> Self {
         static WORKERS: AtomicU64 = AtomicU64::new(0);
         let worker = WORKERS.fetch_add(1, Ordering::Relaxed);
@@ -97,7 +97,17 @@ impl Identity {
     fn info(&self, service: &Service) -> Value {
         let mut response = self.response("info");
         response["description"] = service.name.into();
-        let endpoint = |method: &proto::rpc::Method| json!({ "name": method.name, "subject": method.subject, "queue_group": self.group, "metadata": { "idempotent": method.idempotent.to_string(), "streaming": method.streaming.to_string() } });
+        let endpoint = |method: &proto::rpc::Method| {
+            json!({
+                "name": method.name,
+                "subject": method.subject,
+                "queue_group": self.group,
+                "metadata": {
+                    "idempotent": method.idempotent.to_string(),
+                    "streaming": method.streaming.to_string(),
+                },
+            })
+        };
         response["endpoints"] = service.methods.iter().map(endpoint).collect();
         response
     }

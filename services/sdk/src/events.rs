@@ -1,4 +1,4 @@
-//! Events: published to JetStream, recognisable when they come twice.
+//! Events: published to JetStream with ids by which duplicates are recognised.
 
 use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_ID;
@@ -9,23 +9,24 @@ use sha2::{Digest as _, Sha256};
 
 use crate::context::context;
 use crate::fleet::Fleet;
-use crate::patience::patiently;
+use crate::retry::retry_until_deadline;
 use crate::wire;
 
 impl Fleet {
-    /// Publishes what the current request caused, and waits until it is stored. Equal events of one operation are one event: a
-    /// repeated request publishes nothing twice, and two different events are both stored.
+    /// Publishes an event that the current request caused, and waits until it is stored. Equal events of one operation
+    /// are one event: a retried request publishes nothing twice, and two different events are both stored.
     ///
     /// # Errors
     /// UNAVAILABLE if JetStream did not confirm it; the event may still be stored.
     pub async fn publish<E: Event>(&self, mut event: E) -> Result<(), Error> {
-        // Meta says when and on whose behalf, not what happened.
+        // Meta describes the request, not the event: it must not change the digest.
         event.set_meta(Meta::default());
         let id = format!("{}/{}/{}", context().operation_id(), E::SUBJECT, digest(&event));
         self.publish_as(&id, event).await
     }
 
-    /// Publishes an event under `id` (its `Nats-Msg-Id`): within the stream's duplicate window, one event per id is kept.
+    /// Publishes an event under `id` (its `Nats-Msg-Id`): within the stream's duplicate window, one event per id is
+    /// kept.
     ///
     /// # Errors
     /// UNAVAILABLE if JetStream did not confirm it; the event may still be stored.
@@ -36,8 +37,8 @@ impl Fleet {
         let mut headers = HeaderMap::new();
         headers.insert(NATS_MESSAGE_ID, id);
         headers.insert(wire::TRACEPARENT, context.traceparent());
-        // Its id makes repetition harmless.
-        patiently(|_: &Error| true, || self.store_event(E::SUBJECT, headers.clone(), payload.clone())).await
+        // The id makes retries safe.
+        retry_until_deadline(|_: &Error| true, || self.store_event(E::SUBJECT, headers.clone(), payload.clone())).await
     }
 
     async fn store_event(&self, subject: &'static str, headers: HeaderMap, payload: bytes::Bytes) -> Result<(), Error> {
@@ -45,7 +46,7 @@ impl Fleet {
             Error::unavailable(format_args!("event `{subject}` was not stored: {error}"))
         };
         let acknowledged = self
-            .link()
+            .connection()
             .jetstream
             .publish_with_headers(subject, headers, payload)
             .await
@@ -54,7 +55,7 @@ impl Fleet {
     }
 }
 
-/// Names a message by its content: 16 hexadecimal digits, the same in every build.
+/// A digest of a message's content: 16 hexadecimal digits, the same in every build.
 pub fn digest(message: &impl Message) -> String {
     Sha256::digest(message.encode_to_vec()).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,6 +1,7 @@
-//! `/livez`, `/readyz` and `/metrics` of the task, and the `healthcheck` that a container without a shell can run.
+//! `/livez`, `/readyz` and `/metrics` of the task, and the `healthcheck` command for containers without a shell.
 //!
-//! Liveness says that the worker threads turn; it does not depend on NATS, or one outage of NATS would kill every task.
+//! Liveness means that no worker thread is blocked. It does not depend on NATS: otherwise an outage of NATS would kill
+//! every task.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -17,14 +18,14 @@ use crate::fleet::Fleet;
 use crate::metrics::metrics_text;
 use crate::sockets;
 
-/// A worker thread that did not turn for so long is stuck.
-const STUCK: Duration = Duration::from_secs(10);
-/// How often a worker shows that it turns.
-const BEAT: Duration = Duration::from_secs(1);
-/// How long `healthcheck` waits.
+/// A worker thread without a heartbeat for this long is blocked.
+const BLOCKED_AFTER: Duration = Duration::from_secs(10);
+/// The interval of a worker's heartbeats.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+/// The timeout of `healthcheck`.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Whether every worker takes requests and has its connection.
+/// Whether every worker accepts requests and is connected.
 pub fn is_ready() -> bool {
     state().not_ready().is_none()
 }
@@ -36,12 +37,12 @@ struct State {
     stopping: AtomicBool,
 }
 
-/// What one worker tells of itself.
+/// The health of one worker.
 #[derive(Debug)]
 pub(crate) struct WorkerHealth {
     fleet: Fleet,
-    takes_requests: AtomicBool,
-    beat: Mutex<Instant>,
+    ready: AtomicBool,
+    heartbeat: Mutex<Instant>,
 }
 
 fn state() -> &'static State {
@@ -49,36 +50,35 @@ fn state() -> &'static State {
     STATE.get_or_init(State::default)
 }
 
-/// The task is ready when this many workers are.
-pub(crate) fn expect(workers: usize) {
+/// Sets the number of workers that must be ready before the task is.
+pub(crate) fn set_worker_count(workers: usize) {
     // A process hosts one task.
     let _ = state().expected.set(workers);
 }
 
-/// The task finishes what it has begun, and takes nothing new.
-pub(crate) fn stopping() {
+/// Marks the task as stopping, and therefore as not ready.
+pub(crate) fn set_stopping() {
     state().stopping.store(true, Ordering::Relaxed);
 }
 
-/// Registers a worker that is connected, and keeps its heart beating on its own runtime.
-pub(crate) fn watch(fleet: Fleet) -> Arc<WorkerHealth> {
-    let worker =
-        Arc::new(WorkerHealth { fleet, takes_requests: AtomicBool::new(false), beat: Mutex::new(Instant::now()) });
+/// Registers a connected worker, and starts its heartbeat on its own runtime.
+pub(crate) fn register(fleet: Fleet) -> Arc<WorkerHealth> {
+    let worker = Arc::new(WorkerHealth { fleet, ready: AtomicBool::new(false), heartbeat: Mutex::new(Instant::now()) });
     state().workers.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&worker));
-    let beating = Arc::clone(&worker);
+    let heart = Arc::clone(&worker);
     tokio::spawn(async move {
         loop {
-            *beating.beat.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-            tokio::time::sleep(BEAT).await;
+            *heart.heartbeat.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            tokio::time::sleep(HEARTBEAT_INTERVAL).await;
         }
     });
     worker
 }
 
 impl WorkerHealth {
-    /// The worker takes requests from now on.
-    pub(crate) fn takes_requests(&self) {
-        self.takes_requests.store(true, Ordering::Relaxed);
+    /// Marks the worker as accepting requests.
+    pub(crate) fn set_ready(&self) {
+        self.ready.store(true, Ordering::Relaxed);
     }
 }
 
@@ -89,42 +89,44 @@ impl State {
         }
         let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         let expected = self.expected.get().copied().unwrap_or(1);
-        let serving = workers.iter().filter(|worker| worker.takes_requests.load(Ordering::Relaxed)).count();
+        let serving = workers.iter().filter(|worker| worker.ready.load(Ordering::Relaxed)).count();
         let connected = workers.iter().filter(|worker| worker.fleet.is_connected()).count();
         (serving < expected || connected < expected)
-            .then(|| format!("{serving} of {expected} workers take requests, {connected} are connected to NATS"))
+            .then(|| format!("{serving} of {expected} workers accept requests, {connected} are connected to NATS"))
     }
 
-    fn stuck(&self) -> Option<String> {
+    fn blocked(&self) -> Option<String> {
         let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
-        let oldest =
-            workers.iter().map(|worker| worker.beat.lock().unwrap_or_else(PoisonError::into_inner).elapsed()).max()?;
-        (oldest > STUCK).then(|| format!("a worker has not turned for {} s", oldest.as_secs()))
+        let oldest = workers
+            .iter()
+            .map(|worker| worker.heartbeat.lock().unwrap_or_else(PoisonError::into_inner).elapsed())
+            .max()?;
+        (oldest > BLOCKED_AFTER).then(|| format!("a worker thread has been blocked for {} s", oldest.as_secs()))
     }
 }
 
-/// Answers until the process ends.
+/// Serves the health endpoints until the process ends.
 pub(crate) async fn serve(listener: std::net::TcpListener) -> std::io::Result<()> {
     let answer = |problem: Option<String>| match problem {
         None => (StatusCode::OK, "ok\n".to_owned()),
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
     };
     let router = Router::new()
-        .route("/livez", get(async move || answer(state().stuck())))
+        .route("/livez", get(async move || answer(state().blocked())))
         .route("/readyz", get(async move || answer(state().not_ready())))
         .route("/metrics", get(async || metrics_text()));
     axum::serve(tokio::net::TcpListener::from_std(listener)?, router).await
 }
 
-/// What the container runs to learn whether its task lives: asks `/livez` of this task's health address.
+/// The container's health check: requests `/livez` on the health address of this task.
 pub(crate) fn check() -> ExitCode {
-    match ask(&sockets::health_address()) {
+    match probe(&sockets::health_address()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) | Err(_) => ExitCode::FAILURE,
     }
 }
 
-fn ask(address: &str) -> std::io::Result<bool> {
+fn probe(address: &str) -> std::io::Result<bool> {
     use std::net::ToSocketAddrs as _;
     let address = address.to_socket_addrs()?.next().ok_or_else(|| std::io::Error::other("no address"))?;
     let mut connection = TcpStream::connect_timeout(&address, CHECK_TIMEOUT)?;

@@ -1,5 +1,5 @@
-//! One inbox subscription per connection for all answers. It replaces the client library's own multiplexer, which costs a
-//! quarter of the throughput, and can carry streams.
+//! One inbox subscription per connection for all replies. It replaces the client library's own multiplexer, which costs
+//! a quarter of the throughput, and supports streams.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -8,16 +8,16 @@ use bytes::Bytes;
 use slab::Slab;
 use tokio::sync::{mpsc, oneshot};
 
-/// Waiters by the last token of their subject.
+/// The calls that wait for replies, by the last token of their reply subject.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     /// Ends with a dot.
     prefix: String,
-    slots: Mutex<Slots>,
+    state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
-struct Slots {
+struct State {
     waiting: Slab<(u32, Waiter)>,
     generation: u32,
 }
@@ -26,32 +26,32 @@ struct Slots {
 enum Waiter {
     One(oneshot::Sender<Message>),
     Many(mpsc::UnboundedSender<Message>),
-    /// A stream that was given up before its worker was known: the first message tells whom to cancel.
+    /// A stream whose caller gave up before the first message: that message names the worker to cancel.
     Cancelled,
 }
 
-/// Where an answer is expected. Dropping it gives the place up.
+/// A registered reply subject. Dropping it removes the registration.
 #[derive(Debug)]
-pub(crate) struct Ticket<'a> {
+pub(crate) struct Slot<'a> {
     inbox: &'a Inbox,
     key: usize,
     generation: u32,
-    keep: bool,
+    detached: bool,
 }
 
-/// What the connection must do about a message that nobody waits for any more.
+/// What to do about a message whose caller no longer waits for it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Undelivered {
-    /// Nothing: its caller has gone.
+    /// Nothing: the caller is gone.
     Ignore,
-    /// Tell the worker behind this subject to stop streaming.
+    /// Ask the worker on this subject to stop streaming.
     Cancel(Subject),
 }
 
 impl Inbox {
     /// `prefix` has no trailing dot.
     pub(crate) fn new(prefix: &str) -> Self {
-        Self { prefix: format!("{prefix}."), slots: Mutex::default() }
+        Self { prefix: format!("{prefix}."), state: Mutex::default() }
     }
 
     /// The subject to subscribe to.
@@ -59,37 +59,37 @@ impl Inbox {
         format!("{}*", self.prefix)
     }
 
-    /// A place for one answer.
-    pub(crate) fn one(&self) -> (Ticket<'_>, oneshot::Receiver<Message>) {
+    /// Registers a reply subject for one message.
+    pub(crate) fn slot_for_one(&self) -> (Slot<'_>, oneshot::Receiver<Message>) {
         let (sender, receiver) = oneshot::channel();
         (self.insert(Waiter::One(sender)), receiver)
     }
 
-    /// A place for any number of messages.
-    pub(crate) fn many(&self) -> (Ticket<'_>, mpsc::UnboundedReceiver<Message>) {
+    /// Registers a reply subject for any number of messages.
+    pub(crate) fn slot_for_many(&self) -> (Slot<'_>, mpsc::UnboundedReceiver<Message>) {
         let (sender, receiver) = mpsc::unbounded_channel();
         (self.insert(Waiter::Many(sender)), receiver)
     }
 
-    fn insert(&self, waiter: Waiter) -> Ticket<'_> {
-        let mut slots = self.lock();
-        slots.generation = slots.generation.wrapping_add(1);
-        let generation = slots.generation;
-        let key = slots.waiting.insert((generation, waiter));
-        Ticket { inbox: self, key, generation, keep: false }
+    fn insert(&self, waiter: Waiter) -> Slot<'_> {
+        let mut state = self.lock();
+        state.generation = state.generation.wrapping_add(1);
+        let generation = state.generation;
+        let key = state.waiting.insert((generation, waiter));
+        Slot { inbox: self, key, generation, detached: false }
     }
 
-    /// Hands a message to who waits for it.
+    /// Delivers a message to the call that waits for it.
     pub(crate) fn deliver(&self, message: Message) -> Undelivered {
         let Some((key, generation)) = message.subject.strip_prefix(self.prefix.as_str()).and_then(parse_token) else {
             return Undelivered::Ignore;
         };
-        let mut slots = self.lock();
-        match slots.waiting.get(key) {
+        let mut state = self.lock();
+        match state.waiting.get(key) {
             Some((stored, waiter)) if *stored == generation => match waiter {
                 Waiter::One(_) => {
-                    if let (_, Waiter::One(sender)) = slots.waiting.remove(key) {
-                        // The caller may have given up at this moment.
+                    if let (_, Waiter::One(sender)) = state.waiting.remove(key) {
+                        // The caller may have given up in the meantime.
                         let _ = sender.send(message);
                     }
                     Undelivered::Ignore
@@ -99,7 +99,7 @@ impl Inbox {
                     Undelivered::Ignore
                 }
                 Waiter::Cancelled => {
-                    slots.waiting.remove(key);
+                    state.waiting.remove(key);
                     message.reply.map_or(Undelivered::Ignore, Undelivered::Cancel)
                 }
             },
@@ -107,75 +107,75 @@ impl Inbox {
         }
     }
 
-    /// Gives up on all answers that are on their way: the connection that they would have come by is gone.
+    /// Fails all waiting calls: the connection that would have delivered their replies is lost.
     pub(crate) fn fail_all(&self) {
         self.lock().waiting.clear();
     }
 
-    /// How many wait.
+    /// The number of waiting calls.
     #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {
         self.lock().waiting.len()
     }
 
     fn release(&self, key: usize, generation: u32, replacement: Option<Waiter>) {
-        let mut slots = self.lock();
-        if slots.waiting.get(key).is_some_and(|(stored, _)| *stored == generation) {
+        let mut state = self.lock();
+        if state.waiting.get(key).is_some_and(|(stored, _)| *stored == generation) {
             match replacement {
-                Some(waiter) => slots.waiting[key].1 = waiter,
+                Some(waiter) => state.waiting[key].1 = waiter,
                 None => {
-                    slots.waiting.remove(key);
+                    state.waiting.remove(key);
                 }
             }
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Slots> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Ticket<'_> {
-    /// The subject to answer to.
+impl Slot<'_> {
+    /// The reply subject.
     pub(crate) fn subject(&self) -> String {
         format!("{}{:x}-{:x}", self.inbox.prefix, self.key, self.generation)
     }
 
-    /// Keeps the place after this ticket is gone, until [`Place::release`].
-    pub(crate) fn keep(mut self) -> Place {
-        self.keep = true;
-        Place { key: self.key, generation: self.generation }
+    /// Keeps the registration after this slot is dropped, until [`DetachedSlot::release`].
+    pub(crate) fn detach(mut self) -> DetachedSlot {
+        self.detached = true;
+        DetachedSlot { key: self.key, generation: self.generation }
     }
 }
 
-impl Drop for Ticket<'_> {
+impl Drop for Slot<'_> {
     fn drop(&mut self) {
-        if !self.keep {
+        if !self.detached {
             self.inbox.release(self.key, self.generation, None);
         }
     }
 }
 
-/// A place that outlives its ticket.
+/// A registration that is removed explicitly.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
+pub(crate) struct DetachedSlot {
     key: usize,
     generation: u32,
 }
 
-impl Place {
-    /// Gives the place up.
+impl DetachedSlot {
+    /// Removes the registration.
     pub(crate) fn release(self, inbox: &Inbox) {
         inbox.release(self.key, self.generation, None);
     }
 
-    /// Gives the place up, and cancels the worker as soon as it shows itself.
+    /// Replaces the registration by one that cancels the worker with its first message.
     pub(crate) fn cancel(self, inbox: &Inbox) {
         inbox.release(self.key, self.generation, Some(Waiter::Cancelled));
     }
 }
 
-/// What a caller tells the worker of a stream.
+/// The control message by which a caller cancels a stream.
 pub(crate) const CANCEL: Bytes = Bytes::from_static(b"cancel");
 
 fn parse_token(token: &str) -> Option<(usize, u32)> {
@@ -200,12 +200,12 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_reaches_only_the_call_that_waits_for_it() {
+    fn a_reply_reaches_only_the_call_that_waits_for_it() {
         let inbox = Inbox::new("_INBOX_a.1");
-        let (first, mut first_answer) = inbox.one();
+        let (first, mut first_answer) = inbox.slot_for_one();
         let late = first.subject();
         drop(first);
-        let (second, mut second_answer) = inbox.one();
+        let (second, mut second_answer) = inbox.slot_for_one();
         inbox.deliver(message(&late, None));
         assert!(first_answer.try_recv().is_err());
         assert!(second_answer.try_recv().is_err());
@@ -216,11 +216,11 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_given_up_early_is_cancelled_when_its_worker_shows_itself() {
+    fn a_stream_abandoned_early_is_cancelled_with_its_first_message() {
         let inbox = Inbox::new("_INBOX_a.1");
-        let (ticket, _messages) = inbox.many();
-        let subject = ticket.subject();
-        ticket.keep().cancel(&inbox);
+        let (slot, _messages) = inbox.slot_for_many();
+        let subject = slot.subject();
+        slot.detach().cancel(&inbox);
         assert_eq!(inbox.deliver(message(&subject, Some("worker"))), Undelivered::Cancel("worker".into()));
         assert_eq!(inbox.deliver(message(&subject, Some("worker"))), Undelivered::Ignore);
         assert_eq!(inbox.waiting(), 0);

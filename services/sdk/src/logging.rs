@@ -1,4 +1,4 @@
-//! Logs: one JSON object a line, with the request that was being handled.
+//! Logs: one JSON object per line, with the ids of the request being handled.
 
 use std::fmt;
 
@@ -16,13 +16,13 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::context;
 
-/// Writes logs to standard output from now on; `LOG_LEVEL` says from which level (`info` if absent).
+/// Starts logging to standard output. `LOG_LEVEL` sets the lowest level (`info` if absent).
 pub(crate) fn init() {
     let level = std::env::var("LOG_LEVEL").ok().and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
-    // The client library tells of every reconnect itself; the SDK says it once, with context.
+    // The client library logs every reconnect; the SDK logs it once, with context.
     let filter = Targets::new().with_default(level).with_target("async_nats", level.min(LevelFilter::WARN));
     let lines = tracing_subscriber::fmt::layer().event_format(JsonLine).with_filter(filter);
-    // In tests somebody may have set one already.
+    // In tests, another test may have set a subscriber already.
     let _ = tracing_subscriber::registry().with(lines).try_init();
 }
 

@@ -1,4 +1,5 @@
-//! What a service proves itself with: in files on a developer's machine, in variables where ECS hands out secrets.
+//! Certificates, keys and credentials: from files on a developer's machine, from environment variables where ECS
+//! injects secrets.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,14 +10,14 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
-/// A certificate, a key or credentials. Never shows its text.
+/// A certificate, a private key or credentials. Neither `Debug` nor an error shows its text.
 #[derive(Clone)]
 pub enum Material {
-    /// A file; it is read at every connection, so that what was renewed is used.
+    /// A file. It is read for every connection, so that renewed material is used.
     File(PathBuf),
     /// The text itself.
     Text {
-        /// Variable that it came in.
+        /// The environment variable that held it.
         variable: &'static str,
         /// The text.
         text: Arc<str>,
@@ -42,7 +43,7 @@ impl Material {
         }
     }
 
-    // The errors of PEM readers quote what they have read, so they are not passed on.
+    // The errors of PEM readers quote their input, so they are not passed on.
 
     fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, String> {
         let text = self.read()?;
@@ -78,8 +79,8 @@ impl fmt::Debug for Material {
     }
 }
 
-/// TLS that trusts `authority` alone, and shows a certificate if there is one.
-pub(crate) fn tls(
+/// A TLS configuration that trusts only `authority`, with a client certificate if there is one.
+pub(crate) fn client_config(
     authority: &Material,
     client_certificate: Option<&(Material, Material)>,
 ) -> Result<ClientConfig, String> {
@@ -91,7 +92,7 @@ pub(crate) fn tls(
     match client_certificate {
         Some((certificate, key)) => {
             let config = config.with_client_auth_cert(certificate.certificates()?, key.key()?);
-            config.map_err(|error| format!("{certificate} and {key} do not belong together: {error}"))
+            config.map_err(|error| format!("{certificate} and {key} do not match: {error}"))
         }
         None => Ok(config.with_no_client_auth()),
     }
@@ -102,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_secret_is_in_no_message() {
+    fn secrets_are_in_no_message() {
         let secret = "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----BEGIN secret\n";
         let material = Material::Text { variable: "NATS_KEY", text: secret.into() };
         let messages = [format!("{material:?}"), material.key().unwrap_err(), material.certificates().unwrap_err()];

@@ -1,4 +1,4 @@
-//! Prometheus metrics of the task. What is counted per request is looked up once, not per request.
+//! Prometheus metrics of the task. Counters on the request path are looked up once, not for each request.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,24 +14,24 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use proto::rpc::{Code, Error, Method, Service};
 
-/// From a tenth of a millisecond to the longest deadline, in seconds.
+/// Histogram buckets in seconds, from 0.1 ms to the longest deadline.
 const BUCKETS: [f64; 14] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
 
 /// The task's metrics in the Prometheus text format.
 pub fn metrics_text() -> String {
     let mut out = String::new();
-    let registry = all().registry.lock().unwrap_or_else(PoisonError::into_inner);
+    let registry = task_metrics().registry.lock().unwrap_or_else(PoisonError::into_inner);
     // Writing to a string does not fail.
     let _ = encode(&mut out, &registry);
     out
 }
 
-/// Adds metrics of the service's own.
+/// Registers metrics of the service itself.
 pub fn register_metrics(register: impl FnOnce(&mut Registry)) {
-    register(&mut all().registry.lock().unwrap_or_else(PoisonError::into_inner));
+    register(&mut task_metrics().registry.lock().unwrap_or_else(PoisonError::into_inner));
 }
 
-struct All {
+struct Metrics {
     registry: Mutex<Registry>,
     requests: Family<Labels, Counter>,
     durations: Family<Labels, Histogram>,
@@ -39,7 +39,7 @@ struct All {
     in_flight: Gauge,
 }
 
-/// `method` and, where an outcome is counted, `code`: `OK` or the name of the error's code.
+/// The label `method` and, where an outcome is counted, `code`: `OK` or the name of the error's code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Labels {
     method: &'static str,
@@ -53,23 +53,23 @@ impl EncodeLabelSet for Labels {
     }
 }
 
-fn all() -> &'static All {
-    static ALL: OnceLock<All> = OnceLock::new();
-    ALL.get_or_init(|| {
+fn task_metrics() -> &'static Metrics {
+    static METRICS: OnceLock<Metrics> = OnceLock::new();
+    METRICS.get_or_init(|| {
         let mut registry = Registry::default();
         let requests = Family::default();
         registry.register("requests", "Requests answered, by method and outcome", requests.clone());
         let durations = Family::new_with_constructor((|| Histogram::new(BUCKETS)) as fn() -> Histogram);
-        registry.register("request_duration_seconds", "From taking a request to its answer", durations.clone());
+        registry.register("request_duration_seconds", "From receiving a request to its response", durations.clone());
         let calls = Family::default();
         registry.register("calls", "Calls to other services, every attempt, by method and outcome", calls.clone());
         let in_flight = Gauge::default();
         registry.register("requests_in_flight", "Requests being handled", in_flight.clone());
-        All { registry: Mutex::new(registry), requests, durations, calls, in_flight }
+        Metrics { registry: Mutex::new(registry), requests, durations, calls, in_flight }
     })
 }
 
-/// What a server counts for each of its methods.
+/// The metrics of a server, for each of its methods.
 pub(crate) struct ServerMetrics {
     methods: Vec<MethodMetrics>,
     pub(crate) in_flight: Gauge,
@@ -82,7 +82,7 @@ struct MethodMetrics {
     stats: MethodStats,
 }
 
-/// What `$SRV.STATS` tells of a method.
+/// What `$SRV.STATS` reports about a method.
 #[derive(Debug, Default)]
 pub(crate) struct MethodStats {
     pub(crate) requests: AtomicU64,
@@ -92,17 +92,17 @@ pub(crate) struct MethodStats {
 
 impl ServerMetrics {
     pub(crate) fn new(service: &'static Service) -> Self {
-        let all = all();
+        let metrics = task_metrics();
         let methods = service.methods.iter().map(|method| {
             let labels = Labels { method: method.subject, code: None };
-            let ok = all.requests.get_or_create(&Labels { code: Some("OK"), ..labels }).clone();
-            let duration = all.durations.get_or_create(&labels).clone();
+            let ok = metrics.requests.get_or_create(&Labels { code: Some("OK"), ..labels }).clone();
+            let duration = metrics.durations.get_or_create(&labels).clone();
             MethodMetrics { method, ok, duration, stats: MethodStats::default() }
         });
-        Self { methods: methods.collect(), in_flight: all.in_flight.clone() }
+        Self { methods: methods.collect(), in_flight: metrics.in_flight.clone() }
     }
 
-    pub(crate) fn answered(&self, method: usize, error: Option<&Error>, took: Duration) {
+    pub(crate) fn record(&self, method: usize, error: Option<&Error>, took: Duration) {
         let Some(metrics) = self.methods.get(method) else {
             return;
         };
@@ -116,7 +116,7 @@ impl ServerMetrics {
             Some(error) => {
                 metrics.stats.errors.fetch_add(1, Ordering::Relaxed);
                 let labels = Labels { method: metrics.method.subject, code: Some(error.code().as_str_name()) };
-                all().requests.get_or_create(&labels).inc();
+                task_metrics().requests.get_or_create(&labels).inc();
             }
         }
     }
@@ -128,15 +128,15 @@ impl ServerMetrics {
 
 /// Counts the attempts to call `method` that were answered.
 pub(crate) fn calls_answered(method: &'static str) -> Counter {
-    all().calls.get_or_create(&Labels { method, code: Some("OK") }).clone()
+    task_metrics().calls.get_or_create(&Labels { method, code: Some("OK") }).clone()
 }
 
 /// Counts an attempt that failed.
 pub(crate) fn count_failed_call(method: &'static str, error: &Error) {
-    all().calls.get_or_create(&Labels { method, code: Some(error.code().as_str_name()) }).inc();
+    task_metrics().calls.get_or_create(&Labels { method, code: Some(error.code().as_str_name()) }).inc();
 }
 
-/// Whether an error means that the service is at fault.
+/// Whether an error is the fault of the service.
 pub(crate) fn is_fault(error: &Error) -> bool {
     matches!(error.code(), Code::Internal | Code::Unknown | Code::DataLoss)
 }

@@ -1,4 +1,5 @@
-//! The serving side: takes requests from the queue group, bounds how many run and wait, answers every one of them, drains.
+//! The serving side: receives requests from the queue group, limits how many run and wait, answers each of them, and
+//! drains.
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
@@ -15,37 +16,38 @@ use proto::rpc::{Code, Error, Reply, Server};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::connection::Connection;
 use crate::context::Context;
 use crate::discovery::Discovery;
 use crate::fleet::Fleet;
-use crate::host::Stop;
-use crate::link::Link;
 use crate::metrics::{ServerMetrics, is_fault};
-use crate::requests::Requests;
+use crate::queue_group::Membership;
+use crate::task::Shutdown;
 use crate::wire::{self, RequestEnvelope};
 use crate::{reason, stream};
 
-/// The share of the stop timeout in which a worker leaves its queue group; the rest is for finishing what it has taken.
-const LEAVE_WITHIN: f64 = 0.4;
+/// The share of the stop timeout that a worker may spend leaving its queue group; the rest is for finishing accepted
+/// requests.
+const LEAVE_SHARE: f64 = 0.4;
 
-/// Serves until `stop` is requested, then finishes what was taken.
+/// Serves until `shutdown` is requested, then finishes the requests that it has accepted.
 ///
 /// # Errors
-/// UNAVAILABLE if the subscription cannot be made or ends by itself.
-pub async fn serve<S: Server>(fleet: &Fleet, server: S, stop: Stop) -> Result<(), Error> {
+/// UNAVAILABLE if the subscription fails or ends unexpectedly.
+pub async fn serve<S: Server>(fleet: &Fleet, server: S, shutdown: Shutdown) -> Result<(), Error> {
     let settings = fleet.settings();
     let worker = Arc::new(Worker {
         server,
         metrics: ServerMetrics::new(S::SERVICE),
-        gate: Mutex::default(),
+        admission: Mutex::default(),
         idle: Notify::new(),
         concurrency: settings.concurrency,
         queue: settings.queue,
     });
-    let patience = settings.stop_timeout.mul_f64(LEAVE_WITHIN);
-    let mut moves = fleet.moves();
+    let leave_timeout = settings.stop_timeout.mul_f64(LEAVE_SHARE);
+    let mut connection_changes = fleet.connection_changes();
     let mut session = Session::open(fleet, &worker).await?;
-    fleet.takes_requests();
+    fleet.set_ready();
     tracing::info!(
         service = settings.service,
         version = settings.version,
@@ -55,100 +57,101 @@ pub async fn serve<S: Server>(fleet: &Fleet, server: S, stop: Stop) -> Result<()
     );
     loop {
         tokio::select! {
-            () = stop.requested() => break,
-            _ = moves.changed() => {
+            () = shutdown.requested() => break,
+            _ = connection_changes.changed() => {
                 let next = Session::open(fleet, &worker).await?;
-                std::mem::replace(&mut session, next).close(&worker, patience).await;
+                std::mem::replace(&mut session, next).close(&worker, leave_timeout).await;
             }
-            error = session.take(&worker) => return Err(error),
+            error = session.receive(&worker) => return Err(error),
         }
     }
-    session.close(&worker, patience).await;
-    tracing::info!("finished");
+    session.close(&worker, leave_timeout).await;
+    tracing::info!("stopped serving");
     Ok(())
 }
 
-/// What all sessions of one worker share.
+/// The state that all sessions of one worker share.
 pub(crate) struct Worker<S> {
     server: S,
     pub(crate) metrics: ServerMetrics,
-    gate: Mutex<Gate>,
+    admission: Mutex<Admission>,
     idle: Notify,
     concurrency: usize,
     queue: usize,
 }
 
-/// Requests that run and requests that wait.
+/// The requests that are running and those that are queued.
 #[derive(Default)]
-struct Gate {
+struct Admission {
     running: usize,
     waiting: VecDeque<Request>,
 }
 
-/// A request and the connection that it came by.
+/// A request and the connection that it arrived on.
 struct Request {
-    link: Arc<Link>,
+    connection: Arc<Connection>,
     message: Message,
     at: Instant,
 }
 
 /// The subscriptions of a worker on one connection.
 struct Session {
-    link: Arc<Link>,
-    requests: Requests,
+    connection: Arc<Connection>,
+    membership: Membership,
     discovery: Discovery,
 }
 
 impl Session {
     async fn open<S: Server>(fleet: &Fleet, worker: &Arc<Worker<S>>) -> Result<Self, Error> {
-        let (link, settings) = (fleet.link(), fleet.settings());
+        let (connection, settings) = (fleet.connection(), fleet.settings());
         let failed = |error: &dyn std::fmt::Display| Error::unavailable(format_args!("failed to subscribe: {error}"));
         let group = format!("svc-{}-workers", settings.service);
-        let requests =
-            Requests::subscribe(&link, S::SERVICE.subject, group.clone()).await.map_err(|error| failed(&error))?;
-        let discovery = Discovery::answer(&link, settings, &group, S::SERVICE, Arc::clone(worker))
+        let membership =
+            Membership::join(&connection, S::SERVICE.subject, group.clone()).await.map_err(|error| failed(&error))?;
+        let discovery = Discovery::answer(&connection, settings, &group, S::SERVICE, Arc::clone(worker))
             .await
             .map_err(|error| failed(&error))?;
-        link.client.flush().await.map_err(|error| failed(&error))?;
-        Ok(Self { link, requests, discovery })
+        connection.client.flush().await.map_err(|error| failed(&error))?;
+        Ok(Self { connection, membership, discovery })
     }
 
-    /// Takes requests as long as they come.
-    async fn take<S: Server>(&mut self, worker: &Arc<Worker<S>>) -> Error {
-        while let Some(message) = self.requests.next().await {
-            worker.accept(Request { link: Arc::clone(&self.link), message, at: Instant::now() });
+    /// Accepts requests until the subscription ends.
+    async fn receive<S: Server>(&mut self, worker: &Arc<Worker<S>>) -> Error {
+        while let Some(message) = self.membership.next_request().await {
+            worker.accept(Request { connection: Arc::clone(&self.connection), message, at: Instant::now() });
         }
         Error::unavailable("the subscription ended")
     }
 
-    /// Lets no new request come, finishes those that have come, and then disappears from discovery.
-    async fn close<S: Server>(self, worker: &Arc<Worker<S>>, patience: Duration) {
-        let Self { link, requests, discovery } = self;
-        let accept = |message| worker.accept(Request { link: Arc::clone(&link), message, at: Instant::now() });
-        requests.run_out(patience, accept).await;
-        worker.finished().await;
-        if let Err(error) = link.client.flush().await {
-            tracing::warn!(%error, "the last answers may not have been sent");
+    /// Leaves the queue group, finishes the accepted requests, and only then stops answering discovery.
+    async fn close<S: Server>(self, worker: &Arc<Worker<S>>, leave_timeout: Duration) {
+        let Self { connection, membership, discovery } = self;
+        let accept =
+            |message| worker.accept(Request { connection: Arc::clone(&connection), message, at: Instant::now() });
+        membership.leave(leave_timeout, accept).await;
+        worker.wait_until_idle().await;
+        if let Err(error) = connection.client.flush().await {
+            tracing::warn!(%error, "the last responses may not have been sent");
         }
         discovery.stop();
     }
 }
 
 impl<S: Server> Worker<S> {
-    /// Starts a request, or lets it wait, or refuses it.
+    /// Starts a request, queues it, or rejects it.
     fn accept(self: &Arc<Self>, request: Request) {
-        let mut gate = self.gate();
-        if gate.running < self.concurrency {
-            gate.running += 1;
-            drop(gate);
+        let mut admission = self.admission();
+        if admission.running < self.concurrency {
+            admission.running += 1;
+            drop(admission);
             self.start(request);
-        } else if gate.waiting.len() < self.queue {
-            gate.waiting.push_back(request);
+        } else if admission.waiting.len() < self.queue {
+            admission.waiting.push_back(request);
         } else {
-            drop(gate);
+            drop(admission);
             let error = Error::new(
                 Code::ResourceExhausted,
-                format!("{} requests run and {} wait already", self.concurrency, self.queue),
+                format!("{} requests are running and {} are queued", self.concurrency, self.queue),
             )
             .with_detail(reason::KEY, reason::OVERLOADED)
             .with_detail(reason::RETRY_AFTER_MS, 100);
@@ -156,7 +159,7 @@ impl<S: Server> Worker<S> {
         }
     }
 
-    /// Most handlers never wait: they are finished here and now, and cost no task.
+    /// Polls the handler once before spawning it: most handlers never wait, so they finish here and need no tokio task.
     fn start(self: &Arc<Self>, request: Request) {
         let mut work = Box::pin(Arc::clone(self).work(request));
         if work.as_mut().poll(&mut Poller::from_waker(Waker::noop())).is_pending() {
@@ -164,18 +167,18 @@ impl<S: Server> Worker<S> {
         }
     }
 
-    /// Handles a request and then those that wait.
+    /// Handles a request and then the queued ones.
     async fn work(self: Arc<Self>, request: Request) {
         let mut next = Some(request);
         while let Some(request) = next {
             self.metrics.in_flight.inc();
             self.handle(request).await;
             self.metrics.in_flight.dec();
-            let mut gate = self.gate();
-            next = gate.waiting.pop_front();
+            let mut admission = self.admission();
+            next = admission.waiting.pop_front();
             if next.is_none() {
-                gate.running -= 1;
-                if gate.running == 0 {
+                admission.running -= 1;
+                if admission.running == 0 {
                     self.idle.notify_waiters();
                 }
             }
@@ -187,7 +190,7 @@ impl<S: Server> Worker<S> {
         let headers = message.headers.as_ref();
         let operation = message.subject.rsplit('.').next().unwrap_or_default();
         let method = S::SERVICE.methods.iter().position(|known| known.name == operation);
-        // A payload that is no message at all is reported when its type is known.
+        // A payload that cannot be decoded is reported later, by the handler that knows its type.
         let meta = RequestEnvelope::decode(message.payload.clone()).ok().and_then(|envelope| envelope.meta);
         let traceparent = headers.and_then(|headers| headers.get(wire::TRACEPARENT)).map(HeaderValue::as_str);
         let context = Context::received(meta.unwrap_or_default(), traceparent, request.at);
@@ -208,41 +211,41 @@ impl<S: Server> Worker<S> {
             Err(error) => Some(error),
         };
         if let Some(error) = &error {
-            report(&context, &message.subject, error).await;
+            log_failure(&context, &message.subject, error).await;
             answer_error(&request, error).await;
         }
-        self.metrics.answered(method.unwrap_or(usize::MAX), error.as_ref(), request.at.elapsed());
+        self.metrics.record(method.unwrap_or(usize::MAX), error.as_ref(), request.at.elapsed());
     }
 
     async fn call(&self, method: usize, payload: Bytes, deadline: Instant) -> Result<Reply, Error> {
         if deadline <= Instant::now() {
-            return Err(late());
+            return Err(deadline_exceeded());
         }
         let called = pin!(AssertUnwindSafe(self.server.call(method, payload)).catch_unwind());
         match tokio::time::timeout_at(deadline, called).await {
-            Err(_) => Err(late()),
+            Err(_) => Err(deadline_exceeded()),
             Ok(Ok(outcome)) => outcome.map_err(|error| error.with_detail_renamed(reason::KEY, reason::CAUSE)),
             Ok(Err(panic)) => Err(Error::internal(format_args!("the service panicked: {}", panic_message(&*panic)))),
         }
     }
 
-    /// Waits until nothing runs.
-    async fn finished(&self) {
+    /// Waits until no request is running.
+    async fn wait_until_idle(&self) {
         loop {
             let idle = self.idle.notified();
-            if self.gate().running == 0 {
+            if self.admission().running == 0 {
                 return;
             }
             idle.await;
         }
     }
 
-    fn gate(&self) -> MutexGuard<'_, Gate> {
-        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    fn admission(&self) -> MutexGuard<'_, Admission> {
+        self.admission.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn late() -> Error {
+fn deadline_exceeded() -> Error {
     Error::unavailable("the deadline passed").with_detail(reason::KEY, reason::TIMEOUT)
 }
 
@@ -254,12 +257,12 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
         .unwrap_or("no message")
 }
 
-async fn report(context: &Context, subject: &Subject, error: &Error) {
+async fn log_failure(context: &Context, subject: &Subject, error: &Error) {
     let line = async {
         if is_fault(error) {
             tracing::error!(method = %subject, %error, "request failed");
         } else {
-            tracing::debug!(method = %subject, %error, "request refused");
+            tracing::debug!(method = %subject, %error, "request rejected");
         }
     };
     context.clone().scope(line).await;
@@ -273,28 +276,28 @@ async fn send_stream(
     let Some(caller) = request.message.reply.clone() else {
         return Ok(());
     };
-    // A stream that panics has failed like one that ends with an error.
+    // A panic in a stream is reported as an error at its end.
     let guarded = AssertUnwindSafe(items).catch_unwind().map(|item| {
         item.unwrap_or_else(|panic| {
             Err(Error::internal(format_args!("the service panicked: {}", panic_message(&*panic))))
         })
     });
-    stream::send(&request.link, caller, credit, guarded.boxed()).await
+    stream::send(&request.connection, caller, credit, guarded.boxed()).await
 }
 
 async fn answer(request: &Request, payload: Bytes) -> Result<(), Error> {
     let Some(caller) = request.message.reply.clone() else {
         return Ok(());
     };
-    let most = request.link.client.max_payload();
-    if payload.len() > most {
+    let limit = request.connection.client.max_payload();
+    if payload.len() > limit {
         return Err(Error::internal(format_args!(
-            "the answer has {} bytes, at most {most} can be sent",
+            "the response has {} bytes, at most {limit} can be sent",
             payload.len()
         )));
     }
-    // A connection that breaks now loses the answer whatever is done; the caller sees it and tries again.
-    let _ = request.link.client.publish(caller, payload).await;
+    // If the connection breaks now, the response is lost in any case; the caller notices and retries.
+    let _ = request.connection.client.publish(caller, payload).await;
     Ok(())
 }
 
@@ -304,5 +307,5 @@ async fn answer_error(request: &Request, error: &Error) {
     };
     let mut headers: HeaderMap = wire::error_headers(error);
     headers.insert(wire::STREAM_END, "error");
-    let _ = request.link.client.publish_with_headers(caller, headers, wire::error_payload(error)).await;
+    let _ = request.connection.client.publish_with_headers(caller, headers, wire::error_payload(error)).await;
 }

@@ -1,4 +1,4 @@
-//! What a task is told by its environment variables. natsctl sets them, locally as on ECS.
+//! The settings of a task, read from environment variables. natsctl sets them, locally and on ECS.
 
 use std::env::{self, VarError};
 use std::fmt::Display;
@@ -6,25 +6,26 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::identity::TaskIdentity;
 use crate::material::Material;
-use crate::task::Identity;
 
-/// How to reach NATS. Each of what proves this service comes in a file or as a text, whose variables end in `_FILE` or do not.
+/// How to connect to NATS. Certificates, keys and credentials are in a variable, or in the file that the variable with
+/// the suffix `_FILE` names.
 #[derive(Clone, Debug, Default)]
-pub struct Link {
+pub struct ConnectionSettings {
     /// `NATS_URLS`, separated by commas, for example `tls://127.0.0.1:4222`.
     pub urls: Vec<String>,
-    /// `NATS_CA` or `NATS_CA_FILE`: who signs the servers' certificates.
+    /// `NATS_CA` or `NATS_CA_FILE`: the CA certificate of the servers.
     pub ca: Option<Material>,
     /// `NATS_CERT` and `NATS_KEY`, or `NATS_CERT_FILE` and `NATS_KEY_FILE`: this service's certificate.
     pub client_certificate: Option<(Material, Material)>,
-    /// `NATS_CREDS` or `NATS_CREDS_FILE`: this service's user.
+    /// `NATS_CREDS` or `NATS_CREDS_FILE`: the credentials of this service's user.
     pub credentials: Option<Material>,
-    /// User and password in the place of credentials, in tests.
+    /// User and password instead of credentials, in tests.
     pub user: Option<(String, String)>,
 }
 
-/// Everything a task is told.
+/// The settings of a task.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// `SERVICE_NAME`, for example `quest-system`.
@@ -39,29 +40,29 @@ pub struct Settings {
     pub workers: usize,
     /// `CONCURRENCY`: requests that one worker handles at the same time; 100 if absent.
     pub concurrency: usize,
-    /// `REQUEST_QUEUE`: requests that may wait in one worker; 1000 if absent.
+    /// `REQUEST_QUEUE`: requests that may be queued in one worker; 1000 if absent.
     pub queue: usize,
-    /// `CALL_TIMEOUT_MS`: for calls that no request set a deadline for; 5 s if absent.
+    /// `CALL_TIMEOUT_MS`: the timeout of calls outside of a request; 5 s if absent.
     pub call_timeout: Duration,
-    /// `STOP_TIMEOUT_MS`: for finishing what was begun; 25 s if absent.
+    /// `STOP_TIMEOUT_MS`: how long running requests may take after SIGTERM; 25 s if absent.
     pub stop_timeout: Duration,
-    /// How to reach NATS.
-    pub link: Link,
+    /// How to connect to NATS.
+    pub connection: ConnectionSettings,
 }
 
 impl Settings {
-    /// Reads the environment variables; on ECS, asks which task this is.
+    /// Reads the environment variables; on ECS, also the task metadata endpoint.
     ///
     /// # Errors
-    /// One sentence that names the variable.
+    /// A sentence that names the variable.
     pub fn from_env() -> Result<Self, String> {
         Self::read(&Variables(&|name| env::var(name)))
     }
 
     fn read(variables: &Variables<'_>) -> Result<Self, String> {
-        let link = variables.link()?;
+        let connection = variables.connection()?;
         let identity =
-            Identity { task: variables.optional("TASK_ID")?, revision: variables.optional("SERVICE_REVISION")? };
+            TaskIdentity { task: variables.optional("TASK_ID")?, revision: variables.optional("SERVICE_REVISION")? };
         let endpoint: Option<String> = variables.optional("ECS_CONTAINER_METADATA_URI_V4")?;
         let identity = identity.complete(endpoint.as_deref());
         let milliseconds = |name: &str, default: u64| {
@@ -77,12 +78,12 @@ impl Settings {
             queue: variables.optional("REQUEST_QUEUE")?.unwrap_or(1000),
             call_timeout: milliseconds("CALL_TIMEOUT_MS", 5_000)?,
             stop_timeout: milliseconds("STOP_TIMEOUT_MS", 25_000)?,
-            link,
+            connection,
         })
     }
 
     /// Settings for tests and benchmarks: service `name` on one server, everything else as by default.
-    pub fn for_service(name: &str, link: Link) -> Self {
+    pub fn for_service(name: &str, connection: ConnectionSettings) -> Self {
         Self {
             service: name.to_owned(),
             version: "0.0.0".to_owned(),
@@ -93,30 +94,30 @@ impl Settings {
             queue: 1000,
             call_timeout: Duration::from_secs(5),
             stop_timeout: Duration::from_secs(25),
-            link,
+            connection,
         }
     }
 
-    /// What the inbox subjects of this service start with. Only it may subscribe to them.
+    /// The prefix of this service's inbox subjects. No other service may subscribe to them.
     pub(crate) fn inbox_prefix(&self) -> String {
         format!("_INBOX_{}", self.service)
     }
 }
 
-/// Where variables are read.
+/// The source of the variables.
 struct Variables<'a>(&'a dyn Fn(&str) -> Result<String, VarError>);
 
 impl Variables<'_> {
-    fn link(&self) -> Result<Link, String> {
+    fn connection(&self) -> Result<ConnectionSettings, String> {
         let urls = self.required("NATS_URLS")?;
         let client_certificate = match (self.material("NATS_CERT")?, self.material("NATS_KEY")?) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
             (Some(one), None) | (None, Some(one)) => {
-                return Err(format!("{one} is of no use alone: a certificate needs its key (`NATS_CERT`, `NATS_KEY`)"));
+                return Err(format!("{one} is set alone: a certificate needs its key (`NATS_CERT`, `NATS_KEY`)"));
             }
         };
-        Ok(Link {
+        Ok(ConnectionSettings {
             urls: urls.split(',').map(|url| url.trim().to_owned()).filter(|url| !url.is_empty()).collect(),
             ca: self.material("NATS_CA")?,
             client_certificate,
@@ -125,13 +126,13 @@ impl Variables<'_> {
         })
     }
 
-    /// The text of this variable, or the file that the variable with `_FILE` names.
+    /// The text of this variable, or the file that the variable with the suffix `_FILE` names.
     fn material(&self, variable: &'static str) -> Result<Option<Material>, String> {
         let file = format!("{variable}_FILE");
         let path: Option<PathBuf> = self.optional(&file)?;
         match (self.optional::<String>(variable)?, path) {
             (Some(_), Some(_)) => {
-                Err(format!("environment variables `{variable}` and `{file}` are both set: one of them is enough"))
+                Err(format!("environment variables `{variable}` and `{file}` are both set: set only one of them"))
             }
             (Some(text), None) => Ok(Some(Material::Text { variable, text: text.into() })),
             (None, path) => Ok(path.map(Material::File)),
@@ -176,24 +177,24 @@ mod tests {
     }
 
     #[test]
-    fn material_comes_in_files_or_as_text() {
-        let link = read(&[("NATS_CA", "pem"), ("NATS_CREDS_FILE", "/a/creds")]).unwrap().link;
-        assert_eq!(link.urls, ["tls://one:4222", "tls://two:4222"]);
-        assert!(matches!(link.ca, Some(Material::Text { variable: "NATS_CA", text }) if &*text == "pem"));
-        assert_eq!(link.credentials.unwrap().file().unwrap(), &PathBuf::from("/a/creds"));
-        assert!(link.client_certificate.is_none());
+    fn material_is_read_from_variables_or_files() {
+        let connection = read(&[("NATS_CA", "pem"), ("NATS_CREDS_FILE", "/a/creds")]).unwrap().connection;
+        assert_eq!(connection.urls, ["tls://one:4222", "tls://two:4222"]);
+        assert!(matches!(connection.ca, Some(Material::Text { variable: "NATS_CA", text }) if &*text == "pem"));
+        assert_eq!(connection.credentials.unwrap().file().unwrap(), &PathBuf::from("/a/creds"));
+        assert!(connection.client_certificate.is_none());
     }
 
     #[test]
-    fn what_contradicts_itself_is_refused_without_its_text() {
+    fn contradictory_variables_are_refused_without_showing_their_text() {
         let refused = |set: &[(&str, &str)]| read(set).unwrap_err();
         assert_eq!(
             refused(&[("NATS_CA", "secret"), ("NATS_CA_FILE", "/ca")]),
-            "environment variables `NATS_CA` and `NATS_CA_FILE` are both set: one of them is enough"
+            "environment variables `NATS_CA` and `NATS_CA_FILE` are both set: set only one of them"
         );
         assert_eq!(
             refused(&[("NATS_KEY", "secret")]),
-            "environment variable `NATS_KEY` is of no use alone: a certificate needs its key (`NATS_CERT`, `NATS_KEY`)"
+            "environment variable `NATS_KEY` is set alone: a certificate needs its key (`NATS_CERT`, `NATS_KEY`)"
         );
     }
 

@@ -1,4 +1,4 @@
-//! Listening sockets: inherited from whoever started the task (systemd's protocol), or bound here.
+//! Listening sockets: inherited from the parent process (systemd's socket activation protocol), or bound here.
 
 use std::env;
 use std::io;
@@ -7,12 +7,12 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use listenfd::ListenFd;
 
-/// Where clients of the gateway connect if no socket is inherited.
+/// The variable and the default of the gateway's address, if no socket is inherited.
 const HTTP_ADDR: (&str, &str) = ("HTTP_ADDR", "0.0.0.0:8000");
-/// Where health is served if no socket is inherited.
+/// The variable and the default of the health address, if no socket is inherited.
 const HEALTH_ADDR: (&str, &str) = ("HEALTH_ADDR", "0.0.0.0:8080");
 
-/// The socket that clients of the gateway connect to. Every call gives a handle of the same socket.
+/// The socket that clients of the gateway connect to. Every call returns a handle of the same socket.
 ///
 /// # Errors
 /// If the address is in use.
@@ -26,7 +26,7 @@ pub(crate) fn health_listener() -> io::Result<TcpListener> {
     shared(&LISTENER, "health", HEALTH_ADDR)
 }
 
-/// Where `healthcheck` finds the health endpoints of the task in the same container.
+/// The address at which `healthcheck` reaches the task in the same container.
 pub(crate) fn health_address() -> String {
     let address = env::var(HEALTH_ADDR.0).unwrap_or_else(|_| HEALTH_ADDR.1.to_owned());
     address.replace("0.0.0.0:", "127.0.0.1:")

@@ -1,10 +1,10 @@
-//! Server streaming over NATS: numbered messages, an end mark, credit as flow control, cancel, heartbeats.
+//! Server streaming over NATS: numbered messages, an end marker, credit-based flow control, cancellation, heartbeats.
 //!
-//! A caller sends its request with `Stream-Credit: N`. The worker answers to the caller's inbox with messages numbered by
-//! `Stream-Seq`; its first message carries as reply subject where the caller sends `+N` (more credit) or `cancel`. The last
-//! message carries `Stream-End: ok` or `error`. While there is nothing to send the worker sends heartbeats. A stream without its end
-//! mark, with a gap, or silent for too long has failed: it never reads as a success. A caller that sends no `Stream-Credit` gets
-//! everything as fast as it comes.
+//! A caller sends its request with `Stream-Credit: N`. The worker replies to the caller's inbox with messages numbered
+//! by `Stream-Seq`. The reply subject of its first message is where the caller sends `+N` (more credit) or `cancel`.
+//! The last message carries `Stream-End: ok` or `error`. While there is nothing to send, the worker sends heartbeats. A
+//! stream that has a gap, is idle for too long, or stops without its end marker has failed; it is never treated as
+//! complete. Without `Stream-Credit`, the worker sends everything as fast as it is produced.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,99 +19,99 @@ use proto::rpc::{Code, Error, Method, Stream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 
-use crate::inbox::{CANCEL, Place};
-use crate::link::Link;
+use crate::connection::Connection;
+use crate::inbox::{CANCEL, DetachedSlot};
 use crate::{client, wire};
 
-/// What a caller allows to be on its way.
+/// How many messages a caller allows in flight.
 const CREDIT: u32 = 64;
-/// A caller gives new credit in portions of this size.
+/// How much credit a caller grants at a time.
 const REFILL: u32 = CREDIT / 2;
-/// A worker that has nothing to send says so this often.
+/// The interval of heartbeats while a worker has nothing to send.
 const HEARTBEAT: Duration = Duration::from_secs(3);
-/// A worker that was silent for so long is gone.
-const SILENCE: Duration = Duration::from_secs(10);
-/// A caller that gave no credit for so long is gone.
-const NO_CREDIT: Duration = Duration::from_secs(30);
+/// A stream without any message for this long has failed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A stream without new credit for this long is ended: the caller is gone.
+const CREDIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Calls a streaming method and waits for the first message.
 pub(crate) async fn open(
-    link: &Arc<Link>,
+    connection: &Arc<Connection>,
     method: &'static Method,
     payload: Bytes,
     mut headers: HeaderMap,
     deadline: Instant,
 ) -> Result<Stream<Bytes>, Error> {
-    client::fits(link, method, &payload)?;
+    client::check_size(connection, method, &payload)?;
     headers.insert(wire::STREAM_CREDIT, CREDIT.to_string());
-    let (ticket, messages) = link.inbox.many();
-    let subject = ticket.subject();
-    let mut incoming = Incoming {
-        link: Arc::clone(link),
+    let (slot, messages) = connection.inbox.slot_for_many();
+    let subject = slot.subject();
+    let mut receiver = Receiver {
+        connection: Arc::clone(connection),
         method,
-        place: ticket.keep(),
+        slot: slot.detach(),
         messages,
         worker: None,
         next: 0,
         unacknowledged: 0,
-        silence: Box::pin(tokio::time::sleep(SILENCE)),
+        idle: Box::pin(tokio::time::sleep(IDLE_TIMEOUT)),
         state: State::Open,
         first: None,
     };
-    let sent = link.client.publish_with_reply_and_headers(method.subject, subject, headers, payload).await;
+    let sent = connection.client.publish_with_reply_and_headers(method.subject, subject, headers, payload).await;
     sent.map_err(|error| client::disconnected(method).with_detail("cause", error))?;
-    match tokio::time::timeout_at(deadline, incoming.next()).await {
+    match tokio::time::timeout_at(deadline, receiver.next()).await {
         Err(_) => Err(client::timeout(method)),
         Ok(Some(Err(error))) => Err(error),
         Ok(first) => {
-            incoming.first = first;
-            Ok(incoming.boxed())
+            receiver.first = first;
+            Ok(receiver.boxed())
         }
     }
 }
 
-/// The caller's end.
-struct Incoming {
-    link: Arc<Link>,
+/// The calling side of a stream.
+struct Receiver {
+    connection: Arc<Connection>,
     method: &'static Method,
-    place: Place,
+    slot: DetachedSlot,
     messages: mpsc::UnboundedReceiver<Message>,
-    /// Where credit and cancel go, as soon as the worker has shown itself.
+    /// The control subject of the worker: set by its first message.
     worker: Option<Subject>,
     next: u64,
     unacknowledged: u32,
-    silence: Pin<Box<Sleep>>,
+    idle: Pin<Box<Sleep>>,
     state: State,
-    /// What was read to see that the stream has begun.
+    /// The first message, which was read to see that the stream has started.
     first: Option<Result<Bytes, Error>>,
 }
 
-/// How far a stream is.
+/// The state of a stream on the calling side.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Open,
-    /// The worker has said its last word.
+    /// The worker has sent its last message.
     Finished,
-    /// The caller has given up; the worker may not know it yet.
+    /// The caller has given up; the worker may still be sending.
     Abandoned,
 }
 
-/// What one message means.
+/// A decoded message of a stream.
 enum Part {
     Item(Bytes),
     Heartbeat,
     End,
 }
 
-/// Who failed.
+/// How a stream failed.
 enum Failure {
-    /// The worker says so itself: that was its last message.
-    OfWorker(Error),
-    /// Messages got lost.
-    OfStream(Error),
+    /// The worker reported an error in its last message.
+    Reported(Error),
+    /// Messages were lost.
+    Lost(Error),
 }
 
-impl Incoming {
+impl Receiver {
     fn receive(&mut self, message: Message) -> Result<Part, Failure> {
         if self.worker.is_none() {
             self.worker.clone_from(&message.reply);
@@ -124,12 +124,12 @@ impl Incoming {
             .and_then(|headers| headers.get(wire::STREAM_SEQUENCE))
             .and_then(|value| value.as_str().parse::<u64>().ok());
         let is_end = headers.is_some_and(|headers| headers.get(wire::STREAM_END).is_some());
-        let payload = client::read(self.method, message).map_err(Failure::OfWorker)?;
+        let payload = client::response(self.method, message).map_err(Failure::Reported)?;
         if sequence != Some(self.next) {
             let got =
                 sequence.map_or_else(|| "a message without number".to_owned(), |number| format!("message {number}"));
             let gap = format!("stream of `{}` has a gap: {got} came in place of {}", self.method.subject, self.next);
-            return Err(Failure::OfStream(Error::new(Code::DataLoss, gap)));
+            return Err(Failure::Lost(Error::new(Code::DataLoss, gap)));
         }
         if is_end {
             return Ok(Part::End);
@@ -143,19 +143,20 @@ impl Incoming {
         self.unacknowledged += 1;
         if self.unacknowledged == REFILL {
             self.unacknowledged = 0;
-            self.tell(Bytes::from(format!("+{REFILL}")));
+            self.send_control(Bytes::from(format!("+{REFILL}")));
         }
     }
 
-    fn tell(&self, what: Bytes) {
+    fn send_control(&self, what: Bytes) {
         if let Some(worker) = self.worker.clone() {
-            let client = self.link.client.clone();
-            // Sending may wait for the connection; polling may not. What is not sent makes the worker stop for want of credit.
+            let client = self.connection.client.clone();
+            // Publishing may wait for the connection, polling must not. If this message is lost, the worker runs out of
+            // credit.
             tokio::spawn(async move { client.publish(worker, what).await });
         }
     }
 
-    /// Ends with `error`. The worker is told when this is dropped, unless it was the worker's own error.
+    /// Ends the stream with `error`. Dropping the receiver cancels the worker, unless the worker has finished.
     fn fail(&mut self, error: Error, state: State) -> Poll<Option<Result<Bytes, Error>>> {
         self.messages.close();
         self.state = state;
@@ -163,7 +164,7 @@ impl Incoming {
     }
 }
 
-impl futures::Stream for Incoming {
+impl futures::Stream for Receiver {
     type Item = Result<Bytes, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, poller: &mut Poller<'_>) -> Poll<Option<Self::Item>> {
@@ -174,21 +175,21 @@ impl futures::Stream for Incoming {
             match self.messages.poll_recv(poller) {
                 Poll::Ready(Some(message)) => match self.receive(message) {
                     Ok(Part::Item(bytes)) => {
-                        self.silence.as_mut().reset(Instant::now() + SILENCE);
+                        self.idle.as_mut().reset(Instant::now() + IDLE_TIMEOUT);
                         return Poll::Ready(Some(Ok(bytes)));
                     }
-                    Ok(Part::Heartbeat) => self.silence.as_mut().reset(Instant::now() + SILENCE),
+                    Ok(Part::Heartbeat) => self.idle.as_mut().reset(Instant::now() + IDLE_TIMEOUT),
                     Ok(Part::End) => self.state = State::Finished,
-                    Err(Failure::OfWorker(error)) => return self.fail(error, State::Finished),
-                    Err(Failure::OfStream(error)) => return self.fail(error, State::Abandoned),
+                    Err(Failure::Reported(error)) => return self.fail(error, State::Finished),
+                    Err(Failure::Lost(error)) => return self.fail(error, State::Abandoned),
                 },
                 Poll::Ready(None) => {
                     let error = client::disconnected(self.method);
                     return self.fail(error, State::Abandoned);
                 }
                 Poll::Pending => {
-                    ready!(self.silence.as_mut().poll(poller));
-                    let error = Error::unavailable(format_args!("stream of `{}` fell silent", self.method.subject));
+                    ready!(self.idle.as_mut().poll(poller));
+                    let error = Error::unavailable(format_args!("stream of `{}` timed out", self.method.subject));
                     return self.fail(error, State::Abandoned);
                 }
             }
@@ -197,29 +198,29 @@ impl futures::Stream for Incoming {
     }
 }
 
-impl Drop for Incoming {
+impl Drop for Receiver {
     fn drop(&mut self) {
         if self.state != State::Finished && self.worker.is_none() {
-            self.place.cancel(&self.link.inbox);
+            self.slot.cancel(&self.connection.inbox);
             return;
         }
-        self.place.release(&self.link.inbox);
+        self.slot.release(&self.connection.inbox);
         if self.state != State::Finished {
-            self.tell(CANCEL);
+            self.send_control(CANCEL);
         }
     }
 }
 
-/// The worker's end: sends what `items` yields to `caller`. Returns when everything is sent or the caller has gone.
+/// The serving side of a stream: sends `items` to `caller`. Returns when all are sent or the caller is gone.
 pub(crate) async fn send(
-    link: &Arc<Link>,
+    connection: &Arc<Connection>,
     caller: Subject,
     credit: Option<u32>,
     mut items: BoxStream<'static, Result<Bytes, Error>>,
 ) -> Result<(), Error> {
-    let (ticket, mut control) = link.inbox.many();
-    let control_subject = Subject::from(ticket.subject());
-    // Without flow control there is no end of credit.
+    let (slot, mut control) = connection.inbox.slot_for_many();
+    let control_subject = Subject::from(slot.subject());
+    // Without flow control the credit is unlimited.
     let mut credit = credit.unwrap_or(u32::MAX);
     let unlimited = credit == u32::MAX;
     let mut sequence: u64 = 0;
@@ -228,21 +229,24 @@ pub(crate) async fn send(
     loop {
         tokio::select! {
             biased;
-            told = control.recv() => match told.as_ref().and_then(|message| parse_credit(&message.payload)) {
+            message = control.recv() => match message.as_ref().and_then(|message| parse_credit(&message.payload)) {
                 Some(more) => {
                     credit = credit.saturating_add(more);
                     last_credit = Instant::now();
                 }
-                // Cancelled, or the connection broke, or nonsense: either way nobody reads on.
+                // Cancelled, disconnected, or malformed: in each case the caller no longer reads.
                 None => return Ok(()),
             },
             item = items.next(), if credit > 0 => {
                 let mut headers = HeaderMap::new();
                 headers.insert(wire::STREAM_SEQUENCE, sequence.to_string());
                 let (payload, ended) = match item {
-                    Some(Ok(payload)) if payload.len() <= link.client.max_payload() => (payload, false),
+                    Some(Ok(payload)) if payload.len() <= connection.client.max_payload() => (payload, false),
                     Some(Ok(payload)) => {
-                        let error = Error::internal(format_args!("message {sequence} of the stream has {} bytes, too many to send", payload.len()));
+                        let size = payload.len();
+                        let error = Error::internal(format_args!(
+                            "message {sequence} of the stream has {size} bytes, too many to send"
+                        ));
                         (end_with_error(&mut headers, &error), true)
                     }
                     Some(Err(error)) => (end_with_error(&mut headers, &error), true),
@@ -251,7 +255,7 @@ pub(crate) async fn send(
                         (Bytes::new(), true)
                     }
                 };
-                publish(link, &caller, &control_subject, headers, payload).await?;
+                publish(connection, &caller, &control_subject, headers, payload).await?;
                 if ended {
                     return Ok(());
                 }
@@ -265,26 +269,27 @@ pub(crate) async fn send(
                 }
             }
             _ = heartbeat.tick() => {
-                if credit == 0 && last_credit.elapsed() > NO_CREDIT {
-                    return Err(Error::unavailable("the caller of a stream gave no credit any more"));
+                if credit == 0 && last_credit.elapsed() > CREDIT_TIMEOUT {
+                    return Err(Error::unavailable("the caller of the stream stopped granting credit"));
                 }
                 let mut headers = HeaderMap::new();
                 headers.insert(wire::STREAM_HEARTBEAT, "1");
-                publish(link, &caller, &control_subject, headers, Bytes::new()).await?;
+                publish(connection, &caller, &control_subject, headers, Bytes::new()).await?;
             }
         }
     }
 }
 
 async fn publish(
-    link: &Link,
+    connection: &Connection,
     caller: &Subject,
     control: &Subject,
     headers: HeaderMap,
     payload: Bytes,
 ) -> Result<(), Error> {
-    let sent = link.client.publish_with_reply_and_headers(caller.clone(), control.clone(), headers, payload).await;
-    sent.map_err(|error| Error::unavailable(format_args!("stream broke: {error}")))
+    let sent =
+        connection.client.publish_with_reply_and_headers(caller.clone(), control.clone(), headers, payload).await;
+    sent.map_err(|error| Error::unavailable(format_args!("the stream was interrupted: {error}")))
 }
 
 fn end_with_error(headers: &mut HeaderMap, error: &Error) -> Bytes {

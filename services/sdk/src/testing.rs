@@ -1,4 +1,5 @@
-//! Real nats-servers for tests and benchmarks: on ports that the system picks, in temporary directories, killed when dropped.
+//! Real nats-servers for tests and benchmarks: on ports chosen by the system, in temporary directories, killed when
+//! dropped.
 
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
@@ -14,16 +15,16 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use serde::Deserialize;
 use tempfile::TempDir;
 
-use crate::context::{Context, Incoming};
+use crate::context::{Context, ExternalRequest};
 use crate::fleet::Fleet;
-use crate::settings::{Link, Settings};
+use crate::settings::{ConnectionSettings, Settings};
 
-/// How long a request of [`as_request`] may take.
+/// The timeout of requests made with [`as_request`].
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a server may take to listen.
+/// The time within which a server must listen.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 const PASSWORD: &str = "only for tests";
-/// Its files are beside the configuration.
+/// JetStream with its files beside the configuration.
 const JETSTREAM: &str = "jetstream { store_dir: jetstream }\n";
 
 /// A nats-server with JetStream.
@@ -35,7 +36,7 @@ pub struct NatsServer {
     secured: bool,
 }
 
-/// `host:port` of what a server listens on, as it writes them down when it listens.
+/// The addresses (`host:port`) that a server listens on, as it writes them to its ports file.
 #[derive(Debug, Deserialize)]
 struct Ports {
     nats: Vec<String>,
@@ -47,29 +48,29 @@ struct Ports {
 /// A user of a secured server.
 #[derive(Clone, Copy, Debug)]
 pub struct User<'a> {
-    /// Its name.
+    /// The user name.
     pub name: &'a str,
-    /// Subjects that it may publish to.
+    /// Subjects that the user may publish to.
     pub publish: &'a [&'a str],
-    /// Subjects that it may subscribe to.
+    /// Subjects that the user may subscribe to.
     pub subscribe: &'a [&'a str],
 }
 
 /// A message in a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
-    /// What it was published on.
+    /// The subject that it was published to.
     pub subject: String,
-    /// Its `Nats-Msg-Id`.
+    /// The header `Nats-Msg-Id`.
     pub id: Option<String>,
-    /// Its content.
+    /// The payload.
     pub payload: Bytes,
 }
 
-/// Runs `handling` as a request with this idempotency key, or as a new request.
-pub async fn as_request<F: Future>(idempotency_key: Option<&str>, handling: F) -> F::Output {
-    let request = Incoming { traceparent: None, request_id: None, idempotency_key, timeout: REQUEST_TIMEOUT };
-    Context::incoming(request).scope(handling).await
+/// Runs `handler` as a request with this idempotency key, or as a new request.
+pub async fn as_request<F: Future>(idempotency_key: Option<&str>, handler: F) -> F::Output {
+    let request = ExternalRequest { traceparent: None, request_id: None, idempotency_key, timeout: REQUEST_TIMEOUT };
+    Context::external(request).scope(handler).await
 }
 
 impl NatsServer {
@@ -92,7 +93,7 @@ impl NatsServer {
         [first, second]
     }
 
-    /// A server with mutual TLS, and with nobody but `users`.
+    /// A server with mutual TLS that accepts only `users`.
     ///
     /// # Panics
     /// If there is no nats-server or it does not start.
@@ -137,15 +138,15 @@ impl NatsServer {
     }
 
     /// How to connect to a server without users.
-    pub fn link(&self) -> Link {
-        Link { urls: self.ports.nats.clone(), ..Link::default() }
+    pub fn connection(&self) -> ConnectionSettings {
+        ConnectionSettings { urls: self.ports.nats.clone(), ..ConnectionSettings::default() }
     }
 
     /// How `user` connects to a secured server.
-    pub fn link_as(&self, user: &str) -> Link {
+    pub fn connection_as(&self, user: &str) -> ConnectionSettings {
         let file = |name: &str| self.folder.path().join(name);
         assert!(self.secured, "this server has no users");
-        Link {
+        ConnectionSettings {
             urls: self.ports.nats.iter().map(|url| url.replace("nats://", "tls://")).collect(),
             ca: Some(file("ca.pem").into()),
             client_certificate: Some((file("client.pem").into(), file("client.key").into())),
@@ -159,10 +160,10 @@ impl NatsServer {
     /// # Panics
     /// If it cannot.
     pub async fn fleet(&self, service: &str) -> Fleet {
-        Fleet::connect(Settings::for_service(service, self.link())).await.expect("a connection")
+        Fleet::connect(Settings::for_service(service, self.connection())).await.expect("a connection")
     }
 
-    /// Makes a bucket that keeps so many revisions of each value, as natsctl does for a fleet.
+    /// Creates a bucket that keeps `history` revisions of each value, as natsctl does for a fleet.
     ///
     /// # Panics
     /// If it cannot.
@@ -172,7 +173,7 @@ impl NatsServer {
         self.jetstream().await.create_key_value(config).await.expect("a bucket");
     }
 
-    /// Makes a stream of these subjects, as natsctl does for a fleet.
+    /// Creates a stream of these subjects, as natsctl does for a fleet.
     ///
     /// # Panics
     /// If it cannot.
@@ -186,7 +187,7 @@ impl NatsServer {
         self.jetstream().await.create_stream(config).await.expect("a stream");
     }
 
-    /// Deletes a stream and what is in it.
+    /// Deletes a stream with its messages.
     ///
     /// # Panics
     /// If it cannot.
@@ -194,7 +195,7 @@ impl NatsServer {
         self.jetstream().await.delete_stream(name).await.expect("a stream to delete");
     }
 
-    /// What is in a stream, the oldest first.
+    /// The messages in a stream, oldest first.
     ///
     /// # Panics
     /// If it cannot be read.
@@ -202,7 +203,7 @@ impl NatsServer {
         let stream = self.jetstream().await.get_stream(stream).await.expect("a stream");
         let state = &stream.cached_info().state;
         let mut stored = Vec::new();
-        // A stream that never had a message says that its first is 0.
+        // A stream that never had a message reports 0 as its first sequence.
         for sequence in state.first_sequence.max(1)..=state.last_sequence {
             let message = stream.get_raw_message(sequence).await.expect("a message");
             let id = message.headers.get(async_nats::header::NATS_MESSAGE_ID).map(ToString::to_string);
@@ -215,17 +216,17 @@ impl NatsServer {
         jetstream::new(async_nats::connect(&self.ports.nats).await.expect("a connection"))
     }
 
-    /// Asks its clients to leave, before it stops.
+    /// Puts the server into lame-duck mode: it asks its clients to disconnect before it stops.
     ///
     /// # Panics
-    /// If it is gone.
+    /// If the server has stopped.
     pub fn lame_duck(&self) {
         let sent = Command::new("kill").args(["-USR2", &self.process.id().to_string()]).status();
         assert!(sent.is_ok_and(|status| status.success()), "nats-server takes the signal");
     }
 
-    /// How many clients it has; `None` if it has stopped or is about to.
-    pub fn connections(&self) -> Option<u64> {
+    /// The number of connected clients; `None` if the server has stopped or is stopping.
+    pub fn client_count(&self) -> Option<u64> {
         let address = self.ports.monitoring[0].trim_start_matches("http://");
         let mut stream = TcpStream::connect(address).ok()?;
         stream.write_all(b"GET /connz HTTP/1.0\r\n\r\n").ok()?;
@@ -244,7 +245,8 @@ impl Drop for NatsServer {
     }
 }
 
-/// The nats-server that tests use: `NATSCTL_NATS_SERVER`, or the first of `.tools/bin` in a folder above, or the one on the PATH.
+/// The nats-server that tests use: `NATSCTL_NATS_SERVER`, or one in `.tools/bin` of a parent folder, or the one on the
+/// PATH.
 pub fn nats_server() -> PathBuf {
     if let Some(path) = env::var_os("NATSCTL_NATS_SERVER") {
         return path.into();

@@ -1,4 +1,4 @@
-//! What goes over NATS beside the protobuf messages: header names, and the parts that all requests and responses share.
+//! The wire format beside the protobuf messages: header names, and the fields that all requests and responses share.
 
 use std::time::Duration;
 
@@ -11,32 +11,33 @@ use proto::rpc::{Code, Error};
 
 /// W3C trace context.
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-/// ADR-32: why a request failed.
+/// ADR-32: the error message of a failed request.
 pub(crate) const ERROR: HeaderName = HeaderName::from_static("Nats-Service-Error");
-/// ADR-32: the number of [`ERROR`].
+/// ADR-32: the status code that belongs to [`ERROR`].
 pub(crate) const ERROR_CODE: HeaderName = HeaderName::from_static("Nats-Service-Error-Code");
-/// Of a streaming request: how many messages the worker may send before it must wait for more credit.
+/// On a streaming request: how many messages the worker may send before it must wait for more credit.
 pub(crate) const STREAM_CREDIT: HeaderName = HeaderName::from_static("Stream-Credit");
-/// Of a stream's message: its number, from 0.
+/// On a message of a stream: its number, from 0.
 pub(crate) const STREAM_SEQUENCE: HeaderName = HeaderName::from_static("Stream-Seq");
-/// Of a stream's last message: `ok` or `error`.
+/// On the last message of a stream: `ok` or `error`.
 pub(crate) const STREAM_END: HeaderName = HeaderName::from_static("Stream-End");
-/// Of a message that only says that the stream is alive.
+/// On a message that only keeps the stream alive.
 pub(crate) const STREAM_HEARTBEAT: HeaderName = HeaderName::from_static("Stream-Heartbeat");
 
-/// Every request, as far as the SDK needs it.
+/// The fields of every request that the SDK reads.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct RequestEnvelope {
     #[prost(message, optional, tag = "1")]
     pub(crate) meta: Option<ReceivedMeta>,
 }
 
-/// `common.v1.Meta` without what is not needed to handle a request: this is read once more for every one of them.
+/// The fields of `common.v1.Meta` that handling a request needs. Few, because it is decoded separately for each
+/// request.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ReceivedMeta {
     #[prost(string, tag = "1")]
     pub(crate) request_id: String,
-    /// Text, but only looked at if there is no `traceparent`.
+    /// Text, but only parsed if there is no `traceparent`.
     #[prost(bytes = "bytes", tag = "2")]
     pub(crate) trace_id: Bytes,
     #[prost(string, tag = "4")]
@@ -45,14 +46,14 @@ pub(crate) struct ReceivedMeta {
     pub(crate) timeout_ms: u32,
 }
 
-/// Every response, as far as the SDK needs it.
+/// The fields of every response that the SDK reads.
 #[derive(Clone, PartialEq, Message)]
 struct ResponseEnvelope {
     #[prost(message, optional, tag = "1")]
     error: Option<common::Error>,
 }
 
-/// What a call says of itself, in `common.v1.Meta`.
+/// The fields of `common.v1.Meta` that a call sets.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SentMeta<'a> {
     pub(crate) request_id: &'a str,
@@ -62,8 +63,8 @@ pub(crate) struct SentMeta<'a> {
     pub(crate) timeout_ms: u32,
 }
 
-/// The request with its metadata: protobuf merges a field that comes twice, the later one winning. Written by hand, because every
-/// call pays for it; the layout is that of `common.v1.Meta`.
+/// Appends the metadata to an encoded request. Protobuf merges a field that occurs twice, and the later value wins. The
+/// encoding of `common.v1.Meta` is written by hand, because it is on the path of every call.
 pub(crate) fn with_meta(request: &[u8], meta: SentMeta<'_>) -> Bytes {
     let (seconds, nanos) = (meta.timestamp.as_secs(), u64::from(meta.timestamp.subsec_nanos()));
     let text = |text: &str| if text.is_empty() { 0 } else { 1 + encoded_len_varint(text.len() as u64) + text.len() };
@@ -111,7 +112,7 @@ pub(crate) fn hex<const DIGITS: usize>(value: u128) -> [u8; DIGITS] {
     digits
 }
 
-/// The response that carries nothing but `error`.
+/// A response that carries only `error`.
 pub(crate) fn error_payload(error: &Error) -> Bytes {
     ResponseEnvelope { error: Some(error.clone().into()) }.encode_to_vec().into()
 }
@@ -125,14 +126,14 @@ pub(crate) fn error_headers(error: &Error) -> HeaderMap {
     headers
 }
 
-/// The error in a response that its headers say has one.
+/// The error of a response whose headers mark it as failed.
 pub(crate) fn error_in(headers: Option<&HeaderMap>, payload: &Bytes) -> Option<Error> {
     let description = headers?.get(ERROR)?;
     let carried = ResponseEnvelope::decode(payload.clone()).ok().and_then(|envelope| envelope.error);
     Some(carried.map_or_else(|| Error::new(Code::Unknown, description.as_str().to_owned()), Error::from))
 }
 
-/// HTTP's number for a code: what ADR-32 tools expect to see.
+/// The HTTP status of a code, which ADR-32 tools expect.
 fn status(code: Code) -> u16 {
     match code {
         Code::InvalidArgument | Code::OutOfRange => 400,
@@ -152,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn metadata_is_added_to_a_request_that_has_some_already() {
+    fn metadata_is_merged_into_a_request_that_has_some() {
         #[derive(Clone, PartialEq, Message)]
         struct Request {
             #[prost(message, optional, tag = "1")]

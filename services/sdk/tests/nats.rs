@@ -1,4 +1,4 @@
-//! The SDK against a real nats-server: every promise that needs one.
+//! The SDK against a real nats-server.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use proto::ai::model::v1::{
 };
 use sdk::testing::{NatsServer, User, as_request};
 use sdk::{
-    Change, Code, Context, Error, Event as _, Fleet, Incoming, LinkSettings, Material, Server, Settings, Stop, Stream,
-    WriteError, reason,
+    Change, Code, ConnectionSettings, Context, Error, Event as _, ExternalRequest, Fleet, Material, Server, Settings,
+    Shutdown, Stream, WriteError, reason,
 };
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -25,7 +25,7 @@ use tokio::time::timeout;
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// Answers in the ways that the tests need; the prompt says which.
+/// A service whose behaviour is chosen by the prompt.
 #[derive(Clone, Default)]
 struct Fake {
     calls: Arc<AtomicUsize>,
@@ -37,7 +37,7 @@ impl Llm for Fake {
     async fn infer(&self, request: InferRequest) -> Result<InferResponse, Error> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         match request.prompt.as_str() {
-            "panic" => panic!("as asked"),
+            "panic" => panic!("as requested"),
             "never" => pending().await,
             "wait" => self.release.notified().await,
             "large" => {
@@ -82,7 +82,7 @@ impl Llm for Fake {
     }
 }
 
-/// `list` is idempotent: it fails as often as it is told to, and then succeeds.
+/// `list` is idempotent: it fails `failures` times, and then succeeds.
 #[derive(Clone, Default)]
 struct Flaky {
     failures: Arc<AtomicUsize>,
@@ -110,23 +110,23 @@ impl ModelManagement for Flaky {
 }
 
 struct Serving {
-    order: watch::Sender<bool>,
+    trigger: watch::Sender<bool>,
     task: JoinHandle<Result<(), Error>>,
 }
 
 async fn serve<S: Server>(settings: Settings, server: S) -> Serving {
-    let (order, stop) = Stop::new();
+    let (trigger, shutdown) = Shutdown::new();
     let fleet = Fleet::connect(settings.clone()).await.unwrap();
-    let task = tokio::spawn(async move { sdk::serve(&fleet, server, stop).await });
-    // It serves when discovery answers.
-    let observer = plain(&settings.link).await;
+    let task = tokio::spawn(async move { sdk::serve(&fleet, server, shutdown).await });
+    // The service is ready when discovery answers.
+    let observer = plain(&settings.connection).await;
     let ping = format!("$SRV.PING.{}", settings.service);
     timeout(SOON, async { while observer.request(ping.clone(), Bytes::new()).await.is_err() {} }).await.unwrap();
-    Serving { order, task }
+    Serving { trigger, task }
 }
 
-async fn plain(link: &LinkSettings) -> async_nats::Client {
-    async_nats::connect(link.urls.as_slice()).await.unwrap()
+async fn plain(connection: &ConnectionSettings) -> async_nats::Client {
+    async_nats::connect(connection.urls.as_slice()).await.unwrap()
 }
 
 async fn caller(server: &NatsServer) -> Fleet {
@@ -134,7 +134,7 @@ async fn caller(server: &NatsServer) -> Fleet {
 }
 
 async fn llm(server: &NatsServer, fake: &Fake) -> (Serving, LlmClient) {
-    let serving = serve(Settings::for_service("llm", server.link()), LlmServer(fake.clone())).await;
+    let serving = serve(Settings::for_service("llm", server.connection()), LlmServer(fake.clone())).await;
     (serving, caller(server).await.client())
 }
 
@@ -143,7 +143,7 @@ fn prompt(text: &str) -> InferRequest {
 }
 
 fn within(milliseconds: u64) -> Context {
-    Context::incoming(Incoming {
+    Context::external(ExternalRequest {
         traceparent: None,
         request_id: None,
         idempotency_key: None,
@@ -159,7 +159,7 @@ fn reason_of(error: &Error) -> &str {
 async fn request_metadata_flows_from_caller_to_callee() {
     let server = NatsServer::start();
     let (_serving, client) = llm(&server, &Fake::default()).await;
-    let context = Context::incoming(Incoming {
+    let context = Context::external(ExternalRequest {
         traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
         request_id: Some("r1"),
         idempotency_key: Some("k1"),
@@ -176,17 +176,20 @@ async fn errors_carry_code_and_details_in_the_response_and_in_the_headers() {
     let error = client.infer(prompt("refuse")).await.unwrap_err();
     assert_eq!((error.code(), error.detail("current_revision")), (Code::Aborted, Some("7")));
 
-    let other = plain(&server.link()).await;
+    let other = plain(&server.connection()).await;
     let answer = other.request("svc.ai.llm.v1.bogus", Bytes::new()).await.unwrap();
     assert_eq!(answer.headers.unwrap().get("Nats-Service-Error-Code").unwrap().as_str(), "501");
 }
 
 #[tokio::test]
-async fn a_payload_that_is_no_message_is_refused() {
+async fn a_payload_that_is_not_a_message_is_refused() {
     let server = NatsServer::start();
     let (_serving, _client) = llm(&server, &Fake::default()).await;
-    let answer =
-        plain(&server.link()).await.request("svc.ai.llm.v1.infer", Bytes::from_static(b"\xff\xff\xff")).await.unwrap();
+    let answer = plain(&server.connection())
+        .await
+        .request("svc.ai.llm.v1.infer", Bytes::from_static(b"\xff\xff\xff"))
+        .await
+        .unwrap();
     let response: InferResponse = sdk_decode(answer.payload);
     assert_eq!(response.error.unwrap().code(), Code::InvalidArgument);
 }
@@ -201,12 +204,12 @@ async fn a_panic_is_one_failed_request() {
     let (_serving, client) = llm(&server, &Fake::default()).await;
     let error = client.infer(prompt("panic")).await.unwrap_err();
     assert_eq!(error.code(), Code::Internal);
-    assert!(error.message().contains("as asked"), "{error}");
+    assert!(error.message().contains("as requested"), "{error}");
     client.infer(prompt("")).await.unwrap();
 }
 
 #[tokio::test]
-async fn an_answer_too_large_for_nats_is_an_error_and_not_a_lost_connection() {
+async fn a_response_too_large_for_nats_is_an_error_and_not_a_lost_connection() {
     let server = NatsServer::start();
     let (_serving, client) = llm(&server, &Fake::default()).await;
     assert_eq!(client.infer(prompt("large")).await.unwrap_err().code(), Code::Internal);
@@ -221,13 +224,13 @@ async fn the_deadline_ends_the_call_on_both_sides() {
     let (_serving, client) = llm(&server, &fake).await;
     let error = within(100).scope(client.infer(prompt("never"))).await.unwrap_err();
     assert_eq!((error.code(), reason_of(&error)), (Code::Unavailable, reason::TIMEOUT));
-    // A request that waited past its deadline is not begun.
+    // A request that was queued past its deadline is not started.
     client.infer(prompt("")).await.unwrap();
     assert_eq!(fake.calls.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]
-async fn nobody_there_is_known_at_once() {
+async fn a_call_without_responders_fails_at_once() {
     let server = NatsServer::start();
     let client: LlmClient = caller(&server).await.client();
     let error = timeout(Duration::from_secs(3), client.infer(prompt(""))).await.unwrap().unwrap_err();
@@ -238,7 +241,7 @@ async fn nobody_there_is_known_at_once() {
 async fn a_full_queue_refuses_and_the_rest_is_answered() {
     let server = NatsServer::start();
     let fake = Fake::default();
-    let settings = Settings { concurrency: 2, queue: 3, ..Settings::for_service("llm", server.link()) };
+    let settings = Settings { concurrency: 2, queue: 3, ..Settings::for_service("llm", server.connection()) };
     let _serving = serve(settings, LlmServer(fake.clone())).await;
     let client: LlmClient = caller(&server).await.client();
     let mut calls: futures::stream::FuturesUnordered<_> = (0..8).map(|_| client.infer(prompt("wait"))).collect();
@@ -257,10 +260,11 @@ async fn a_full_queue_refuses_and_the_rest_is_answered() {
 }
 
 #[tokio::test]
-async fn only_idempotent_calls_are_repeated_and_only_when_it_may_help() {
+async fn only_transient_failures_of_idempotent_calls_are_retried() {
     let server = NatsServer::start();
     let flaky = Flaky::default();
-    let _serving = serve(Settings::for_service("models", server.link()), ModelManagementServer(flaky.clone())).await;
+    let _serving =
+        serve(Settings::for_service("models", server.connection()), ModelManagementServer(flaky.clone())).await;
     let client: ModelManagementClient = caller(&server).await.client();
 
     flaky.failures.store(2, Ordering::SeqCst);
@@ -291,7 +295,7 @@ async fn the_circuit_opens_after_five_failures_in_a_row() {
 }
 
 #[tokio::test]
-async fn a_service_that_answers_is_not_left_alone_for_what_others_fail() {
+async fn failures_behind_a_service_do_not_open_its_circuit() {
     let server = NatsServer::start();
     let (_serving, client) = llm(&server, &Fake::default()).await;
     for _ in 0..10 {
@@ -302,16 +306,16 @@ async fn a_service_that_answers_is_not_left_alone_for_what_others_fail() {
 }
 
 #[tokio::test]
-async fn a_stop_finishes_what_was_taken_and_loses_nothing() {
+async fn a_shutdown_finishes_accepted_requests_and_loses_none() {
     let server = NatsServer::start();
-    let mut current = serve(Settings::for_service("llm", server.link()), LlmServer(Fake::default())).await;
+    let mut current = serve(Settings::for_service("llm", server.connection()), LlmServer(Fake::default())).await;
     let (stopped, until) = watch::channel(false);
-    let link = server.link();
-    // On a thread of its own: the load must go on while the worker's thread stands still.
+    let connection = server.connection();
+    // On a separate thread: the load must continue while the worker's thread is blocked.
     let load = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let client: LlmClient = Fleet::connect(Settings::for_service("caller", link)).await.unwrap().client();
+            let client: LlmClient = Fleet::connect(Settings::for_service("caller", connection)).await.unwrap().client();
             let calls = (0..16).map(|_| async {
                 let mut answered = 0;
                 while !*until.borrow() {
@@ -323,22 +327,22 @@ async fn a_stop_finishes_what_was_taken_and_loses_nothing() {
             futures::future::join_all(calls).await.into_iter().sum::<usize>()
         })
     });
-    // Task after task is replaced under load, as in a rolling deployment.
+    // Tasks are replaced one after another under load, as in a rolling deployment.
     for task in 2..22 {
-        let settings = Settings { task: task.to_string(), ..Settings::for_service("llm", server.link()) };
+        let settings = Settings { task: task.to_string(), ..Settings::for_service("llm", server.connection()) };
         let next = serve(settings, LlmServer(Fake::default())).await;
-        current.order.send_replace(true);
+        current.trigger.send_replace(true);
         timeout(SOON, current.task).await.unwrap().unwrap().unwrap();
         current = next;
     }
     stopped.send_replace(true);
-    // Not on this thread, on which the last worker still answers.
+    // Not on this thread, on which the last worker is still serving.
     let answered = tokio::task::spawn_blocking(move || load.join().unwrap()).await.unwrap();
     assert!(answered > 0);
 }
 
 #[tokio::test]
-async fn a_stop_waits_for_a_request_that_is_running() {
+async fn a_shutdown_waits_for_running_requests() {
     let server = NatsServer::start();
     let fake = Fake::default();
     let (serving, client) = llm(&server, &fake).await;
@@ -350,7 +354,7 @@ async fn a_stop_waits_for_a_request_that_is_running() {
     })
     .await
     .unwrap();
-    serving.order.send_replace(true);
+    serving.trigger.send_replace(true);
     fake.release.notify_one();
     call.await.unwrap().unwrap();
     timeout(SOON, serving.task).await.unwrap().unwrap().unwrap();
@@ -380,13 +384,13 @@ async fn a_stream_that_fails_ends_with_its_error() {
 }
 
 #[tokio::test]
-async fn a_slow_reader_holds_the_worker_back_and_a_reader_that_leaves_stops_it() {
+async fn a_slow_reader_throttles_the_worker_and_a_dropped_reader_stops_it() {
     let server = NatsServer::start();
     let fake = Fake::default();
     let (_serving, client) = llm(&server, &fake).await;
     let request = InferStreamRequest { prompt: "endless".into(), ..Default::default() };
     let mut stream = client.infer_stream(request).await.unwrap();
-    // Whatever is produced beyond the credit would have come before this answer.
+    // Anything produced beyond the credit would have arrived before this response.
     stream.next().await.unwrap().unwrap();
     client.infer(prompt("")).await.unwrap();
     assert!(fake.calls.load(Ordering::SeqCst) <= 64 + 2);
@@ -401,12 +405,12 @@ async fn a_slow_reader_holds_the_worker_back_and_a_reader_that_leaves_stops_it()
 }
 
 #[tokio::test]
-async fn a_stream_whose_worker_dies_does_not_read_as_a_success() {
+async fn a_stream_whose_worker_dies_is_an_error() {
     let server = NatsServer::start();
     let fake = Fake::default();
-    // The worker's own runtime, so that it can be killed in the middle.
+    // A separate runtime for the worker, so that it can be killed in the middle.
     let worker = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let (settings, served) = (Settings::for_service("llm", server.link()), fake.clone());
+    let (settings, served) = (Settings::for_service("llm", server.connection()), fake.clone());
     worker.spawn(async move { serve(settings, LlmServer(served)).await.task.await });
     let fleet = caller(&server).await;
     let client: LlmClient = fleet.client();
@@ -430,10 +434,10 @@ async fn a_stream_whose_worker_dies_does_not_read_as_a_success() {
 }
 
 #[tokio::test]
-async fn a_client_without_credit_gets_the_whole_stream_with_its_end_mark() {
+async fn a_client_without_credit_gets_the_whole_stream_with_its_end_marker() {
     let server = NatsServer::start();
     let (_serving, _client) = llm(&server, &Fake::default()).await;
-    let other = plain(&server.link()).await;
+    let other = plain(&server.connection()).await;
     let inbox = other.new_inbox();
     let mut messages = other.subscribe(inbox.clone()).await.unwrap();
     other.publish_with_reply("svc.ai.llm.v1.infer_stream", inbox, Bytes::new()).await.unwrap();
@@ -461,7 +465,7 @@ async fn an_event_with_the_same_id_is_stored_once() {
         fleet.publish(event("b")).await.unwrap();
     })
     .await;
-    // Another attempt at the same operation: its meta differs, and is none of the event's content.
+    // A retry of the same operation: its meta differs, but is not part of the event's content.
     as_request(Some("k1"), fleet.publish(event("a"))).await.unwrap();
     as_request(Some("k2"), fleet.publish(event("a"))).await.unwrap();
     fleet.publish_as("own", event("a")).await.unwrap();
@@ -470,7 +474,7 @@ async fn an_event_with_the_same_id_is_stored_once() {
     let stored = server.stored("EVENTS").await;
     let ids: Vec<_> = stored.iter().map(|stored| stored.id.as_deref().unwrap()).collect();
     let subject = "evt.ai.model.selected.v1";
-    // Written out, because tasks of two versions must name the same event alike.
+    // Literal, because tasks of two versions must give the same event the same id.
     let published = [
         format!("k1/{subject}/b048e13fe45347c9"),
         format!("k1/{subject}/9ea81a4918d8829a"),
@@ -522,7 +526,7 @@ async fn state_is_written_by_compare_and_set() {
 }
 
 #[tokio::test]
-async fn changes_at_the_same_time_are_all_made() {
+async fn concurrent_changes_are_all_applied() {
     let server = NatsServer::start();
     server.bucket("things", 1).await;
     let bucket = caller(&server).await.bucket("things").await.unwrap();
@@ -545,7 +549,7 @@ async fn changes_at_the_same_time_are_all_made() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_that_always_comes_too_late_is_a_conflict() {
+async fn a_change_that_is_always_overtaken_is_a_conflict() {
     let server = NatsServer::start();
     server.bucket("things", 1).await;
     let bucket = caller(&server).await.bucket("things").await.unwrap();
@@ -579,60 +583,65 @@ async fn mutual_tls_and_permissions_are_enough_for_calls_and_streams() {
             subscribe: &["_INBOX_caller.>"],
         },
     ]);
-    let (order, stop) = Stop::new();
-    let worker = Fleet::connect(Settings::for_service("llm", server.link_as("llm"))).await.unwrap();
-    let serving = tokio::spawn(async move { sdk::serve(&worker, LlmServer(Fake::default()), stop).await });
+    let (trigger, shutdown) = Shutdown::new();
+    let worker = Fleet::connect(Settings::for_service("llm", server.connection_as("llm"))).await.unwrap();
+    let serving = tokio::spawn(async move { sdk::serve(&worker, LlmServer(Fake::default()), shutdown).await });
     let client: LlmClient =
-        Fleet::connect(Settings::for_service("caller", server.link_as("caller"))).await.unwrap().client();
+        Fleet::connect(Settings::for_service("caller", server.connection_as("caller"))).await.unwrap().client();
     timeout(SOON, async { while client.infer(prompt("")).await.is_err() {} }).await.unwrap();
     assert_eq!(collect(&client, "").await.len(), 200);
-    order.send_replace(true);
+    trigger.send_replace(true);
     serving.await.unwrap().unwrap();
 }
 
 #[tokio::test]
-async fn what_a_service_proves_itself_with_may_come_as_text() {
+async fn certificates_and_keys_may_be_given_as_text() {
     let server = NatsServer::secured(&[User { name: "llm", publish: &[">"], subscribe: &[">"] }]);
     let text = |material: Material, variable: &'static str| {
         let text = std::fs::read_to_string(material.file().unwrap()).unwrap();
         Material::Text { variable, text: text.into() }
     };
-    let link = || {
-        let mut link = server.link_as("llm");
-        link.ca = link.ca.map(|ca| text(ca, "NATS_CA"));
-        link.client_certificate =
-            link.client_certificate.map(|(certificate, key)| (text(certificate, "NATS_CERT"), text(key, "NATS_KEY")));
-        link
+    let connection = || {
+        let mut connection = server.connection_as("llm");
+        connection.ca = connection.ca.map(|ca| text(ca, "NATS_CA"));
+        connection.client_certificate = connection
+            .client_certificate
+            .map(|(certificate, key)| (text(certificate, "NATS_CERT"), text(key, "NATS_KEY")));
+        connection
     };
-    let connect = async |link: LinkSettings| Fleet::connect(Settings::for_service("llm", link)).await;
-    connect(link()).await.unwrap();
+    let connect = async |connection: ConnectionSettings| Fleet::connect(Settings::for_service("llm", connection)).await;
+    connect(connection()).await.unwrap();
 
-    let swapped = LinkSettings { client_certificate: link().client_certificate.map(|(a, b)| (b, a)), ..link() };
+    let swapped =
+        ConnectionSettings { client_certificate: connection().client_certificate.map(|(a, b)| (b, a)), ..connection() };
     let error = connect(swapped).await.unwrap_err();
     assert!(error.message().contains("environment variable `NATS_KEY` holds no certificate in PEM"), "{error}");
     let credentials = Some(Material::Text { variable: "NATS_CREDS", text: "secret".into() });
-    let error = connect(LinkSettings { credentials, user: None, ..link() }).await.unwrap_err();
-    assert!(error.message().contains("environment variable `NATS_CREDS` holds no credentials"), "{error}");
+    let error = connect(ConnectionSettings { credentials, user: None, ..connection() }).await.unwrap_err();
+    assert!(error.message().contains("environment variable `NATS_CREDS` holds no NATS credentials"), "{error}");
 }
 
 #[tokio::test]
 async fn clients_of_a_server_in_lame_duck_mode_move_without_a_failed_request() {
     let [leaving, staying] = NatsServer::pair();
-    let link = || LinkSettings { urls: [leaving.link().urls, staying.link().urls].concat(), ..LinkSettings::default() };
-    let worker = Fleet::connect(Settings::for_service("llm", link())).await.unwrap();
-    let (order, stop) = Stop::new();
-    let serving = tokio::spawn(async move { sdk::serve(&worker, LlmServer(Fake::default()), stop).await });
-    // Each takes any server; at least one must be on the one that leaves.
+    let connection = || ConnectionSettings {
+        urls: [leaving.connection().urls, staying.connection().urls].concat(),
+        ..ConnectionSettings::default()
+    };
+    let worker = Fleet::connect(Settings::for_service("llm", connection())).await.unwrap();
+    let (trigger, shutdown) = Shutdown::new();
+    let serving = tokio::spawn(async move { sdk::serve(&worker, LlmServer(Fake::default()), shutdown).await });
+    // Clients pick a server at random; at least one must be connected to the one that stops.
     let mut clients: Vec<LlmClient> = Vec::new();
-    while clients.is_empty() || leaving.connections() == Some(0) {
-        clients.push(Fleet::connect(Settings::for_service("caller", link())).await.unwrap().client());
+    while clients.is_empty() || leaving.client_count() == Some(0) {
+        clients.push(Fleet::connect(Settings::for_service("caller", connection())).await.unwrap().client());
     }
     for client in &clients {
         timeout(SOON, async { while client.infer(prompt("")).await.is_err() {} }).await.unwrap();
     }
     let moved = async {
         leaving.lame_duck();
-        while leaving.connections().is_some_and(|clients| clients > 0) {
+        while leaving.client_count().is_some_and(|clients| clients > 0) {
             for client in &clients {
                 client.infer(prompt("")).await.unwrap();
             }
@@ -643,14 +652,14 @@ async fn clients_of_a_server_in_lame_duck_mode_move_without_a_failed_request() {
     for client in &clients {
         client.infer(prompt("")).await.unwrap();
     }
-    order.send_replace(true);
+    trigger.send_replace(true);
     serving.await.unwrap().unwrap();
 }
 
 #[tokio::test]
-async fn a_service_that_nats_refuses_says_so_at_once() {
+async fn rejected_credentials_are_reported_at_once() {
     let server = NatsServer::secured(&[User { name: "llm", publish: &[">"], subscribe: &[">"] }]);
-    let error = timeout(SOON, Fleet::connect(Settings::for_service("x", server.link_as("stranger"))))
+    let error = timeout(SOON, Fleet::connect(Settings::for_service("x", server.connection_as("stranger"))))
         .await
         .unwrap()
         .unwrap_err();
@@ -658,16 +667,16 @@ async fn a_service_that_nats_refuses_says_so_at_once() {
 }
 
 #[tokio::test]
-async fn discovery_tells_what_runs() {
+async fn discovery_reports_version_revision_and_task() {
     let server = NatsServer::start();
     let settings = Settings {
         version: "1.2.3".into(),
         revision: "7".into(),
         task: "t1".into(),
-        ..Settings::for_service("llm", server.link())
+        ..Settings::for_service("llm", server.connection())
     };
     let _serving = serve(settings, LlmServer(Fake::default())).await;
-    let other = plain(&server.link()).await;
+    let other = plain(&server.connection()).await;
     let ask = async |subject: &'static str| -> serde_json::Value {
         serde_json::from_slice(&other.request(subject, Bytes::new()).await.unwrap().payload).unwrap()
     };

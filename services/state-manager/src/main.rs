@@ -1,4 +1,5 @@
-//! Keeps the state of entities and players: every change is a revision, made by compare-and-set, and an event.
+//! Stores the state of entities and players. Every change is a new revision, written by compare-and-set, and publishes
+//! an event.
 
 mod patch;
 mod record;
@@ -16,7 +17,7 @@ use proto::state::manager::v1::{
 };
 use sdk::{Bucket, Change, Entry, Error, Fleet, WriteError};
 
-use crate::record::{Kind, Name, Revision, sendable};
+use crate::record::{Kind, RecordKey, Revision, check_size};
 use crate::update::{Decision, Update};
 
 const MAX_KEYS: usize = 100;
@@ -37,46 +38,46 @@ impl StateManager for Service {
     async fn update(&self, request: UpdateRequest) -> Result<UpdateResponse, Error> {
         let update = Update::new(request, sdk::context().operation_id())?;
         let written = self.write(&update).await?;
-        self.announce(&written).await?;
+        self.publish_updated(&written).await?;
         Ok(UpdateResponse { record: Some(written.into()), ..UpdateResponse::default() })
     }
 
     async fn get(&self, request: GetRequest) -> Result<GetResponse, Error> {
-        let name = Name::try_from(request.key)?;
-        let current = self.read(&name).await?.ok_or_else(|| Error::not_found(&name))?;
+        let key = RecordKey::try_from(request.key)?;
+        let current = self.read(&key).await?.ok_or_else(|| Error::not_found(&key))?;
         Ok(GetResponse { record: Some(current.into()), ..GetResponse::default() })
     }
 
     async fn batch_get(&self, request: BatchGetRequest) -> Result<BatchGetResponse, Error> {
-        let asked = request.keys.len();
-        if asked > MAX_KEYS {
-            return Err(Error::invalid(format_args!("{asked} keys are more than {MAX_KEYS}")));
+        let count = request.keys.len();
+        if count > MAX_KEYS {
+            return Err(Error::invalid(format_args!("request has {count} keys, at most {MAX_KEYS} are allowed")));
         }
-        let names: Vec<Name> = request.keys.into_iter().map(Name::try_from).collect::<Result<_, _>>()?;
-        let found = try_join_all(names.iter().map(|name| self.read(name))).await?;
+        let keys: Vec<RecordKey> = request.keys.into_iter().map(RecordKey::try_from).collect::<Result<_, _>>()?;
+        let found = try_join_all(keys.iter().map(|key| self.read(key))).await?;
         let mut answer = BatchGetResponse::default();
-        for (name, found) in names.iter().zip(found) {
+        for (key, found) in keys.iter().zip(found) {
             match found {
                 Some(revision) => answer.records.push(revision.into()),
-                None => answer.missing.push(name.into()),
+                None => answer.missing.push(key.into()),
             }
         }
-        sendable(answer)
+        check_size(answer)
     }
 
     async fn history(&self, request: HistoryRequest) -> Result<HistoryResponse, Error> {
-        let name = Name::try_from(request.key)?;
+        let key = RecordKey::try_from(request.key)?;
         let limit = match request.limit {
             0 => DEFAULT_HISTORY,
             limit @ 1..=MAX_HISTORY => limit,
-            limit => return Err(Error::invalid(format_args!("limit {limit} is more than {MAX_HISTORY}"))),
+            limit => return Err(Error::invalid(format_args!("limit {limit} is above {MAX_HISTORY}"))),
         };
-        let revisions = self.revisions(&name).await?;
+        let revisions = self.revisions(&key).await?;
         if revisions.is_empty() {
-            return Err(Error::not_found(&name));
+            return Err(Error::not_found(&key));
         }
         let records = revisions.into_iter().take(limit as usize).map(Record::from);
-        sendable(HistoryResponse { records: records.collect(), ..HistoryResponse::default() })
+        check_size(HistoryResponse { records: records.collect(), ..HistoryResponse::default() })
     }
 }
 
@@ -87,15 +88,15 @@ impl Service {
         Ok(StateManagerServer(Self { fleet, entities, players }))
     }
 
-    /// Makes the change, or finds that it has been made.
+    /// Applies the update, unless it was applied before.
     async fn write(&self, update: &Update) -> Result<Revision, Error> {
-        let name = &update.name;
+        let key = &update.key;
         let mut seen = 0;
-        let changed = self.bucket(name).change(&name.id, |entry| {
+        let changed = self.bucket(key).change(&key.id, |entry| {
             seen = entry.map_or(0, |entry| entry.revision);
-            let current = entry.map(|entry| decode(name, entry)).transpose()?;
+            let current = entry.map(|entry| decode(key, entry)).transpose()?;
             match update.decide(current, SystemTime::now().into())? {
-                Decision::Done(current) => Ok(Change::Keep(current)),
+                Decision::AlreadyApplied(current) => Ok(Change::Keep(current)),
                 Decision::Write(next) => Ok(Change::Write(next.encode().into(), next)),
                 Decision::Conflict { current } => Err(update.conflict(current)),
             }
@@ -108,49 +109,49 @@ impl Service {
         if update.wrote(&written) {
             return Ok(written);
         }
-        // An earlier revision is this update's doing. It is what was answered then, if it is still kept.
-        let mut earlier = self.revisions(name).await?.into_iter();
+        // An earlier revision was written by this update. Return it, as the first attempt did, if it is still stored.
+        let mut earlier = self.revisions(key).await?.into_iter();
         Ok(earlier.find(|revision| update.wrote(revision)).unwrap_or(written))
     }
 
-    /// Publishes the revision's event. Its id makes it one event, however often this is called.
-    async fn announce(&self, revision: &Revision) -> Result<(), Error> {
+    /// Publishes the event of a revision. The id makes repeated calls one event.
+    async fn publish_updated(&self, revision: &Revision) -> Result<(), Error> {
         let id = revision.event_id();
-        let published = match revision.name.kind {
+        let published = match revision.key.kind {
             Kind::Entity => self.fleet.publish_as(&id, revision.entity_updated()).await,
             Kind::Player => self.fleet.publish_as(&id, revision.player_updated()).await,
         };
         published.map_err(|error| {
             Error::unavailable(format_args!(
-                "{} is at revision {}, but its event is not published, try again: {}",
-                revision.name,
+                "{} is at revision {}, but its event is not published, retry the request: {}",
+                revision.key,
                 revision.number,
                 error.message()
             ))
         })
     }
 
-    async fn read(&self, name: &Name) -> Result<Option<Revision>, Error> {
-        let entry = self.bucket(name).get(&name.id).await?;
-        entry.as_ref().map(|entry| decode(name, entry)).transpose()
+    async fn read(&self, key: &RecordKey) -> Result<Option<Revision>, Error> {
+        let entry = self.bucket(key).get(&key.id).await?;
+        entry.as_ref().map(|entry| decode(key, entry)).transpose()
     }
 
-    /// Every revision that is kept, the newest first.
-    async fn revisions(&self, name: &Name) -> Result<Vec<Revision>, Error> {
-        let entries = self.bucket(name).history(&name.id).await?;
-        entries.iter().map(|entry| decode(name, entry)).collect()
+    /// The stored revisions, newest first.
+    async fn revisions(&self, key: &RecordKey) -> Result<Vec<Revision>, Error> {
+        let entries = self.bucket(key).history(&key.id).await?;
+        entries.iter().map(|entry| decode(key, entry)).collect()
     }
 
-    fn bucket(&self, name: &Name) -> &Bucket {
-        match name.kind {
+    fn bucket(&self, key: &RecordKey) -> &Bucket {
+        match key.kind {
             Kind::Entity => &self.entities,
             Kind::Player => &self.players,
         }
     }
 }
 
-fn decode(name: &Name, entry: &Entry) -> Result<Revision, Error> {
-    Revision::decode(name, &entry.value, entry.revision)
+fn decode(key: &RecordKey, entry: &Entry) -> Result<Revision, Error> {
+    Revision::decode(key, &entry.value, entry.revision)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Changes of JSON objects: merge patches, field patches, and the bounds that every object keeps.
+//! Patches of JSON objects: merge patches, field patches, and the limits of every object.
 
 use prost::Message as _;
 use proto::rpc::{Code, Error};
@@ -6,52 +6,52 @@ use proto::state::manager::v1::FieldPatch;
 use proto::well_known::value::Kind;
 use proto::well_known::{Struct, Value};
 
-/// Objects and lists within each other, the outermost object counted. Deeper ones could be encoded, but not decoded
-/// again: implementations of Protocol Buffers stop at 100 messages within each other, and a level takes three.
+/// The maximum nesting of objects and lists, including the outermost object. Deeper ones could be encoded, but not
+/// decoded again: implementations of Protocol Buffers limit nesting to 100 messages, and each level takes three.
 pub(crate) const MAX_DEPTH: usize = 32;
 
-/// Bytes of an encoded object.
+/// The maximum size of an encoded object.
 pub(crate) const MAX_SIZE: usize = 256 * 1024;
 
-/// Why a change is not made.
+/// Why a patch is rejected.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refusal {
+pub(crate) enum PatchError {
     #[error("path `{0}` has an empty segment")]
     EmptySegment(String),
     #[error("path `{path}` leads through `{through}`, which is not an object")]
     NotAnObject { path: String, through: String },
-    #[error("value of `{0}` is none of null, number, text, truth value, object and list")]
-    NoValue(String),
+    #[error("value of `{0}` is not a JSON value")]
+    InvalidValue(String),
     #[error("number in `{0}` is not finite")]
     NotFinite(String),
     #[error("data would be nested deeper than {MAX_DEPTH} levels")]
     TooDeep,
-    #[error("data would take {0} bytes, more than the {MAX_SIZE} that a record may have")]
+    #[error("data would have {0} bytes, more than the {MAX_SIZE} that a record may have")]
     TooLarge(usize),
 }
 
-impl From<Refusal> for Error {
-    fn from(refusal: Refusal) -> Self {
-        let code = match refusal {
-            Refusal::TooLarge(_) => Code::ResourceExhausted,
+impl From<PatchError> for Error {
+    fn from(error: PatchError) -> Self {
+        let code = match error {
+            PatchError::TooLarge(_) => Code::ResourceExhausted,
             _ => Code::InvalidArgument,
         };
-        Self::new(code, refusal.to_string())
+        Self::new(code, error.to_string())
     }
 }
 
-/// What is to become of an object.
+/// A change of an object.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Change {
+pub(crate) enum Patch {
     /// JSON Merge Patch (RFC 7396).
     Merge(Struct),
-    /// One field after the other, all or none.
+    /// Field patches, applied in order; all or none.
     Fields(Vec<FieldPatch>),
 }
 
-impl Change {
-    /// The object after the change.
-    pub(crate) fn apply(&self, mut data: Struct) -> Result<Struct, Refusal> {
+impl Patch {
+    /// Returns the patched object.
+    pub(crate) fn apply(&self, mut data: Struct) -> Result<Struct, PatchError> {
         match self {
             Self::Merge(patch) => merge(&mut data, patch),
             Self::Fields(patches) => {
@@ -79,14 +79,14 @@ fn merge(target: &mut Struct, patch: &Struct) {
     }
 }
 
-/// What the value holds, replaced by an empty object if it is not an object.
+/// The object in the value. A value that is not an object is replaced by an empty object.
 fn as_object(value: &mut Value) -> &mut Struct {
     if !matches!(value.kind, Some(Kind::StructValue(_))) {
         *value = object();
     }
     match &mut value.kind {
         Some(Kind::StructValue(object)) => object,
-        _ => unreachable!("it has just been made an object"),
+        _ => unreachable!("the value has just been replaced by an object"),
     }
 }
 
@@ -94,13 +94,13 @@ fn object() -> Value {
     Value { kind: Some(Kind::StructValue(Struct::default())) }
 }
 
-/// Sets the field at the path, or removes it; objects that are missing on the way are made.
-fn set(data: &mut Struct, path: &str, value: Option<&Value>) -> Result<(), Refusal> {
+/// Sets or removes the field at the path. Setting creates missing objects on the path.
+fn set(data: &mut Struct, path: &str, value: Option<&Value>) -> Result<(), PatchError> {
     if path.split('.').any(str::is_empty) {
-        return Err(Refusal::EmptySegment(path.to_owned()));
+        return Err(PatchError::EmptySegment(path.to_owned()));
     }
     if path.split('.').count() > MAX_DEPTH {
-        return Err(Refusal::TooDeep);
+        return Err(PatchError::TooDeep);
     }
     let (parents, name) = path.rsplit_once('.').unwrap_or(("", path));
     let mut parent = data;
@@ -112,7 +112,7 @@ fn set(data: &mut Struct, path: &str, value: Option<&Value>) -> Result<(), Refus
         }
         let child = parent.fields.entry(segment.to_owned()).or_insert_with(object);
         let Some(Kind::StructValue(child)) = &mut child.kind else {
-            return Err(Refusal::NotAnObject { path: path.to_owned(), through: path[..passed - 1].to_owned() });
+            return Err(PatchError::NotAnObject { path: path.to_owned(), through: path[..passed - 1].to_owned() });
         };
         parent = child;
     }
@@ -123,26 +123,26 @@ fn set(data: &mut Struct, path: &str, value: Option<&Value>) -> Result<(), Refus
     Ok(())
 }
 
-fn check(data: &Struct) -> Result<(), Refusal> {
+fn check(data: &Struct) -> Result<(), PatchError> {
     check_object(data, MAX_DEPTH)?;
     match data.encoded_len() {
-        size if size > MAX_SIZE => Err(Refusal::TooLarge(size)),
+        size if size > MAX_SIZE => Err(PatchError::TooLarge(size)),
         _ => Ok(()),
     }
 }
 
-fn check_object(object: &Struct, levels: usize) -> Result<(), Refusal> {
-    let levels = levels.checked_sub(1).ok_or(Refusal::TooDeep)?;
+fn check_object(object: &Struct, levels: usize) -> Result<(), PatchError> {
+    let levels = levels.checked_sub(1).ok_or(PatchError::TooDeep)?;
     object.fields.iter().try_for_each(|(name, value)| check_value(name, value, levels))
 }
 
-fn check_value(name: &str, value: &Value, levels: usize) -> Result<(), Refusal> {
+fn check_value(name: &str, value: &Value, levels: usize) -> Result<(), PatchError> {
     match &value.kind {
-        None => Err(Refusal::NoValue(name.to_owned())),
-        Some(Kind::NumberValue(number)) if !number.is_finite() => Err(Refusal::NotFinite(name.to_owned())),
+        None => Err(PatchError::InvalidValue(name.to_owned())),
+        Some(Kind::NumberValue(number)) if !number.is_finite() => Err(PatchError::NotFinite(name.to_owned())),
         Some(Kind::StructValue(object)) => check_object(object, levels),
         Some(Kind::ListValue(list)) => {
-            let levels = levels.checked_sub(1).ok_or(Refusal::TooDeep)?;
+            let levels = levels.checked_sub(1).ok_or(PatchError::TooDeep)?;
             list.values.iter().try_for_each(|value| check_value(name, value, levels))
         }
         Some(_) => Ok(()),

@@ -1,4 +1,4 @@
-//! Records: how they are named, kept and shown.
+//! Records: their keys, their stored form, and their revisions.
 
 use prost::Message;
 use proto::rpc::{Code, Error};
@@ -7,13 +7,13 @@ use proto::state::{entity, player};
 use proto::well_known::{Struct, Timestamp};
 use sdk::check_id;
 
-/// Bytes of an encoded answer. NATS carries a megabyte; the rest is for headers.
-const MAX_ANSWER: usize = 1000 * 1024;
+/// The maximum size of an encoded response. NATS carries a megabyte; the rest is for headers.
+const MAX_RESPONSE_BYTES: usize = 1000 * 1024;
 
-/// Characters of an id.
+/// The maximum length of an id.
 const MAX_ID: usize = 128;
 
-/// What a record is about.
+/// The kind of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Entity,
@@ -21,7 +21,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// Where records of this kind are kept.
+    /// The bucket of records of this kind.
     pub(crate) fn bucket(self) -> &'static str {
         match self {
             Self::Entity => "entities",
@@ -30,14 +30,14 @@ impl Kind {
     }
 }
 
-/// Names a record: what a [`wire::Key`] means once it has been checked.
+/// The key of a record: a validated [`wire::Key`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Name {
+pub(crate) struct RecordKey {
     pub(crate) kind: Kind,
     pub(crate) id: String,
 }
 
-impl TryFrom<wire::Key> for Name {
+impl TryFrom<wire::Key> for RecordKey {
     type Error = Error;
 
     fn try_from(key: wire::Key) -> Result<Self, Error> {
@@ -52,7 +52,7 @@ impl TryFrom<wire::Key> for Name {
     }
 }
 
-impl TryFrom<Option<wire::Key>> for Name {
+impl TryFrom<Option<wire::Key>> for RecordKey {
     type Error = Error;
 
     fn try_from(key: Option<wire::Key>) -> Result<Self, Error> {
@@ -60,17 +60,17 @@ impl TryFrom<Option<wire::Key>> for Name {
     }
 }
 
-impl From<&Name> for wire::Key {
-    fn from(name: &Name) -> Self {
-        let kind = match name.kind {
+impl From<&RecordKey> for wire::Key {
+    fn from(key: &RecordKey) -> Self {
+        let kind = match key.kind {
             Kind::Entity => wire::Kind::Entity,
             Kind::Player => wire::Kind::Player,
         };
-        Self { kind: kind.into(), id: name.id.clone() }
+        Self { kind: kind.into(), id: key.id.clone() }
     }
 }
 
-impl std::fmt::Display for Name {
+impl std::fmt::Display for RecordKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.kind {
             Kind::Entity => write!(f, "entity `{}`", self.id),
@@ -82,19 +82,19 @@ impl std::fmt::Display for Name {
 /// One revision of a record.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Revision {
-    pub(crate) name: Name,
+    pub(crate) key: RecordKey,
     pub(crate) data: Struct,
     pub(crate) updated_at: Timestamp,
-    /// Names of the operation that wrote it and of those before, the newest first.
+    /// Ids of the operation that wrote this revision and of earlier ones, newest first.
     pub(crate) operations: Vec<String>,
-    /// The revision that it took the place of; 0 if there was none.
+    /// The revision that it replaced; 0 if there was none.
     pub(crate) replaced: u64,
-    /// Its number; 0 as long as it is not written.
+    /// The revision number; 0 until it is written.
     pub(crate) number: u64,
 }
 
 impl Revision {
-    /// What is kept: all but its name, which is its key, and its number, which the bucket assigns.
+    /// Encodes the record without its key, under which it is stored, and its number, which the bucket assigns.
     pub(crate) fn encode(&self) -> Vec<u8> {
         wire::StoredRecord {
             record: Some(wire::Record {
@@ -109,13 +109,13 @@ impl Revision {
         .encode_to_vec()
     }
 
-    /// What was kept under this name and got this number.
-    pub(crate) fn decode(name: &Name, bytes: &[u8], number: u64) -> Result<Self, Error> {
-        let lost = || Error::new(Code::DataLoss, format!("revision {number} of {name} is not readable"));
+    /// Decodes the record that is stored under this key with this number.
+    pub(crate) fn decode(key: &RecordKey, bytes: &[u8], number: u64) -> Result<Self, Error> {
+        let lost = || Error::new(Code::DataLoss, format!("revision {number} of {key} is not readable"));
         let stored = wire::StoredRecord::decode(bytes).map_err(|_| lost())?;
         let record = stored.record.ok_or_else(lost)?;
         Ok(Self {
-            name: name.clone(),
+            key: key.clone(),
             data: record.data.unwrap_or_default(),
             updated_at: record.updated_at.unwrap_or_default(),
             operations: stored.written_by,
@@ -124,16 +124,16 @@ impl Revision {
         })
     }
 
-    /// What identifies the event of this revision, however often it is sent.
+    /// The id of the event of this revision, the same on every attempt.
     pub(crate) fn event_id(&self) -> String {
-        format!("{}/{}/{}", self.name.kind.bucket(), self.name.id, self.number)
+        format!("{}/{}/{}", self.key.kind.bucket(), self.key.id, self.number)
     }
 
     /// The event of an entity's revision.
     pub(crate) fn entity_updated(&self) -> entity::v1::Updated {
         entity::v1::Updated {
             meta: None,
-            entity_id: self.name.id.clone(),
+            entity_id: self.key.id.clone(),
             revision: self.number,
             previous_revision: self.replaced,
             data: Some(self.data.clone()),
@@ -144,7 +144,7 @@ impl Revision {
     pub(crate) fn player_updated(&self) -> player::v1::Updated {
         player::v1::Updated {
             meta: None,
-            player_id: self.name.id.clone(),
+            player_id: self.key.id.clone(),
             revision: self.number,
             previous_revision: self.replaced,
             data: Some(self.data.clone()),
@@ -155,7 +155,7 @@ impl Revision {
 impl From<Revision> for wire::Record {
     fn from(revision: Revision) -> Self {
         Self {
-            key: Some((&revision.name).into()),
+            key: Some((&revision.key).into()),
             data: Some(revision.data),
             revision: revision.number,
             updated_at: Some(revision.updated_at),
@@ -163,12 +163,12 @@ impl From<Revision> for wire::Record {
     }
 }
 
-/// The answer, unless it is larger than what can be sent.
-pub(crate) fn sendable<M: Message>(answer: M) -> Result<M, Error> {
+/// Returns the response, unless it is too large to be sent.
+pub(crate) fn check_size<M: Message>(answer: M) -> Result<M, Error> {
     match answer.encoded_len() {
-        size if size > MAX_ANSWER => Err(Error::new(
+        size if size > MAX_RESPONSE_BYTES => Err(Error::new(
             Code::ResourceExhausted,
-            format!("answer would take {size} bytes, more than {MAX_ANSWER}: ask for fewer records"),
+            format!("the response would have {size} bytes, more than {MAX_RESPONSE_BYTES}: request fewer records"),
         )),
         _ => Ok(answer),
     }
@@ -187,21 +187,21 @@ mod tests {
     }
 
     #[test]
-    fn good_names_are_taken() {
+    fn valid_keys_are_accepted() {
         let longest = "x".repeat(128);
         for id in ["a", "Orc-7_b", "0", "-", longest.as_str()] {
             for (kind, bucket) in [(wire::Kind::Entity, "entities"), (wire::Kind::Player, "players")] {
-                let name = Name::try_from(key(kind, id)).unwrap();
-                assert_eq!((name.id.as_str(), name.kind.bucket()), (id, bucket));
-                assert_eq!(Some(wire::Key::from(&name)), key(kind, id));
+                let parsed = RecordKey::try_from(key(kind, id)).unwrap();
+                assert_eq!((parsed.id.as_str(), parsed.kind.bucket()), (id, bucket));
+                assert_eq!(Some(wire::Key::from(&parsed)), key(kind, id));
             }
         }
     }
 
     #[test]
-    fn bad_names_are_refused() {
+    fn invalid_keys_are_refused() {
         let check = |key: Option<wire::Key>, reason: &str| {
-            let error = Name::try_from(key).unwrap_err();
+            let error = RecordKey::try_from(key).unwrap_err();
             assert_eq!(error.code(), Code::InvalidArgument);
             assert!(error.message().contains(reason), "{error}");
         };
@@ -216,7 +216,7 @@ mod tests {
 
     fn revision() -> Revision {
         Revision {
-            name: Name::try_from(key(wire::Kind::Player, "p1")).unwrap(),
+            key: RecordKey::try_from(key(wire::Kind::Player, "p1")).unwrap(),
             data: object(json!({"hp": 3})),
             updated_at: Timestamp { seconds: 5, nanos: 6 },
             operations: vec!["newer".to_owned(), "older".to_owned()],
@@ -226,17 +226,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_comes_back_with_the_number_that_it_got() {
+    fn a_stored_record_is_read_with_its_number() {
         let revision = revision();
         let unwritten = Revision { number: 0, ..revision.clone() };
-        assert_eq!(Revision::decode(&revision.name, &unwritten.encode(), 9), Ok(revision));
+        assert_eq!(Revision::decode(&revision.key, &unwritten.encode(), 9), Ok(revision));
     }
 
     #[test]
-    fn what_is_not_a_record_is_data_loss() {
-        let name = revision().name;
+    fn an_undecodable_record_is_data_loss() {
+        let key = revision().key;
         for bytes in [b"\xff".as_slice(), b""] {
-            let error = Revision::decode(&name, bytes, 4).unwrap_err();
+            let error = Revision::decode(&key, bytes, 4).unwrap_err();
             assert_eq!(error.code(), Code::DataLoss);
             assert_eq!(error.message(), "revision 4 of player `p1` is not readable");
         }
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_cannot_be_sent_are_refused() {
+    fn responses_that_are_too_large_are_refused() {
         let answer = |bytes: usize| wire::GetResponse {
             record: Some(wire::Record {
                 data: Some(object(json!({ "t": "x".repeat(bytes) }))),
@@ -266,7 +266,7 @@ mod tests {
             }),
             ..wire::GetResponse::default()
         };
-        assert!(sendable(answer(MAX_ANSWER - 100)).is_ok());
-        assert_eq!(sendable(answer(MAX_ANSWER)).unwrap_err().code(), Code::ResourceExhausted);
+        assert!(check_size(answer(MAX_RESPONSE_BYTES - 100)).is_ok());
+        assert_eq!(check_size(answer(MAX_RESPONSE_BYTES)).unwrap_err().code(), Code::ResourceExhausted);
     }
 }

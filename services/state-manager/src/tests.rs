@@ -80,7 +80,7 @@ async fn updates_are_read_back_with_their_history() {
 }
 
 #[tokio::test]
-async fn a_batch_keeps_its_order_and_names_what_is_missing() {
+async fn a_batch_keeps_its_order_and_lists_missing_records() {
     let server = server().await;
     let service = service(&server).await;
     for id in ["b", "a"] {
@@ -119,19 +119,19 @@ async fn an_unexpected_revision_is_refused_with_the_current_one() {
 }
 
 #[tokio::test]
-async fn a_repeated_update_changes_the_record_once() {
+async fn a_retried_update_is_applied_once() {
     let server = server().await;
     let service = service(&server).await;
     let request = || merge("p1", Some(0), json!({"hp": 1}));
     let first = service.updated(Some("k1"), request()).await.unwrap();
     assert_eq!(service.updated(Some("k1"), request()).await.unwrap(), first);
 
-    // Somebody else has come in between.
+    // With another update in between.
     let other = service.updated(None, merge("p1", None, json!({"hp": 5}))).await.unwrap();
     assert_eq!(service.updated(Some("k1"), request()).await.unwrap(), first);
     assert_eq!(service.got("p1").await.unwrap(), other);
 
-    // The same without an expectation.
+    // The same without an expected revision.
     let request = || merge("p1", None, json!({"mp": 1}));
     let third = service.updated(Some("k2"), request()).await.unwrap();
     let fourth = service.updated(None, merge("p1", None, json!({"mp": 2}))).await.unwrap();
@@ -141,7 +141,7 @@ async fn a_repeated_update_changes_the_record_once() {
 }
 
 #[tokio::test]
-async fn an_event_that_was_not_published_is_published_by_the_repetition() {
+async fn a_retry_publishes_the_missing_event() {
     let server = server().await;
     let service = service(&server).await;
     server.delete_stream("EVENTS").await;
@@ -156,7 +156,7 @@ async fn an_event_that_was_not_published_is_published_by_the_repetition() {
 }
 
 #[tokio::test]
-async fn concurrent_updates_are_all_made_and_announced_once() {
+async fn concurrent_updates_are_all_applied_with_one_event_each() {
     let server = server().await;
     let services = [service(&server).await, service(&server).await];
     let updates = (0..24).map(|number| {
@@ -172,7 +172,7 @@ async fn concurrent_updates_are_all_made_and_announced_once() {
 }
 
 #[tokio::test]
-async fn of_concurrent_claims_one_wins() {
+async fn one_of_several_concurrent_claims_succeeds() {
     let server = server().await;
     let service = service(&server).await;
     let claims = (0..8).map(|number| service.updated(None, merge("p1", Some(0), json!({ "owner": number }))));

@@ -1,4 +1,4 @@
-//! Updates: what a request asks for, and what to do about it with the record as it is now.
+//! Updates: validates a request, and decides what to do with it given the current record.
 
 use prost::Message as _;
 use proto::rpc::{Code, Error};
@@ -6,73 +6,73 @@ use proto::state::manager::v1::{UpdateRequest, update_request};
 use proto::well_known::Timestamp;
 use sha2::{Digest as _, Sha256};
 
-use crate::patch::Change;
-use crate::record::{Name, Revision};
+use crate::patch::Patch;
+use crate::record::{RecordKey, Revision};
 
-/// Field patches in one update.
+/// The maximum number of field patches in one update.
 const MAX_PATCHES: usize = 1000;
 
-/// Names of operations that a record remembers. One that is repeated after so many others is taken for a new one.
-const REMEMBERED: usize = 16;
+/// How many operations a record remembers. An operation that is retried after this many others is treated as a new one.
+const MAX_OPERATIONS: usize = 16;
 
-/// A checked request for a change of one record.
+/// A validated request to update one record.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Update {
-    pub(crate) name: Name,
+    pub(crate) key: RecordKey,
     operation: String,
     expected: Option<u64>,
-    change: Change,
+    patch: Patch,
 }
 
-/// What to do next about an update.
+/// What to do about an update.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Decision {
-    /// The change is made already, by this revision or an earlier one.
-    Done(Revision),
-    /// Write this in the place of what was read.
+    /// The update was applied before, by this revision or an earlier one.
+    AlreadyApplied(Revision),
+    /// Replace the current revision with this one.
     Write(Revision),
-    /// The record is at `current`, not where the caller expects it.
+    /// The record is at revision `current`, not at the expected one.
     Conflict { current: u64 },
 }
 
 impl Update {
-    /// Checks a request. `operation_id` names the logical request that it belongs to.
+    /// Validates a request. `operation_id` identifies the logical request that it belongs to.
     pub(crate) fn new(request: UpdateRequest, operation_id: &str) -> Result<Self, Error> {
         let operation = operation(operation_id, &request);
-        let change = match request.change {
-            Some(update_request::Change::Merge(patch)) => Change::Merge(patch),
+        let patch = match request.change {
+            Some(update_request::Change::Merge(patch)) => Patch::Merge(patch),
             Some(update_request::Change::Fields(fields)) => match fields.patches.len() {
-                1..=MAX_PATCHES => Change::Fields(fields.patches),
+                1..=MAX_PATCHES => Patch::Fields(fields.patches),
                 count => {
                     return Err(Error::invalid(format_args!(
-                        "change has {count} field patches, not 1 to {MAX_PATCHES}"
+                        "change has {count} field patches, 1 to {MAX_PATCHES} are allowed"
                     )));
                 }
             },
-            None => return Err(Error::invalid("change is missing: give `merge` or `fields`")),
+            None => return Err(Error::invalid("change is missing: set `merge` or `fields`")),
         };
-        Ok(Self { name: request.key.try_into()?, operation, expected: request.expected_revision, change })
+        Ok(Self { key: request.key.try_into()?, operation, expected: request.expected_revision, patch })
     }
 
-    /// Whether this update wrote that revision.
+    /// Whether this update wrote the revision.
     pub(crate) fn wrote(&self, revision: &Revision) -> bool {
         revision.operations.first() == Some(&self.operation)
     }
 
-    /// What to do, with the record as it was read.
+    /// Decides what to do, given the record as it was read.
     pub(crate) fn decide(&self, current: Option<Revision>, now: Timestamp) -> Result<Decision, Error> {
         let number = current.as_ref().map_or(0, |current| current.number);
         Ok(match (self.expected, current) {
-            (_, Some(current)) if current.operations.contains(&self.operation) => Decision::Done(current),
+            (_, Some(current)) if current.operations.contains(&self.operation) => Decision::AlreadyApplied(current),
             (Some(expected), _) if expected != number => Decision::Conflict { current: number },
             (_, current) => {
                 let (data, earlier) = current.map(|it| (it.data, it.operations)).unwrap_or_default();
                 let operations = std::iter::once(self.operation.clone()).chain(earlier);
                 Decision::Write(Revision {
-                    name: self.name.clone(),
-                    data: self.change.apply(data)?,
+                    key: self.key.clone(),
+                    data: self.patch.apply(data)?,
                     updated_at: now,
-                    operations: operations.take(REMEMBERED).collect(),
+                    operations: operations.take(MAX_OPERATIONS).collect(),
                     replaced: number,
                     number: 0,
                 })
@@ -80,19 +80,19 @@ impl Update {
         })
     }
 
-    /// The caller must read again and think again.
+    /// ABORTED: the caller must read the record again.
     pub(crate) fn conflict(&self, current: u64) -> Error {
         let message = match (self.expected, current) {
-            (Some(0), _) => format!("{} exists already, at revision {current}", self.name),
-            (Some(expected), 0) => format!("{} does not exist, so it is not at revision {expected}", self.name),
-            (Some(expected), _) => format!("{} is at revision {current}, not {expected}", self.name),
-            (None, _) => format!("{} is being changed by too many others", self.name),
+            (Some(0), _) => format!("{} exists already, at revision {current}", self.key),
+            (Some(expected), 0) => format!("{} does not exist, so it is not at revision {expected}", self.key),
+            (Some(expected), _) => format!("{} is at revision {current}, not {expected}", self.key),
+            (None, _) => format!("{} is being changed by too many other writers", self.key),
         };
         Error::new(Code::Aborted, message).with_detail("current_revision", current)
     }
 }
 
-/// Names what the request does. One logical request may change a record in several ways, so its id alone would not do.
+/// Identifies the operation. One logical request may change a record several times, so its id alone is not enough.
 fn operation(id: &str, request: &UpdateRequest) -> String {
     let change = UpdateRequest { meta: None, expected_revision: None, ..request.clone() };
     let digest = Sha256::new().chain_update(id).chain_update([0]).chain_update(change.encode_to_vec()).finalize();

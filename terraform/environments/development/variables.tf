@@ -1,37 +1,29 @@
 variable "account" {
-  description = "Number of the account, 12 digits; with credentials of another one nothing is done. Only needed if the environment's manifest does not name it."
+  description = "Id of the account, 12 digits; Terraform refuses credentials of another one. Only needed if the environment's manifest does not set it."
   type        = string
   default     = null
 
   validation {
     condition     = var.account == null || can(regex("^[0-9]{12}$", var.account))
-    error_message = "The number of an account has 12 digits."
+    error_message = "The id of an account has 12 digits."
   }
 
   validation {
     condition     = (var.account == null) != (module.manifests.account == null)
-    error_message = "Say which account: by this variable (`TF_VAR_account`), or by `account` in the environment's manifest, not by both."
+    error_message = "Set the account either by this variable (`TF_VAR_account`) or by `account` in the environment's manifest."
   }
 }
 
-variable "subscriptions" {
-  description = "Who is told of alarms, by name: `email` or `https`, and where."
-  type        = map(object({ protocol = string, endpoint = string }))
-  default     = {}
-}
-
-variable "runbook_url" {
-  description = "Where the runbooks are read, without the name of one: the `https://` address of docs/runbooks at your forge."
-  type        = string
-
-  validation {
-    condition     = can(regex("^https://.*[^/]$", var.runbook_url))
-    error_message = "A URL that begins with `https://` and does not end with `/`."
-  }
+variable "alerting" {
+  description = "URL of the runbooks that alarms link to, and who is notified, by name: `email` or `https`, and the address."
+  type = object({
+    runbook_url   = string
+    subscriptions = optional(map(object({ protocol = string, endpoint = string })), {})
+  })
 }
 
 variable "gateway" {
-  description = "Where HTTP clients come in. With a certificate in public, without it from the VPC or from the networks that are named."
+  description = "The load balancer for HTTP clients: public with a certificate, without one for the VPC or the named networks only."
   type = object({
     certificate_arn    = optional(string)
     domain             = optional(string)
@@ -42,7 +34,7 @@ variable "gateway" {
 }
 
 variable "leaf_cidrs" {
-  description = "Networks that NATS leaf nodes may connect from, by name."
+  description = "Networks by name that NATS leaf nodes may connect from."
   type        = map(string)
   default     = {}
 }

@@ -8,7 +8,7 @@ terraform {
     }
   }
 
-  # Which bucket: `terraform init -backend-config=../backend.hcl`. Module `state` makes it, and writes that file.
+  # The bucket is in `terraform init -backend-config=../backend.hcl`. Module `state` makes both.
   backend "s3" {
     key          = "development/terraform.tfstate"
     use_lockfile = true

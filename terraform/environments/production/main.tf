@@ -1,4 +1,4 @@
-# Production. Everything that is particular to it is a value in this file.
+# Production: its values.
 
 module "manifests" {
   source = "../../modules/manifests"
@@ -14,8 +14,7 @@ module "system" {
   environment         = "production"
   handover            = module.manifests.handover
   services            = module.manifests.services
-  subscriptions       = var.subscriptions
-  runbook_url         = var.runbook_url
+  alerting            = var.alerting
   gateway             = var.gateway
   deletion_protection = true
 

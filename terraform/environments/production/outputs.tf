@@ -4,7 +4,7 @@ output "handover" {
 }
 
 output "url" {
-  description = "Where HTTP clients come in."
+  description = "URL for HTTP clients."
   value       = module.system.url
 }
 

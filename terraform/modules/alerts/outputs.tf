@@ -1,4 +1,7 @@
-output "topic_arn" {
-  description = "ARN of the topic. Known when alarms may write to it, too."
-  value       = aws_sns_topic_policy.this.arn
+output "alerting" {
+  description = "What alarms need: ARN of the topic, known when alarms may publish to it, and URL of the runbooks."
+  value = {
+    topic_arn   = aws_sns_topic_policy.this.arn
+    runbook_url = var.runbook_url
+  }
 }

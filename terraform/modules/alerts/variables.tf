@@ -9,7 +9,7 @@ variable "name" {
 }
 
 variable "subscriptions" {
-  description = "Who is told, by a name of your own: `protocol` is `email` or `https`."
+  description = "Who is notified, by a name of your own: `protocol` is `email` or `https`."
   type = map(object({
     protocol = string
     endpoint = string
@@ -28,5 +28,15 @@ variable "subscriptions" {
       ))
     ])
     error_message = "`endpoint` is an address such as `oncall@example.com` for `email`, and begins with `https://` and has no credentials for `https`."
+  }
+}
+
+variable "runbook_url" {
+  description = "URL of the runbooks; alarms add `/<kind>.md`."
+  type        = string
+
+  validation {
+    condition     = can(regex("^https://.*[^/]$", var.runbook_url))
+    error_message = "A URL that begins with `https://` and does not end with `/`."
   }
 }

@@ -1,4 +1,4 @@
-# The cluster, and the network that its tasks are in. Services and task definitions are natsctl's.
+# The cluster and the security group of its tasks. natsctl makes services and task definitions.
 
 data "aws_caller_identity" "current" {}
 data "aws_region" "current" {}
@@ -20,7 +20,7 @@ resource "aws_ecs_cluster" "this" {
 
   configuration {
     execute_command_configuration {
-      kms_key_id = aws_kms_key.sessions.arn
+      kms_key_id = module.sessions_key.arn
       logging    = "OVERRIDE"
 
       log_configuration {
@@ -31,7 +31,7 @@ resource "aws_ecs_cluster" "this" {
   }
 }
 
-# What a service gets that is created without saying where it runs. One task of each is never on Spot.
+# For services that are created without a capacity provider strategy. One task of each is never on Spot.
 resource "aws_ecs_cluster_capacity_providers" "this" {
   cluster_name       = aws_ecs_cluster.this.name
   capacity_providers = ["FARGATE", "FARGATE_SPOT"]
@@ -52,10 +52,10 @@ resource "aws_ecs_cluster_capacity_providers" "this" {
   }
 }
 
-# ECS would create it by itself, and keep what is in it for ever.
+# ECS would create this log group without a retention.
 resource "aws_cloudwatch_log_group" "insights" {
-  #checkov:skip=CKV_AWS_338: The figures are metrics too, which are kept for 15 months; the raw events serve for a few days
-  #checkov:skip=CKV_AWS_158: Figures of use, nothing secret; ECS writes them without a right to a key of ours
+  #checkov:skip=CKV_AWS_338: CloudWatch keeps the metrics for 15 months; the raw events are for recent incidents
+  #checkov:skip=CKV_AWS_158: Utilization is no secret, and ECS writes it without a right to a customer managed key
   name              = "/aws/ecs/containerinsights/${var.cluster}/performance"
   retention_in_days = 7
 }
@@ -63,7 +63,7 @@ resource "aws_cloudwatch_log_group" "insights" {
 resource "aws_security_group" "tasks" {
   #checkov:skip=CKV2_AWS_5: natsctl attaches it to the services that it creates
   name_prefix = "${var.name}-tasks-"
-  description = "Tasks of ${var.name}. Nobody may call them but the gateway's load balancer."
+  description = "Tasks of ${var.name}. Only the load balancer of the gateway connects to them."
   vpc_id      = var.network.vpc_id
   tags        = { Name = "${var.name}-tasks" }
 

@@ -1,10 +1,10 @@
 output "cluster" {
-  description = "Name of the cluster. Known when its capacity providers are there, too."
+  description = "Name of the cluster. Available when its capacity providers are attached."
   value       = aws_ecs_cluster_capacity_providers.this.cluster_name
 }
 
 output "execution_role_arn" {
-  description = "The role that starts tasks."
+  description = "ARN of the execution role."
   value       = aws_iam_role.execution.arn
 }
 

@@ -1,7 +1,7 @@
-# One role starts tasks, for all services; what a running task may do is its service's own role.
+# One execution role starts the tasks of all services; a running task has the task role of its service.
 
 locals {
-  # A managed policy holds 6144 characters, and a role has ten: exactly these secrets, 40 to a policy.
+  # A managed policy has 6144 characters at most, and a role has ten policies: 40 secrets in each.
   secrets_by_policy = { for index, names in chunklist(sort(keys(var.secrets)), 40) : index => names }
 }
 
@@ -35,7 +35,7 @@ resource "aws_iam_role_policy" "execution" {
 }
 
 data "aws_iam_policy_document" "execution" {
-  #checkov:skip=CKV_AWS_356: GetAuthorizationToken knows no resources
+  #checkov:skip=CKV_AWS_356: GetAuthorizationToken takes no resources
   statement {
     sid       = "Login"
     actions   = ["ecr:GetAuthorizationToken"]
@@ -71,7 +71,7 @@ resource "aws_iam_policy" "secrets" {
   for_each = local.secrets_by_policy
 
   name        = "${var.name}-secrets-${each.key}"
-  description = "The secrets that tasks of ${var.name} are started with"
+  description = "The secrets that tasks of ${var.name} start with"
   policy = jsonencode({
     Version = "2012-10-17"
     Statement = [{
@@ -130,7 +130,7 @@ resource "aws_iam_role_policy" "sessions" {
 }
 
 data "aws_iam_policy_document" "sessions" {
-  #checkov:skip=CKV_AWS_356: These actions know no resources
+  #checkov:skip=CKV_AWS_356: These actions take no resources
   #checkov:skip=CKV_AWS_111: As above
   statement {
     sid = "Channel"
@@ -156,6 +156,6 @@ data "aws_iam_policy_document" "sessions" {
   statement {
     sid       = "Decrypt"
     actions   = ["kms:Decrypt"]
-    resources = [aws_kms_key.sessions.arn]
+    resources = [module.sessions_key.arn]
   }
 }

@@ -1,5 +1,5 @@
 variable "name" {
-  description = "Project and environment, for example `gaming-system-production`. Names of roles start with it."
+  description = "Project and environment, for example `gaming-system-production`. Prefix of the names of roles."
   type        = string
 }
 
@@ -14,7 +14,7 @@ variable "cluster" {
 }
 
 variable "network" {
-  description = "Where tasks run, and the ports that they may reach inside of it, by name."
+  description = "The VPC of the tasks, and the ports by name that they may connect to inside it."
   type = object({
     vpc_id         = string
     vpc_cidr       = string
@@ -33,7 +33,7 @@ variable "network" {
 }
 
 variable "services" {
-  description = "The services by name: whether sessions may be opened in their tasks, and what tasks may do on AWS."
+  description = "The services by name: whether `natsctl exec` may open sessions in their tasks, and what tasks may do on AWS."
   type = map(object({
     execute_command = optional(bool, false)
     grants          = optional(list(object({ actions = set(string), resources = set(string) })), [])
@@ -41,12 +41,12 @@ variable "services" {
 
   validation {
     condition     = alltrue([for name in keys(var.services) : length("${var.name}-${name}") <= 64])
-    error_message = "A role's name has up to 64 characters, which is not so for: ${join(", ", [for name in keys(var.services) : "${var.name}-${name}" if length("${var.name}-${name}") > 64])}."
+    error_message = "A role's name has up to 64 characters. Too long: ${join(", ", [for name in keys(var.services) : "${var.name}-${name}" if length("${var.name}-${name}") > 64])}."
   }
 
   validation {
     condition     = !contains(keys(var.services), "execution")
-    error_message = "A service called `execution` would share the role that starts tasks."
+    error_message = "A service called `execution` would share the execution role."
   }
 
   validation {
@@ -69,12 +69,12 @@ variable "services" {
 }
 
 variable "repositories_arn" {
-  description = "ARN, with a wildcard, of the repositories that images are pulled from."
+  description = "ARN of the repositories, with a wildcard, that images are pulled from."
   type        = string
 }
 
 variable "secrets" {
-  description = "The secrets that tasks are started with: ARNs by name."
+  description = "The secrets that tasks start with: ARNs by name."
   type        = map(string)
 
   validation {
@@ -89,12 +89,12 @@ variable "secrets_kms_key_arn" {
 }
 
 variable "log_group_arn" {
-  description = "Where tasks write their logs."
+  description = "ARN of the log group that tasks write to."
   type        = string
 }
 
 variable "spot_percent" {
-  description = "How many of the tasks run on Fargate Spot, beyond the first of each service. Spot tasks are cheaper and may be stopped with two minutes' notice."
+  description = "Percentage of the tasks on Fargate Spot, beyond the first of each service. Spot tasks are cheaper and may be stopped with two minutes' notice."
   type        = number
   default     = 0
 
@@ -111,6 +111,6 @@ variable "sessions_retention_days" {
 
   validation {
     condition     = contains([30, 60, 90, 180, 365, 400, 731, 1096], var.sessions_retention_days)
-    error_message = "One of 30, 60, 90, 180, 365, 400, 731 and 1096, which CloudWatch Logs knows."
+    error_message = "One of 30, 60, 90, 180, 365, 400, 731 and 1096, which CloudWatch Logs accepts."
   }
 }

@@ -1,4 +1,4 @@
-# What is searched for by cluster shows new services by itself, and does not grow with them.
+# A search by cluster includes new services, so the widgets do not grow with them.
 
 locals {
   searched = {
@@ -6,12 +6,12 @@ locals {
     memory = { title = "Memory, %", search = "{AWS/ECS,ClusterName,ServiceName} MetricName=\"MemoryUtilization\"", statistic = "Average", period = 300 }
     tasks  = { title = "Running tasks", search = "{ECS/ContainerInsights,ClusterName,ServiceName} MetricName=\"RunningTaskCount\"", statistic = "Minimum", period = 60 }
     desired = {
-      title = "Wanted tasks", search = "{ECS/ContainerInsights,ClusterName,ServiceName} MetricName=\"DesiredTaskCount\"", statistic = "Maximum", period = 60
+      title = "Desired tasks", search = "{ECS/ContainerInsights,ClusterName,ServiceName} MetricName=\"DesiredTaskCount\"", statistic = "Maximum", period = 60
     }
   }
 
   # A widget shows 100 alarms.
-  alarm_arns = chunklist([for key in sort(keys(local.alarms)) : aws_cloudwatch_metric_alarm.service[key].arn], 100)
+  alarm_arns = chunklist(values(module.alarms.arns), 100)
 
   fleet_widgets = concat(
     [
@@ -49,7 +49,7 @@ locals {
 
   target_group = element(split(":", var.nats.target_group_arn), 5)
 
-  # Of each instance; and what is searched for, of the load balancer and of what the nodes tell of themselves.
+  # Metrics of each instance; and searches for those of the load balancer and of the CloudWatch agents.
   nats_metrics = {
     "CPU, %"                     = { name = "CPUUtilization", statistic = "Maximum" }
     "Failed status checks"       = { name = "StatusCheckFailed", statistic = "Maximum" }
@@ -59,10 +59,10 @@ locals {
     "Read from EBS, bytes/min."  = { name = "EBSReadBytes", statistic = "Sum" }
   }
   nats_searched = {
-    "Disk used, %"                  = { search = "{\"${var.nats.metrics_namespace}\",node,path,fstype} MetricName=\"disk_used_percent\"", statistic = "Maximum" }
-    "Memory used, %"                = { search = "{\"${var.nats.metrics_namespace}\",node} MetricName=\"mem_used_percent\"", statistic = "Maximum" }
-    "Nodes that the balancer uses"  = { search = "${local.balancer} MetricName=\"HealthyHostCount\"", statistic = "Minimum" }
-    "Nodes that it finds unhealthy" = { search = "${local.balancer} MetricName=\"UnHealthyHostCount\"", statistic = "Maximum" }
+    "Disk used, %"      = { search = "{\"${var.nats.metrics_namespace}\",node,path,fstype} MetricName=\"disk_used_percent\"", statistic = "Maximum" }
+    "Memory used, %"    = { search = "{\"${var.nats.metrics_namespace}\",node} MetricName=\"mem_used_percent\"", statistic = "Maximum" }
+    "Healthy targets"   = { search = "${local.balancer} MetricName=\"HealthyHostCount\"", statistic = "Minimum" }
+    "Unhealthy targets" = { search = "${local.balancer} MetricName=\"UnHealthyHostCount\"", statistic = "Maximum" }
   }
   balancer = "{AWS/NetworkELB,LoadBalancer,TargetGroup} TargetGroup=\"${local.target_group}\""
 

@@ -4,14 +4,14 @@ output "repositories" {
 }
 
 output "repositories_arn" {
-  description = "ARN, with a wildcard, of all of them."
+  description = "ARN of all repositories, with a wildcard."
   value       = "arn:${local.partition}:ecr:${local.region}:${local.account}:repository/${var.repository_namespace}/*"
 }
 
 output "task_secrets" {
-  description = "The secrets that tasks are started with: ARNs by name. The authority and the operator's identity are not among them."
+  description = "The secrets that tasks start with: ARNs by name, without those of the authority and the operator."
   value = merge(
-    { for name, secret in aws_secretsmanager_secret.this : name => secret.arn if !contains(local.not_told, name) },
+    { for name, secret in aws_secretsmanager_secret.this : name => secret.arn if !contains(local.not_for_tasks, name) },
     var.existing_secrets,
   )
 }
@@ -33,16 +33,12 @@ output "log_group_arn" {
 
 output "kms_key_arn" {
   description = "The key of images, logs and secrets."
-  value       = aws_kms_key.this.arn
+  value       = module.key.arn
 }
 
 output "alarm_names" {
   description = "Names of the alarms by kind."
-  value = {
-    for kind in keys(local.kinds) : "service-${kind}" => [
-      for key, alarm in aws_cloudwatch_metric_alarm.service : alarm.alarm_name if local.alarms[key].kind == kind
-    ]
-  }
+  value       = module.alarms.names
 }
 
 output "dashboards" {

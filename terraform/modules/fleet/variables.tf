@@ -1,5 +1,5 @@
 variable "name" {
-  description = "Project and environment, for example `gaming-system-production`. Names of alarms start with it."
+  description = "Project and environment, for example `gaming-system-production`. Prefix of the names of alarms."
   type        = string
 }
 
@@ -9,7 +9,7 @@ variable "cluster" {
 }
 
 variable "services" {
-  description = "The services by name: what ECS calls them, the secrets that their manifests name, and when somebody is told."
+  description = "The services by name: their names on ECS, the secrets that their manifests name, and the thresholds of their alarms."
   type = map(object({
     ecs_name   = string
     secrets    = optional(set(string), [])
@@ -18,7 +18,7 @@ variable "services" {
 
   validation {
     condition     = alltrue([for service in values(var.services) : can(regex("^[a-z0-9]+(-[a-z0-9]+)*$", service.ecs_name))])
-    error_message = "ECR takes names of lower-case letters and digits, with single `-` between: ${join(", ", [for service in values(var.services) : service.ecs_name if !can(regex("^[a-z0-9]+(-[a-z0-9]+)*$", service.ecs_name))])}."
+    error_message = "ECR accepts names of lower-case letters and digits, with single `-` between: ${join(", ", [for service in values(var.services) : service.ecs_name if !can(regex("^[a-z0-9]+(-[a-z0-9]+)*$", service.ecs_name))])}."
   }
 
   validation {
@@ -54,12 +54,12 @@ variable "services" {
 }
 
 variable "repository_namespace" {
-  description = "What names of repositories start with, for example `bodybroker-services`."
+  description = "Prefix of the names of repositories, for example `bodybroker-services`."
   type        = string
 
   validation {
     condition     = can(regex("^[a-z0-9]+([._-][a-z0-9]+)*(/[a-z0-9]+([._-][a-z0-9]+)*)*$", var.repository_namespace))
-    error_message = "ECR takes lower-case letters and digits, with single `.`, `_`, `-` or `/` between."
+    error_message = "ECR accepts lower-case letters and digits, with single `.`, `_`, `-` or `/` between."
   }
 
   validation {
@@ -69,12 +69,12 @@ variable "repository_namespace" {
 }
 
 variable "secret_prefix" {
-  description = "What names of secrets start with, for example `gaming-system/production`."
+  description = "Prefix of the names of secrets, for example `gaming-system/production`."
   type        = string
 }
 
 variable "existing_secrets" {
-  description = "Secrets of another module that tasks may be started with, and manifests name: ARNs by name."
+  description = "Secrets of another module that manifests may name: ARNs by name."
   type        = map(string)
   default     = {}
 }
@@ -91,44 +91,28 @@ variable "log_retention_days" {
 
   validation {
     condition     = contains([7, 14, 30, 60, 90, 180, 365, 400], var.log_retention_days)
-    error_message = "One of 7, 14, 30, 60, 90, 180, 365 and 400, which CloudWatch Logs knows."
+    error_message = "One of 7, 14, 30, 60, 90, 180, 365 and 400, which CloudWatch Logs accepts."
   }
 }
 
 variable "images_kept" {
-  description = "How many images of each service are kept. What runs must be among them."
+  description = "Number of images of each service that are kept. Running images must be among them."
   type        = number
   default     = 100
 
   validation {
     condition     = var.images_kept >= 20 && var.images_kept <= 1000 && floor(var.images_kept) == var.images_kept
-    error_message = "A whole number from 20 to 1000: fewer than 20 could remove what runs or what a rollback goes to."
+    error_message = "A whole number from 20 to 1000: fewer than 20 could delete an image that runs or that a rollback needs."
   }
 }
 
-variable "alerts_topic_arn" {
-  description = "Where alarms are told."
-  type        = string
-}
-
-variable "runbook_url" {
-  description = "Where the runbooks are read; `/<kind>.md` is added."
-  type        = string
-
-  validation {
-    condition     = can(regex("^https://.*[^/]$", var.runbook_url))
-    error_message = "A URL that begins with `https://` and does not end with `/`."
-  }
-}
-
-variable "runbooks_folder" {
-  description = "Where the runbooks are kept; docs/runbooks of this repository if absent."
-  type        = string
-  default     = null
+variable "alerting" {
+  description = "What alarms notify and link to; module `alerts` has both."
+  type        = object({ topic_arn = string, runbook_url = string })
 }
 
 variable "nats" {
-  description = "The NATS nodes, for their dashboard: instances by name, where their disks are told of, and the load balancer's target group."
+  description = "The NATS nodes, for their dashboard: instances by name, the namespace of their metrics, and the load balancer's target group."
   type = object({
     instances         = map(string)
     metrics_namespace = string
@@ -137,7 +121,7 @@ variable "nats" {
 }
 
 variable "deletion_protection" {
-  description = "Whether repositories with images stay, and secrets can be restored for 30 days, when they are deleted."
+  description = "Whether ECR refuses to delete repositories with images, and deleted secrets can be restored for 30 days."
   type        = bool
   default     = true
 }

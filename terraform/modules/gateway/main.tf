@@ -1,4 +1,4 @@
-# Where HTTP clients come in: a load balancer before the gateway's tasks, which natsctl registers with its target group.
+# The load balancer for HTTP clients. natsctl registers the gateway's tasks with its target group.
 
 locals {
   is_internal = var.certificate_arn == null
@@ -6,10 +6,10 @@ locals {
 }
 
 resource "aws_lb" "this" {
-  #checkov:skip=CKV2_AWS_28: A web application firewall is bought knowingly: what the gateway takes is limited by the gateway
+  #checkov:skip=CKV2_AWS_28: A web application firewall is a decision of its own: the gateway limits what it accepts
   #checkov:skip=CKV2_AWS_20: There is no listener on port 80 to redirect, if there is a certificate
   #checkov:skip=CKV_AWS_91: Logs go to `access_logs_bucket`, if one is named
-  #checkov:skip=CKV_AWS_150: `deletion_protection` says so, and production must
+  #checkov:skip=CKV_AWS_150: `deletion_protection` decides, and production has it
   name                       = var.name
   load_balancer_type         = "application"
   internal                   = local.is_internal
@@ -17,7 +17,7 @@ resource "aws_lb" "this" {
   security_groups            = [aws_security_group.this.id]
   drop_invalid_header_fields = true
   enable_deletion_protection = var.deletion_protection
-  idle_timeout               = 120 # The gateway gives up after 30 s; streams say something more often than this.
+  idle_timeout               = 120 # The gateway times out after 30 s; streams send something more often than this.
 
   dynamic "access_logs" {
     for_each = var.access_logs_bucket[*]
@@ -30,9 +30,9 @@ resource "aws_lb" "this" {
   }
 }
 
-# `/livez`, not `/readyz`: ECS replaces a task whose target is unhealthy, and no task is better for that when NATS is away.
+# `/livez`, not `/readyz`: ECS replaces tasks with unhealthy targets, which does not help when NATS is down.
 resource "aws_lb_target_group" "this" {
-  #checkov:skip=CKV_AWS_378: Within the VPC, from the load balancer to tasks that it alone may reach
+  #checkov:skip=CKV_AWS_378: In the VPC, from the load balancer to tasks that only it may reach
   name                          = var.name
   vpc_id                        = var.vpc_id
   target_type                   = "ip"
@@ -93,7 +93,7 @@ resource "aws_security_group" "this" {
 }
 
 resource "aws_vpc_security_group_ingress_rule" "clients" {
-  #checkov:skip=CKV_AWS_260: Port 80 is open without a certificate only, to the networks that are named
+  #checkov:skip=CKV_AWS_260: Port 80 is open without a certificate only, to the named networks
   for_each = var.client_cidrs
 
   security_group_id = aws_security_group.this.id
@@ -106,7 +106,7 @@ resource "aws_vpc_security_group_ingress_rule" "clients" {
 
 resource "aws_vpc_security_group_egress_rule" "tasks" {
   security_group_id            = aws_security_group.this.id
-  description                  = "To the gateway's tasks"
+  description                  = "To the tasks of the gateway"
   referenced_security_group_id = var.tasks_security_group_id
   ip_protocol                  = "tcp"
   from_port                    = local.port
@@ -115,7 +115,7 @@ resource "aws_vpc_security_group_egress_rule" "tasks" {
 
 resource "aws_vpc_security_group_ingress_rule" "tasks" {
   security_group_id            = var.tasks_security_group_id
-  description                  = "From the gateway's load balancer"
+  description                  = "From the load balancer of the gateway"
   referenced_security_group_id = aws_security_group.this.id
   ip_protocol                  = "tcp"
   from_port                    = local.port

@@ -1,11 +1,11 @@
 output "target_group_arn" {
-  description = "Where natsctl registers the gateway's tasks. Known when the listener is there: ECS refuses it before."
+  description = "The target group that natsctl registers the gateway's tasks with. Available when the listener exists, as ECS requires."
   value       = aws_lb_target_group.this.arn
   depends_on  = [aws_lb_listener.http, aws_lb_listener.https]
 }
 
 output "url" {
-  description = "For clients."
+  description = "URL for clients."
   value       = "${local.is_internal ? "http" : "https"}://${coalesce(var.domain, aws_lb.this.dns_name)}"
 }
 
@@ -16,8 +16,5 @@ output "security_group_id" {
 
 output "alarm_names" {
   description = "Names of the alarms by kind."
-  value = {
-    gateway-5xx               = [aws_cloudwatch_metric_alarm.errors.alarm_name]
-    gateway-unhealthy-targets = [aws_cloudwatch_metric_alarm.unhealthy_targets.alarm_name]
-  }
+  value       = module.alarms.names
 }

@@ -4,17 +4,17 @@ variable "name" {
 
   validation {
     condition     = can(regex("^[A-Za-z0-9][A-Za-z0-9-]{0,30}[A-Za-z0-9]$", var.name)) && !startswith(var.name, "internal-")
-    error_message = "A load balancer's name has 2 to 32 letters, digits and `-`, the latter not at an end, and does not begin with `internal-`."
+    error_message = "A load balancer's name has 2 to 32 letters, digits and `-`, no `-` at either end, and does not begin with `internal-`."
   }
 }
 
 variable "vpc_id" {
-  description = "Where it is."
+  description = "Id of the VPC."
   type        = string
 }
 
 variable "certificate_arn" {
-  description = "Certificate for HTTPS. With it the load balancer is public; without it is internal and speaks HTTP."
+  description = "Certificate for HTTPS. With it the load balancer is public; without it, it is internal and uses HTTP."
   type        = string
   default     = null
 
@@ -25,13 +25,13 @@ variable "certificate_arn" {
 }
 
 variable "domain" {
-  description = "Name that the certificate is for, and whose record points to the load balancer; the load balancer's own if absent."
+  description = "Domain of the certificate, whose record points to the load balancer; the load balancer's own name if absent."
   type        = string
   default     = null
 }
 
 variable "subnet_ids" {
-  description = "Public subnets with a certificate, private ones without; of two zones at least."
+  description = "Public subnets with a certificate, private ones without; in two zones at least."
   type        = list(string)
 
   validation {
@@ -41,7 +41,7 @@ variable "subnet_ids" {
 }
 
 variable "client_cidrs" {
-  description = "Networks that may come in, by name."
+  description = "Networks by name that may connect."
   type        = map(string)
 
   validation {
@@ -51,7 +51,7 @@ variable "client_cidrs" {
 
   validation {
     condition     = var.certificate_arn != null || !contains(values(var.client_cidrs), "0.0.0.0/0")
-    error_message = "Without a certificate it speaks HTTP: not to everybody. Name the networks, or a certificate."
+    error_message = "Without a certificate the load balancer uses HTTP, which must not be open to the Internet. Name the networks, or a certificate."
   }
 }
 
@@ -61,7 +61,7 @@ variable "tasks_security_group_id" {
 }
 
 variable "error_percent" {
-  description = "Somebody is told when more of the answers are 5xx."
+  description = "The alarm fires when a larger part of the responses is 5xx."
   type        = number
   default     = 1
 
@@ -71,29 +71,13 @@ variable "error_percent" {
   }
 }
 
-variable "alerts_topic_arn" {
-  description = "Where alarms are told."
-  type        = string
-}
-
-variable "runbook_url" {
-  description = "Where the runbooks are read; `/<kind>.md` is added."
-  type        = string
-
-  validation {
-    condition     = can(regex("^https://.*[^/]$", var.runbook_url))
-    error_message = "A URL that begins with `https://` and does not end with `/`."
-  }
-}
-
-variable "runbooks_folder" {
-  description = "Where the runbooks are kept; docs/runbooks of this repository if absent."
-  type        = string
-  default     = null
+variable "alerting" {
+  description = "What alarms notify and link to; module `alerts` has both."
+  type        = object({ topic_arn = string, runbook_url = string })
 }
 
 variable "access_logs_bucket" {
-  description = "Bucket for access logs, if they are wanted. Its policy must let load balancers write."
+  description = "Bucket for access logs; none if absent. Its policy must allow load balancers to write."
   type        = string
   default     = null
 }

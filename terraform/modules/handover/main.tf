@@ -1,7 +1,7 @@
-# The only thing that Terraform and natsctl have in common, and the table in which natsctl keeps its lock and what it has done.
+# The parameter by which Terraform passes names and ids to natsctl, and the table with natsctl's lock and history.
 
 locals {
-  # What is absent is left out: natsctl refuses what it does not know, and `null` is no value.
+  # Absent parts are left out: natsctl refuses `null`.
   handover = merge(
     {
       version        = 1
@@ -25,9 +25,9 @@ locals {
 }
 
 resource "aws_ssm_parameter" "handover" {
-  #checkov:skip=CKV2_AWS_34: Names and ids, no secret; whoever may read it may know them
+  #checkov:skip=CKV2_AWS_34: Names and ids, no secret
   name        = var.parameter
-  description = "What natsctl must know of ${var.project} in ${var.environment}. Terraform writes it."
+  description = "Names and ids of ${var.project} in ${var.environment} for natsctl. Terraform writes it."
   type        = "String"
   tier        = "Standard"
   value       = jsonencode(local.handover)
@@ -35,7 +35,7 @@ resource "aws_ssm_parameter" "handover" {
   lifecycle {
     precondition {
       condition     = length(jsonencode(local.handover)) < 4096
-      error_message = "The handover has 4 KB or more, which a standard parameter does not hold: shorten names, or use fewer subnets."
+      error_message = "The handover has 4 KB or more, too much for a standard parameter: shorten names, or use fewer subnets."
     }
   }
 }

@@ -4,7 +4,7 @@ output "parameter" {
 }
 
 output "json" {
-  description = "What is in the parameter."
+  description = "Value of the parameter."
   value       = jsonencode(local.handover)
 }
 

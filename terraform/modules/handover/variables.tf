@@ -9,7 +9,7 @@ variable "parameter" {
 }
 
 variable "project" {
-  description = "As in fleet.yaml."
+  description = "Name of the project, as in fleet.yaml."
   type        = string
 }
 
@@ -29,7 +29,7 @@ variable "account" {
 }
 
 variable "region" {
-  description = "For example `us-east-1`."
+  description = "Region, for example `us-east-1`."
   type        = string
 }
 
@@ -39,7 +39,7 @@ variable "cluster" {
 }
 
 variable "network" {
-  description = "Where tasks run: the VPC, private subnets and the security groups of tasks."
+  description = "Network of the tasks: the VPC, private subnets and security groups."
   type = object({
     vpc             = string
     subnets         = list(string)
@@ -48,22 +48,22 @@ variable "network" {
 
   validation {
     condition     = length(var.network.subnets) > 0 && length(var.network.security_groups) > 0
-    error_message = "Tasks need a subnet and a security group at least."
+    error_message = "Tasks need at least one subnet and one security group."
   }
 }
 
 variable "execution_role" {
-  description = "ARN of the role that starts tasks."
+  description = "ARN of the execution role."
   type        = string
 }
 
 variable "log_group" {
-  description = "Log group of all services."
+  description = "Name of the log group of all services."
   type        = string
 }
 
 variable "alerts_topic" {
-  description = "ARN of the topic that alarms are told to."
+  description = "ARN of the topic that alarms notify."
   type        = string
 }
 
@@ -73,7 +73,7 @@ variable "registry" {
 }
 
 variable "names" {
-  description = "How things of a service are called: templates with `{service}`, `{ecs_name}`, `{kind}` or `{name}`."
+  description = "Names of the resources of a service: templates with `{service}`, `{ecs_name}`, `{kind}` or `{name}`."
   type = object({
     repository  = string
     task_role   = string
@@ -93,7 +93,7 @@ variable "names" {
 }
 
 variable "nats" {
-  description = "The NATS cluster: what clients connect to, its servers by name, and the load balancer's target group."
+  description = "The NATS cluster: host and port for clients, its nodes by name, and the load balancer's target group."
   type = object({
     host            = string
     port            = number
@@ -110,7 +110,7 @@ variable "redis" {
 }
 
 variable "gateway" {
-  description = "Where HTTP clients come in, if there is a load balancer."
+  description = "Target group and URL of the gateway, if there is a load balancer."
   type        = object({ target_group = string, url = string })
   default     = null
 }

@@ -1,9 +1,9 @@
-# Reads the manifests as natsctl does: what a service does not say is as in fleet.yaml, key by key. There are no resources here.
+# Reads the manifests as natsctl does: what a manifest does not set is as in fleet.yaml, key by key. There are no resources here.
 
 locals {
-  fleet    = yamldecode(file("${var.folder}/fleet.yaml"))
-  defaults = local.fleet.defaults
-  place    = yamldecode(file("${var.folder}/environments/${var.environment}.yaml"))
+  fleet       = yamldecode(file("${var.folder}/fleet.yaml"))
+  defaults    = local.fleet.defaults
+  environment = yamldecode(file("${var.folder}/environments/${var.environment}.yaml"))
   manifests = {
     for file in fileset("${var.folder}/services", "*.yaml") :
     trimsuffix(file, ".yaml") => yamldecode(file("${var.folder}/services/${file}"))
@@ -11,7 +11,7 @@ locals {
 
   services = {
     for name, manifest in local.manifests : name => {
-      ecs_name        = try(manifest.ecs_name, "${name}-nats")
+      ecs_name        = try(manifest.ecs_name, "${name}${local.schema.ecs_name.x-default-suffix}")
       role            = try(manifest.role, "worker")
       execute_command = try(manifest.execute_command, local.defaults.execute_command)
       secrets         = toset(values(try(manifest.secrets, {})))
@@ -24,15 +24,15 @@ locals {
     }
   }
 
-  # Manifests count in powers of two, disks in powers of ten.
+  # Sizes in manifests are powers of two, sizes of volumes powers of ten.
   max_file_store    = regex("^([0-9]+) ?(KiB|MiB|GiB)$", local.fleet.nats.max_file_store)
   bytes             = { KiB = pow(2, 10), MiB = pow(2, 20), GiB = pow(2, 30) }
   max_file_store_gb = ceil(local.max_file_store[0] * local.bytes[local.max_file_store[1]] / pow(10, 9))
 
-  # Of the schema that natsctl checks the manifests with. What is not in it, Terraform would drop without a word.
-  known_keys = keys(jsondecode(file("${path.module}/../../../manifests/schema/service.schema.json")).properties)
+  # The schema that natsctl validates the manifests with. Terraform would ignore keys that are not in it.
+  schema = jsondecode(file("${path.module}/../../../manifests/schema/service.schema.json")).properties
   unknown_keys = flatten([
-    for name, manifest in local.manifests : [for key in setsubtract(keys(manifest), local.known_keys) : "${name}.${key}"]
+    for name, manifest in local.manifests : [for key in setsubtract(keys(manifest), keys(local.schema)) : "${name}.${key}"]
   ])
   misnamed = [for name, manifest in local.manifests : name if try(manifest.name, "") != name]
 }

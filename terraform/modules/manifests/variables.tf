@@ -14,7 +14,7 @@ variable "environment" {
 
   validation {
     condition     = fileexists("${var.folder}/environments/${var.environment}.yaml")
-    error_message = "There is no manifest of this name in environments/."
+    error_message = "There is no manifest with this name in environments/."
   }
 
   validation {

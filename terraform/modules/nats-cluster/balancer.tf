@@ -1,7 +1,7 @@
-# How clients find a node that works. TLS goes through untouched, and routes between nodes never come this way.
+# The load balancer by which clients find a healthy node. It passes TLS through, and routes between nodes do not use it.
 
 resource "aws_lb" "this" {
-  #checkov:skip=CKV_AWS_91: A network load balancer logs TLS listeners alone; the flow logs have its connections
+  #checkov:skip=CKV_AWS_91: A network load balancer logs TLS listeners only; the flow logs have its connections
   name                             = "${var.name}-nats"
   internal                         = true
   load_balancer_type               = "network"
@@ -22,8 +22,8 @@ resource "aws_lb_listener" "clients" {
   }
 }
 
-# By address, which a node keeps when its machine is replaced. Connections to a node in lame duck mode may last as long as that
-# takes (two minutes); addresses of clients are not preserved, or a tunnel through a node could not reach that same node.
+# Targets are addresses, which a node keeps when its instance is replaced. Connections to a node in lame duck mode may last as long as
+# that takes (two minutes). Client addresses are not preserved: a tunnel through a node could not reach that same node otherwise.
 resource "aws_lb_target_group" "clients" {
   name                   = "${var.name}-nats"
   vpc_id                 = var.vpc_id
@@ -55,8 +55,8 @@ resource "aws_lb_target_group_attachment" "node" {
 }
 
 resource "aws_route53_zone" "this" {
-  #checkov:skip=CKV2_AWS_38: Private zones know no DNSSEC
-  #checkov:skip=CKV2_AWS_39: Private zones know no query logging; Route 53 Resolver logs a whole VPC where somebody wants it
+  #checkov:skip=CKV2_AWS_38: Private zones have no DNSSEC
+  #checkov:skip=CKV2_AWS_39: Private zones have no query logging; Route 53 Resolver can log a whole VPC
   name    = var.dns_zone_name
   comment = "NATS of ${var.name}"
 
@@ -78,7 +78,7 @@ resource "aws_route53_record" "clients" {
 }
 
 resource "aws_route53_record" "node" {
-  #checkov:skip=CKV2_AWS_23: It points to an interface, which checkov does not look for
+  #checkov:skip=CKV2_AWS_23: It points to a network interface, which checkov does not look for
   for_each = local.nodes
 
   zone_id = aws_route53_zone.this.zone_id

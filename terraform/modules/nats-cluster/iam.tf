@@ -1,11 +1,11 @@
-# What a node may do: be reached through Systems Manager, read its own secret, write its own logs and figures. It has no
-# right to parameters, to buckets or to the secrets of its neighbours, which the ready-made policy of Systems Manager would give.
+# What a node may do: be reached through Systems Manager, read its own secret, write its logs and metrics. It may not read parameters,
+# buckets or the secrets of other nodes, which the managed policy AmazonSSMManagedInstanceCore would allow.
 
 resource "aws_iam_role" "node" {
   for_each = local.nodes
 
   name               = "${var.name}-${each.key}"
-  description        = "What the machine of ${each.key} may do"
+  description        = "What the instance of ${each.key} may do"
   assume_role_policy = data.aws_iam_policy_document.assume.json
 }
 
@@ -36,7 +36,7 @@ data "aws_iam_policy_document" "assume" {
 }
 
 data "aws_iam_policy_document" "node" {
-  #checkov:skip=CKV_AWS_356: What the agent of Systems Manager calls knows no resources; figures are held to their namespace
+  #checkov:skip=CKV_AWS_356: The calls of the Systems Manager agent take no resources; metrics are restricted to their namespace
   #checkov:skip=CKV_AWS_111: As above
   for_each = local.nodes
 
@@ -61,7 +61,7 @@ data "aws_iam_policy_document" "node" {
   statement {
     sid       = "Decrypt"
     actions   = ["kms:Decrypt"]
-    resources = [aws_kms_key.this.arn]
+    resources = [module.key.arn]
 
     condition {
       test     = "StringEquals"
@@ -77,7 +77,7 @@ data "aws_iam_policy_document" "node" {
   }
 
   statement {
-    sid       = "Figures"
+    sid       = "Metrics"
     actions   = ["cloudwatch:PutMetricData"]
     resources = ["*"]
 

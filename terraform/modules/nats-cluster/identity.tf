@@ -1,6 +1,6 @@
-# What outlives a machine: address, volume, and the secret with the server's certificate, key and credentials.
+# What outlives an instance: address, volume, and the secret with the server's certificate, key and credentials.
 
-# Addresses of nodes are fixed; nothing else gets one of them by chance.
+# Addresses of nodes are fixed: AWS assigns none of them to anything else.
 resource "aws_ec2_subnet_cidr_reservation" "nodes" {
   for_each = var.subnets
 
@@ -29,19 +29,19 @@ resource "aws_ebs_volume" "data" {
   type              = "gp3"
   size              = var.volume_gb
   encrypted         = true
-  kms_key_id        = aws_kms_key.this.arn
+  kms_key_id        = module.key.arn
   tags              = { Name = "${var.name}-${each.key}-data", node = each.key }
 }
 
-# `prevent_destroy` takes no variable. So it is on something that stands and falls with what is to be kept: a plan that destroys or
-# replaces one of these would have to destroy this too, and is refused. To do it on purpose: README.md.
-resource "terraform_data" "kept" {
+# `prevent_destroy` takes no variable. So it is on a resource that is replaced together with what it protects: Terraform refuses a plan
+# that destroys or replaces one of these. README.md says how to do it on purpose.
+resource "terraform_data" "protected" {
   for_each = var.deletion_protection ? local.nodes : {}
 
   triggers_replace = {
     volume    = aws_ebs_volume.data[each.key].id
     interface = aws_network_interface.node[each.key].id
-    key       = aws_kms_key.this.id
+    key       = module.key.id
   }
 
   lifecycle {
@@ -49,18 +49,18 @@ resource "terraform_data" "kept" {
   }
 }
 
-# Shells: natsctl writes the values.
+# Without values: natsctl writes them.
 resource "aws_secretsmanager_secret" "node" {
-  #checkov:skip=CKV2_AWS_57: natsctl rotates what is in it, node by node, and proves that the new certificate is served
+  #checkov:skip=CKV2_AWS_57: natsctl rotates the values, node by node, and verifies that the new certificate is served
   for_each = local.nodes
 
   name                    = "${var.secret_prefix}/nats/${each.key}"
   description             = "Certificate, key and credentials of the NATS server ${each.key}"
-  kms_key_id              = aws_kms_key.this.arn
+  kms_key_id              = module.key.arn
   recovery_window_in_days = var.deletion_protection ? 30 : 0
 }
 
-# A subnet whose routes lead to an Internet gateway is public: nodes have no place there.
+# A subnet with a route to an Internet gateway is public, and no place for nodes.
 data "aws_route_table" "subnet" {
   for_each = var.subnets
 
@@ -69,7 +69,7 @@ data "aws_route_table" "subnet" {
   lifecycle {
     postcondition {
       condition     = alltrue([for route in self.routes : !startswith(coalesce(route.gateway_id, "-"), "igw-")])
-      error_message = "The subnet ${each.value.id} in ${each.key} is public: its routes lead to an Internet gateway. Nodes are in private subnets."
+      error_message = "The subnet ${each.value.id} in ${each.key} is public: it has a route to an Internet gateway. Nodes are in private subnets."
     }
   }
 }

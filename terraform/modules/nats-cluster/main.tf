@@ -1,11 +1,11 @@
-# The nodes. What makes a node is what outlives its machine: a name, an address and a volume. The machine itself can be
-# replaced, one at a time; NATS on it is natsctl's.
+# The nodes. A node's name, address and volume outlive its instance, and instances are replaced one at a time. natsctl installs and
+# operates NATS on them.
 
 data "aws_caller_identity" "current" {}
 data "aws_partition" "current" {}
 data "aws_region" "current" {}
 
-# Graviton's families have a `g` behind their number.
+# Instance families of Graviton have a `g` behind their number.
 data "aws_ssm_parameter" "image" {
   name = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-${local.architecture}"
 }
@@ -14,7 +14,7 @@ locals {
   architecture = can(regex("^[a-z]+[0-9]+g", var.instance_type)) ? "arm64" : "x86_64"
 
   # nats-1 is in the first zone, nats-2 in the second, and so on in turn. Each has the address of its number in the 16
-  # that are kept for nodes in each subnet.
+  # addresses that are reserved for nodes in each subnet.
   zones = sort(keys(var.subnets))
   nodes = { for number in range(1, var.nodes + 1) : "nats-${number}" => {
     zone    = element(local.zones, number - 1)
@@ -23,14 +23,14 @@ locals {
   reserved = { for zone, subnet in var.subnets : zone => cidrsubnet(subnet.cidr, 28 - split("/", subnet.cidr)[1], 1) }
 }
 
-# Never together on the same hardware.
+# Never two on the same hardware.
 resource "aws_placement_group" "this" {
   name     = "${var.name}-nats"
   strategy = "spread"
 }
 
-# Image, type and user data take effect when a node is replaced, and only then: otherwise a new image would replace all nodes at
-# once, and a new type stop them all at once.
+# Image, type and user data only take effect when an instance is replaced: otherwise a new image would replace all nodes at once, and
+# a new type would stop all of them at once.
 resource "aws_instance" "node" {
   for_each = local.nodes
 
@@ -57,7 +57,7 @@ resource "aws_instance" "node" {
 
   root_block_device {
     encrypted   = true
-    kms_key_id  = aws_kms_key.this.arn
+    kms_key_id  = module.key.arn
     volume_type = "gp3"
     volume_size = 20
     tags        = { Name = "${var.name}-${each.key}-system" }
@@ -73,7 +73,7 @@ resource "aws_instance" "node" {
     ignore_changes = [ami, instance_type, user_data]
   }
 
-  # Without these it could neither prepare itself nor be reached.
+  # Without these the user data could not install packages, and Systems Manager could not reach the instance.
   depends_on = [aws_iam_role_policy.node, aws_vpc_security_group_egress_rule.https]
 }
 
@@ -84,6 +84,6 @@ resource "aws_volume_attachment" "data" {
   volume_id   = aws_ebs_volume.data[each.key].id
   instance_id = aws_instance.node[each.key].id
 
-  # A volume is not torn away from a server that writes to it.
+  # The server stops before its volume is detached.
   stop_instance_before_detaching = true
 }

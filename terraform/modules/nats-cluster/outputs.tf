@@ -1,5 +1,5 @@
 output "nodes" {
-  description = "The nodes by name: id of the machine, address, zone. Known when their volumes are attached, too."
+  description = "The nodes by name: id of the instance, address and zone. Available when the volumes are attached."
   value = { for name, node in local.nodes : name => {
     instance = aws_instance.node[name].id
     address  = node.address
@@ -30,23 +30,20 @@ output "security_group_id" {
 
 output "kms_key_arn" {
   description = "The key of volumes, secrets and logs of the nodes."
-  value       = aws_kms_key.this.arn
+  value       = module.key.arn
 }
 
 output "alarm_names" {
-  description = "Names of alarms by kind."
-  value = merge(
-    { for kind in keys(local.kinds) : kind => [for key, alarm in local.alarms : aws_cloudwatch_metric_alarm.node[key].alarm_name if alarm.kind == kind] },
-    { nats-unhealthy-targets = [aws_cloudwatch_metric_alarm.unhealthy_targets.alarm_name] },
-  )
+  description = "Names of the alarms by kind."
+  value       = module.alarms.names
 }
 
 output "log_group" {
-  description = "Log group of the nodes; a stream for each, and one for how it was prepared."
+  description = "Log group of the nodes; a stream for the server of each, and one for its user data."
   value       = aws_cloudwatch_log_group.this.name
 }
 
 output "metrics_namespace" {
-  description = "Where the nodes' memory and disk are told: `mem_used_percent` by `node`, `disk_used_percent` by `node`, `path` and `fstype`."
+  description = "Namespace of the nodes' metrics for memory and disk: `mem_used_percent` by `node`, `disk_used_percent` by `node`, `path` and `fstype`."
   value       = local.metrics_namespace
 }

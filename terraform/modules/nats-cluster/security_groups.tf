@@ -1,11 +1,11 @@
-# Who may talk to whom. By reference: an address says nothing about who has it tomorrow.
+# Which connections are allowed. Rules refer to security groups, as addresses are reused.
 #
 #   4222  clients: tasks and the load balancer
-#   6222  routes: nodes among themselves
+#   6222  routes: between nodes
 #   7422  leaf nodes: named networks outside
-#   8222  monitoring: nodes among themselves, and the load balancer's health check
+#   8222  monitoring: between nodes, and the load balancer's health check
 #
-# Nothing else, and no SSH: machines are reached through Systems Manager, which needs no open port.
+# Nothing else, and no SSH: instances are reached through Systems Manager, which needs no open port.
 
 resource "aws_security_group" "nodes" {
   name_prefix = "${var.name}-nats-"
@@ -20,7 +20,7 @@ resource "aws_security_group" "nodes" {
 
 resource "aws_security_group" "balancer" {
   name_prefix = "${var.name}-nats-balancer-"
-  description = "Load balancer before the NATS nodes of ${var.name}"
+  description = "Load balancer of the NATS nodes of ${var.name}"
   vpc_id      = var.vpc_id
   tags        = { Name = "${var.name}-nats-balancer" }
 
@@ -30,7 +30,7 @@ resource "aws_security_group" "balancer" {
 }
 
 locals {
-  # The nodes are clients of the load balancer when somebody on call tunnels through one of them.
+  # The nodes are clients of the load balancer when an on-call engineer opens a tunnel through one of them.
   balancer_clients = merge(var.client_security_group_ids, { nodes = aws_security_group.nodes.id })
   node_clients     = merge(var.client_security_group_ids, { balancer = aws_security_group.balancer.id })
 
@@ -53,7 +53,7 @@ resource "aws_vpc_security_group_ingress_rule" "among_nodes" {
   for_each = local.among_nodes
 
   security_group_id            = aws_security_group.nodes.id
-  description                  = "Nodes among themselves: ${each.key}"
+  description                  = "Between nodes: ${each.key}"
   referenced_security_group_id = aws_security_group.nodes.id
   ip_protocol                  = "tcp"
   from_port                    = each.value
@@ -84,7 +84,7 @@ resource "aws_vpc_security_group_egress_rule" "among_nodes" {
   for_each = local.among_nodes
 
   security_group_id            = aws_security_group.nodes.id
-  description                  = "Nodes among themselves: ${each.key}"
+  description                  = "Between nodes: ${each.key}"
   referenced_security_group_id = aws_security_group.nodes.id
   ip_protocol                  = "tcp"
   from_port                    = each.value

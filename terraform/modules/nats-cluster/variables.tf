@@ -1,5 +1,5 @@
 variable "name" {
-  description = "What names begin with, for example `gaming-system-production`."
+  description = "Prefix of names, for example `gaming-system-production`."
   type        = string
 
   validation {
@@ -9,7 +9,7 @@ variable "name" {
 }
 
 variable "nodes" {
-  description = "How many nodes: an odd number, as a majority must be reached."
+  description = "Number of nodes: an odd number, as JetStream needs a majority."
   type        = number
   default     = 5
 
@@ -25,17 +25,17 @@ variable "vpc_id" {
 }
 
 variable "subnets" {
-  description = "Private subnets by zone, each with a route table of its own or shared, but associated explicitly. Nodes are dealt out to the zones in turn."
+  description = "Private subnets by zone, each with a route table of its own or shared, but associated explicitly. Nodes are placed in the zones in turn."
   type        = map(object({ id = string, cidr = string }))
 
   validation {
     condition     = length(var.subnets) >= 2 && length(var.subnets) <= 6
-    error_message = "Nodes are in 2 to 6 zones: in one, all of them are lost together."
+    error_message = "Nodes are in 2 to 6 zones: in a single one, all of them would be lost together."
   }
 
   validation {
     condition     = alltrue([for subnet in values(var.subnets) : try(tonumber(split("/", subnet.cidr)[1]) <= 26, false)])
-    error_message = "A subnet has addresses such as `10.0.0.0/20`, /26 at least: 16 of them are kept for nodes."
+    error_message = "A subnet has addresses such as `10.0.0.0/20`, /26 at least: 16 of them are reserved for nodes."
   }
 }
 
@@ -51,7 +51,7 @@ variable "instance_type" {
 
   validation {
     condition     = !can(regex("^(a1|c1|c3|c4|cc2|d2|f1|g2|g3|h1|i2|i3|m1|m2|m3|m4|p2|p3|r3|r4|t1|t2|x1|x1e)\\.", var.instance_type))
-    error_message = "The disk is found by its NVMe name, which only types on Nitro have: t3, m5, c5, r5 or newer."
+    error_message = "The volume is found by its NVMe name, which only types on Nitro have: t3, m5, c5, r5 or newer."
   }
 }
 
@@ -67,7 +67,7 @@ variable "volume_gb" {
 }
 
 variable "client_security_group_ids" {
-  description = "Security groups, by what they are, that may connect on port 4222."
+  description = "Security groups by name that may connect on port 4222."
   type        = map(string)
 }
 
@@ -78,12 +78,12 @@ variable "leaf_cidrs" {
 
   validation {
     condition     = alltrue([for cidr in values(var.leaf_cidrs) : can(cidrnetmask(cidr)) && try(tonumber(split("/", cidr)[1]) >= 8, false)])
-    error_message = "A network is a range of IPv4 addresses, /8 at most, for example `192.168.0.0/24`: never everybody."
+    error_message = "A network is a range of IPv4 addresses, /8 at most, for example `192.168.0.0/24`."
   }
 }
 
 variable "secret_prefix" {
-  description = "What names of secrets begin with, for example `gaming-system/production`. A node reads `<prefix>/nats/<node>`, and nothing else."
+  description = "Prefix of the names of secrets, for example `gaming-system/production`. A node reads `<prefix>/nats/<node>` only."
   type        = string
 
   validation {
@@ -93,7 +93,7 @@ variable "secret_prefix" {
 }
 
 variable "dns_zone_name" {
-  description = "The private zone to be made; clients connect to `nats.<zone>`."
+  description = "The private zone to create; clients connect to `nats.<zone>`."
   type        = string
 
   validation {
@@ -102,35 +102,19 @@ variable "dns_zone_name" {
   }
 }
 
-variable "alerts_topic_arn" {
-  description = "Where alarms are told."
-  type        = string
-}
-
-variable "runbook_url" {
-  description = "Where the runbooks are read; `/<kind>.md` is added."
-  type        = string
-
-  validation {
-    condition     = can(regex("^https://.*[^/]$", var.runbook_url))
-    error_message = "A URL that begins with `https://` and does not end with `/`."
-  }
-}
-
-variable "runbooks_folder" {
-  description = "Where the runbooks are kept; docs/runbooks of this repository if absent."
-  type        = string
-  default     = null
+variable "alerting" {
+  description = "What alarms notify and link to; module `alerts` has both."
+  type        = object({ topic_arn = string, runbook_url = string })
 }
 
 variable "log_retention_days" {
-  description = "How long the servers' logs are kept."
+  description = "How long the logs of the servers are kept."
   type        = number
   default     = 30
 
   validation {
     condition     = contains([7, 14, 30, 60, 90, 180, 365, 400], var.log_retention_days)
-    error_message = "One of 7, 14, 30, 60, 90, 180, 365 and 400, which CloudWatch Logs knows."
+    error_message = "One of 7, 14, 30, 60, 90, 180, 365 and 400, which CloudWatch Logs accepts."
   }
 }
 

@@ -1,4 +1,4 @@
-# AWS services without the way through the NAT: it is safer, and for images and logs cheaper.
+# VPC endpoints: traffic to AWS services does not go through NAT, which is safer, and cheaper for images and logs.
 
 data "aws_region" "current" {}
 
@@ -10,7 +10,7 @@ resource "aws_security_group" "endpoints" {
   count = length(local.interfaces) > 0 ? 1 : 0
 
   name_prefix = "${var.name}-endpoints-"
-  description = "AWS services inside of ${var.name}"
+  description = "VPC endpoints of ${var.name}"
   vpc_id      = aws_vpc.this[0].id
   tags        = { Name = "${var.name}-endpoints" }
 

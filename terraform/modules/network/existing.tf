@@ -1,4 +1,4 @@
-# A network that is there already.
+# An existing network.
 
 data "aws_vpc" "existing" {
   count = local.new ? 0 : 1

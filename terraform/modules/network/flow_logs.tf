@@ -1,4 +1,4 @@
-# Who talked to whom.
+# Flow logs: which connections there were.
 
 data "aws_caller_identity" "current" {}
 
@@ -13,8 +13,8 @@ resource "aws_flow_log" "this" {
 }
 
 resource "aws_cloudwatch_log_group" "flow" {
-  #checkov:skip=CKV_AWS_158: Addresses and ports, no content; the encryption of CloudWatch itself is enough
-  #checkov:skip=CKV_AWS_338: They serve to look into what happened lately
+  #checkov:skip=CKV_AWS_158: Addresses and ports, no content: encryption by CloudWatch is enough
+  #checkov:skip=CKV_AWS_338: Flow logs are for recent incidents
   count = local.new ? 1 : 0
 
   name              = "/vpc/${var.name}"

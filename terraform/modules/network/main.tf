@@ -1,12 +1,12 @@
-# A private and a public subnet in each zone. Everything of ours is in the private ones; in the public ones are NAT
-# gateways and what accepts requests from outside.
+# A private and a public subnet in each zone. Nodes and tasks are in the private ones; the public ones have the NAT gateways and the load
+# balancers that accept requests from the Internet.
 
 locals {
   new   = var.existing == null
   zones = local.new ? toset(var.zones) : toset([])
 
-  # By its letter, a zone keeps its subnets whichever zones come and go. Of 16 parts the first eight are private subnets,
-  # the last is divided again for the public ones.
+  # The subnets of a zone follow from its letter, so that they stay when other zones are added or removed. Of 16 parts the first eight are
+  # private subnets, the last is divided again for the public ones.
   letters = ["a", "b", "c", "d", "e", "f", "g", "h"]
   subnets = { for zone in local.zones : zone => {
     private = cidrsubnet(var.cidr, 4, index(local.letters, substr(zone, -1, 1)))
@@ -23,7 +23,7 @@ resource "aws_vpc" "this" {
   tags                 = { Name = var.name }
 }
 
-# Whatever is created without a security group may neither call nor be called.
+# Without rules: whatever is created without a security group has no connections.
 resource "aws_default_security_group" "closed" {
   count = local.new ? 1 : 0
 
@@ -40,7 +40,7 @@ resource "aws_subnet" "private" {
   tags              = { Name = "${var.name}-private-${each.key}" }
 }
 
-# No address of the Internet unless something asks for one.
+# Nothing gets a public address by default.
 resource "aws_subnet" "public" {
   for_each = local.zones
 

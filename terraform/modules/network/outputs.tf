@@ -16,12 +16,12 @@ output "vpc_id" {
 }
 
 output "vpc_cidr" {
-  description = "Its addresses."
+  description = "CIDR block of the VPC."
   value       = one(concat(aws_vpc.this[*].cidr_block, data.aws_vpc.existing[*].cidr_block))
 }
 
 output "private_subnets" {
-  description = "Private subnets by zone: id and addresses. Known when their routes are there, too."
+  description = "Private subnets by zone: id and CIDR block. Available when their routes exist."
   value       = { for zone, subnets in { for subnet in local.private_subnets : subnet.zone => subnet... } : zone => { id = subnets[0].id, cidr = subnets[0].cidr } }
   depends_on  = [aws_route.private_out, aws_route_table_association.private]
 
@@ -32,7 +32,7 @@ output "private_subnets" {
 }
 
 output "public_subnets" {
-  description = "Public subnets by zone: id and addresses. Known when their routes are there, too."
+  description = "Public subnets by zone: id and CIDR block. Available when their routes exist."
   value       = { for zone, subnets in { for subnet in local.public_subnets : subnet.zone => subnet... } : zone => { id = subnets[0].id, cidr = subnets[0].cidr } }
   depends_on  = [aws_route.public_out, aws_route_table_association.public]
 

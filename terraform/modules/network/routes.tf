@@ -1,4 +1,4 @@
-# The way out. Each zone has a table of its own, so that `nat` may change without moving a subnet.
+# Routes to the Internet. Each zone has its own route table, so that `nat` may change without moving a subnet.
 
 locals {
   nat_zones = var.nat == "one" ? toset(slice(sort(local.zones), 0, min(1, length(local.zones)))) : local.zones

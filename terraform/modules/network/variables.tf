@@ -1,5 +1,5 @@
 variable "name" {
-  description = "What names begin with, for example `gaming-system-production`."
+  description = "Prefix of names, for example `gaming-system-production`."
   type        = string
 
   validation {
@@ -9,7 +9,7 @@ variable "name" {
 }
 
 variable "cidr" {
-  description = "Addresses of the new network, /16 to /20. Absent where `existing` is given."
+  description = "CIDR block of the new network, /16 to /20. Absent with `existing`."
   type        = string
   default     = null
 
@@ -25,7 +25,7 @@ variable "cidr" {
 
   validation {
     condition     = !can(cidrnetmask(var.cidr)) || try(contains(range(16, 21), tonumber(split("/", var.cidr)[1])), false)
-    error_message = "`cidr` is from /16, the largest that AWS takes, to /20: what is smaller has no room for tasks in every zone."
+    error_message = "`cidr` is from /16, the largest that AWS accepts, to /20: a smaller one has no room for tasks in every zone."
   }
 
   validation {
@@ -35,7 +35,7 @@ variable "cidr" {
 }
 
 variable "apart_from" {
-  description = "Networks by name that this one is or will be connected with, whose addresses it must not share."
+  description = "Networks by name that this one is or will be connected with, and must not overlap."
   type        = map(string)
   default     = {}
 
@@ -44,7 +44,7 @@ variable "apart_from" {
     error_message = "A network is a range of IPv4 addresses, for example `10.1.0.0/16`."
   }
 
-  # Two ranges share addresses if they are one and the same when cut to the shorter of their two prefixes.
+  # Two ranges overlap if they are equal when cut to the shorter of their prefixes.
   validation {
     condition = !can(cidrnetmask(var.cidr)) || alltrue([
       for other in values(var.apart_from) : try(
@@ -58,7 +58,7 @@ variable "apart_from" {
 }
 
 variable "zones" {
-  description = "Availability zones, for example `us-east-1a`. The subnets of a zone follow from its letter, so zones may come and go. Absent where `existing` is given."
+  description = "Availability zones, for example `us-east-1a`. The subnets of a zone follow from its letter, so zones may be added and removed. Absent with `existing`."
   type        = list(string)
   default     = []
 
@@ -79,7 +79,7 @@ variable "zones" {
 }
 
 variable "nat" {
-  description = "NAT gateways: `one` is cheaper, with `per_zone` the loss of a zone cuts nobody else off."
+  description = "NAT gateways: `one` is cheaper, with `per_zone` the loss of a zone does not cut off the others."
   type        = string
   default     = "per_zone"
 
@@ -90,7 +90,7 @@ variable "nat" {
 }
 
 variable "endpoints" {
-  description = "AWS services that are reached without the NAT. All but `s3` cost something by the hour in each zone."
+  description = "AWS services with a VPC endpoint. All but `s3` cost something per hour and zone."
   type        = set(string)
   default     = ["ec2messages", "ecr.api", "ecr.dkr", "logs", "s3", "secretsmanager", "ssm", "ssmmessages"]
 
@@ -103,7 +103,7 @@ variable "endpoints" {
 }
 
 variable "flow_logs" {
-  description = "Which connections are recorded (`ACCEPT`, `REJECT` or `ALL`), and how long the records are kept."
+  description = "Which connections are recorded (`ACCEPT`, `REJECT` or `ALL`), and how long they are kept."
   type = object({
     traffic        = optional(string, "ALL")
     retention_days = optional(number, 30)
@@ -118,12 +118,12 @@ variable "flow_logs" {
 
   validation {
     condition     = contains([7, 14, 30, 60, 90, 180, 365, 400], var.flow_logs.retention_days)
-    error_message = "`retention_days` is one of 7, 14, 30, 60, 90, 180, 365 and 400, which CloudWatch Logs knows."
+    error_message = "`retention_days` is one of 7, 14, 30, 60, 90, 180, 365 and 400, which CloudWatch Logs accepts."
   }
 }
 
 variable "existing" {
-  description = "A network that is there already: nothing is created, and the outputs are its own. One private subnet per zone, and one public at most."
+  description = "An existing network: nothing is created, and the outputs are those of this network. One private subnet per zone, and one public at most."
   type = object({
     vpc_id             = string
     private_subnet_ids = set(string)

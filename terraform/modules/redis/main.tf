@@ -1,13 +1,7 @@
-# A cache in cluster mode: encrypted, by TLS only, with users instead of one password for everything.
-
-data "aws_caller_identity" "current" {}
-data "aws_partition" "current" {}
-data "aws_region" "current" {}
+# A cache in cluster mode: encrypted, TLS only, with users instead of one password for everything.
 
 locals {
-  partition = data.aws_partition.current.partition
-  account   = data.aws_caller_identity.current.account_id
-  region    = data.aws_region.current.name
+  cache_log_groups = { for log in ["engine", "slow"] : log => "/elasticache/${var.name}/${log}" }
 }
 
 resource "aws_elasticache_replication_group" "this" {
@@ -29,7 +23,7 @@ resource "aws_elasticache_replication_group" "this" {
   security_group_ids = [aws_security_group.this.id]
 
   at_rest_encryption_enabled = true
-  kms_key_id                 = aws_kms_key.this.arn
+  kms_key_id                 = module.key.arn
   transit_encryption_enabled = true
   transit_encryption_mode    = "required"
   user_group_ids             = [aws_elasticache_user_group.this.user_group_id]
@@ -40,7 +34,7 @@ resource "aws_elasticache_replication_group" "this" {
   maintenance_window         = "tue:04:30-tue:05:30"
   auto_minor_version_upgrade = true
 
-  # What was applied is so, not only after the next maintenance: a second plan is empty.
+  # Changes do not wait for the next maintenance window, so a second plan is empty.
   apply_immediately = true
 
   dynamic "log_delivery_configuration" {
@@ -55,9 +49,9 @@ resource "aws_elasticache_replication_group" "this" {
   }
 }
 
-# `prevent_destroy` takes no variable. So it is on something that stands and falls with the cache: a plan that destroys or replaces
-# that would have to destroy this too, and is refused. To do it on purpose: README.md.
-resource "terraform_data" "kept" {
+# `prevent_destroy` takes no variable. So it is on a resource that is replaced together with the cache: Terraform refuses a plan that
+# destroys or replaces the cache. README.md says how to do it on purpose.
+resource "terraform_data" "protected" {
   count = var.deletion_protection ? 1 : 0
 
   triggers_replace = aws_elasticache_replication_group.this.id
@@ -67,11 +61,11 @@ resource "terraform_data" "kept" {
   }
 }
 
-# Everything in a cache has a time to live; when memory is short, what was used least goes first.
+# Every key in the cache has a time to live; when memory is short, Redis evicts the least recently used keys.
 resource "aws_elasticache_parameter_group" "this" {
   name        = "${var.name}-redis7"
   family      = "redis7"
-  description = "Cluster mode; the least recently used keys go first"
+  description = "Cluster mode; the least recently used keys are evicted first"
 
   parameter {
     name  = "cluster-enabled"
@@ -96,17 +90,17 @@ resource "aws_elasticache_subnet_group" "this" {
 }
 
 resource "aws_cloudwatch_log_group" "cache" {
-  #checkov:skip=CKV_AWS_338: They serve to look into what happened lately
-  for_each = toset(["engine", "slow"])
+  #checkov:skip=CKV_AWS_338: Cache logs are for recent incidents
+  for_each = local.cache_log_groups
 
-  name              = "/elasticache/${var.name}/${each.key}"
+  name              = each.value
   retention_in_days = var.log_retention_days
-  kms_key_id        = aws_kms_key.this.arn
+  kms_key_id        = module.key.arn
 }
 
 resource "aws_security_group" "this" {
   name_prefix = "${var.name}-redis-"
-  description = "Cache of ${var.name}. It calls nobody."
+  description = "Cache of ${var.name}. It opens no connections."
   vpc_id      = var.vpc_id
   tags        = { Name = "${var.name}-redis" }
 

@@ -1,10 +1,10 @@
 output "host" {
-  description = "The configuration endpoint, which clients in cluster mode begin with."
+  description = "The configuration endpoint, which clients in cluster mode connect to first."
   value       = aws_elasticache_replication_group.this.configuration_endpoint_address
 }
 
 output "port" {
-  description = "The port, by TLS only."
+  description = "The port, TLS only."
   value       = aws_elasticache_replication_group.this.port
 }
 
@@ -25,13 +25,10 @@ output "security_group_id" {
 
 output "kms_key_arn" {
   description = "The key of the cache and its logs."
-  value       = aws_kms_key.this.arn
+  value       = module.key.arn
 }
 
 output "alarm_names" {
-  description = "Names of alarms by kind."
-  value = merge(
-    { for kind in keys(local.kinds) : kind => [for key, alarm in local.alarms : aws_cloudwatch_metric_alarm.node[key].alarm_name if alarm.kind == kind] },
-    { redis-rotation = [aws_cloudwatch_metric_alarm.rotation.alarm_name] },
-  )
+  description = "Names of the alarms by kind."
+  value       = module.alarms.names
 }

@@ -1,14 +1,17 @@
-# The function that changes the services' password. It runs inside of the network, to try the new password before it counts.
+# The function that changes the services' password. It runs in the VPC, to try the new password before it becomes current.
 
 locals {
-  rotation = "${var.name}-redis-rotation"
+  rotation           = "${var.name}-redis-rotation"
+  rotation_log_group = "/aws/lambda/${local.rotation}"
 }
 
+data "aws_caller_identity" "current" {}
+
 resource "aws_lambda_function" "rotation" {
-  #checkov:skip=CKV_AWS_50: One call a month of four steps: its log tells all
-  #checkov:skip=CKV_AWS_115: Secrets Manager runs one at a time, and small accounts have nothing to reserve
-  #checkov:skip=CKV_AWS_116: Secrets Manager calls again by itself, and an alarm tells of failures
-  #checkov:skip=CKV_AWS_272: The code is in this repository, and what is uploaded is compared with it by a test
+  #checkov:skip=CKV_AWS_50: Four short calls a month: its log is enough
+  #checkov:skip=CKV_AWS_115: Secrets Manager runs one rotation at a time, and small accounts have no concurrency to reserve
+  #checkov:skip=CKV_AWS_116: Secrets Manager retries, and an alarm fires on failures
+  #checkov:skip=CKV_AWS_272: The code is in this repository, and a test compares the archive with it
   function_name    = local.rotation
   description      = "Changes the password of the services for the cache ${var.name}"
   role             = aws_iam_role.rotation.arn
@@ -18,7 +21,7 @@ resource "aws_lambda_function" "rotation" {
   filename         = "${path.module}/rotation/rotation.zip"
   source_code_hash = filebase64sha256("${path.module}/rotation/rotation.zip")
   timeout          = 300
-  kms_key_arn      = aws_kms_key.this.arn
+  kms_key_arn      = module.key.arn
 
   environment {
     variables = {
@@ -40,7 +43,7 @@ resource "aws_lambda_function" "rotation" {
     log_group  = aws_cloudwatch_log_group.rotation.name
   }
 
-  # It needs them as long as it is there, to remove its network interfaces as well.
+  # The function needs its rights until it is deleted, to remove its network interfaces.
   depends_on = [aws_iam_role_policy.rotation]
 }
 
@@ -49,20 +52,20 @@ resource "aws_lambda_permission" "rotation" {
   action         = "lambda:InvokeFunction"
   function_name  = aws_lambda_function.rotation.function_name
   principal      = "secretsmanager.amazonaws.com"
-  source_account = local.account
+  source_account = data.aws_caller_identity.current.account_id
   source_arn     = aws_secretsmanager_secret.auth.arn
 }
 
 resource "aws_cloudwatch_log_group" "rotation" {
-  #checkov:skip=CKV_AWS_338: They serve to look into what happened lately
-  name              = "/aws/lambda/${local.rotation}"
+  #checkov:skip=CKV_AWS_338: Rotation logs are for recent incidents
+  name              = local.rotation_log_group
   retention_in_days = var.log_retention_days
-  kms_key_id        = aws_kms_key.this.arn
+  kms_key_id        = module.key.arn
 }
 
 resource "aws_security_group" "rotation" {
   name_prefix = "${local.rotation}-"
-  description = "Rotation of the password of ${var.name}. Nobody calls it."
+  description = "Rotation of the password of ${var.name}. It accepts no connections."
   vpc_id      = var.vpc_id
   tags        = { Name = local.rotation }
 
@@ -113,7 +116,7 @@ data "aws_iam_policy_document" "rotation_assume" {
 }
 
 data "aws_iam_policy_document" "rotation" {
-  #checkov:skip=CKV_AWS_356: Random passwords and network interfaces of functions know no resources
+  #checkov:skip=CKV_AWS_356: Random passwords and network interfaces of functions take no resources
   #checkov:skip=CKV_AWS_111: As above
   statement {
     sid = "Secret"
@@ -127,7 +130,7 @@ data "aws_iam_policy_document" "rotation" {
   statement {
     sid       = "Encrypt"
     actions   = ["kms:Decrypt", "kms:GenerateDataKey"]
-    resources = [var.secrets_kms_key_arn, aws_kms_key.this.arn]
+    resources = [var.secrets_kms_key_arn, module.key.arn]
   }
 
   statement {

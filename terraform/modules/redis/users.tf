@@ -1,5 +1,5 @@
-# Who may do what in the cache. No password is here, and none is in the state: the user of the services begins without rights,
-# and the first rotation gives it both (rotation.tf).
+# The users of the cache. There is no password here or in the state: the services' user starts without rights, and the first rotation
+# gives it both (rotation.tf).
 
 locals {
   user   = "services"
@@ -14,13 +14,13 @@ resource "aws_elasticache_user" "services" {
 
   no_password_required = true
 
-  # From the first rotation on these are the rotation's.
+  # The rotation changes these.
   lifecycle {
     ignore_changes = [access_string, authentication_mode, no_password_required, passwords]
   }
 }
 
-# ElastiCache wants a user called `default`, which clients without a name are. It is off.
+# ElastiCache requires a user called `default`, which clients without a user name are. It is disabled.
 resource "aws_elasticache_user" "default" {
   user_id       = "${var.name}-default"
   user_name     = "default"
@@ -36,7 +36,7 @@ resource "aws_elasticache_user_group" "this" {
   user_ids      = [aws_elasticache_user.default.user_id, aws_elasticache_user.services.user_id]
 }
 
-# The shell; the rotation writes `{"username": …, "password": …}` into it.
+# Without a value: the rotation writes `{"username": …, "password": …}`.
 resource "aws_secretsmanager_secret" "auth" {
   name                    = "${var.secret_prefix}/redis/auth"
   description             = "Credentials of the services for the cache"
@@ -44,7 +44,7 @@ resource "aws_secretsmanager_secret" "auth" {
   recovery_window_in_days = var.deletion_protection ? 30 : 0
 }
 
-# At once, then again and again.
+# At once, then every `rotation_days`.
 resource "aws_secretsmanager_secret_rotation" "auth" {
   secret_id           = aws_secretsmanager_secret.auth.id
   rotation_lambda_arn = aws_lambda_function.rotation.arn

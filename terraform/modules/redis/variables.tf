@@ -1,10 +1,10 @@
 variable "name" {
-  description = "What names begin with, for example `gaming-system-production`; the cluster's own name, too."
+  description = "Prefix of names, and the cluster's own name, for example `gaming-system-production`."
   type        = string
 
   validation {
     condition     = can(regex("^[a-z]([a-z0-9]|-[a-z0-9]){1,30}$", var.name)) && length(var.name) <= 31
-    error_message = "A name has 2 to 31 lower-case letters, digits and single `-`, a letter first, no `-` at the end: `-services` is added for the user's, and 40 is the most."
+    error_message = "A name has 2 to 31 lower-case letters, digits and single `-`, a letter first, no `-` at the end: the user's name adds `-services`, and has 40 characters at most."
   }
 }
 
@@ -24,7 +24,7 @@ variable "subnet_ids" {
 }
 
 variable "client_security_group_ids" {
-  description = "Security groups, by what they are, that may connect on port 6379."
+  description = "Security groups by name that may connect on port 6379."
   type        = map(string)
 }
 
@@ -40,7 +40,7 @@ variable "node_type" {
 }
 
 variable "shards" {
-  description = "How many parts the keys are divided into."
+  description = "Number of shards."
   type        = number
   default     = 3
 
@@ -51,7 +51,7 @@ variable "shards" {
 }
 
 variable "replicas" {
-  description = "How many copies each part has beside its primary, in other zones."
+  description = "Number of replicas of each shard, in other zones than its primary."
   type        = number
   default     = 1
 
@@ -62,7 +62,7 @@ variable "replicas" {
 
   validation {
     condition     = var.replicas >= 1 || !var.deletion_protection
-    error_message = "What is protected from deletion has a replica at least, or a zone could take it away."
+    error_message = "A cache with deletion protection has a replica at least: without one, the loss of a zone loses data."
   }
 
   validation {
@@ -83,12 +83,12 @@ variable "snapshot_days" {
 
   validation {
     condition     = var.snapshot_days >= 1 || !var.deletion_protection
-    error_message = "What is protected from deletion has snapshots."
+    error_message = "A cache with deletion protection has snapshots."
   }
 }
 
 variable "rotation_days" {
-  description = "After how many days the services' password changes. Tasks that are older than that cannot open new connections."
+  description = "After how many days the services' password changes. Tasks older than two rotations cannot open new connections."
   type        = number
   default     = 30
 
@@ -99,7 +99,7 @@ variable "rotation_days" {
 }
 
 variable "secret_prefix" {
-  description = "What names of secrets begin with, for example `gaming-system/production`: the credentials are in `<prefix>/redis/auth`."
+  description = "Prefix of the names of secrets, for example `gaming-system/production`: the credentials are in `<prefix>/redis/auth`."
   type        = string
 
   validation {
@@ -113,25 +113,9 @@ variable "secrets_kms_key_arn" {
   type        = string
 }
 
-variable "alerts_topic_arn" {
-  description = "Where alarms are told."
-  type        = string
-}
-
-variable "runbook_url" {
-  description = "Where the runbooks are read; `/<kind>.md` is added."
-  type        = string
-
-  validation {
-    condition     = can(regex("^https://.*[^/]$", var.runbook_url))
-    error_message = "A URL that begins with `https://` and does not end with `/`."
-  }
-}
-
-variable "runbooks_folder" {
-  description = "Where the runbooks are kept; docs/runbooks of this repository if absent."
-  type        = string
-  default     = null
+variable "alerting" {
+  description = "What alarms notify and link to; module `alerts` has both."
+  type        = object({ topic_arn = string, runbook_url = string })
 }
 
 variable "log_retention_days" {
@@ -141,11 +125,11 @@ variable "log_retention_days" {
 
   validation {
     condition     = contains([7, 14, 30, 60, 90, 180, 365, 400], var.log_retention_days)
-    error_message = "One of 7, 14, 30, 60, 90, 180, 365 and 400, which CloudWatch Logs knows."
+    error_message = "One of 7, 14, 30, 60, 90, 180, 365 and 400, which CloudWatch Logs accepts."
   }
 }
 
 variable "deletion_protection" {
-  description = "Whether Terraform refuses to destroy or replace the cache, and keeps a last snapshot when it does so on purpose."
+  description = "Whether Terraform refuses to destroy or replace the cache, and takes a last snapshot when that is done on purpose."
   type        = bool
 }

@@ -1,14 +1,12 @@
-# The bucket that keeps Terraform's state, every version of it. Locking is S3's own: Terraform writes a lock file beside
-# the state on the condition that there is none.
+# The bucket with Terraform's states and all their versions. Locking needs no table: Terraform writes a lock file beside the state with a
+# conditional write of S3.
 
-data "aws_caller_identity" "current" {}
-data "aws_partition" "current" {}
 data "aws_region" "current" {}
 
 resource "aws_s3_bucket" "state" {
-  #checkov:skip=CKV_AWS_18: Who reads and writes the state is in CloudTrail
-  #checkov:skip=CKV_AWS_144: A state that is lost with its region describes what is lost with it
-  #checkov:skip=CKV2_AWS_62: Nobody waits for a state to change
+  #checkov:skip=CKV_AWS_18: CloudTrail records access to the state
+  #checkov:skip=CKV_AWS_144: A state that is lost with its region describes infrastructure that is lost as well
+  #checkov:skip=CKV2_AWS_62: Nothing consumes events of the bucket
   bucket = var.bucket
 
   lifecycle {
@@ -32,7 +30,7 @@ resource "aws_s3_bucket_server_side_encryption_configuration" "state" {
 
     apply_server_side_encryption_by_default {
       sse_algorithm     = "aws:kms"
-      kms_master_key_id = aws_kms_key.state.arn
+      kms_master_key_id = module.key.arn
     }
   }
 }
@@ -102,35 +100,18 @@ data "aws_iam_policy_document" "bucket" {
   }
 }
 
-resource "aws_kms_key" "state" {
-  description             = "Terraform's state in ${var.bucket}"
-  enable_key_rotation     = true
-  deletion_window_in_days = 30
-  policy                  = data.aws_iam_policy_document.key.json
+module "key" {
+  source = "../kms-key"
 
-  # Without the key the states cannot be read any more.
+  description = "Terraform's state in ${var.bucket}"
+  alias       = var.bucket
+}
+
+# Without the key the states are unreadable. Terraform refuses a plan that destroys or replaces it, as it would have to replace this too.
+resource "terraform_data" "protected" {
+  triggers_replace = module.key.id
+
   lifecycle {
     prevent_destroy = true
-  }
-}
-
-resource "aws_kms_alias" "state" {
-  name          = "alias/${var.bucket}"
-  target_key_id = aws_kms_key.state.key_id
-}
-
-data "aws_iam_policy_document" "key" {
-  #checkov:skip=CKV_AWS_109: The policy of a key; `*` is this key, and the account may grant rights to it by IAM
-  #checkov:skip=CKV_AWS_111: As above
-  #checkov:skip=CKV_AWS_356: As above
-  statement {
-    sid       = "Account"
-    actions   = ["kms:*"]
-    resources = ["*"]
-
-    principals {
-      type        = "AWS"
-      identifiers = ["arn:${data.aws_partition.current.partition}:iam::${data.aws_caller_identity.current.account_id}:root"]
-    }
   }
 }

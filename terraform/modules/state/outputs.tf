@@ -5,15 +5,15 @@ output "bucket" {
 
 output "kms_key_arn" {
   description = "The key that states are encrypted with."
-  value       = aws_kms_key.state.arn
+  value       = module.key.arn
 }
 
 output "backend_config" {
-  description = "What an environment's `terraform init -backend-config=FILE` wants to find in its file; `key` is the environment's own."
+  description = "The file for `terraform init -backend-config=FILE` of an environment, which sets `key` itself."
   value       = <<-EOT
     bucket       = "${aws_s3_bucket.state.id}"
     region       = "${data.aws_region.current.name}"
-    kms_key_id   = "${aws_kms_key.state.arn}"
+    kms_key_id   = "${module.key.arn}"
     encrypt      = true
     use_lockfile = true
   EOT

@@ -1,5 +1,5 @@
 variable "bucket" {
-  description = "Name of the bucket. Names are shared by all accounts of AWS, so put something of your own into it."
+  description = "Name of the bucket. Names are unique among all AWS accounts, so add something of your own."
   type        = string
 
   validation {
@@ -9,7 +9,7 @@ variable "bucket" {
 }
 
 variable "kept_days" {
-  description = "How long states that have been replaced are kept. The ten newest of them are kept anyway."
+  description = "How long replaced states are kept. The ten newest of them are kept regardless of their age."
   type        = number
   default     = 365
 

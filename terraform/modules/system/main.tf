@@ -1,4 +1,4 @@
-# The whole frame of an environment. What differs between environments is values of this module's variables, and nothing else.
+# The whole infrastructure of an environment. Environments differ in the values of this module's variables, and in nothing else.
 
 data "aws_caller_identity" "current" {}
 data "aws_region" "current" {}
@@ -7,7 +7,7 @@ locals {
   account = data.aws_caller_identity.current.account_id
   region  = data.aws_region.current.name
 
-  # Production has the plain names; what must not clash within an account has the environment's name in every other one.
+  # Names that must be unique in an account end with the environment's name, except in production.
   suffix  = var.environment == "production" ? "" : "-${var.environment}"
   name    = "${var.project}-${var.environment}"
   cluster = "${var.project}-cluster${local.suffix}"
@@ -21,7 +21,8 @@ module "alerts" {
   source = "../alerts"
 
   name          = "${var.project}-alerts${local.suffix}"
-  subscriptions = var.subscriptions
+  subscriptions = var.alerting.subscriptions
+  runbook_url   = var.alerting.runbook_url
 }
 
 module "network" {
@@ -50,8 +51,7 @@ module "nats" {
   leaf_cidrs                = var.nats.leaf_cidrs
   secret_prefix             = local.secret_prefix
   dns_zone_name             = "${var.project}${local.suffix}.internal"
-  alerts_topic_arn          = module.alerts.topic_arn
-  runbook_url               = var.runbook_url
+  alerting                  = module.alerts.alerting
   deletion_protection       = var.deletion_protection
 }
 
@@ -67,8 +67,7 @@ module "redis" {
   client_security_group_ids = { tasks = module.ecs.security_group_id }
   secret_prefix             = local.secret_prefix
   secrets_kms_key_arn       = module.fleet.kms_key_arn
-  alerts_topic_arn          = module.alerts.topic_arn
-  runbook_url               = var.runbook_url
+  alerting                  = module.alerts.alerting
   deletion_protection       = var.deletion_protection
 }
 
@@ -83,8 +82,7 @@ module "fleet" {
   existing_secrets     = { "redis/auth" = module.redis.auth_secret_arn }
   log_group            = local.log_group
   log_retention_days   = var.log_retention_days
-  alerts_topic_arn     = module.alerts.topic_arn
-  runbook_url          = var.runbook_url
+  alerting             = module.alerts.alerting
   deletion_protection  = var.deletion_protection
 
   nats = {
@@ -119,8 +117,7 @@ module "gateway" {
   client_cidrs            = coalesce(var.gateway.client_cidrs, { vpc = module.network.vpc_cidr })
   access_logs_bucket      = var.gateway.access_logs_bucket
   tasks_security_group_id = module.ecs.security_group_id
-  alerts_topic_arn        = module.alerts.topic_arn
-  runbook_url             = var.runbook_url
+  alerting                = module.alerts.alerting
   deletion_protection     = var.deletion_protection
 }
 
@@ -135,7 +132,7 @@ module "handover" {
   cluster             = module.ecs.cluster
   execution_role      = module.ecs.execution_role_arn
   log_group           = module.fleet.log_group
-  alerts_topic        = module.alerts.topic_arn
+  alerts_topic        = module.alerts.alerting.topic_arn
   registry            = "${local.account}.dkr.ecr.${local.region}.amazonaws.com"
   kms_key_arn         = module.fleet.kms_key_arn
   deletion_protection = var.deletion_protection

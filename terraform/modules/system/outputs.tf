@@ -4,12 +4,12 @@ output "handover" {
 }
 
 output "handover_json" {
-  description = "What is in it."
+  description = "Value of this parameter."
   value       = module.handover.json
 }
 
 output "url" {
-  description = "Where HTTP clients come in."
+  description = "URL for HTTP clients."
   value       = module.gateway.url
 }
 

@@ -1,5 +1,5 @@
 variable "project" {
-  description = "What names on AWS start with."
+  description = "Prefix of names on AWS."
   type        = string
 }
 
@@ -14,7 +14,7 @@ variable "handover" {
 }
 
 variable "services" {
-  description = "The services by name, the gateway among them; module `manifests` reads them."
+  description = "The services by name, including the gateway; module `manifests` reads them."
   type = map(object({
     ecs_name        = string
     execute_command = bool
@@ -25,7 +25,7 @@ variable "services" {
 }
 
 variable "network" {
-  description = "As module `network` takes it, with zones by their letters: a network of its own, or one that is there already."
+  description = "As in module `network`, with zones by their letters: a new network, or an existing one."
   type = object({
     cidr       = optional(string)
     apart_from = optional(map(string), {})
@@ -47,7 +47,7 @@ variable "network" {
 }
 
 variable "nats" {
-  description = "The NATS cluster: how many nodes, of which size, with how large a volume, how much of it JetStream may fill, and networks that leaf nodes may connect from, by name."
+  description = "The NATS cluster: number, type and volumes of its nodes, size of the file store of JetStream, and networks by name that leaf nodes may connect from."
   type = object({
     nodes             = number
     instance_type     = string
@@ -58,12 +58,12 @@ variable "nats" {
 
   validation {
     condition     = var.nats.volume_gb >= var.nats.max_file_store_gb * 1.1
-    error_message = "JetStream may store ${var.nats.max_file_store_gb} GB (`nats.max_file_store` in fleet.yaml): a volume must have a tenth more."
+    error_message = "JetStream may store ${var.nats.max_file_store_gb} GB (`nats.max_file_store` in fleet.yaml): a volume must have 10 % more."
   }
 }
 
 variable "redis" {
-  description = "The cache: size and number of its shards, and replicas of each."
+  description = "The cache: type of its nodes, number of shards, and replicas of each."
   type = object({
     node_type = string
     shards    = number
@@ -72,7 +72,7 @@ variable "redis" {
 }
 
 variable "gateway" {
-  description = "Where HTTP clients come in. With a certificate in public, without it from the VPC or from the networks that are named."
+  description = "The load balancer for HTTP clients: public with a certificate, without one for the VPC or the named networks only."
   type = object({
     certificate_arn    = optional(string)
     domain             = optional(string)
@@ -82,19 +82,16 @@ variable "gateway" {
   default = {}
 }
 
-variable "subscriptions" {
-  description = "Who is told of alarms, by name: `email` or `https`, and where."
-  type        = map(object({ protocol = string, endpoint = string }))
-  default     = {}
-}
-
-variable "runbook_url" {
-  description = "Where the runbooks are read; `/<kind>.md` is added."
-  type        = string
+variable "alerting" {
+  description = "URL of the runbooks that alarms link to, and who is notified, by name: `email` or `https`, and the address."
+  type = object({
+    runbook_url   = string
+    subscriptions = optional(map(object({ protocol = string, endpoint = string })), {})
+  })
 }
 
 variable "repository_namespace" {
-  description = "What names of repositories start with."
+  description = "Prefix of the names of repositories."
   type        = string
   default     = "bodybroker-services"
 }
@@ -106,13 +103,13 @@ variable "log_retention_days" {
 }
 
 variable "spot_percent" {
-  description = "How many of the tasks run on Fargate Spot, beyond the first of each service."
+  description = "Percentage of the tasks on Fargate Spot, beyond the first of each service."
   type        = number
   default     = 0
 }
 
 variable "deletion_protection" {
-  description = "Whether what holds data cannot be deleted by mistake."
+  description = "Whether resources with data are protected from deletion."
   type        = bool
 
   validation {

@@ -36,7 +36,7 @@ fn a_right_is_in_the_table_once() {
     for call in CALLS {
         let key = (call.name(), call.on);
         assert!(!seen.contains(&key), "`{}` twice", call.name());
-        assert!(!call.groups.is_empty(), "`{}` is for nobody", call.name());
+        assert!(!call.groups.is_empty(), "`{}` is for no group", call.name());
         assert!(!(call.groups.contains(&Look) && call.access == Access::Write), "`{}` changes something", call.name());
         seen.push(key);
     }

@@ -3,20 +3,20 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use aws_sdk_ecs::types::{DeploymentControllerType, LaunchType, Service};
-
-use crate::aws::definition::health_on_ecs;
 use crate::aws::desired::IDENTITY;
-use crate::fleet::{Autoscaling, Definition, EcsTask, Health, Role};
+use crate::aws::services::Service;
+use crate::aws::task_definition::health_on_ecs;
 use crate::handover::Handover;
-use crate::manifest::{Architecture, Manifests, Settings};
-use crate::units::{Size, Span};
+use crate::manifest::{Manifests, Settings};
+use crate::model::desired::{Architecture, Definition, Health, Role};
+use crate::model::ecs::{Autoscaling, EcsTask};
+use crate::model::units::{Size, Span};
 
 /// A service as it was found.
 pub(super) struct Found<'a> {
     pub(super) name: &'a str,
     pub(super) service: &'a Service,
-    pub(super) definition: Definition,
+    pub(super) definition: &'a Definition,
     /// ARN of the task definition.
     pub(super) source: &'a str,
     /// As the task definition names it.
@@ -45,8 +45,8 @@ pub(super) fn written(found: &Found<'_>, manifests: &Manifests, handover: &Hando
     if is_gateway {
         lines.add("role: gateway");
     }
-    let ecs_name = found.service.service_name().unwrap_or_default();
-    if ecs_name != format!("{}-nats", found.name) {
+    let ecs_name = &found.service.name;
+    if ecs_name.strip_suffix(crate::manifest::ECS_NAME_SUFFIX) != Some(found.name) {
         lines.add(&format!("ecs_name: {ecs_name}"));
     }
     if !is_gateway {
@@ -57,12 +57,12 @@ pub(super) fn written(found: &Found<'_>, manifests: &Manifests, handover: &Hando
     lines.settings(found, defaults);
     lines.health(found.definition.health, defaults);
     lines.autoscaling(found.autoscaling, defaults);
-    lines.environment(&found.definition);
+    lines.environment(found.definition);
     if let Some(task) = &found.definition.ecs {
         lines.secrets(task, handover);
         lines.foreign(found, task, handover);
     }
-    lines.frame(found.service, handover, is_gateway);
+    lines.service(found.service, handover, is_gateway);
     Written { text: lines.text, warnings: lines.warnings }
 }
 
@@ -108,8 +108,7 @@ impl Lines {
 
     fn settings(&mut self, found: &Found<'_>, defaults: &Settings) {
         let Found { service, definition, .. } = found;
-        let tasks = u32::try_from(service.desired_count()).unwrap_or(0);
-        match tasks {
+        match service.desired_count {
             0 => self.warn("no task should run now; a manifest asks for at least one"),
             tasks if tasks != defaults.tasks => self.add(&format!("tasks: {tasks}")),
             _ => {}
@@ -137,7 +136,7 @@ impl Lines {
             let name = if architecture == Architecture::Arm64 { "arm64" } else { "x86_64" };
             self.add(&format!("architecture: {name}"));
         }
-        let execute = service.enable_execute_command();
+        let execute = service.execute_command;
         if execute != defaults.execute_command {
             self.add(&format!("execute_command: {execute}"));
         }
@@ -231,30 +230,28 @@ impl Lines {
     }
 
     /// What the service is besides its tasks.
-    fn frame(&mut self, service: &Service, handover: &Handover, is_gateway: bool) {
-        let network = service.network_configuration().and_then(|network| network.awsvpc_configuration());
+    fn service(&mut self, service: &Service, handover: &Handover, is_gateway: bool) {
         let set = |ids: &[String]| ids.iter().cloned().collect::<BTreeSet<String>>();
-        let same = network.is_some_and(|network| {
-            set(network.subnets()) == set(&handover.network.subnets)
-                && set(network.security_groups()) == set(&handover.network.security_groups)
+        let same = service.placement.network.as_ref().is_some_and(|network| {
+            set(&network.subnets) == set(&handover.network.subnets)
+                && set(&network.security_groups) == set(&handover.network.security_groups)
         });
         if !same {
             self.warn("it is in other subnets or security groups, and will be in those of the handover");
         }
-        if service.launch_type().is_some_and(|launch| *launch != LaunchType::Fargate) {
+        if service.placement.launch_type.as_deref().is_some_and(|launch| launch != "FARGATE") {
             self.warn("it does not run on Fargate, and will");
         }
-        let controller = service.deployment_controller().map(|controller| controller.r#type());
-        if let Some(other) = controller.filter(|controller| **controller != DeploymentControllerType::Ecs) {
+        if let Some(other) = &service.other_controller {
             self.warn(format!(
                 "it is deployed by {other}, which natsctl does not change: delete it and deploy it anew"
             ));
         }
         let mut besides = String::new();
-        if !is_gateway && !service.load_balancers().is_empty() {
+        if !is_gateway && service.has_load_balancers {
             besides.push_str(" load balancers,");
         }
-        if !service.service_registries().is_empty() {
+        if service.has_service_registries {
             besides.push_str(" service registries,");
         }
         if !besides.is_empty() {

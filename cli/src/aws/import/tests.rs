@@ -2,10 +2,11 @@ use std::time::Duration;
 
 use aws_sdk_ecs::types::{
     AwsVpcConfiguration, ContainerDefinition, HealthCheck, KeyValuePair, LaunchType, LoadBalancer,
-    NetworkConfiguration, Secret,
+    NetworkConfiguration, Secret, Service as SdkService, TaskDefinition as SdkTaskDefinition,
 };
 
 use super::*;
+use crate::aws::task_definition::TaskDefinition;
 use crate::handover::Handover;
 use crate::manifest::Manifests;
 use crate::manifest::fixture::Tree;
@@ -16,9 +17,9 @@ fn handover() -> Handover {
     crate::handover::tests::GOOD.parse().unwrap()
 }
 
-fn service(name: &str) -> Service {
+fn service(name: &str) -> SdkService {
     let network = AwsVpcConfiguration::builder().subnets("subnet-1").security_groups("sg-1").build().unwrap();
-    Service::builder()
+    SdkService::builder()
         .service_name(name)
         .desired_count(3)
         .launch_type(LaunchType::Fargate)
@@ -26,7 +27,7 @@ fn service(name: &str) -> Service {
         .build()
 }
 
-fn definition(change: impl FnOnce(ContainerDefinition) -> ContainerDefinition) -> TaskDefinition {
+fn definition(change: impl FnOnce(ContainerDefinition) -> ContainerDefinition) -> SdkTaskDefinition {
     let health = HealthCheck::builder().set_command(Some(vec!["CMD".to_owned(), "/app".to_owned()]));
     let health = health.interval(10).timeout(5).retries(5).start_period(30).build().unwrap();
     let pair = |name: &str, value: &str| KeyValuePair::builder().name(name).value(value).build();
@@ -42,7 +43,7 @@ fn definition(change: impl FnOnce(ContainerDefinition) -> ContainerDefinition) -
         .stop_timeout(60)
         .health_check(health)
         .build();
-    TaskDefinition::builder()
+    SdkTaskDefinition::builder()
         .family("payment-nats")
         .revision(7)
         .cpu("512")
@@ -51,13 +52,14 @@ fn definition(change: impl FnOnce(ContainerDefinition) -> ContainerDefinition) -
         .build()
 }
 
-fn imported(service: &Service, definition: &TaskDefinition, manifests: &Manifests) -> Written {
+fn imported(service: SdkService, definition: SdkTaskDefinition, manifests: &Manifests) -> Written {
+    let (service, definition) = (Service::from(service), TaskDefinition::new("payment", definition));
     let found = Found {
         name: "payment",
-        service,
-        definition: parse("payment", definition),
+        service: &service,
+        definition: &definition.definition,
         source: "arn:aws:ecs:us-east-1:123456789012:task-definition/payment-nats:7",
-        image: container("payment", definition).unwrap(),
+        image: &definition.container("payment").unwrap().image,
         digest: Some(DIGEST.to_owned()),
         autoscaling: Some(Autoscaling { min: 2, max: 4, cpu_percent: 70, memory_percent: 0 }),
     };
@@ -67,7 +69,7 @@ fn imported(service: &Service, definition: &TaskDefinition, manifests: &Manifest
 #[test]
 fn a_manifest_says_what_runs_and_differs_from_the_defaults() {
     let manifests = Tree::valid().load().unwrap();
-    let Written { text, .. } = imported(&service("payment-nats"), &definition(|same| same), &manifests);
+    let Written { text, .. } = imported(service("payment-nats"), definition(|same| same), &manifests);
     let expected = format!(
         "# yaml-language-server: $schema=../schema/service.schema.json\n# From the task definition payment-nats:7 on \
          ECS.\nname: payment\nserves: []\nbuild:\n  image: registry.example/payment@{DIGEST}\ntasks: 3\ncpu: 512\nmemory: 1 \
@@ -81,7 +83,7 @@ fn a_manifest_says_what_runs_and_differs_from_the_defaults() {
 fn what_was_written_is_read_as_it_was() {
     let mut tree = Tree::valid();
     let manifests = tree.load().unwrap();
-    let Written { text, .. } = imported(&service("payment-nats"), &definition(|same| same), &manifests);
+    let Written { text, .. } = imported(service("payment-nats"), definition(|same| same), &manifests);
     tree.write("../services/payment/Cargo.toml", "");
     tree.write("services/payment.yaml", &text);
     let read = tree.load().unwrap_or_else(|problems| panic!("{problems}"));
@@ -102,7 +104,7 @@ fn what_a_manifest_cannot_say_is_warned_of() {
     let mut service = service("payment-nats");
     service.load_balancers = Some(vec![LoadBalancer::builder().target_group_arn("arn").build()]);
     service.network_configuration = None;
-    let warnings = imported(&service, &definition, &manifests).warnings.join("\n");
+    let warnings = imported(service, definition, &manifests).warnings.join("\n");
     for part in ["`serves`", "`container.command`", "load balancers", "other subnets", "its log goes to"] {
         assert!(warnings.contains(part), "{part}: {warnings}");
     }

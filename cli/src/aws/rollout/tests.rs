@@ -1,7 +1,7 @@
 use super::*;
 
-fn begun() -> Begun {
-    Begun {
+fn started() -> StartedDeployment {
+    StartedDeployment {
         service: "quest-system".to_owned(),
         ecs_name: "quest-system-nats".to_owned(),
         deployment: "ecs-svc/2".to_owned(),
@@ -25,22 +25,22 @@ fn deployment(number: u32, status: &str, rollout: &str, running: i32, desired: i
 }
 
 #[track_caller]
-fn check(until: Until, deployments: &[Deployment], expected: Look) {
+fn check(wait_until: WaitUntil, deployments: &[Deployment], expected: RolloutState) {
     let service =
         Service::builder().service_name("quest-system-nats").set_deployments(Some(deployments.to_vec())).build();
-    assert_eq!(look(&begun(), until, Some(&service)), expected);
+    assert_eq!(rollout_state(&started(), wait_until, Some(&service)), expected);
 }
 
 #[test]
 fn only_the_deployment_that_was_begun_counts() {
     let old = deployment(1, "ACTIVE", "COMPLETED", 2, 2);
-    let under = Look::Under { running: 1, desired: 2, failed: 0 };
-    check(Until::Completed, &[deployment(2, "PRIMARY", "IN_PROGRESS", 1, 2), old.clone()], under);
-    check(Until::Completed, &[deployment(2, "PRIMARY", "COMPLETED", 2, 2)], Look::Completed);
+    let under = RolloutState::InProgress { running: 1, desired: 2, failed: 0 };
+    check(WaitUntil::Completed, &[deployment(2, "PRIMARY", "IN_PROGRESS", 1, 2), old.clone()], under);
+    check(WaitUntil::Completed, &[deployment(2, "PRIMARY", "COMPLETED", 2, 2)], RolloutState::Completed);
     check(
-        Until::Completed,
+        WaitUntil::Completed,
         &[deployment(2, "PRIMARY", "IN_PROGRESS", 2, 2), old],
-        Look::Under { running: 2, desired: 2, failed: 0 },
+        RolloutState::InProgress { running: 2, desired: 2, failed: 0 },
     );
 }
 
@@ -48,44 +48,53 @@ fn only_the_deployment_that_was_begun_counts() {
 fn a_rollback_of_ecs_is_a_failure_although_the_service_is_stable() {
     let mut back = deployment(3, "PRIMARY", "COMPLETED", 2, 2);
     back.task_definition = Some("arn:task-definition/quest-system-nats:1".to_owned());
-    check(Until::Completed, std::slice::from_ref(&back), Look::Failed(WENT_BACK.to_owned()));
-    check(Until::Completed, &[back, deployment(2, "ACTIVE", "FAILED", 0, 2)], Look::Failed("reason of 2".to_owned()));
+    check(WaitUntil::Completed, std::slice::from_ref(&back), RolloutState::Failed(WENT_BACK.to_owned()));
+    check(
+        WaitUntil::Completed,
+        &[back, deployment(2, "ACTIVE", "FAILED", 0, 2)],
+        RolloutState::Failed("reason of 2".to_owned()),
+    );
 }
 
 #[test]
 fn a_deployment_of_somebody_else_is_no_success_of_ours() {
     let other = deployment(7, "PRIMARY", "COMPLETED", 2, 2);
-    check(Until::Completed, std::slice::from_ref(&other), Look::Superseded("quest-system-nats:7".to_owned()));
     check(
-        Until::Completed,
+        WaitUntil::Completed,
+        std::slice::from_ref(&other),
+        RolloutState::Superseded("quest-system-nats:7".to_owned()),
+    );
+    check(
+        WaitUntil::Completed,
         &[other, deployment(2, "ACTIVE", "IN_PROGRESS", 1, 2)],
-        Look::Superseded("quest-system-nats:7".to_owned()),
+        RolloutState::Superseded("quest-system-nats:7".to_owned()),
     );
 }
 
 #[test]
 fn who_waits_for_running_tasks_does_not_wait_for_the_old_ones_to_go() {
     let deployments = [deployment(2, "PRIMARY", "IN_PROGRESS", 2, 2), deployment(1, "ACTIVE", "COMPLETED", 2, 2)];
-    check(Until::Running, &deployments, Look::Completed);
-    assert_eq!(look(&begun(), Until::Running, None), Look::Gone);
+    check(WaitUntil::Running, &deployments, RolloutState::Completed);
+    assert_eq!(rollout_state(&started(), WaitUntil::Running, None), RolloutState::Gone);
 }
 
 #[test]
 fn a_failure_fits_on_one_screen() {
-    let stopped = Stopped {
+    let stopped = StoppedTask {
         id: "0123".to_owned(),
         reason: "Essential container in task exited".to_owned(),
         exit_code: Some(101),
-        health: "UNHEALTHY".to_owned(),
+        unhealthy: true,
         crashed: true,
     };
     let failure = Failure {
         reason: "tasks failed to start".to_owned(),
-        stopped: vec![stopped],
+        tasks: vec![stopped],
+        log_task: None,
         log: vec!["panicked at main.rs".to_owned()],
         events: vec!["(service quest) was unable to place a task".to_owned()],
     };
-    let screen = Ended::Failed(failure).explanation("quest-system", "arn:x/quest-system-nats:2", "r@sha256:1").unwrap();
+    let screen = Outcome::Failed(failure).explanation("quest-system", 2, Some("r@sha256:1")).unwrap();
     for part in [
         "quest-system",
         "revision 2",

@@ -1,4 +1,4 @@
-//! Whether NATS can be reached from here, or how else it can be asked.
+//! Whether NATS can be reached from here, or by which other route.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,28 +13,28 @@ use crate::aws::Aws;
 
 /// How long a server in the same network may take.
 const REACHED_WITHIN: Duration = Duration::from_secs(2);
-/// What opens sessions.
+/// The program that connects to sessions.
 const PLUGIN: &str = "session-manager-plugin";
 
-pub(super) async fn reachable(aws: &Aws) -> anyhow::Result<Vec<Finding>> {
+pub(super) async fn check(aws: &Aws) -> anyhow::Result<Vec<Finding>> {
     let nats = &aws.handover.nats;
     let address = format!("{}:{}", nats.host, nats.port);
-    let first = timeout(REACHED_WITHIN, first_line(&address)).await;
+    let greeting = timeout(REACHED_WITHIN, greeting(&address)).await;
     let has_plugin =
         std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|folder| has(&folder)));
-    Ok(vec![judge(&address, first.ok().and_then(Result::ok).as_deref(), has_plugin)])
+    Ok(vec![judge(&address, greeting.ok().and_then(Result::ok).as_deref(), has_plugin)])
 }
 
-/// A server speaks first, and says whether it wants TLS.
-async fn first_line(address: &str) -> std::io::Result<String> {
+/// The INFO line, with which a NATS server greets its clients.
+async fn greeting(address: &str) -> std::io::Result<String> {
     let mut line = String::new();
     BufReader::new(TcpStream::connect(address).await?).read_line(&mut line).await?;
     Ok(line)
 }
 
-pub(super) fn judge(address: &str, said: Option<&str>, has_plugin: bool) -> Finding {
+pub(super) fn judge(address: &str, greeting: Option<&str>, has_plugin: bool) -> Finding {
     let what = format!("NATS at `{address}`");
-    let Some(said) = said else {
+    let Some(greeting) = greeting else {
         let hint = if has_plugin {
             "`natsctl tunnel nats` reaches it through Session Manager; `deploy` does so by itself"
         } else {
@@ -42,14 +42,14 @@ pub(super) fn judge(address: &str, said: Option<&str>, has_plugin: bool) -> Find
         };
         return Finding::note(what, "not reached from here", hint);
     };
-    let info = said.strip_prefix("INFO ").and_then(|json| serde_json::from_str::<Value>(json).ok());
+    let info = greeting.strip_prefix("INFO ").and_then(|json| serde_json::from_str::<Value>(json).ok());
     match info {
         Some(info) if info["tls_required"] == true => {
             let version = info["version"].as_str().unwrap_or("without a version").to_owned();
             Finding::ok(what, format!("nats-server {version}, TLS required"))
         }
         Some(_) => {
-            let hint = "its configuration lacks TLS; clients would be refused or heard by others";
+            let hint = "its configuration lacks TLS; clients would be refused, or could be intercepted";
             Finding::missing(what, "does not require TLS", hint)
         }
         None => {

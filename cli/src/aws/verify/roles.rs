@@ -1,4 +1,4 @@
-//! Roles: that they are there, whom they trust, and what they may do.
+//! Roles: whether they exist, which principals they trust, and which rights they have.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use crate::aws::calls::{Condition, Group, On, TASKS};
 use crate::aws::error::{code, failed};
 use crate::aws::{AT_ONCE, Aws};
 
-/// Whether the roles of the handover and of the services are there, and may be taken by tasks.
+/// Whether the roles of the handover and of the services exist, and tasks may assume them.
 pub(super) async fn trust(aws: &Aws) -> anyhow::Result<Vec<Finding>> {
     let of_tasks = aws.manifests.services.keys().map(|service| aws.handover.task_role(service));
     let arns: Vec<String> = std::iter::once(aws.handover.execution_role.clone()).chain(of_tasks).collect();
@@ -34,7 +34,7 @@ pub(super) async fn trust(aws: &Aws) -> anyhow::Result<Vec<Finding>> {
     Ok(judge_trust(&found))
 }
 
-/// Of each role, whether tasks may take it; `None` if it is not there.
+/// Of each role, whether tasks may assume it; `None` if it does not exist.
 pub(super) fn judge_trust(found: &[(String, Option<bool>)]) -> Vec<Finding> {
     let good = found.iter().filter(|(_, trusts)| *trusts == Some(true)).count();
     let mut findings = Vec::new();
@@ -44,7 +44,7 @@ pub(super) fn judge_trust(found: &[(String, Option<bool>)]) -> Vec<Finding> {
     findings.extend(found.iter().filter_map(|(name, trusts)| {
         let found = match trusts {
             Some(true) => return None,
-            Some(false) => "tasks may not take it: it does not trust `ecs-tasks.amazonaws.com`",
+            Some(false) => "tasks may not assume it: it does not trust `ecs-tasks.amazonaws.com`",
             None => "not there",
         };
         Some(Finding::missing(format!("role `{name}`"), found, APPLY))
@@ -52,7 +52,7 @@ pub(super) fn judge_trust(found: &[(String, Option<bool>)]) -> Vec<Finding> {
     findings
 }
 
-/// Whether a role's trust policy, as IAM tells it (percent-encoded JSON), lets tasks of ECS take it.
+/// Whether a role's trust policy, as IAM gives it (percent-encoded JSON), lets tasks of ECS assume it.
 pub(super) fn trusts_tasks(document: &str) -> bool {
     let Ok(policy) = serde_json::from_str::<Value>(&decoded(document)) else { return false };
     list(&policy["Statement"]).iter().any(|statement| {
@@ -125,7 +125,7 @@ pub(super) async fn execution(aws: &Aws, secrets: &anyhow::Result<Listed>) -> an
     }
     let what = format!("rights of `{}`", role_name(&handover.execution_role));
     match denied(aws, &handover.execution_role, questions).await? {
-        Answer::NotTold(found) => Ok(vec![Finding::note(what, found, NOT_TOLD)]),
+        Answer::NotKnown(found) => Ok(vec![Finding::note(what, found, NOT_KNOWN)]),
         Answer::Denied(denied) if denied.is_empty() => {
             Ok(vec![Finding::ok(what, "pulls images, reads secrets, writes logs")])
         }
@@ -136,15 +136,15 @@ pub(super) async fn execution(aws: &Aws, secrets: &anyhow::Result<Listed>) -> an
     }
 }
 
-/// What the caller may not do of what `deploy` needs. A caller that only looks is no fault.
+/// Which rights that `deploy` needs the caller lacks. A caller that only reads needs none of them, so this is a note.
 pub(super) async fn caller(aws: &Aws) -> anyhow::Result<Vec<Finding>> {
     let what = "rights of the caller to deploy";
     let Some(principal) = principal(&aws.caller) else {
-        return Ok(vec![Finding::note(what, format!("IAM does not tell of `{}`", aws.caller), NOT_TOLD)]);
+        return Ok(vec![Finding::note(what, format!("IAM has no policies of `{}`", aws.caller), NOT_KNOWN)]);
     };
     let mut questions: Vec<(On, Condition, Question)> = Vec::new();
     for call in [Group::Look, Group::Build, Group::Deploy].into_iter().flat_map(Group::calls) {
-        // Everybody may ask who they are; and rights that depend on how they are used cannot be asked for.
+        // Every caller may ask for its identity; and IAM does not simulate rights that depend on how they are used.
         if call.service == "sts" || call.service == "kms" || call.condition == Condition::OnCreation {
             continue;
         }
@@ -159,19 +159,19 @@ pub(super) async fn caller(aws: &Aws) -> anyhow::Result<Vec<Finding>> {
     }
     let questions = questions.into_iter().map(|(_, _, question)| question).collect();
     match denied(aws, &principal, questions).await? {
-        Answer::NotTold(found) => Ok(vec![Finding::note(what, found, NOT_TOLD)]),
+        Answer::NotKnown(found) => Ok(vec![Finding::note(what, found, NOT_KNOWN)]),
         Answer::Denied(denied) if denied.is_empty() => Ok(vec![Finding::ok(what, format!("`{principal}` may"))]),
         Answer::Denied(denied) => {
             let actions: BTreeSet<String> = denied.into_iter().map(|(action, _)| format!("`{action}`")).collect();
             let found = format!("`{principal}` may not {}", actions.into_iter().collect::<Vec<_>>().join(", "));
-            Ok(vec![Finding::note(what, found, "docs/iam.md has the policy of `deploy`; looking needs less")])
+            Ok(vec![Finding::note(what, found, "docs/iam.md has the policy of `deploy`; reading needs fewer rights")])
         }
     }
 }
 
-const NOT_TOLD: &str = "allow the caller `iam:SimulatePrincipalPolicy` to have this looked at too";
+const NOT_KNOWN: &str = "allow the caller `iam:SimulatePrincipalPolicy` to have this checked too";
 
-/// Actions that somebody should be allowed on resources.
+/// Actions that a principal should be allowed on resources.
 struct Question {
     actions: Vec<String>,
     resources: Vec<String>,
@@ -185,15 +185,15 @@ impl Question {
     }
 }
 
-/// What IAM says.
+/// What IAM answers.
 enum Answer {
     /// Action and resource of each right that is lacking.
     Denied(Vec<(String, String)>),
-    /// Nothing: the caller may not ask.
-    NotTold(String),
+    /// Nothing, for this reason.
+    NotKnown(String),
 }
 
-/// Which of these rights somebody lacks.
+/// Which of these rights a principal lacks.
 async fn denied(aws: &Aws, principal: &str, questions: Vec<Question>) -> anyhow::Result<Answer> {
     let questions = questions.into_iter().filter(|question| !question.resources.is_empty());
     let asked: Vec<_> = questions.map(|question| ask(aws, principal, question)).collect();
@@ -202,7 +202,7 @@ async fn denied(aws: &Aws, principal: &str, questions: Vec<Question>) -> anyhow:
     for answer in answers {
         match answer {
             Answer::Denied(lacking) => denied.extend(lacking),
-            not_told @ Answer::NotTold(_) => return Ok(not_told),
+            unknown @ Answer::NotKnown(_) => return Ok(unknown),
         }
     }
     Ok(Answer::Denied(denied))
@@ -221,10 +221,10 @@ async fn ask(aws: &Aws, principal: &str, question: Question) -> anyhow::Result<A
         match result {
             Ok(result) => denied.extend(lacking(&result)),
             Err(error) if code(&error).is_some_and(|code| code.starts_with("AccessDenied")) => {
-                return Ok(Answer::NotTold("the caller may not ask IAM".to_owned()));
+                return Ok(Answer::NotKnown("the caller may not ask IAM".to_owned()));
             }
             Err(error) if code(&error) == Some("NoSuchEntity") => {
-                return Ok(Answer::NotTold(format!("IAM does not know `{principal}`")));
+                return Ok(Answer::NotKnown(format!("IAM does not know `{principal}`")));
             }
             Err(error) => return Err(failed(&format!("ask IAM what `{principal}` may"), error)),
         }

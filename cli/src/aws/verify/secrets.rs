@@ -1,4 +1,4 @@
-//! Secrets: that they are there, have a value, and hold what a service needs to get onto the bus.
+//! Secrets: whether they exist, have a value, and hold complete identities on NATS.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,18 +6,18 @@ use aws_sdk_secretsmanager::types::SecretListEntry;
 use serde_json::Value;
 
 use super::{APPLY, Finding};
-use crate::aws::Aws;
 use crate::aws::desired::IDENTITY;
+use crate::aws::{self, Aws};
 
-/// Stage of the version that is used.
+/// Staging label of the version that is read.
 const CURRENT: &str = "AWSCURRENT";
 
-/// The secrets that are there.
+/// The secrets that exist.
 pub(super) struct Listed {
     pub(super) by_name: BTreeMap<String, Secret>,
 }
 
-/// A secret that is there.
+/// A secret that exists.
 #[derive(Clone, Debug)]
 pub(super) struct Secret {
     pub(super) arn: String,
@@ -31,7 +31,7 @@ pub(super) enum Use {
     Variable,
     /// A service's identity on NATS.
     Identity,
-    /// What natsctl itself uses.
+    /// natsctl's own identity.
     Own,
 }
 
@@ -50,7 +50,7 @@ impl Listed {
     }
 }
 
-pub(super) async fn listed(aws: &Aws) -> anyhow::Result<Listed> {
+pub(super) async fn list(aws: &Aws) -> anyhow::Result<Listed> {
     let handover = &aws.handover;
     let names = [&handover.names.secret, &handover.names.nats_secret, &handover.nats.operator_secret];
     let redis = handover.redis.as_ref().map(|redis| &redis.auth_secret);
@@ -63,7 +63,7 @@ pub(super) async fn listed(aws: &Aws) -> anyhow::Result<Listed> {
     Ok(Listed { by_name: aws.list_secrets(&templates).await?.into_iter().map(one).collect() })
 }
 
-pub(super) async fn complete(aws: &Aws, listed: &anyhow::Result<Listed>) -> anyhow::Result<Vec<Finding>> {
+pub(super) async fn check(aws: &Aws, listed: &anyhow::Result<Listed>) -> anyhow::Result<Vec<Finding>> {
     let listed = match listed {
         Ok(listed) => listed,
         Err(error) => return Ok(vec![Finding::unknown("secrets", error)]),
@@ -80,17 +80,17 @@ pub(super) async fn complete(aws: &Aws, listed: &anyhow::Result<Listed>) -> anyh
     Ok(findings)
 }
 
-/// Whether what is needed is there and has a value.
+/// Whether the secrets that are needed exist and have a value.
 pub(super) fn judge(
     wanted: &BTreeMap<String, Use>,
-    there: &BTreeMap<String, Secret>,
+    existing: &BTreeMap<String, Secret>,
     environment: &str,
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut good = 0;
     for (name, of) in wanted {
         let what = format!("secret `{name}`");
-        match there.get(name) {
+        match existing.get(name) {
             Some(secret) if secret.has_value => good += 1,
             None => findings.push(Finding::missing(what, "not there", APPLY)),
             Some(_) => {
@@ -110,11 +110,11 @@ pub(super) fn judge(
     findings
 }
 
-/// Whether each identity has everything; of each, its keys that have a text.
+/// Whether each identity is complete; `contents` are its keys that have a text.
 pub(super) fn judge_identities(contents: &BTreeMap<String, BTreeSet<String>>, environment: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (name, keys) in contents {
-        let missing: Vec<&str> = KEYS.into_iter().filter(|key| !keys.contains(*key)).collect();
+        let missing: Vec<&str> = IDENTITY.into_iter().map(|(_, key)| key).filter(|key| !keys.contains(*key)).collect();
         if !missing.is_empty() {
             let found = format!("has no {}", missing.join(", "));
             findings.push(Finding::missing(format!("secret `{name}`"), found, identities(environment)));
@@ -131,13 +131,13 @@ fn identities(environment: &str) -> String {
     format!("`natsctl nats identities --env {environment}` writes it")
 }
 
-/// The keys that each of these secrets has; their values are looked at no further.
+/// The keys of each of these secrets that have a text.
 async fn contents(aws: &Aws, names: &[String]) -> anyhow::Result<BTreeMap<String, BTreeSet<String>>> {
     let keys = |text: &str| {
         let Ok(Value::Object(object)) = serde_json::from_str::<Value>(text) else { return BTreeSet::new() };
         let filled = object.into_iter().filter(|(_, value)| value.as_str().is_some_and(|text| !text.is_empty()));
         filled.map(|(key, _)| key).collect()
     };
-    let values = aws.secret_values(names).await?;
+    let values = aws::secrets::values(aws.clients.secrets(), names).await?;
     Ok(values.iter().map(|(name, text)| (name.clone(), keys(text))).collect())
 }

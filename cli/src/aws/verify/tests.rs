@@ -12,17 +12,20 @@ fn names(names: &[&str]) -> BTreeSet<String> {
 }
 
 #[track_caller]
-fn check(found: &[Finding], expected: &[(&str, State, &str)]) {
+fn check_findings(found: &[Finding], expected: &[(&str, State, &str)]) {
     let found: Vec<_> = found.iter().map(|one| (one.what.as_str(), one.state, one.found.as_str())).collect();
     assert_eq!(found, expected);
 }
 
 #[test]
-fn what_is_there_is_one_finding_and_what_is_missing_one_each() {
+fn what_exists_is_one_finding_and_what_is_missing_one_each() {
     let wanted = names(&["a", "b", "c"]);
-    check(&all_there(Kind { one: "thing", many: "things" }, &wanted, &wanted, ""), &[("things", State::Ok, "3 of 3")]);
-    check(
-        &all_there(Kind { one: "thing", many: "things" }, &wanted, &names(&["b", "other"]), ""),
+    check_findings(
+        &all_exist(Kind { one: "thing", many: "things" }, &wanted, &wanted, ""),
+        &[("things", State::Ok, "3 of 3")],
+    );
+    check_findings(
+        &all_exist(Kind { one: "thing", many: "things" }, &wanted, &names(&["b", "other"]), ""),
         &[
             ("things", State::Ok, "1 of 3"),
             ("thing `a`", State::Missing, "not there"),
@@ -35,18 +38,18 @@ fn what_is_there_is_one_finding_and_what_is_missing_one_each() {
 fn a_cluster_must_be_active() {
     let found =
         |status: &str| Cluster::builder().status(status).capacity_providers("FARGATE").running_tasks_count(4).build();
-    let judged = |status| ground::judge_cluster("c", Some(&found(status)));
-    check(&[judged("ACTIVE")], &[("cluster `c`", State::Ok, "ACTIVE, capacity by FARGATE, 4 tasks run")]);
-    check(&[judged("INACTIVE")], &[("cluster `c`", State::Missing, "INACTIVE")]);
-    check(&[ground::judge_cluster("c", None)], &[("cluster `c`", State::Missing, "not there")]);
+    let judged = |status| infrastructure::judge_cluster("c", Some(&found(status)));
+    check_findings(&[judged("ACTIVE")], &[("cluster `c`", State::Ok, "ACTIVE, capacity by FARGATE, 4 tasks run")]);
+    check_findings(&[judged("INACTIVE")], &[("cluster `c`", State::Missing, "INACTIVE")]);
+    check_findings(&[infrastructure::judge_cluster("c", None)], &[("cluster `c`", State::Missing, "not there")]);
 }
 
 #[test]
 fn subnets_must_be_in_the_vpc_of_the_handover() {
     let found = [("subnet-1".to_owned(), "vpc-1".to_owned()), ("subnet-2".to_owned(), "vpc-2".to_owned())];
     let wanted = ["subnet-1".to_owned(), "subnet-2".to_owned()];
-    check(
-        &ground::in_vpc(ground::SUBNETS, &wanted, &found, "vpc-1"),
+    check_findings(
+        &infrastructure::in_vpc(infrastructure::SUBNETS, &wanted, &found, "vpc-1"),
         &[("subnets", State::Ok, "2 of 2"), ("subnet `subnet-2`", State::Missing, "in VPC `vpc-2`, not in `vpc-1`")],
     );
 }
@@ -58,7 +61,7 @@ fn the_ledger_must_be_active_with_its_keys() {
         let keys = vec![key("pk", KeyType::Hash), key(range, KeyType::Range)];
         TableDescription::builder().table_status(status).set_key_schema(Some(keys)).build()
     };
-    let judged = |table: TableDescription| ground::judge_ledger("t", Some(&table)).found;
+    let judged = |table: TableDescription| infrastructure::judge_ledger("t", Some(&table)).found;
     assert_eq!(judged(table(TableStatus::Active, "sk")), "ACTIVE");
     assert_eq!(judged(table(TableStatus::Creating, "sk")), "CREATING");
     assert_eq!(judged(table(TableStatus::Active, "other")), "its keys are not `pk` and `sk`");
@@ -117,7 +120,7 @@ fn secrets_must_be_there_and_have_a_value() {
     let secret = |has_value| Secret { arn: "arn".to_owned(), has_value };
     let there = BTreeMap::from([("full".to_owned(), secret(true)), ("empty".to_owned(), secret(false))]);
     let wanted = ["full", "empty", "gone"].map(|name| (name.to_owned(), Use::Identity)).into();
-    check(
+    check_findings(
         &secrets::judge(&wanted, &there, "production"),
         &[
             ("secrets", State::Ok, "1 of 3 have a value"),
@@ -131,7 +134,7 @@ fn secrets_must_be_there_and_have_a_value() {
 fn an_identity_has_all_its_parts() {
     let all = names(&["urls", "ca", "cert", "key", "creds"]);
     let contents = BTreeMap::from([("a".to_owned(), all), ("b".to_owned(), names(&["urls", "ca"]))]);
-    check(
+    check_findings(
         &secrets::judge_identities(&contents, "production"),
         &[
             ("identities on NATS", State::Ok, "1 of 2 are complete"),
@@ -142,7 +145,7 @@ fn an_identity_has_all_its_parts() {
 
 #[test]
 fn nats_must_require_tls_where_it_is_reached() {
-    let judged = |said| nats::judge("nats:4222", said, false).state;
+    let judged = |greeting| nats::judge("nats:4222", greeting, false).state;
     assert_eq!(judged(Some("INFO {\"version\":\"2.15.1\",\"tls_required\":true}\r\n")), State::Ok);
     assert_eq!(judged(Some("INFO {\"version\":\"2.15.1\"}\r\n")), State::Missing);
     assert_eq!(judged(Some("HTTP/1.1 400 Bad Request\r\n")), State::Missing);
@@ -150,7 +153,7 @@ fn nats_must_require_tls_where_it_is_reached() {
 }
 
 #[test]
-fn what_could_not_be_looked_at_is_no_success() {
+fn what_could_not_be_checked_is_no_success() {
     let unknown = Finding::unknown("roles", &anyhow::anyhow!("refused"));
     assert!(!Verified::of("production".to_owned(), vec![unknown]).complete);
     let note = Finding::note("NATS", "not reached", "a tunnel");

@@ -1,5 +1,5 @@
-//! Who pushes: nobody in particular, a name and a password, or a password that runs out and is renewed. A registry may want
-//! the password with every request, or give a token for it.
+//! Authentication at a registry: anonymous, with a user name and a password, or with a password that expires and is
+//! renewed. A registry may want the password with every request (`Basic`), or exchange it for a token (`Bearer`).
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,19 +10,19 @@ use futures::future::BoxFuture;
 use http::HeaderValue;
 use tokio::sync::Mutex;
 
-use crate::nats::Advised;
+use crate::error::Hinted;
 
-/// Gets a password that has not run out.
+/// Gets a password that has not expired.
 pub(crate) type Renew = Arc<dyn Fn() -> BoxFuture<'static, anyhow::Result<Login>> + Send + Sync>;
 
-/// How one shows a registry who one is.
+/// How natsctl authenticates.
 #[derive(Clone)]
 pub(crate) enum Credentials {
     /// Not at all.
     Anonymous,
     /// By a name and a password.
     Basic(Login),
-    /// By a name and a password that run out; asked for when first needed, and again when the registry refuses them.
+    /// By a name and a password that expire; asked for when first needed, and again when the registry refuses them.
     Renewed(Renew),
 }
 
@@ -62,15 +62,15 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// What is known so far of how to get in.
+/// The authentication at one registry, with what it has led to so far.
 pub(super) struct Auth {
     host: String,
     credentials: Credentials,
-    known: Mutex<Known>,
+    cache: Mutex<AuthCache>,
 }
 
 #[derive(Default)]
-struct Known {
+struct AuthCache {
     login: Option<Login>,
     /// Tokens by repository.
     tokens: HashMap<String, HeaderValue>,
@@ -83,12 +83,12 @@ pub(super) trait TokenSource {
 
 impl Auth {
     pub(super) fn new(host: &str, credentials: Credentials) -> Self {
-        Self { host: host.to_owned(), credentials, known: Mutex::default() }
+        Self { host: host.to_owned(), credentials, cache: Mutex::default() }
     }
 
     /// What to send with a request about a repository.
     pub(super) async fn header(&self, repository: &str) -> anyhow::Result<Option<HeaderValue>> {
-        self.known_header(&mut *self.known.lock().await, repository).await
+        self.cached_header(&mut *self.cache.lock().await, repository).await
     }
 
     /// After the registry has refused what was sent: finds something else to send, as the registry's challenge says.
@@ -102,25 +102,25 @@ impl Auth {
         challenge: &Challenge,
         tokens: &impl TokenSource,
     ) -> anyhow::Result<()> {
-        let mut known = self.known.lock().await;
-        if self.known_header(&mut known, repository).await?.as_ref() != refused {
-            // Somebody else was faster.
+        let mut cache = self.cache.lock().await;
+        if self.cached_header(&mut cache, repository).await?.as_ref() != refused {
+            // Another request has renewed it already.
             return Ok(());
         }
         match challenge {
             Challenge::Basic => {
-                known.tokens.remove(repository);
-                self.renew_login(&mut known).await
+                cache.tokens.remove(repository);
+                self.renew_login(&mut cache).await
             }
             Challenge::Bearer { .. } => {
                 let address = challenge.address(repository);
-                let mut token = tokens.token(&address, self.login_header(&mut known).await?).await?;
+                let mut token = tokens.token(&address, self.login_header(&mut cache).await?).await?;
                 if token.is_none() {
-                    self.renew_login(&mut known).await?;
-                    token = tokens.token(&address, self.login_header(&mut known).await?).await?;
+                    self.renew_login(&mut cache).await?;
+                    token = tokens.token(&address, self.login_header(&mut cache).await?).await?;
                 }
                 let token = token.ok_or_else(|| self.refused())?;
-                known.tokens.insert(repository.to_owned(), sensitive(&format!("Bearer {token}"))?);
+                cache.tokens.insert(repository.to_owned(), sensitive(&format!("Bearer {token}"))?);
                 Ok(())
             }
         }
@@ -130,11 +130,11 @@ impl Auth {
     pub(super) fn refused(&self) -> anyhow::Error {
         let host = &self.host;
         let advised = match self.credentials {
-            Credentials::Anonymous => Advised::new(
-                format!("registry `{host}` wants to know who is there"),
-                format!("`docker login {host}` or `skopeo login {host}` keeps a name and a password for it"),
+            Credentials::Anonymous => Hinted::new(
+                format!("registry `{host}` requires authentication"),
+                format!("`docker login {host}` or `skopeo login {host}` stores a user name and a password for it"),
             ),
-            Credentials::Basic(_) | Credentials::Renewed(_) => Advised::new(
+            Credentials::Basic(_) | Credentials::Renewed(_) => Hinted::new(
                 format!("registry `{host}` refuses the name or the password"),
                 format!("log in again: `docker login {host}`; for ECR see who you are on AWS"),
             ),
@@ -142,27 +142,27 @@ impl Auth {
         Refused(advised.into()).into()
     }
 
-    async fn known_header(&self, known: &mut Known, repository: &str) -> anyhow::Result<Option<HeaderValue>> {
-        match known.tokens.get(repository) {
+    async fn cached_header(&self, cache: &mut AuthCache, repository: &str) -> anyhow::Result<Option<HeaderValue>> {
+        match cache.tokens.get(repository) {
             Some(token) => Ok(Some(token.clone())),
-            None => self.login_header(known).await,
+            None => self.login_header(cache).await,
         }
     }
 
-    async fn login_header(&self, known: &mut Known) -> anyhow::Result<Option<HeaderValue>> {
-        if known.login.is_none() {
-            known.login = match &self.credentials {
+    async fn login_header(&self, cache: &mut AuthCache) -> anyhow::Result<Option<HeaderValue>> {
+        if cache.login.is_none() {
+            cache.login = match &self.credentials {
                 Credentials::Anonymous => None,
                 Credentials::Basic(login) => Some(login.clone()),
                 Credentials::Renewed(renew) => Some(renew().await.map_err(Refused)?),
             };
         }
-        known.login.as_ref().map(Login::header).transpose()
+        cache.login.as_ref().map(Login::header).transpose()
     }
 
-    async fn renew_login(&self, known: &mut Known) -> anyhow::Result<()> {
+    async fn renew_login(&self, cache: &mut AuthCache) -> anyhow::Result<()> {
         let Credentials::Renewed(renew) = &self.credentials else { return Err(self.refused()) };
-        known.login = Some(renew().await.map_err(Refused)?);
+        cache.login = Some(renew().await.map_err(Refused)?);
         Ok(())
     }
 }

@@ -5,11 +5,12 @@ use std::sync::{Arc, PoisonError};
 use ::http::{Method, StatusCode};
 use anyhow::Context as _;
 
-use super::http::{Answer, Attempts, Call, encoded};
+use super::http::{Attempts, RegistryRequest, RegistryResponse, encoded};
 use super::{Blob, Progress, Registry};
 use crate::image::digest::Digest;
 
-type Place = Arc<tokio::sync::Mutex<Option<String>>>;
+/// The repository that a blob can be mounted from, once one has it.
+type BlobSource = Arc<tokio::sync::Mutex<Option<String>>>;
 
 impl Registry {
     /// Makes the repository have a blob, and says how many bytes were sent for it.
@@ -19,17 +20,17 @@ impl Registry {
         blob: &Blob,
         progress: &(dyn Fn(Progress) + Sync),
     ) -> anyhow::Result<u64> {
-        let place = self.place(blob.digest());
-        let mut known = place.lock().await;
-        let sent = match known.clone() {
+        let source = self.source(blob.digest());
+        let mut holder = source.lock().await;
+        let sent = match holder.clone() {
             None => {
                 let sent = self.upload(repository, blob, None).await?;
-                *known = Some(repository.to_owned());
+                *holder = Some(repository.to_owned());
                 sent
             }
-            Some(place) if place == repository => false,
+            Some(held_by) if held_by == repository => false,
             Some(other) => {
-                drop(known);
+                drop(holder);
                 match self.mount(repository, blob.digest(), &other).await? {
                     Mount::Done => {
                         progress(Progress::Mounted(blob.descriptor.size));
@@ -44,14 +45,14 @@ impl Registry {
         Ok(if sent { size } else { 0 })
     }
 
-    fn place(&self, digest: &Digest) -> Place {
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(places.entry(digest.clone()).or_default())
+    fn source(&self, digest: &Digest) -> BlobSource {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(sources.entry(digest.clone()).or_default())
     }
 
     async fn mount(&self, repository: &str, digest: &Digest, from: &str) -> anyhow::Result<Mount> {
         let path = format!("blobs/uploads/?mount={}&from={}", encoded(digest.as_str()), encoded(from));
-        let answer = self.http.call(&Call::new(Method::POST, repository, &path)).await?;
+        let answer = self.http.call(&RegistryRequest::new(Method::POST, repository, &path)).await?;
         Ok(match answer.status {
             StatusCode::CREATED => Mount::Done,
             StatusCode::ACCEPTED => Mount::Refused(answer.header("location").map(str::to_owned)),
@@ -60,7 +61,8 @@ impl Registry {
         })
     }
 
-    /// Whether it had to be sent. An upload that fails is begun again from its start: what the registry has of it is not known.
+    /// Whether it had to be sent. An upload that fails is started again from its beginning, since it is not known what
+    /// the registry has of it.
     async fn upload(&self, repository: &str, blob: &Blob, mut session: Option<String>) -> anyhow::Result<bool> {
         let mut attempts = Attempts::default();
         loop {
@@ -82,7 +84,8 @@ impl Registry {
     }
 
     async fn has_blob(&self, repository: &str, digest: &Digest) -> anyhow::Result<bool> {
-        let answer = self.http.call(&Call::new(Method::HEAD, repository, &format!("blobs/{digest}"))).await?;
+        let answer =
+            self.http.call(&RegistryRequest::new(Method::HEAD, repository, &format!("blobs/{digest}"))).await?;
         match answer.status {
             // Some have their blobs elsewhere, and say where.
             status if status.is_success() || status.is_redirection() => Ok(true),
@@ -92,7 +95,7 @@ impl Registry {
     }
 
     async fn begin(&self, repository: &str) -> anyhow::Result<String> {
-        let answer = self.http.call(&Call::new(Method::POST, repository, "blobs/uploads/")).await?;
+        let answer = self.http.call(&RegistryRequest::new(Method::POST, repository, "blobs/uploads/")).await?;
         if answer.status != StatusCode::ACCEPTED {
             return Err(self.unexpected(repository, "an upload", &answer));
         }
@@ -100,22 +103,22 @@ impl Registry {
         session.with_context(|| format!("registry `{}` does not say where to upload to", self.host()))
     }
 
-    async fn finish(&self, repository: &str, blob: &Blob, session: &str) -> anyhow::Result<Answer> {
+    async fn finish(&self, repository: &str, blob: &Blob, session: &str) -> anyhow::Result<RegistryResponse> {
         let sign = if session.contains('?') { '&' } else { '?' };
         let path = format!("{session}{sign}digest={}", encoded(blob.digest().as_str()));
-        let call = Call { method: Method::PUT, path, repository, accept: &[], blob: Some(blob) };
+        let call = RegistryRequest { method: Method::PUT, path, repository, accept: &[], blob: Some(blob) };
         self.http.attempt(&call).await
     }
 }
 
 enum Mount {
     Done,
-    /// The registry may have begun an upload instead.
+    /// The registry may have started an upload instead.
     Refused(Option<String>),
 }
 
 /// What another attempt will not change. A session that is gone, or contents that were damaged on the way, it may.
-fn is_final(answer: &Answer) -> bool {
+fn is_final(answer: &RegistryResponse) -> bool {
     let status = answer.status;
     matches!(status, StatusCode::FORBIDDEN | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::METHOD_NOT_ALLOWED)
         || answer.says("NAME_UNKNOWN")

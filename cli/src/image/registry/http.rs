@@ -1,4 +1,5 @@
-//! Requests to one registry: with credentials, a limited number at a time, and again when the network or the registry fails.
+//! Requests to one registry: with credentials, a limited number at a time, and again when the network or the registry
+//! fails.
 
 use std::io;
 use std::net::IpAddr;
@@ -26,9 +27,9 @@ use tokio::sync::Semaphore;
 use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
 
 use super::auth::{Auth, Challenge, Credentials, Refused, TokenSource};
+use crate::error::Hinted;
 use crate::image::digest::CHUNK;
 use crate::image::oci::{Blob, Contents};
-use crate::nats::Advised;
 
 /// Requests at the same time.
 const AT_ONCE: usize = 8;
@@ -61,7 +62,7 @@ pub(super) struct Http {
 
 /// A request.
 #[derive(Clone, Debug)]
-pub(super) struct Call<'a> {
+pub(super) struct RegistryRequest<'a> {
     pub(super) method: Method,
     /// From `/v2/` on, or a whole address that the registry has given.
     pub(super) path: String,
@@ -71,7 +72,7 @@ pub(super) struct Call<'a> {
     pub(super) blob: Option<&'a Blob>,
 }
 
-impl<'a> Call<'a> {
+impl<'a> RegistryRequest<'a> {
     pub(super) fn new(method: Method, repository: &'a str, path: &str) -> Self {
         let path = format!("/v2/{repository}/{path}");
         Self { method, path, repository, accept: &[], blob: None }
@@ -84,7 +85,7 @@ impl<'a> Call<'a> {
 
 /// What a registry said.
 #[derive(Clone, Debug)]
-pub(super) struct Answer {
+pub(super) struct RegistryResponse {
     pub(super) status: StatusCode,
     headers: HeaderMap,
     pub(super) body: Bytes,
@@ -94,18 +95,18 @@ pub(super) struct Answer {
 #[derive(Debug, Default, Deserialize)]
 struct Errors {
     #[serde(default)]
-    errors: Vec<Said>,
+    errors: Vec<ErrorEntry>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-struct Said {
+struct ErrorEntry {
     #[serde(default)]
     code: String,
     #[serde(default)]
     message: String,
 }
 
-impl Answer {
+impl RegistryResponse {
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
@@ -125,7 +126,7 @@ impl Answer {
         }
     }
 
-    fn said(&self) -> Vec<Said> {
+    fn said(&self) -> Vec<ErrorEntry> {
         serde_json::from_slice::<Errors>(&self.body).unwrap_or_default().errors
     }
 
@@ -150,7 +151,7 @@ impl Http {
         let scheme = if is_loopback(address) { "http" } else { "https" };
         let base = format!("{scheme}://{address}");
         if address.contains(['/', '@', '?']) || address.parse::<Authority>().is_err() {
-            return Err(Advised::new(format!("`{host}` is no registry"), "write a host, or `host:port`").into());
+            return Err(Hinted::new(format!("`{host}` is no registry"), "write a host, or `host:port`").into());
         }
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT));
@@ -172,8 +173,8 @@ impl Http {
     /// Sends a request until there is an answer that will not change by itself.
     ///
     /// # Errors
-    /// No answer, or none but failures; or nobody who may ask.
-    pub(super) async fn call(&self, call: &Call<'_>) -> anyhow::Result<Answer> {
+    /// No answer, or none but failures; or no credentials that the registry accepts.
+    pub(super) async fn call(&self, call: &RegistryRequest<'_>) -> anyhow::Result<RegistryResponse> {
         let mut attempts = Attempts::default();
         loop {
             let failed = match self.attempt(call).await {
@@ -185,7 +186,7 @@ impl Http {
     }
 
     /// Sends a request once, but for other credentials.
-    pub(super) async fn attempt(&self, call: &Call<'_>) -> anyhow::Result<Answer> {
+    pub(super) async fn attempt(&self, call: &RegistryRequest<'_>) -> anyhow::Result<RegistryResponse> {
         let mut renewals = 0;
         loop {
             let header = if self.is_own(&call.path) { self.auth.header(call.repository).await? } else { None };
@@ -203,7 +204,11 @@ impl Http {
         }
     }
 
-    async fn send(&self, call: &Call<'_>, authorization: Option<HeaderValue>) -> anyhow::Result<Answer> {
+    async fn send(
+        &self,
+        call: &RegistryRequest<'_>,
+        authorization: Option<HeaderValue>,
+    ) -> anyhow::Result<RegistryResponse> {
         let address =
             if call.path.starts_with('/') { format!("{}{}", self.base, call.path) } else { call.path.clone() };
         let mut request = Request::builder().method(call.method.clone()).uri(&address);
@@ -234,15 +239,15 @@ impl Http {
         answered.map_err(|_| anyhow!("no answer within {} s", limit.as_secs()))?
     }
 
-    async fn answer(&self, request: Request<Body>) -> anyhow::Result<Answer> {
+    async fn answer(&self, request: Request<Body>) -> anyhow::Result<RegistryResponse> {
         let answer = self.client.request(request).await.map_err(|error| anyhow!(root_cause(&error)))?;
         let (head, body) = answer.into_parts();
         let body = Limited::new(body, LARGEST_ANSWER).collect().await;
         let body = body.map_err(|error| anyhow!("the answer is cut off or too large: {error}"))?;
-        Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
+        Ok(RegistryResponse { status: head.status, headers: head.headers, body: body.to_bytes() })
     }
 
-    /// Whether an address is the registry's own: nobody else is shown the credentials.
+    /// Whether an address is the registry's own: the credentials are sent to no other.
     fn is_own(&self, path: &str) -> bool {
         path.starts_with('/') || path.strip_prefix(&self.base).is_some_and(|rest| rest.starts_with('/'))
     }
@@ -261,7 +266,8 @@ impl TokenSource for Http {
             let error = anyhow!("registry `{host}` wants the password sent to `{address}`, which is not encrypted");
             return Err(Refused(error).into());
         }
-        let call = Call { method: Method::GET, path: address.to_owned(), repository: "", accept: &[], blob: None };
+        let call =
+            RegistryRequest { method: Method::GET, path: address.to_owned(), repository: "", accept: &[], blob: None };
         let answer = self.send(&call, login).await.context("failed to get a token")?;
         match answer.status {
             StatusCode::OK => {
@@ -285,9 +291,14 @@ impl Attempts {
     ///
     /// # Errors
     /// What failed, when it has failed too often or will always fail.
-    pub(super) async fn wait(&mut self, http: &Http, what: &str, failed: anyhow::Result<Answer>) -> anyhow::Result<()> {
+    pub(super) async fn wait(
+        &mut self,
+        http: &Http,
+        what: &str,
+        failed: anyhow::Result<RegistryResponse>,
+    ) -> anyhow::Result<()> {
         self.failed += 1;
-        let after = failed.as_ref().ok().and_then(Answer::retry_after);
+        let after = failed.as_ref().ok().and_then(RegistryResponse::retry_after);
         let error = match failed {
             Ok(answer) => anyhow!("{} {}", answer.status, answer.words()),
             Err(error) => match error.downcast::<Refused>() {
@@ -299,7 +310,7 @@ impl Attempts {
             let message = format!("registry `{}` fails: {what}: {error:#}", http.host);
             let hint =
                 "see that this machine reaches it; running the command again is safe, and sends only what is missing";
-            return Err(Advised::new(message, hint).into());
+            return Err(Hinted::new(message, hint).into());
         }
         tracing::info!(registry = http.host, what, attempt = self.failed, error = format!("{error:#}"), "again");
         let longest = FIRST_WAIT.saturating_mul(1 << (self.failed - 1)).min(LONGEST_WAIT);
@@ -406,7 +417,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_put_into_words_whatever_it_is() {
-        let answer = |body: &'static str| Answer {
+        let answer = |body: &'static str| RegistryResponse {
             status: StatusCode::BAD_REQUEST,
             headers: HeaderMap::new(),
             body: Bytes::from_static(body.as_bytes()),

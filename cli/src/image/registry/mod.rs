@@ -1,5 +1,5 @@
-//! A registry of images: is an image there, and if not, what is missing of it? Blobs that are there are not sent, and a blob
-//! that several images share is sent once.
+//! A registry of images: is an image there, and if not, what is missing of it? Blobs that are there are not sent, and a
+//! blob that several images share is sent once.
 
 mod auth;
 mod blobs;
@@ -18,12 +18,12 @@ use anyhow::{Context as _, bail};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
 pub(crate) use self::auth::{Credentials, Login, Renew};
-use self::http::{Answer, Call, Http};
+use self::http::{Http, RegistryRequest, RegistryResponse};
 pub(crate) use self::saved::saved;
 use super::digest::Digest;
 use super::oci::{Blob, DOCKER_LIST, DOCKER_MANIFEST, Descriptor, INDEX, Index, MANIFEST, Manifest, json};
-use super::{Attached, Image, Packed, Store};
-use crate::nats::Advised;
+use super::{BuiltImage, Packed, Referrer, Store};
+use crate::error::Hinted;
 
 const ANY_MANIFEST: [&str; 4] = [MANIFEST, INDEX, DOCKER_MANIFEST, DOCKER_LIST];
 /// Says that a registry has understood what something is attached to.
@@ -36,7 +36,7 @@ const BLOBS_AT_ONCE: usize = 4;
 pub(crate) struct Registry {
     http: Http,
     /// A repository that has the blob, by the blob's digest. Who is first holds the lock until it is there.
-    places: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<Option<String>>>>>,
+    sources: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<Option<String>>>>>,
 }
 
 /// What happens to the blobs of an image while it is pushed, in bytes.
@@ -69,7 +69,7 @@ impl Registry {
     /// # Errors
     /// What is no name of a registry.
     pub(crate) fn new(host: &str, credentials: Credentials) -> anyhow::Result<Self> {
-        Ok(Self { http: Http::new(host, credentials)?, places: Mutex::default() })
+        Ok(Self { http: Http::new(host, credentials)?, sources: Mutex::default() })
     }
 
     /// Host and port.
@@ -82,24 +82,24 @@ impl Registry {
         Ok(self.manifest(repository, reference).await?.map(|(digest, _)| digest))
     }
 
-    /// The digest of the manifest under the tag of the image, if the registry has this image. Compressed otherwise, it is
-    /// still this image.
+    /// The digest of the manifest under the tag of the image, if the registry has this image. Compressed otherwise, it
+    /// is still this image.
     ///
     /// # Errors
     /// The tag is another image's.
-    pub(crate) async fn find(&self, repository: &str, image: &Image) -> anyhow::Result<Option<Digest>> {
+    pub(crate) async fn find(&self, repository: &str, image: &BuiltImage) -> anyhow::Result<Option<Digest>> {
         self.find_content(repository, &image.tag(), &image.config_digest()).await
     }
 
-    /// Sends what the registry has not got of an image, the tag last: a tag that is there has everything behind it. An image
-    /// that is there is not even packed.
+    /// Sends what the registry has not got of an image, the tag last: a tag that is there has everything behind it. An
+    /// image that is there is not even packed.
     ///
     /// # Errors
     /// What cannot be packed; what the registry refuses, or that it cannot be reached.
     pub(crate) async fn push(
         &self,
         repository: &str,
-        image: &Image,
+        image: &BuiltImage,
         store: &Store,
         progress: &(dyn Fn(Progress) + Sync),
     ) -> anyhow::Result<Pushed> {
@@ -141,12 +141,12 @@ impl Registry {
             _ if says_taken(&answer) => self.find_content(repository, &image.tag, image.config_digest()).await?,
             _ => None,
         };
-        // Somebody was faster with the same image, or the registry refuses even the same again.
+        // Another push of the same image was faster, or the registry refuses even the same again.
         refused.ok_or_else(|| self.unexpected(repository, &format!("the tag `{}`", image.tag), &answer))
     }
 
     /// Attaches the list of what an image is made of. Why not, if the registry takes no such things.
-    async fn attach(&self, repository: &str, image: &Descriptor, bom: &Attached) -> anyhow::Result<Option<String>> {
+    async fn attach(&self, repository: &str, image: &Descriptor, bom: &Referrer) -> anyhow::Result<Option<String>> {
         let answer = self.ask_to_put(repository, bom.manifest.digest().as_str(), &bom.manifest).await?;
         if !answer.status.is_success() {
             return Ok(Some(format!("{} {}", answer.status, answer.words())));
@@ -173,15 +173,15 @@ impl Registry {
             return Ok(Some(digest));
         }
         let message = format!("tag `{tag}` of `{}/{repository}` is another image's: `{digest}`", self.host());
-        let hint = "tags are made of what is in an image, so somebody has given it by hand: remove that tag, after finding out \
+        let hint = "tags are made of what is in an image, so this one was set by hand: remove that tag, after finding out \
                     who uses it";
-        Err(Advised::new(message, hint).into())
+        Err(Hinted::new(message, hint).into())
     }
 
     /// A manifest and its digest, as computed here.
     async fn manifest(&self, repository: &str, reference: &str) -> anyhow::Result<Option<(Digest, bytes::Bytes)>> {
-        let call = Call::new(Method::GET, repository, &format!("manifests/{reference}"));
-        let answer = self.http.call(&Call { accept: &ANY_MANIFEST, ..call }).await?;
+        let call = RegistryRequest::new(Method::GET, repository, &format!("manifests/{reference}"));
+        let answer = self.http.call(&RegistryRequest { accept: &ANY_MANIFEST, ..call }).await?;
         match answer.status {
             StatusCode::OK => {
                 let digest = Digest::of(&answer.body);
@@ -203,13 +203,13 @@ impl Registry {
         Err(self.unexpected(repository, &format!("`{reference}`"), &answer))
     }
 
-    async fn ask_to_put(&self, repository: &str, reference: &str, manifest: &Blob) -> anyhow::Result<Answer> {
-        let call = Call::new(Method::PUT, repository, &format!("manifests/{reference}"));
-        let answer = self.http.call(&Call { blob: Some(manifest), ..call }).await?;
+    async fn ask_to_put(&self, repository: &str, reference: &str, manifest: &Blob) -> anyhow::Result<RegistryResponse> {
+        let call = RegistryRequest::new(Method::PUT, repository, &format!("manifests/{reference}"));
+        let answer = self.http.call(&RegistryRequest { blob: Some(manifest), ..call }).await?;
         match answer.header(CONTENT_DIGEST) {
             Some(digest) if answer.status.is_success() && digest != manifest.digest().as_str() => {
                 bail!(
-                    "registry `{}` has kept `{reference}` as `{digest}` instead of `{}`",
+                    "registry `{}` has stored `{reference}` as `{digest}` instead of `{}`",
                     self.host(),
                     manifest.digest()
                 )
@@ -219,24 +219,24 @@ impl Registry {
     }
 
     /// An answer that is no success as an error.
-    fn unexpected(&self, repository: &str, what: &str, answer: &Answer) -> anyhow::Error {
+    fn unexpected(&self, repository: &str, what: &str, answer: &RegistryResponse) -> anyhow::Error {
         let host = self.host();
         let said = answer.words();
         if answer.says("NAME_UNKNOWN") {
             let hint = "repositories are made beforehand: on AWS by `terraform apply` in the environment's folder";
-            return Advised::new(format!("registry `{host}` has no repository `{repository}`"), hint).into();
+            return Hinted::new(format!("registry `{host}` has no repository `{repository}`"), hint).into();
         }
         if answer.status == StatusCode::FORBIDDEN || answer.says("DENIED") {
             let message = format!("registry `{host}` does not allow this in `{repository}`: {said}");
-            return Advised::new(message, "the credentials need the right to push to this repository").into();
+            return Hinted::new(message, "the credentials need the right to push to this repository").into();
         }
         let message = format!("registry `{host}` refuses {what}: {} {said}", answer.status);
-        Advised::new(message, "`-vv` shows the requests; running the command again is safe").into()
+        Hinted::new(message, "`-vv` shows the requests; running the command again is safe").into()
     }
 }
 
 /// Whether the tag exists and cannot be moved.
-fn says_taken(answer: &Answer) -> bool {
+fn says_taken(answer: &RegistryResponse) -> bool {
     let is_known = answer.says("TAG_INVALID") || answer.words().contains("AlreadyExists");
     answer.status == StatusCode::CONFLICT || answer.status.is_client_error() && is_known
 }

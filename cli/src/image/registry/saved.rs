@@ -1,4 +1,4 @@
-//! Names and passwords that `docker login` or a helper of Docker's keeps.
+//! Credentials that `docker login` or a credential helper of Docker has stored.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -13,9 +13,9 @@ use super::{Credentials, Login};
 
 /// `~/.docker/config.json`, as far as it is of use.
 #[derive(Debug, Default, Deserialize)]
-struct Config {
+struct DockerConfig {
     #[serde(default)]
-    auths: HashMap<String, Entry>,
+    auths: HashMap<String, AuthEntry>,
     #[serde(default, rename = "credHelpers")]
     helpers: HashMap<String, String>,
     #[serde(default, rename = "credsStore")]
@@ -23,21 +23,21 @@ struct Config {
 }
 
 #[derive(Debug, Default, Deserialize)]
-struct Entry {
+struct AuthEntry {
     #[serde(default)]
     auth: String,
 }
 
-/// What a helper prints.
+/// What a credential helper prints.
 #[derive(Deserialize)]
-struct Answer {
+struct HelperOutput {
     #[serde(rename = "Username")]
     user: String,
     #[serde(rename = "Secret")]
     secret: String,
 }
 
-/// How one gets into a registry, as far as this machine knows.
+/// The credentials for a registry that this machine has.
 ///
 /// # Errors
 /// A file that cannot be read, or a helper that fails.
@@ -49,7 +49,7 @@ pub(crate) fn saved(host: &str) -> anyhow::Result<Credentials> {
 
 fn saved_in(file: &Path, host: &str) -> anyhow::Result<Credentials> {
     let Ok(text) = std::fs::read(file) else { return Ok(Credentials::Anonymous) };
-    let config: Config =
+    let config: DockerConfig =
         serde_json::from_slice(&text).with_context(|| format!("`{}` is not Docker's", file.display()))?;
     // Docker Hub has an address of its own in this file.
     let name = if host == "docker.io" { "https://index.docker.io/v1/" } else { host };
@@ -58,7 +58,7 @@ fn saved_in(file: &Path, host: &str) -> anyhow::Result<Credentials> {
     }
     let spelled = [name.to_owned(), format!("https://{name}"), format!("https://{name}/v2/")];
     let entry = spelled.iter().find_map(|name| config.auths.get(name));
-    if let Some(Entry { auth }) = entry
+    if let Some(AuthEntry { auth }) = entry
         && !auth.is_empty()
     {
         return Ok(Credentials::Basic(
@@ -93,7 +93,7 @@ fn ask(helper: &str, name: &str) -> anyhow::Result<Option<Login>> {
     if !output.status.success() {
         return Ok(None);
     }
-    let answer: Answer = serde_json::from_slice(&output.stdout).with_context(failed)?;
+    let answer: HelperOutput = serde_json::from_slice(&output.stdout).with_context(failed)?;
     if answer.user == "<token>" {
         bail!("`{program}` keeps a token for `{name}`, and natsctl needs a name and a password");
     }

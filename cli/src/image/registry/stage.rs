@@ -1,4 +1,5 @@
-//! A real registry for tests, on a port that the system picks, and a proxy in front of it that fails when it is told to.
+//! A real registry for tests, on a port that the system picks, and a proxy in front of it that fails when it is told
+//! to.
 
 use std::net::SocketAddr;
 use std::process::Stdio;

@@ -9,8 +9,8 @@ use futures::future::join_all;
 
 use super::stage::{Act, Head, Proxy, Server, answer, refusal};
 use super::*;
+use crate::error::hint;
 use crate::image::testing::{Workshop, noise};
-use crate::nats::hint;
 
 /// Something that compressing does not make small: it is sent in several pieces.
 const LARGE: usize = 3_000_000;
@@ -45,11 +45,16 @@ impl Told {
     }
 }
 
-async fn push(registry: &Registry, repository: &str, image: &Image, workshop: &Workshop) -> anyhow::Result<Pushed> {
+async fn push(
+    registry: &Registry,
+    repository: &str,
+    image: &BuiltImage,
+    workshop: &Workshop,
+) -> anyhow::Result<Pushed> {
     registry.push(repository, image, &workshop.store, &|_| ()).await
 }
 
-async fn told(registry: &Registry, repository: &str, image: &Image, workshop: &Workshop) -> (Pushed, Told) {
+async fn told(registry: &Registry, repository: &str, image: &BuiltImage, workshop: &Workshop) -> (Pushed, Told) {
     let told = Told::default();
     let note = |progress| told.0.lock().unwrap().push(progress);
     let pushed = registry.push(repository, image, &workshop.store, &note).await.unwrap();
@@ -57,7 +62,7 @@ async fn told(registry: &Registry, repository: &str, image: &Image, workshop: &W
 }
 
 /// Message and hint of a push that must fail.
-async fn refused(registry: &Registry, image: &Image, workshop: &Workshop) -> (String, String) {
+async fn refused(registry: &Registry, image: &BuiltImage, workshop: &Workshop) -> (String, String) {
     let error = push(registry, "team/quest", image, workshop).await.unwrap_err();
     (format!("{error:#}"), hint(&error).unwrap_or_default())
 }
@@ -82,7 +87,7 @@ async fn what_was_compressed_otherwise_is_the_same_image() {
     let Some(server) = Server::open().await else { return };
     let workshop = Workshop::new();
     let zstd = workshop.image("quest", b"one");
-    let gzip = Image { compression: super::super::Compression::Gzip, ..zstd.clone() };
+    let gzip = BuiltImage { compression: super::super::Compression::Gzip, ..zstd.clone() };
     let registry = anonymous(server.address);
     assert_eq!(registry.find("team/quest", &gzip).await.unwrap(), None);
     let first = push(&registry, "team/quest", &zstd, &workshop).await.unwrap();
@@ -93,7 +98,7 @@ async fn what_was_compressed_otherwise_is_the_same_image() {
 async fn what_images_have_in_common_is_sent_once_and_mounted() {
     let Some(server) = Server::open().await else { return };
     let (workshop, registry) = (Workshop::new(), anonymous(server.address));
-    let images: Vec<Image> =
+    let images: Vec<BuiltImage> =
         (0..5).map(|number| workshop.image(&format!("service-{number}"), number.to_string().as_bytes())).collect();
     let pushes = images.iter().map(|image| told(&registry, &image.service, image, &workshop));
     let all: Vec<Told> = join_all(pushes).await.into_iter().map(|(_, told)| told).collect();
@@ -397,7 +402,7 @@ mod credentials {
         let image = workshop.image("quest", b"");
         let begun = Instant::now();
         let (error, hint) = refused(&anonymous(&host), &image, &workshop).await;
-        assert!(error.ends_with(&format!("registry `{host}` wants to know who is there")), "{error}");
+        assert!(error.ends_with(&format!("registry `{host}` requires authentication")), "{error}");
         assert!(hint.contains("docker login"), "{hint}");
         for credentials in [Credentials::Basic(me("wrong")), renewed(&["wrong"]).0] {
             let registry = Registry::new(&host, credentials).unwrap();
@@ -414,7 +419,7 @@ mod credentials {
         let workshop = Workshop::new();
         let (credentials, asked) = renewed(&["that of yesterday", "secret"]);
         let registry = Registry::new(&server.address.to_string(), credentials).unwrap();
-        let images: Vec<Image> = (0..4).map(|number| workshop.image(&format!("service-{number}"), b"")).collect();
+        let images: Vec<BuiltImage> = (0..4).map(|number| workshop.image(&format!("service-{number}"), b"")).collect();
         for pushed in join_all(images.iter().map(|image| push(&registry, &image.service, image, &workshop))).await {
             assert!(!pushed.unwrap().existed);
         }

@@ -1,12 +1,12 @@
-//! How long something that ended by itself waits before it is started again.
+//! Exponential backoff between an unexpected exit and the restart.
 
 use std::time::Duration;
 
-const FIRST: Duration = Duration::from_millis(200);
+const SHORTEST: Duration = Duration::from_millis(200);
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// Something that ran for this long has recovered.
-const RECOVERED: Duration = Duration::from_secs(30);
+/// After this long in good health the next exit starts from the shortest backoff again.
+const RESET_AFTER: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Backoff {
@@ -14,12 +14,12 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    /// The wait after an end that came `healthy_for` after it had become healthy.
+    /// The backoff after an exit, where the process had been healthy for this long.
     pub(super) fn next(&mut self, healthy_for: Duration) -> Duration {
-        if healthy_for >= RECOVERED {
+        if healthy_for >= RESET_AFTER {
             self.attempts = 0;
         }
-        let wait = FIRST.saturating_mul(2_u32.saturating_pow(self.attempts)).min(LONGEST);
+        let wait = SHORTEST.saturating_mul(2_u32.saturating_pow(self.attempts)).min(LONGEST);
         self.attempts = self.attempts.saturating_add(1);
         wait
     }
@@ -42,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_minute_of_health_begins_anew() {
+    fn half_a_minute_of_health_resets_it() {
         check(&[0, 0, 29, 30, 0], &[200, 400, 800, 200, 400]);
     }
 }

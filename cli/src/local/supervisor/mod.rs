@@ -1,15 +1,16 @@
-//! The supervisor: one process per environment that owns all others. It outlives the command that started it; nothing outlives it.
+//! The supervisor: one process per environment, the parent of all others. It outlives the command that started it, and no process outlives
+//! the supervisor.
 
 mod backoff;
 mod node;
 pub(super) mod probe;
 mod process;
-mod record;
+mod reconcile;
 mod requests;
+mod saved_state;
 mod service;
 mod socket;
 mod task;
-mod world;
 
 use std::fs::File;
 use std::io;
@@ -22,17 +23,17 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-pub(super) use record::{Records, at_rest};
-use world::{Event, World};
+use reconcile::{Event, Supervisor};
+pub(super) use saved_state::SavedState;
 
 use super::dir::Dir;
 
-/// How often logs are measured.
-const LOG_CHECK: Duration = Duration::from_secs(5);
+/// How often the sizes of logs are checked.
+const LOG_ROTATION: Duration = Duration::from_secs(5);
 
-/// Supervises the environment of a state directory until it is told to end. Call it from a thread that has no runtime: the main one.
+/// Supervises the environment of a state directory until it is shut down. Must be called on the main thread, outside of a runtime.
 pub fn main(state_dir: &Path) -> anyhow::Result<ExitCode> {
-    // Fails if it was started by hand and leads its process group, and is not needed then.
+    // Fails when the process already leads its process group, as under a shell, and is not needed then.
     let _ = rustix::process::setsid();
     let filter = tracing_subscriber::filter::LevelFilter::INFO;
     let format = tracing_subscriber::fmt().with_ansi(false).with_writer(io::stderr).with_max_level(filter);
@@ -42,47 +43,47 @@ pub fn main(state_dir: &Path) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// On Linux this very binary, even if its file has been replaced by a build in the meantime.
+/// The running binary. On Linux that holds even when a build has replaced its file.
 fn shim() -> io::Result<PathBuf> {
     if cfg!(target_os = "linux") { Ok("/proc/self/exe".into()) } else { std::env::current_exe() }
 }
 
-/// The same on the caller's runtime, which must have a single thread. `shim` is a program that calls [`super::shim::main`] when its first
+/// Like [`main`], on the caller's runtime, which must be single-threaded. `shim` is a program that calls [`super::shim::main`] when its first
 /// argument is `shim`.
 pub async fn run(state_dir: &Path, shim: PathBuf) -> anyhow::Result<()> {
     let dir = Dir::new(state_dir)?;
     dir.create().with_context(|| format!("failed to create `{}`", dir.path().display()))?;
     let _lock = lock(&dir)?;
-    let records = Records::load(&dir).with_context(|| format!("failed to read `{}`", dir.state().display()))?;
+    let state = SavedState::load(&dir)?;
 
-    let (events, mut happened) = mpsc::unbounded_channel();
+    let (events, mut receiver) = mpsc::unbounded_channel();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut log_check = interval(LOG_CHECK);
-    log_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut log_rotation = interval(LOG_ROTATION);
+    log_rotation.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let socket = socket::Socket::listen(&dir, events.clone())?;
-    let mut world = World::new(dir, shim, events, records.unwrap_or_default());
+    let mut supervisor = Supervisor::new(dir, shim, events, state.unwrap_or_default());
     tracing::info!(pid = std::process::id(), "supervisor started");
 
-    world.reconcile();
-    while !world.is_over() {
-        let deadline = world.deadline();
+    supervisor.reconcile();
+    while !supervisor.has_ended() {
+        let deadline = supervisor.deadline();
         tokio::select! {
-            Some(event) = happened.recv() => world.handle(event),
+            Some(event) = receiver.recv() => supervisor.handle(event),
             () = sleep_until(deadline.map_or_else(Instant::now, Instant::from_std)), if deadline.is_some() => {}
-            _ = log_check.tick() => world.bound_logs(),
-            _ = terminate.recv() => world.handle(Event::Halt),
-            _ = interrupt.recv() => world.handle(Event::Halt),
+            _ = log_rotation.tick() => supervisor.rotate_logs(),
+            _ = terminate.recv() => supervisor.handle(Event::Terminated),
+            _ = interrupt.recv() => supervisor.handle(Event::Terminated),
         }
-        // After every event, so that no answer describes something half done.
-        world.reconcile();
+        // After every event, so that a client never sees an event without its effects.
+        supervisor.reconcile();
     }
     socket.close().await;
     tracing::info!("supervisor ended");
     Ok(())
 }
 
-/// Held until it is dropped, by the system too: a supervisor that was killed leaves no lock.
+/// The lock lasts as long as the file is open: a supervisor that was killed leaves none.
 fn lock(dir: &Dir) -> anyhow::Result<File> {
     let path = dir.lock();
     let file = File::options().create(true).truncate(false).write(true).open(&path);

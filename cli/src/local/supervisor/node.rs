@@ -1,4 +1,5 @@
-//! One NATS server: kept running, and restarted when its specification changes. Like the rollout it has no processes and no clock of its own.
+//! The controller of one NATS server: keeps it running, and restarts it when its specification changes. Like the controller of a service it
+//! has no processes and no clock.
 
 use std::time::{Duration, Instant};
 
@@ -7,23 +8,23 @@ use super::service::Effect;
 use super::task::Moment;
 use crate::local::protocol::{Exit, NodeSpec, NodeStatus};
 
-/// How long a server may take to close its streams.
+/// How long a server may take to close its streams before it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
-pub(super) struct Node {
+pub(super) struct NodeController {
     spec: NodeSpec,
     deleting: bool,
-    halted: bool,
-    process: Option<Process>,
+    shutting_down: bool,
+    process: Option<NodeProcess>,
     retry_at: Option<Instant>,
     backoff: Backoff,
     restarts: u32,
     last_exit: Option<Exit>,
-    /// The latest process, also after its end: the name of its log.
+    /// The id of the latest process, which names its log, also after the process has exited.
     last_task: Option<String>,
 }
 
-struct Process {
+struct NodeProcess {
     task: String,
     spec: NodeSpec,
     pid: Option<u32>,
@@ -36,12 +37,12 @@ struct Stopping {
     killed: bool,
 }
 
-impl Node {
+impl NodeController {
     pub(super) fn new(spec: NodeSpec) -> Self {
         Self {
             spec,
             deleting: false,
-            halted: false,
+            shutting_down: false,
             process: None,
             retry_at: None,
             backoff: Backoff::default(),
@@ -61,8 +62,8 @@ impl Node {
         self.deleting = true;
     }
 
-    pub(super) fn halt(&mut self) {
-        self.halted = true;
+    pub(super) fn shut_down(&mut self) {
+        self.shutting_down = true;
     }
 
     pub(super) fn is_deleting(&self) -> bool {
@@ -99,20 +100,20 @@ impl Node {
     }
 
     pub(super) fn reconcile(&mut self, now: Moment) -> Option<Effect> {
-        let wanted = !self.deleting && !self.halted;
+        let should_run = !self.deleting && !self.shutting_down;
         let Some(process) = &mut self.process else {
-            if !wanted || self.retry_at.is_some_and(|retry_at| now.at < retry_at) {
+            if !should_run || self.retry_at.is_some_and(|retry_at| now.at < retry_at) {
                 return None;
             }
             let task = format!("{:08x}", fastrand::u32(..));
             let spec = self.spec.clone();
-            self.process = Some(Process { task: task.clone(), spec, pid: None, started: now, stopping: None });
+            self.process = Some(NodeProcess { task: task.clone(), spec, pid: None, started: now, stopping: None });
             self.last_task = Some(task.clone());
             return Some(Effect::Start { task, revision: 0 });
         };
         let task = process.task.clone();
         match &mut process.stopping {
-            None if !wanted || process.spec != self.spec => {
+            None if !should_run || process.spec != self.spec => {
                 process.stopping = Some(Stopping { kill_at: now.at + STOP_TIMEOUT, killed: false });
                 Some(Effect::Terminate { task })
             }
@@ -126,7 +127,7 @@ impl Node {
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.process {
-            None => self.retry_at.filter(|_| !self.deleting && !self.halted),
+            None => self.retry_at.filter(|_| !self.deleting && !self.shutting_down),
             Some(process) => {
                 process.stopping.as_ref().filter(|stopping| !stopping.killed).map(|stopping| stopping.kill_at)
             }
@@ -149,11 +150,11 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet;
+    use crate::model::desired;
 
     fn spec(config: &str) -> NodeSpec {
         NodeSpec {
-            node: fleet::Node { version: "2.15.1".to_owned(), config: config.to_owned() },
+            node: desired::Node { version: "2.15.1".to_owned(), config: config.to_owned() },
             program: "/bin/nats-server".into(),
             args: Vec::new(),
             config_path: "/etc/nats.conf".into(),
@@ -164,7 +165,7 @@ mod tests {
         Moment { at: moment.at + Duration::from_millis(millis), unix_ms: moment.unix_ms + millis }
     }
 
-    fn started(node: &mut Node, now: Moment) -> String {
+    fn started(node: &mut NodeController, now: Moment) -> String {
         match node.reconcile(now) {
             Some(Effect::Start { task, .. }) => {
                 node.started(&task, 1);
@@ -177,16 +178,16 @@ mod tests {
     #[test]
     fn an_equal_specification_changes_nothing() {
         let now = Moment::now();
-        let mut node = Node::new(spec("a"));
+        let mut node = NodeController::new(spec("a"));
         started(&mut node, now);
         node.put(spec("a"));
         assert_eq!(node.reconcile(now), None);
     }
 
     #[test]
-    fn another_specification_restarts_it_once_it_has_stopped() {
+    fn another_specification_restarts_it_after_it_has_stopped() {
         let now = Moment::now();
-        let mut node = Node::new(spec("a"));
+        let mut node = NodeController::new(spec("a"));
         let task = started(&mut node, now);
         node.put(spec("b"));
         assert_eq!(node.reconcile(now), Some(Effect::Terminate { task: task.clone() }));
@@ -199,9 +200,9 @@ mod tests {
     }
 
     #[test]
-    fn one_that_ends_by_itself_is_started_again_after_a_wait() {
+    fn a_node_that_exits_is_started_again_after_a_backoff() {
         let now = Moment::now();
-        let mut node = Node::new(spec("a"));
+        let mut node = NodeController::new(spec("a"));
         let task = started(&mut node, now);
         node.exited(&task, Exit::Code(1), now);
         assert_eq!(node.reconcile(now), None);
@@ -211,9 +212,9 @@ mod tests {
     }
 
     #[test]
-    fn asking_for_it_again_ends_the_wait() {
+    fn putting_it_again_ends_the_backoff() {
         let now = Moment::now();
-        let mut node = Node::new(spec("a"));
+        let mut node = NodeController::new(spec("a"));
         let task = started(&mut node, now);
         node.exited(&task, Exit::Code(1), now);
         node.put(spec("a"));

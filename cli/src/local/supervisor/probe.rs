@@ -1,4 +1,4 @@
-//! Asks a task how it is: the smallest HTTP client that can read a status line.
+//! Liveness and readiness probes: the smallest HTTP client that can read a status line.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -7,47 +7,53 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::service::Health;
-use crate::fleet;
+use crate::model::desired;
 
-/// Between two checks of a task that has not been ready yet.
-const EAGER: Duration = Duration::from_millis(50);
+/// Interval of the probes of a task that has not been ready yet.
+const STARTUP_INTERVAL: Duration = Duration::from_millis(50);
 
-/// No more of an answer is read.
-const LONGEST_ANSWER: u64 = 4096;
+/// How many bytes of a response are read.
+const MAX_RESPONSE: u64 = 4096;
 
-/// Checks until it is dropped: often while the task starts, then at the interval.
-pub(super) async fn watch(port: u16, health: fleet::Health, report: impl Fn(Health)) {
+/// What the health endpoints of a task answered. An error follows the name of the endpoint in a sentence.
+#[derive(Clone, Debug)]
+pub(super) struct ProbeResult {
+    pub(super) liveness: Result<(), String>,
+    pub(super) readiness: Result<(), String>,
+}
+
+/// Probes until it is dropped: often while the task starts, then at the interval.
+pub(super) async fn watch(port: u16, health: desired::Health, report: impl Fn(ProbeResult)) {
     let mut has_been_ready = false;
     loop {
-        let ready = get(port, "/readyz", health.timeout).await;
-        has_been_ready |= ready.is_ok();
-        let live = if has_been_ready { get(port, "/livez", health.timeout).await } else { Ok(()) };
-        report(Health { live, ready });
-        tokio::time::sleep(if has_been_ready { health.interval } else { EAGER.min(health.interval) }).await;
+        let readiness = get(port, "/readyz", health.timeout).await;
+        has_been_ready |= readiness.is_ok();
+        let liveness = if has_been_ready { get(port, "/livez", health.timeout).await } else { Ok(()) };
+        report(ProbeResult { liveness, readiness });
+        tokio::time::sleep(if has_been_ready { health.interval } else { STARTUP_INTERVAL.min(health.interval) }).await;
     }
 }
 
-/// `Err` says what happened instead of a 200, to follow the name of the check.
+/// `Err` says what happened instead of a 200, to follow the name of the endpoint in a sentence.
 pub(in crate::local) async fn get(port: u16, path: &str, limit: Duration) -> Result<(), String> {
-    match timeout(limit, answer(port, path)).await {
-        Ok(Ok(answer)) => judge(&answer),
+    match timeout(limit, request(port, path)).await {
+        Ok(Ok(response)) => status_of(&response),
         Ok(Err(error)) => Err(format!("failed: {error}")),
         Err(_) => Err(format!("was not answered within {limit:?}")),
     }
 }
 
-async fn answer(port: u16, path: &str) -> std::io::Result<String> {
+async fn request(port: u16, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
-    let mut answer = Vec::new();
-    stream.take(LONGEST_ANSWER).read_to_end(&mut answer).await?;
-    Ok(String::from_utf8_lossy(&answer).into_owned())
+    let mut response = Vec::new();
+    stream.take(MAX_RESPONSE).read_to_end(&mut response).await?;
+    Ok(String::from_utf8_lossy(&response).into_owned())
 }
 
-fn judge(answer: &str) -> Result<(), String> {
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((answer, ""));
+fn status_of(response: &str) -> Result<(), String> {
+    let (head, body) = response.split_once("\r\n\r\n").unwrap_or((response, ""));
     let status = head.lines().next().and_then(|line| line.strip_prefix("HTTP/1.")?.split_once(' '));
     match status.map(|(_, status)| status) {
         Some(status) if status.starts_with("200") => Ok(()),
@@ -60,8 +66,8 @@ fn judge(answer: &str) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    fn check(answer: &str, expected: Result<(), &str>) {
-        assert_eq!(judge(answer), expected.map_err(str::to_owned));
+    fn check(response: &str, expected: Result<(), &str>) {
+        assert_eq!(status_of(response), expected.map_err(str::to_owned));
     }
 
     #[test]
@@ -72,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_quoted() {
+    fn another_status_is_quoted_with_its_body() {
         check(
             "HTTP/1.1 503 Service Unavailable\r\n\r\nnats: down\n",
             Err("answered 503 Service Unavailable nats: down"),

@@ -1,4 +1,4 @@
-//! Starts processes that cannot outlive the supervisor, and tells how they ended.
+//! Starts processes that cannot outlive the supervisor, and reports how they exited.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -17,10 +17,10 @@ use tokio::sync::mpsc;
 use crate::local::protocol::Exit;
 use crate::local::shim::Mode;
 
-/// All that a process gets from the supervisor's own environment.
-const PASSED_ON: [&str; 3] = ["PATH", "HOME", "TMPDIR"];
+/// The environment variables that a process inherits from the supervisor.
+const INHERITED: [&str; 3] = ["PATH", "HOME", "TMPDIR"];
 
-/// The first inherited socket, as systemd counts.
+/// `SD_LISTEN_FDS_START` of systemd's socket activation: the descriptor of the first inherited socket.
 const FIRST_SOCKET: i32 = 3;
 
 pub(super) struct Launch<'a> {
@@ -33,14 +33,15 @@ pub(super) struct Launch<'a> {
     pub(super) sockets: Vec<(&'static str, OwnedFd)>,
 }
 
-/// A process that has been started. Dropping this leaves it running.
+/// A running process. Dropping this does not end it.
 pub(super) struct Process {
     pub(super) pid: u32,
     signals: mpsc::UnboundedSender<Signal>,
 }
 
 impl Process {
-    /// Through the shim, which must be started from the thread that runs the supervisor: Linux ties the death of a child to its thread.
+    /// Starts a program through the shim. Must be called on the supervisor's main thread: on Linux the parent-death signal follows the death
+    /// of the parent's thread.
     pub(super) fn start(
         shim: &Path,
         launch: Launch<'_>,
@@ -54,7 +55,7 @@ impl Process {
             .arg(launch.program)
             .args(launch.args)
             .env_clear()
-            .envs(PASSED_ON.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
+            .envs(INHERITED.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
             .envs(launch.env)
             .env("TASK_ID", launch.task)
             .stdin(if mode == Mode::Stay { Stdio::piped() } else { Stdio::null() })
@@ -72,14 +73,14 @@ impl Process {
 
         let mut child = command.spawn()?;
         let pid = child.id().ok_or_else(|| io::Error::other("it has no process id"))?;
-        let (signals, mut wanted) = mpsc::unbounded_channel();
+        let (signals, mut requested) = mpsc::unbounded_channel();
         tokio::spawn(async move {
-            // A shim that stays takes the end of this pipe for the death of the supervisor.
-            let _held = child.stdin.take();
+            // A shim in mode `stay` takes the end of this pipe as the death of the supervisor.
+            let _open = child.stdin.take();
             let status = loop {
                 tokio::select! {
                     status = child.wait() => break status,
-                    Some(signal) = wanted.recv() => deliver(&child, signal),
+                    Some(signal) = requested.recv() => deliver(&child, signal),
                 }
             };
             on_exit(status.map_or_else(|error| Exit::NotStarted(error.to_string()), Exit::from));
@@ -96,12 +97,12 @@ impl Process {
     }
 
     fn signal(&self, signal: Signal) {
-        // It is closed only when the process has ended.
+        // The channel is closed only when the process has exited.
         let _ = self.signals.send(signal);
     }
 }
 
-/// Before the child is reaped its number cannot belong to another process. SIGKILL also goes to what the child has started.
+/// A child that has not been reaped still owns its pid, so no other process can get the signal. SIGKILL goes to the child's descendants too.
 fn deliver(child: &Child, signal: Signal) {
     let Some(pid) = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)) else {
         return;

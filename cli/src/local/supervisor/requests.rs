@@ -1,4 +1,4 @@
-//! What the supervisor does when it is asked.
+//! How the supervisor handles the requests of its clients.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -6,28 +6,32 @@ use std::path::Path;
 use tokio::net::TcpSocket;
 use tokio::sync::oneshot;
 
-use super::node::Node;
-use super::service::Service;
+use super::node::NodeController;
+use super::reconcile::{Deletion, LOG_TAIL_LINES, Shutdown, Supervisor};
+use super::service::{NotStoppable, ServiceController};
 use super::task::Moment;
-use super::world::{EXPLANATION, End, Waiting, World};
+use crate::error::hint;
 use crate::local::logs;
 use crate::local::ports::{self, Ports};
 use crate::local::protocol::{
     Description, NodeStatus, PROTOCOL, PutService, Refusal, Request, Response, SupervisorStatus,
 };
+use crate::local::state_file;
 
-/// Connections from clients that wait until a task takes them.
+/// How many connections may wait until a task accepts them.
 const BACKLOG: u32 = 1024;
 
-impl World {
+impl Supervisor {
     pub(super) fn request(&mut self, request: Request, reply: oneshot::Sender<Response>, now: Moment) {
         let changes = !matches!(request, Request::Ping | Request::Describe | Request::Shutdown);
         let answered = match request {
-            _ if changes && self.end.is_some() => Err(refusal("the supervisor is stopping", "try again in a moment")),
+            _ if changes && self.shutdown.is_some() => {
+                Err(Refusal::new("the supervisor is stopping", "try again in a moment"))
+            }
             Request::Ping => Ok(Response::Pong(self.status())),
             Request::Describe => Ok(Response::Description(Box::new(self.describe()))),
             Request::PutNode { name, spec } => runnable(&name, &spec.program).map(|()| {
-                self.nodes.entry(name).or_insert_with(|| Node::new(spec.clone())).put(spec);
+                self.nodes.entry(name).or_insert_with(|| NodeController::new(spec.clone())).put(spec);
                 self.unsaved = true;
                 Response::Done
             }),
@@ -36,21 +40,45 @@ impl World {
                 if let Some(node) = self.nodes.get_mut(&name) {
                     node.delete();
                 }
-                return self.waiting.push((Waiting::Node(name), reply));
+                return self.deletions.push((Deletion::Node(name), reply));
             }
             Request::DeleteService { name } => {
                 if let Some(service) = self.services.get_mut(&name) {
                     service.delete();
                 }
-                return self.waiting.push((Waiting::Service(name), reply));
+                return self.deletions.push((Deletion::Service(name), reply));
             }
+            Request::StopTask { service, task } => self.stop_task(&service, &task, now),
             Request::Shutdown => {
-                self.halt(End::Final);
-                return self.waiting.push((Waiting::Everything, reply));
+                self.shut_down(Shutdown::Final);
+                return self.deletions.push((Deletion::Everything, reply));
             }
         };
-        // Who asked may have gone away.
-        let _ = reply.send(answered.unwrap_or_else(Response::Refused));
+        self.answers.push((reply, answered.unwrap_or_else(Response::Refused)));
+    }
+
+    fn stop_task(&mut self, name: &str, task: &str, now: Moment) -> Result<Response, Refusal> {
+        let Some(service) = self.services.get_mut(name) else {
+            let deployed = list(self.services.keys().map(String::as_str));
+            return Err(Refusal::new(
+                format!("service `{name}` is not deployed"),
+                format!("deployed services: {deployed}"),
+            ));
+        };
+        service.stop_task(task, now).map(|()| Response::Done).map_err(|reason| match reason {
+            NotStoppable::Unknown => {
+                let running = list(service.stoppable_tasks());
+                Refusal::new(format!("service `{name}` has no task `{task}`"), format!("its running tasks: {running}"))
+            }
+            NotStoppable::Stopping => Refusal::new(
+                format!("task `{task}` of service `{name}` is stopping already"),
+                "it has until its stop timeout to exit, then it is killed",
+            ),
+            NotStoppable::Exited => Refusal::new(
+                format!("task `{task}` of service `{name}` has exited already"),
+                "another task is started in its place in a moment",
+            ),
+        })
     }
 
     fn put_service(&mut self, mut put: PutService, now: Moment) -> Result<Response, Refusal> {
@@ -59,11 +87,11 @@ impl World {
         if put.http_listen.is_none() {
             self.listeners.remove(&put.name);
         }
-        let service = self.services.entry(put.name.clone()).or_insert_with(Service::new);
+        let service = self.services.entry(put.name.clone()).or_insert_with(ServiceController::new);
         Ok(Response::Accepted(service.put(put, now)))
     }
 
-    /// Opens the port for clients, unless it is open already, and says which it is.
+    /// Listens for HTTP clients, unless it does already, and returns the address.
     pub(super) fn listen(&mut self, name: &str, wanted: SocketAddr) -> Result<SocketAddr, Refusal> {
         let open = self.listeners.get(name).and_then(|listener| listener.local_addr().ok());
         if let Some(open) = open.filter(|open| *open == wanted || (wanted.port() == 0 && open.ip() == wanted.ip())) {
@@ -73,15 +101,14 @@ impl World {
         let file = self.dir.ports();
         let mut address = wanted;
         if wanted.port() == 0 {
-            let known =
-                Ports::ensure(&file, &[(key.clone(), 0)].into()).map_err(|error| cannot_listen(wanted, &error))?;
-            address.set_port(known.port(&key));
+            let ports = Ports::ensure(&file, &[(key.clone(), 0)].into()).map_err(no_port)?;
+            address.set_port(ports.port(&key));
         }
         let mut bound = bind(address);
         if bound.is_err() && wanted.port() == 0 {
-            // Somebody has taken the port that this one had the last time.
-            let other = Ports::renew(&file, &key).map_err(|error| cannot_listen(wanted, &error))?;
-            address.set_port(other);
+            // Another process has taken the port of the earlier start.
+            let port = Ports::renew(&file, &key).map_err(no_port)?;
+            address.set_port(port);
             bound = bind(address);
         }
         let listener = bound.map_err(|error| cannot_listen(address, &error))?;
@@ -90,31 +117,33 @@ impl World {
     }
 
     pub(super) fn answer(&mut self) {
-        let gone = |waiting: &Waiting| match waiting {
-            Waiting::Node(name) => self.nodes.get(name).map(Node::is_deleting),
-            Waiting::Service(name) => self.services.get(name).map(Service::is_deleting),
-            Waiting::Everything => {
-                let busy =
-                    self.services.values().any(Service::has_processes) || self.nodes.values().any(Node::has_process);
+        let is_deleting = |deletion: &Deletion| match deletion {
+            Deletion::Node(name) => self.nodes.get(name).map(NodeController::is_deleting),
+            Deletion::Service(name) => self.services.get(name).map(ServiceController::is_deleting),
+            Deletion::Everything => {
+                let busy = self.services.values().any(ServiceController::has_processes)
+                    || self.nodes.values().any(NodeController::has_process);
                 busy.then_some(true)
             }
         };
-        let (mut answers, mut still) = (Vec::new(), Vec::new());
-        for (waiting, reply) in std::mem::take(&mut self.waiting) {
-            match gone(&waiting) {
+        let (mut answers, mut pending) = (std::mem::take(&mut self.answers), Vec::new());
+        for (deletion, reply) in std::mem::take(&mut self.deletions) {
+            match is_deleting(&deletion) {
                 None => answers.push((reply, Response::Done)),
-                Some(true) => still.push((waiting, reply)),
+                Some(true) => pending.push((deletion, reply)),
                 Some(false) => {
-                    let refusal = refusal("somebody else has put it back meanwhile", "run the command again");
+                    let refusal =
+                        Refusal::new("another command has deployed it again meanwhile", "run the command again");
                     answers.push((reply, Response::Refused(refusal)));
                 }
             }
         }
-        self.waiting = still;
-        if self.end == Some(End::Final) && self.waiting.is_empty() {
-            let _ = std::fs::remove_file(self.dir.state());
+        self.deletions = pending;
+        if self.shutdown == Some(Shutdown::Final) && self.deletions.is_empty() {
+            let _ = state_file::remove(&self.dir.state());
         }
         for (reply, answer) in answers {
+            // The client may have disconnected.
             let _ = reply.send(answer);
         }
     }
@@ -137,21 +166,23 @@ impl World {
         }
     }
 
-    fn node_status(&self, name: &str, node: &Node) -> NodeStatus {
+    fn node_status(&self, name: &str, node: &NodeController) -> NodeStatus {
         let last_log = node.last_task().filter(|_| !node.has_process()).map(|task| self.dir.log(name, task));
-        node.status(last_log.map(|log| logs::tail_of(&log, EXPLANATION)).unwrap_or_default())
+        node.status(last_log.map(|log| logs::tail_of(&log, LOG_TAIL_LINES)).unwrap_or_default())
     }
 }
 
-fn refusal(message: &str, hint: &str) -> Refusal {
-    Refusal { message: message.to_owned(), hint: Some(hint.to_owned()) }
+/// Names for a hint.
+fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<String> = names.map(|name| format!("`{name}`")).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
-/// Names become directories.
+/// Names become names of directories.
 fn runnable(name: &str, program: &Path) -> Result<(), Refusal> {
-    let fine = |character: char| character.is_ascii_lowercase() || character.is_ascii_digit() || character == '-';
-    if name.is_empty() || !name.chars().all(fine) {
-        return Err(refusal(&format!("`{name}` is not a name"), "use lower-case letters, digits and `-`"));
+    let is_allowed = |character: char| character.is_ascii_lowercase() || character.is_ascii_digit() || character == '-';
+    if name.is_empty() || !name.chars().all(is_allowed) {
+        return Err(Refusal::new(format!("`{name}` is not a name"), "use lower-case letters, digits and `-`"));
     }
     if !program.is_file() {
         let message = format!("`{}`, the program of `{name}`, does not exist", program.display());
@@ -167,14 +198,20 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)?.into_std()
 }
 
+/// The ports of earlier starts cannot be read, or no port is free.
+fn no_port(error: std::io::Error) -> Refusal {
+    let error = anyhow::Error::from(error);
+    Refusal { message: format!("{error:#}"), hint: hint(&error) }
+}
+
 fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> Refusal {
     if error.kind() != std::io::ErrorKind::AddrInUse {
         return Refusal { message: format!("failed to listen on `{address}`: {error}"), hint: None };
     }
     let holder =
         ports::holder(address.port()).map_or_else(|| "another process".to_owned(), |holder| holder.to_string());
-    refusal(
-        &format!("port {} is in use by {holder}", address.port()),
-        "end that process, or choose another port for this environment",
+    Refusal::new(
+        format!("port {} is in use by {holder}", address.port()),
+        "stop that process, or choose another port for this environment",
     )
 }

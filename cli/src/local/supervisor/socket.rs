@@ -1,4 +1,4 @@
-//! The door of the supervisor: takes requests from its unix socket and hands them on.
+//! The unix socket of the supervisor: reads requests, passes them on as events, and writes the answers.
 
 use std::fs;
 use std::io;
@@ -12,12 +12,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::world::Event;
+use super::reconcile::Event;
 use crate::local::dir::Dir;
 use crate::local::protocol::{Refusal, Response};
 
-/// How long the last answers may take to be read.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long clients may take to read the last answers.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) struct Socket {
     path: PathBuf,
@@ -26,7 +26,7 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    /// Only the holder of the lock may call this: it removes what a killed supervisor has left.
+    /// Only the holder of the lock may call this: it removes the socket that a killed supervisor has left.
     pub(super) fn listen(dir: &Dir, events: mpsc::UnboundedSender<Event>) -> anyhow::Result<Self> {
         let path = dir.socket();
         dir.create_socket_dir()?;
@@ -42,11 +42,11 @@ impl Socket {
         Ok(Self { path, closing, accepting })
     }
 
-    /// Lets answers that are on their way arrive.
+    /// Stops listening, and waits until clients have read their answers.
     pub(super) async fn close(mut self) {
         let _ = fs::remove_file(&self.path);
         self.closing.send_replace(true);
-        if timeout(LAST_WORDS, &mut self.accepting).await.is_err() {
+        if timeout(CLOSE_TIMEOUT, &mut self.accepting).await.is_err() {
             self.accepting.abort();
         }
     }
@@ -93,7 +93,7 @@ async fn serve(
                 let _ = events.send(Event::Requested(request, reply));
                 answer.await.unwrap_or_else(|_| refused("the supervisor has ended"))
             }
-            Err(error) => refused(&format!("the request is not understood: {error}")),
+            Err(error) => refused(&format!("failed to parse the request: {error}")),
         };
         let mut answer = serde_json::to_vec(&response)?;
         answer.push(b'\n');

@@ -1,4 +1,4 @@
-//! One process of a service, as the rollout sees it.
+//! One task of a service, as its controller sees it.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::backoff::Backoff;
 use crate::local::protocol::{Exit, TaskState, TaskStatus};
 
-/// Now, on the clock that never jumps and on the one that people read.
+/// A point in time, on the monotonic clock and on the wall clock.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moment {
     pub(super) at: Instant,
@@ -21,7 +21,8 @@ impl Moment {
     }
 }
 
-/// What a service is to run. Tasks of one generation were started for the same deployment; the same revision can have many.
+/// What a service should run. A generation is the id of the deployment that first started its tasks: a forced deployment of the same
+/// revision is another generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Target {
     pub(super) revision: u64,
@@ -37,7 +38,7 @@ pub(super) struct Task {
     pub(super) pid: Option<u32>,
     pub(super) health_port: Option<u16>,
     pub(super) ready_since: Option<Instant>,
-    pub(super) failed_checks: u32,
+    pub(super) failed_probes: u32,
     pub(super) restarts: u32,
     pub(super) backoff: Backoff,
     pub(super) last_exit: Option<Exit>,
@@ -54,19 +55,19 @@ pub(super) enum State {
     Draining {
         kill_at: Instant,
         killed: bool,
-        then: Then,
+        after: AfterStop,
     },
-    /// It ended by itself; another is started in its place at this time.
-    Waiting {
+    /// It exited without being asked to; its replacement starts at this time.
+    BackingOff {
         until: Instant,
     },
 }
 
-/// What happens when a draining task has ended.
+/// What happens when a draining task has exited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Then {
-    /// It is forgotten.
-    Forget,
+pub(super) enum AfterStop {
+    /// It is removed from the service.
+    Remove,
     /// Another is started in its place.
     Replace,
 }
@@ -81,7 +82,7 @@ impl Task {
             pid: None,
             health_port: None,
             ready_since: None,
-            failed_checks: 0,
+            failed_probes: 0,
             restarts: 0,
             backoff: Backoff::default(),
             last_exit: None,
@@ -89,8 +90,8 @@ impl Task {
         }
     }
 
-    /// The task that takes the place of this one.
-    pub(super) fn successor(&self, now: Moment) -> Self {
+    /// The task that is started after the backoff of this one.
+    pub(super) fn replacement(&self, now: Moment) -> Self {
         Self {
             restarts: self.restarts + 1,
             backoff: self.backoff,
@@ -99,8 +100,8 @@ impl Task {
         }
     }
 
-    /// Whether it runs and was not told to stop.
-    pub(super) fn is_alive(&self) -> bool {
+    /// Whether it runs and was not asked to stop.
+    pub(super) fn is_active(&self) -> bool {
         matches!(self.state, State::Starting | State::Ready | State::Unready { .. })
     }
 
@@ -108,25 +109,26 @@ impl Task {
         self.state == State::Ready
     }
 
-    /// Whether it fills one of the places that a service has for its tasks.
-    pub(super) fn holds_place(&self) -> bool {
-        self.is_alive() || matches!(self.state, State::Waiting { .. } | State::Draining { then: Then::Replace, .. })
+    /// Whether it counts towards the desired number of tasks, as itself or through its replacement.
+    pub(super) fn counts_as_desired(&self) -> bool {
+        self.is_active()
+            || matches!(self.state, State::BackingOff { .. } | State::Draining { after: AfterStop::Replace, .. })
     }
 
-    pub(super) fn drain(&mut self, kill_at: Instant, then: Then) {
-        self.state = State::Draining { kill_at, killed: false, then };
+    pub(super) fn drain(&mut self, kill_at: Instant, after: AfterStop) {
+        self.state = State::Draining { kill_at, killed: false, after };
     }
 
-    /// It has ended by itself.
-    pub(super) fn wait(&mut self, now: Moment) {
+    /// It has exited without being asked to.
+    pub(super) fn back_off(&mut self, now: Moment) {
         let healthy_for = self.ready_since.map_or(Duration::ZERO, |since| now.at - since);
-        self.state = State::Waiting { until: now.at + self.backoff.next(healthy_for) };
+        self.state = State::BackingOff { until: now.at + self.backoff.next(healthy_for) };
         self.pid = None;
         self.health_port = None;
     }
 
     pub(super) fn retry_now(&mut self, now: Moment) {
-        if let State::Waiting { until } = &mut self.state {
+        if let State::BackingOff { until } = &mut self.state {
             *until = now.at;
         }
     }
@@ -141,7 +143,7 @@ impl Task {
                 State::Ready => TaskState::Ready,
                 State::Unready { .. } => TaskState::Unready,
                 State::Draining { .. } => TaskState::Draining,
-                State::Waiting { .. } => TaskState::Stopped,
+                State::BackingOff { .. } => TaskState::Stopped,
             },
             started_at_ms: self.started.unix_ms,
             restarts: self.restarts,

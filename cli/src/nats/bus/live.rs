@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::fleet::{Bucket, Stream};
-use crate::nats::permissions::{ERRAND, of_errand};
-use crate::nats::secret::{Detour, Secret};
-use crate::nats::testing::{Cluster, PATIENCE, permissions};
+use crate::model::desired::{Bucket, Stream};
+use crate::nats::permissions::{REMOTE_TASK, of_remote_task};
+use crate::nats::secret::{ClientSecret, TunnelEndpoint};
+use crate::nats::testing::{PATIENCE, TestCluster, permissions};
 
 fn assets() -> Assets {
     let stream =
@@ -33,32 +33,35 @@ async fn answer(client: Client, task: &'static str) {
 }
 
 #[tokio::test]
-async fn the_errand_asks_by_a_detour_and_can_do_nothing_else() {
-    let users = [("quest", permissions(&[">"], &[">"])), (ERRAND, of_errand())];
-    let cluster = Cluster::start(1, &users.map(|(name, permissions)| (name.to_owned(), permissions)).into()).await;
+async fn a_remote_task_asks_through_a_tunnel_and_can_do_nothing_else() {
+    let users = [("quest", permissions(&[">"], &[">"])), (REMOTE_TASK, of_remote_task())];
+    let cluster = TestCluster::start(1, &users.map(|(name, permissions)| (name.to_owned(), permissions)).into()).await;
     let url = cluster.urls().into_values().next().unwrap();
     answer(cluster.connect("quest").await, "a").await;
 
     // The certificate is one for `localhost`, which is not what is dialled.
-    let secret =
-        Secret { urls: "tls://nowhere.test:4222".to_owned(), ..Secret::try_from(&cluster.access(ERRAND)).unwrap() };
-    let detour = |host: &str| Detour { url: url.clone(), host: host.to_owned() };
-    let error = secret.connect("test", Some(&detour("nowhere.test")), PATIENCE).await.unwrap_err();
+    let secret = ClientSecret {
+        urls: "tls://nowhere.test:4222".to_owned(),
+        ..ClientSecret::try_from(&cluster.access(REMOTE_TASK)).unwrap()
+    };
+    let through = |host: &str| TunnelEndpoint { url: url.clone(), host: host.to_owned() };
+    let error = secret.connect("test", Some(&through("nowhere.test")), PATIENCE).await.unwrap_err();
     assert!(format!("{error:#}").contains("certificate"), "{error:#}");
-    let client = secret.connect("test", Some(&detour("localhost")), PATIENCE).await.unwrap();
+    let client = secret.connect("test", Some(&through("localhost")), PATIENCE).await.unwrap();
 
-    let expected = BTreeMap::from([("quest".to_owned(), Expected { revision: 7, tasks: 1, ..Expected::default() })]);
+    let expected =
+        BTreeMap::from([("quest".to_owned(), ExpectedTasks { revision: 7, tasks: 1, ..ExpectedTasks::default() })]);
     let mut parts = Vec::new();
-    Request::Find(expected.clone()).perform(&client, |part| parts.push(part.write().unwrap())).await.unwrap();
-    parts.push(Part::Done.write().unwrap());
-    let found = gather(parts.iter().map(String::as_str)).unwrap().unwrap();
+    BusRequest::Find(expected.clone()).perform(&client, |part| parts.push(part.write().unwrap())).await.unwrap();
+    parts.push(ReplyLine::Done.write().unwrap());
+    let found = parse_reply(parts.iter().map(String::as_str)).unwrap().unwrap();
     assert_eq!(
         expected["quest"].proof("quest", &found["quest"]).unwrap(),
         "quest answers on the bus: 1 tasks of revision 7, version 1.2.0"
     );
 
     for _ in 0..2 {
-        Request::Ensure(assets()).perform(&client, |_| ()).await.unwrap();
+        BusRequest::Ensure(assets()).perform(&client, |_| ()).await.unwrap();
     }
     let jetstream = JetStream::new(client.clone());
     assert_eq!(jetstream.observe(PATIENCE).await.unwrap(), assets());

@@ -1,10 +1,10 @@
 //! Decisions by plain values.
 
 use super::*;
-use crate::fleet::{Bucket, Stream};
+use crate::model::desired::{Bucket, Stream};
 
-fn answered(tasks: &[(&str, &str)]) -> BTreeSet<Answered> {
-    let one = |&(task, revision): &(&str, &str)| Answered {
+fn answered(tasks: &[(&str, &str)]) -> BTreeSet<RespondingTask> {
+    let one = |&(task, revision): &(&str, &str)| RespondingTask {
         task: task.to_owned(),
         revision: revision.to_owned(),
         version: "1.2.0".to_owned(),
@@ -12,11 +12,11 @@ fn answered(tasks: &[(&str, &str)]) -> BTreeSet<Answered> {
     tasks.iter().map(one).collect()
 }
 
-fn expected(tasks: u32, known: &[&str]) -> Expected {
-    Expected { revision: 7, tasks, known: known.iter().map(ToString::to_string).collect() }
+fn expected(tasks: u32, known: &[&str]) -> ExpectedTasks {
+    ExpectedTasks { revision: 7, tasks, known: known.iter().map(ToString::to_string).collect() }
 }
 
-fn check(expected: &Expected, found: &[(&str, &str)], says: &str) {
+fn check(expected: &ExpectedTasks, found: &[(&str, &str)], says: &str) {
     let outcome = expected.proof("quest", &answered(found));
     assert_eq!(outcome.unwrap_or_else(|error| error.to_string()), says);
 }
@@ -59,28 +59,28 @@ fn workers_of_a_task_are_one_task() {
 
 #[test]
 fn answers_are_found_among_other_lines() {
-    let found = Part::Found { service: "quest".to_owned(), tasks: answered(&[("a", "7")]) };
-    let (found, done) = (found.write().unwrap(), Part::Done.write().unwrap());
+    let found = ReplyLine::Found { service: "quest".to_owned(), tasks: answered(&[("a", "7")]) };
+    let (found, done) = (found.write().unwrap(), ReplyLine::Done.write().unwrap());
     let lines = ["something else", &found, "natsctl-bus nonsense"];
-    assert!(gather(lines).is_none());
-    let gathered = gather(lines.into_iter().chain([&*done])).unwrap().unwrap();
-    assert_eq!(gathered, Found::from([("quest".to_owned(), answered(&[("a", "7")]))]));
+    assert!(parse_reply(lines).is_none());
+    let gathered = parse_reply(lines.into_iter().chain([&*done])).unwrap().unwrap();
+    assert_eq!(gathered, RespondingTasks::from([("quest".to_owned(), answered(&[("a", "7")]))]));
 
-    let failed = Part::Failed { message: "no".to_owned(), hint: Some("do".to_owned()) }.write().unwrap();
-    let error = gather([&*failed]).unwrap().unwrap_err();
-    assert_eq!((error.to_string(), crate::nats::hint(&error)), ("no".to_owned(), Some("do".to_owned())));
+    let failed = ReplyLine::Failed { message: "no".to_owned(), hint: Some("do".to_owned()) }.write().unwrap();
+    let error = parse_reply([&*failed]).unwrap().unwrap_err();
+    assert_eq!((error.to_string(), crate::error::hint(&error)), ("no".to_owned(), Some("do".to_owned())));
 }
 
 #[test]
 fn long_requests_are_parted_and_lose_nothing() {
-    let services: BTreeMap<String, Expected> =
+    let services: BTreeMap<String, ExpectedTasks> =
         (0..100).map(|n| (format!("service-{n}"), expected(2, &["a"]))).collect();
-    let parts = Request::Find(services.clone()).parts(1000);
+    let parts = BusRequest::Find(services.clone()).parts(1000);
     assert!(parts.len() > 4);
     let mut together = BTreeMap::new();
     for part in parts {
         assert!(serde_json::to_string(&part).unwrap().len() <= 1000);
-        let Request::Find(services) = part else { panic!("another request") };
+        let BusRequest::Find(services) = part else { panic!("another request") };
         together.extend(services);
     }
     assert_eq!(together, services);
@@ -93,8 +93,8 @@ fn long_requests_are_parted_and_lose_nothing() {
         buckets: (0..10).map(|n| (format!("b{n}"), bucket.clone())).collect(),
     };
     let mut together = Assets::default();
-    for part in Request::Ensure(assets.clone()).parts(200) {
-        let Request::Ensure(part) = part else { panic!("another request") };
+    for part in BusRequest::Ensure(assets.clone()).parts(200) {
+        let BusRequest::Ensure(part) = part else { panic!("another request") };
         together.streams.extend(part.streams);
         together.buckets.extend(part.buckets);
     }

@@ -10,7 +10,7 @@ use futures::StreamExt as _;
 use super::*;
 use crate::manifest::fixture::Tree;
 use crate::nats::connect::connect_to;
-use crate::nats::testing::{Cluster, PATIENCE};
+use crate::nats::testing::{PATIENCE, TestCluster};
 
 fn sample() -> BTreeMap<String, Permissions> {
     users(&Tree::valid().load().unwrap())
@@ -85,7 +85,7 @@ fn a_digest_changes_with_the_permissions() {
 }
 
 /// A client as the SDK makes it, with the inbox prefix of its service.
-async fn service(cluster: &Cluster, name: &str) -> Client {
+async fn service(cluster: &TestCluster, name: &str) -> Client {
     let access = cluster.access(name);
     let options: ConnectOptions = access.options(name).await.unwrap();
     let options = options.custom_inbox_prefix(format!("_INBOX_{name}")).request_timeout(Some(Duration::from_secs(5)));
@@ -132,7 +132,7 @@ async fn a_server_grants_what_is_derived_and_nothing_else() {
     let mut tree = Tree::valid();
     tree.replace("services/npc-behavior.yaml", "calls: []", "consumes: [evt.quest.generated.v1]");
     let manifests = tree.load().unwrap();
-    let cluster = Cluster::start(1, &users(&manifests)).await;
+    let cluster = TestCluster::start(1, &users(&manifests)).await;
     let natsctl = cluster.connect(NATSCTL).await;
     let admin = jetstream::new(natsctl.clone());
     let bucket = jetstream::kv::Config { bucket: "quests".to_owned(), history: 5, ..Default::default() };

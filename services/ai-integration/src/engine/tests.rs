@@ -9,7 +9,7 @@ use sdk::{Channel, Code};
 
 use super::*;
 
-/// A registry of three models. What is selected shows what was asked for.
+/// A registry of three models. The id of a selected model shows the request.
 pub(crate) struct Registry;
 
 fn model(id: &str, state: ModelState) -> Model {
@@ -39,15 +39,15 @@ impl ModelManagement for Registry {
     }
 
     async fn list(&self, _: ListRequest) -> Result<ListResponse, Error> {
-        Err(Error::internal("nobody asks for this"))
+        Err(Error::internal("unused"))
     }
 
     async fn register(&self, _: RegisterRequest) -> Result<RegisterResponse, Error> {
-        Err(Error::internal("nobody asks for this"))
+        Err(Error::internal("unused"))
     }
 
     async fn retire(&self, _: RetireRequest) -> Result<RetireResponse, Error> {
-        Err(Error::internal("nobody asks for this"))
+        Err(Error::internal("unused"))
     }
 }
 
@@ -73,7 +73,7 @@ async fn refused(request: InferRequest, code: Code, because: &str) {
 }
 
 #[tokio::test]
-async fn a_model_is_asked_for_by_capability_and_room() {
+async fn a_model_is_selected_by_capability_and_context_length() {
     let response = engine().infer(request("", "dialogue", 7)).await.unwrap();
     assert_eq!(response.model_id, "for-dialogue-12");
     assert_eq!(response.finish_reason(), FinishReason::Length);
@@ -86,18 +86,18 @@ async fn a_named_model_is_used_if_it_can_be() {
     let response = engine().infer(request("here", "text", 45)).await.unwrap();
     assert_eq!(response.model_id, "here");
     refused(request("here", "", 46), Code::InvalidArgument, "need 51 tokens").await;
-    refused(request("here", "code", 5), Code::FailedPrecondition, "not capable of `code`").await;
+    refused(request("here", "code", 5), Code::FailedPrecondition, "does not have the capability `code`").await;
     refused(request("gone", "", 5), Code::FailedPrecondition, "`gone` is retired").await;
     refused(request("lost", "", 5), Code::NotFound, "`lost`").await;
 }
 
 #[tokio::test]
-async fn bad_input_is_refused_before_a_model_is_looked_for() {
+async fn bad_input_is_refused_before_a_model_is_selected() {
     refused(request("lost", "", 0), Code::InvalidArgument, "`max_tokens`").await;
 }
 
 #[tokio::test]
-async fn a_stream_says_the_same_as_the_answer_in_one_piece() {
+async fn a_stream_has_the_text_of_the_unary_response() {
     let whole = engine().infer(request("here", "", 20)).await.unwrap();
     let InferRequest { prompt, model_id, capability, sampling, meta } = request("here", "", 20);
     let request = InferStreamRequest { meta, prompt, model_id, capability, sampling };

@@ -1,4 +1,4 @@
-//! The messages of OpenAI's chat completions, as far as they are used.
+//! The messages of the OpenAI chat completions API, with the fields that are used.
 
 use proto::ai::llm::v1::FinishReason;
 use proto::common::v1::TokenUsage;
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::job::Job;
 
-pub(crate) const MALFORMED: &str = "answered with something that is no chat completion";
+pub(crate) const MALFORMED: &str = "returned a response that is not a chat completion";
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Request<'a> {
@@ -37,15 +37,15 @@ struct StreamOptions {
 }
 
 impl<'a> Request<'a> {
-    /// For an answer in one piece.
-    pub(crate) fn whole(model: &'a str, job: &'a Job) -> Self {
+    /// Requests the whole text in one response.
+    pub(crate) fn unary(model: &'a str, job: &'a Job) -> Self {
         Self {
             model,
             messages: [Message { role: "user", content: &job.prompt }],
             max_tokens: job.max_tokens,
             temperature: job.temperature,
             stop: &job.stop,
-            // There it has a sign.
+            // The API uses signed integers.
             seed: job.seed.map(|seed| seed & (u64::MAX >> 1)),
             stream_options: None,
             stream: false,
@@ -53,12 +53,12 @@ impl<'a> Request<'a> {
     }
 
     pub(crate) fn stream(model: &'a str, job: &'a Job) -> Self {
-        Self { stream: true, stream_options: Some(StreamOptions { include_usage: true }), ..Self::whole(model, job) }
+        Self { stream: true, stream_options: Some(StreamOptions { include_usage: true }), ..Self::unary(model, job) }
     }
 }
 
 #[derive(Debug, Deserialize)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) choices: Vec<Choice>,
     pub(crate) usage: Option<Usage>,
 }
@@ -67,24 +67,24 @@ pub(crate) struct Answer {
 pub(crate) struct Choice {
     pub(crate) message: Content,
     #[serde(flatten)]
-    pub(crate) end: End,
+    pub(crate) finish: Finish,
 }
 
 /// One event of a stream.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Part {
+pub(crate) struct StreamEvent {
     #[serde(default)]
-    pub(crate) choices: Vec<Addition>,
+    pub(crate) choices: Vec<StreamChoice>,
     pub(crate) usage: Option<Usage>,
     pub(crate) error: Option<Value>,
 }
 
 #[derive(Debug, Deserialize)]
-pub(crate) struct Addition {
+pub(crate) struct StreamChoice {
     #[serde(default)]
     pub(crate) delta: Content,
     #[serde(flatten)]
-    pub(crate) end: End,
+    pub(crate) finish: Finish,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -93,23 +93,23 @@ pub(crate) struct Content {
 }
 
 #[derive(Debug, Default, Deserialize)]
-pub(crate) struct End {
+pub(crate) struct Finish {
     finish_reason: Option<String>,
-    /// Some backends say here which stop text it was.
+    /// Some backends report the stop sequence here.
     stop_reason: Option<Value>,
 }
 
-impl End {
-    pub(crate) fn is_given(&self) -> bool {
+impl Finish {
+    pub(crate) fn is_set(&self) -> bool {
         self.finish_reason.is_some()
     }
 
-    /// Why the text ended; or that the rest of it is withheld.
-    pub(crate) fn finish(&self) -> Result<FinishReason, &'static str> {
+    /// Why the text ended; an error if the backend withheld the text.
+    pub(crate) fn reason(&self) -> Result<FinishReason, &'static str> {
         match self.finish_reason.as_deref() {
             Some("length") => Ok(FinishReason::Length),
-            Some("content_filter") => Err("withheld its answer"),
-            // Both ends are called `stop`.
+            Some("content_filter") => Err("withheld its response (content filter)"),
+            // The API reports `stop` for both: the end of the text, and a stop sequence.
             _ if self.stop_reason.as_ref().is_some_and(Value::is_string) => Ok(FinishReason::Stop),
             _ => Ok(FinishReason::End),
         }
@@ -133,13 +133,13 @@ impl From<Usage> for TokenUsage {
     }
 }
 
-/// The sentence for people in the body of an answer that is not a good one.
-pub(crate) fn complaint(body: &[u8]) -> Option<String> {
+/// The error message in the body of an unsuccessful response.
+pub(crate) fn error_message(body: &[u8]) -> Option<String> {
     let body: Value = serde_json::from_slice(body).ok()?;
-    said(body.get("error").unwrap_or(&body)).map(str::to_owned)
+    message_of(body.get("error").unwrap_or(&body)).map(str::to_owned)
 }
 
-/// `{"message": "…"}` or just the sentence.
-pub(crate) fn said(error: &Value) -> Option<&str> {
+/// The message of an error that is `{"message": "…"}` or a string.
+pub(crate) fn message_of(error: &Value) -> Option<&str> {
     error.get("message").unwrap_or(error).as_str()
 }

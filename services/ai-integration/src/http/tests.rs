@@ -1,4 +1,4 @@
-//! Against a small server on this machine that answers what the test says, byte by byte.
+//! HTTP backends against a local server whose responses the tests define byte by byte.
 
 use futures::TryStreamExt as _;
 use proto::ai::llm::v1::FinishReason;
@@ -15,7 +15,7 @@ use super::*;
 
 const KEY: &str = "sk-very-secret";
 
-/// Answers one request with these bytes, hangs up, and returns the request.
+/// A server that answers one request with these bytes, closes the connection, and returns the request.
 async fn backend(answer: String) -> (Arc<Endpoint>, JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/v1/", listener.local_addr().unwrap());
@@ -25,7 +25,7 @@ async fn backend(answer: String) -> (Arc<Endpoint>, JoinHandle<String>) {
         while !complete(&request) {
             let mut buffer = [0; 4096];
             let count = socket.read(&mut buffer).await.unwrap();
-            assert!(count > 0, "the client hung up");
+            assert!(count > 0, "the client closed the connection");
             request.extend_from_slice(&buffer[..count]);
         }
         socket.write_all(answer.as_bytes()).await.unwrap();
@@ -49,8 +49,8 @@ fn whole(status: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
-/// A chunked answer of these events. Its end is up to the caller.
-fn begun(events: &[&str]) -> String {
+/// A chunked response with these events, without the final chunk.
+fn unfinished(events: &[&str]) -> String {
     let chunks: String = events
         .iter()
         .map(|event| format!("data: {event}\n\n"))
@@ -60,7 +60,7 @@ fn begun(events: &[&str]) -> String {
 }
 
 fn streamed(events: &[&str]) -> String {
-    begun(events) + "0\r\n\r\n"
+    unfinished(events) + "0\r\n\r\n"
 }
 
 fn job() -> Job {
@@ -83,7 +83,7 @@ const ANSWER: &str = r#"{"id": "1", "choices": [{"index": 0, "message": {"role":
     "finish_reason": "stop", "stop_reason": "!"}], "usage": {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}}"#;
 
 #[tokio::test]
-async fn an_answer_in_one_piece_is_read() {
+async fn a_unary_response_is_read() {
     let (endpoint, serving) = backend(whole("200 OK", ANSWER)).await;
     let completion = endpoint.complete("llama", &job()).await.unwrap();
     assert_eq!((completion.text.as_str(), completion.ending.finish), ("A friend", FinishReason::Stop));
@@ -128,7 +128,7 @@ async fn a_stream_is_read_to_its_end() {
 const FIRST: &str = r#"{"choices": [{"delta": {"content": "A"}}]}"#;
 
 #[tokio::test]
-async fn a_stream_asks_for_its_usage() {
+async fn a_stream_requests_its_usage() {
     let (endpoint, serving) = backend(streamed(&[FIRST, "[DONE]"])).await;
     let generation = endpoint.stream("other", &job()).await.unwrap();
     assert_eq!(generation.try_collect::<Vec<_>>().await.unwrap().len(), 2);
@@ -139,24 +139,24 @@ async fn a_stream_asks_for_its_usage() {
 }
 
 #[tokio::test]
-async fn a_stream_without_its_end_mark_is_data_loss() {
+async fn a_stream_without_its_end_marker_is_data_loss() {
     let last = r#"{"choices": [{"delta": {}, "finish_reason": "stop"}]}"#;
     for answer in [
         streamed(&[FIRST]),
         streamed(&[FIRST, last]),
-        begun(&[FIRST]),
-        begun(&[FIRST]) + "ff\r\ndata: {\"cho",
+        unfinished(&[FIRST]),
+        unfinished(&[FIRST]) + "ff\r\ndata: {\"cho",
         streamed(&[]),
     ] {
         let error = pieces(answer.clone()).await.unwrap_err();
         assert_eq!(error.code(), Code::DataLoss, "{answer}: {error}");
-        assert!(shown(&error).contains("backend `remote` broke off"), "{error}");
+        assert!(shown(&error).contains("backend `remote` ended its stream early"), "{error}");
     }
 }
 
 #[tokio::test]
-async fn what_came_before_the_cut_is_delivered_first() {
-    let (endpoint, _) = backend(begun(&[FIRST])).await;
+async fn pieces_before_an_interruption_are_delivered_first() {
+    let (endpoint, _) = backend(unfinished(&[FIRST])).await;
     let mut generation = endpoint.stream("other", &job()).await.unwrap();
     assert_eq!(generation.next().await, Some(Ok(text("A"))));
     assert_eq!(generation.next().await.unwrap().unwrap_err().code(), Code::DataLoss);
@@ -164,7 +164,7 @@ async fn what_came_before_the_cut_is_delivered_first() {
 }
 
 #[tokio::test]
-async fn a_stream_may_end_without_a_last_line_end() {
+async fn the_last_line_may_lack_its_line_break() {
     let answer = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n".to_owned();
     let answer = answer + "data: " + FIRST + "\n\ndata: [DONE]";
     assert_eq!(pieces(answer).await.unwrap().len(), 2);
@@ -179,7 +179,7 @@ async fn an_error_in_a_stream_ends_it() {
 }
 
 #[tokio::test]
-async fn malformed_answers_are_data_loss() {
+async fn malformed_responses_are_data_loss() {
     for body in ["", "hello", "{", "{}", r#"{"choices": []}"#, r#"{"choices": [{"message": {"content": 7}}]}"#] {
         let (endpoint, _) = backend(whole("200 OK", body)).await;
         let error = endpoint.complete("a", &job()).await.unwrap_err();
@@ -195,7 +195,7 @@ async fn malformed_answers_are_data_loss() {
 }
 
 #[tokio::test]
-async fn a_withheld_answer_is_not_a_success() {
+async fn a_filtered_response_is_an_error() {
     let body = ANSWER.replace(r#""stop","#, r#""content_filter","#);
     let (endpoint, _) = backend(whole("200 OK", &body)).await;
     let error = endpoint.complete("a", &job()).await.unwrap_err();
@@ -230,7 +230,7 @@ async fn statuses_become_codes_and_the_key_stays_secret() {
 }
 
 #[tokio::test]
-async fn an_endpoint_with_tls_is_asked_only_if_it_is_trusted() {
+async fn an_endpoint_with_an_untrusted_certificate_is_refused() {
     let certificate = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let key = PrivateKeyDer::try_from(certificate.signing_key.serialize_der()).unwrap();
     let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
@@ -245,7 +245,7 @@ async fn an_endpoint_with_tls_is_asked_only_if_it_is_trusted() {
     tokio::spawn(async move {
         loop {
             let (socket, _) = listener.accept().await.unwrap();
-            // Who does not trust the certificate hangs up.
+            // A client that does not trust the certificate closes the connection.
             let Ok(mut socket) = acceptor.accept(socket).await else { continue };
             let mut request = [0; 4096];
             assert!(socket.read(&mut request).await.unwrap() > 0);
@@ -254,9 +254,9 @@ async fn an_endpoint_with_tls_is_asked_only_if_it_is_trusted() {
     });
 
     let ask = async |trusted: RootCertStore| {
-        let tls = tls().with_root_certificates(trusted).with_no_client_auth();
-        let url = completions(&url).unwrap();
-        let endpoint = Endpoint::over(tls, "remote", url, Some(KEY.to_owned()), BTreeMap::new()).unwrap();
+        let tls = tls_builder().with_root_certificates(trusted).with_no_client_auth();
+        let url = completions_url(&url).unwrap();
+        let endpoint = Endpoint::with_tls(tls, "remote", url, Some(KEY.to_owned()), BTreeMap::new()).unwrap();
         endpoint.complete("a", &job()).await
     };
     let error = ask(RootCertStore::empty()).await.unwrap_err();
@@ -267,7 +267,7 @@ async fn an_endpoint_with_tls_is_asked_only_if_it_is_trusted() {
 }
 
 #[tokio::test]
-async fn nobody_there_is_unavailable() {
+async fn an_unreachable_endpoint_is_unavailable() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/v1", listener.local_addr().unwrap());
     drop(listener);

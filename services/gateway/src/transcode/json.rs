@@ -1,20 +1,20 @@
-//! Reads JSON text piece by piece and knows, when something is wrong, where and what was expected.
+//! A pull parser for JSON. Its errors have a position and say what was expected.
 
 use std::borrow::Cow;
 
-use super::BadBody;
+use super::InvalidBody;
 
-/// Objects and arrays may be nested this deep.
-const DEEPEST: usize = 64;
+/// The maximum nesting of objects and arrays.
+const MAX_DEPTH: usize = 64;
 
-/// JSON text and how far it has been read.
+/// A parser with its position in the text.
 pub(super) struct Json<'a> {
     text: &'a str,
     at: usize,
     depth: usize,
 }
 
-/// What a value starts like.
+/// The kind of a value, by its first character.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Start {
     Object,
@@ -40,21 +40,21 @@ impl Start {
 }
 
 impl<'a> Json<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Result<Self, BadBody> {
+    pub(super) fn new(bytes: &'a [u8]) -> Result<Self, InvalidBody> {
         match std::str::from_utf8(bytes) {
             Ok(text) => Ok(Self { text, at: 0, depth: 0 }),
-            Err(error) => Err(BadBody::new(error.valid_up_to(), "text is not UTF-8")),
+            Err(error) => Err(InvalidBody::new(error.valid_up_to(), "text is not UTF-8")),
         }
     }
 
-    /// Where the next value starts; white space before it is skipped.
+    /// Skips white space, and returns the position of the next value.
     pub(super) fn position(&mut self) -> usize {
         self.skip_space();
         self.at
     }
 
-    /// What comes next.
-    pub(super) fn start(&mut self) -> Result<Start, BadBody> {
+    /// The kind of the next value.
+    pub(super) fn start(&mut self) -> Result<Start, InvalidBody> {
         match self.next() {
             Some(b'{') => Ok(Start::Object),
             Some(b'[') => Ok(Start::Array),
@@ -67,23 +67,23 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// Takes the word that [`Self::start`] announced.
+    /// Reads the literal whose start [`Self::start`] returned.
     pub(super) fn take_word(&mut self, start: Start) {
         self.at += if start == Start::False { 5 } else { 4 };
     }
 
-    /// Enters the object or array that comes next.
-    pub(super) fn enter(&mut self) -> Result<(), BadBody> {
-        if self.depth == DEEPEST {
-            return Err(BadBody::new(self.at, format!("objects and arrays are nested deeper than {DEEPEST}")));
+    /// Enters the next object or array.
+    pub(super) fn enter(&mut self) -> Result<(), InvalidBody> {
+        if self.depth == MAX_DEPTH {
+            return Err(InvalidBody::new(self.at, format!("objects and arrays are nested deeper than {MAX_DEPTH}")));
         }
         self.depth += 1;
         self.at += 1;
         Ok(())
     }
 
-    /// Goes to the next element of the array that was entered, or leaves it.
-    pub(super) fn element(&mut self, first: &mut bool) -> Result<bool, BadBody> {
+    /// Advances to the next element of the current array. Returns `false` at its end.
+    pub(super) fn element(&mut self, first: &mut bool) -> Result<bool, InvalidBody> {
         match self.next() {
             Some(b']') => self.leave(),
             Some(b',') if !*first => {
@@ -102,8 +102,8 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// Takes the next key of the object that was entered, with its colon, or leaves the object.
-    pub(super) fn key(&mut self, first: &mut bool) -> Result<Option<(usize, Cow<'a, str>)>, BadBody> {
+    /// Reads the next key of the current object, with its colon. Returns `None` at the end of the object.
+    pub(super) fn key(&mut self, first: &mut bool) -> Result<Option<(usize, Cow<'a, str>)>, InvalidBody> {
         match self.next() {
             Some(b'}') => return self.leave().map(|_| None),
             Some(b',') if !*first => self.at += 1,
@@ -123,8 +123,8 @@ impl<'a> Json<'a> {
         Ok(Some((at, key)))
     }
 
-    /// Takes the string that comes next.
-    pub(super) fn string(&mut self) -> Result<Cow<'a, str>, BadBody> {
+    /// Reads the next string.
+    pub(super) fn string(&mut self) -> Result<Cow<'a, str>, InvalidBody> {
         let bytes = self.text.as_bytes();
         let start = self.at + 1;
         let mut at = start;
@@ -135,15 +135,15 @@ impl<'a> Json<'a> {
                     return Ok(Cow::Borrowed(&self.text[start..at]));
                 }
                 Some(b'\\') => return self.escaped(start, at).map(Cow::Owned),
-                Some(0..0x20) => return Err(BadBody::new(at, "control characters in a string must be escaped")),
+                Some(0..0x20) => return Err(InvalidBody::new(at, "control characters in a string must be escaped")),
                 Some(_) => at += 1,
-                None => return Err(BadBody::new(at, "text ends within a string")),
+                None => return Err(InvalidBody::new(at, "text ends within a string")),
             }
         }
     }
 
-    /// Takes the number that comes next, as it is written.
-    pub(super) fn number(&mut self) -> Result<&'a str, BadBody> {
+    /// Reads the next number as text.
+    pub(super) fn number(&mut self) -> Result<&'a str, InvalidBody> {
         let start = self.at;
         if self.peek() == Some(b'-') {
             self.at += 1;
@@ -171,15 +171,15 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// Checks that nothing is left.
-    pub(super) fn end(&mut self) -> Result<(), BadBody> {
+    /// Checks that the text ends.
+    pub(super) fn end(&mut self) -> Result<(), InvalidBody> {
         match self.next() {
             None => Ok(()),
             Some(_) => Err(self.unexpected("the end of the text")),
         }
     }
 
-    fn escaped(&mut self, start: usize, escape: usize) -> Result<String, BadBody> {
+    fn escaped(&mut self, start: usize, escape: usize) -> Result<String, InvalidBody> {
         let bytes = self.text.as_bytes();
         let mut out = String::with_capacity(escape - start + 16);
         let (mut plain, mut at) = (start, escape);
@@ -197,16 +197,16 @@ impl<'a> Json<'a> {
                     at += length;
                     plain = at;
                 }
-                Some(0..0x20) => return Err(BadBody::new(at, "control characters in a string must be escaped")),
+                Some(0..0x20) => return Err(InvalidBody::new(at, "control characters in a string must be escaped")),
                 Some(_) => at += 1,
-                None => return Err(BadBody::new(at, "text ends within a string")),
+                None => return Err(InvalidBody::new(at, "text ends within a string")),
             }
         }
     }
 
-    /// The character that the escape at `at` stands for, and the length of the escape.
-    fn escape(&self, at: usize) -> Result<(char, usize), BadBody> {
-        let unknown = || BadBody::new(at, "unknown escape in a string");
+    /// The character of the escape sequence at `at`, and the length of the sequence.
+    fn escape(&self, at: usize) -> Result<(char, usize), InvalidBody> {
+        let unknown = || InvalidBody::new(at, "unknown escape in a string");
         let character = match self.text.as_bytes().get(at + 1).ok_or_else(unknown)? {
             b'"' => '"',
             b'\\' => '\\',
@@ -222,30 +222,30 @@ impl<'a> Json<'a> {
         Ok((character, 2))
     }
 
-    fn unicode(&self, at: usize) -> Result<(char, usize), BadBody> {
+    fn unicode(&self, at: usize) -> Result<(char, usize), InvalidBody> {
         let unit = |at: usize| {
             let digits = self.text.as_bytes().get(at + 2..at + 6)?;
             let digits = std::str::from_utf8(digits).ok()?;
             let all = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
             if all { u32::from_str_radix(digits, 16).ok() } else { None }
         };
-        let lonely = || BadBody::new(at, "half of a surrogate pair in a string");
-        let first = unit(at).ok_or_else(|| BadBody::new(at, "`\\u` needs four hexadecimal digits"))?;
+        let unpaired = || InvalidBody::new(at, "half of a surrogate pair in a string");
+        let first = unit(at).ok_or_else(|| InvalidBody::new(at, "`\\u` needs four hexadecimal digits"))?;
         if !(0xd800..0xe000).contains(&first) {
-            return Ok((char::from_u32(first).ok_or_else(lonely)?, 6));
+            return Ok((char::from_u32(first).ok_or_else(unpaired)?, 6));
         }
         if self.text.as_bytes().get(at + 6..at + 8) != Some(b"\\u") {
-            return Err(lonely());
+            return Err(unpaired());
         }
-        let second = unit(at + 6).ok_or_else(lonely)?;
+        let second = unit(at + 6).ok_or_else(unpaired)?;
         if first >= 0xdc00 || !(0xdc00..0xe000).contains(&second) {
-            return Err(lonely());
+            return Err(unpaired());
         }
         let both = 0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00);
-        Ok((char::from_u32(both).ok_or_else(lonely)?, 12))
+        Ok((char::from_u32(both).ok_or_else(unpaired)?, 12))
     }
 
-    fn digits(&mut self) -> Result<(), BadBody> {
+    fn digits(&mut self) -> Result<(), InvalidBody> {
         let start = self.at;
         while let Some(b'0'..=b'9') = self.peek() {
             self.at += 1;
@@ -256,13 +256,13 @@ impl<'a> Json<'a> {
         Ok(())
     }
 
-    fn leave(&mut self) -> Result<bool, BadBody> {
+    fn leave(&mut self) -> Result<bool, InvalidBody> {
         self.depth -= 1;
         self.at += 1;
         Ok(false)
     }
 
-    fn word(&self, word: &str) -> Result<(), BadBody> {
+    fn word(&self, word: &str) -> Result<(), InvalidBody> {
         let rest = &self.text.as_bytes()[self.at..];
         let longer = rest.get(word.len()).is_some_and(u8::is_ascii_alphanumeric);
         if rest.starts_with(word.as_bytes()) && !longer { Ok(()) } else { Err(self.unexpected("a value")) }
@@ -283,11 +283,11 @@ impl<'a> Json<'a> {
         }
     }
 
-    fn unexpected(&self, expected: &str) -> BadBody {
+    fn unexpected(&self, expected: &str) -> InvalidBody {
         let found = match self.text[self.at..].chars().next() {
             Some(character) => format!("found `{}`", character.escape_debug()),
             None => "the text ends".to_owned(),
         };
-        BadBody::new(self.at, format!("expected {expected}, but {found}"))
+        InvalidBody::new(self.at, format!("expected {expected}, but {found}"))
     }
 }

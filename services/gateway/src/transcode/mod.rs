@@ -1,7 +1,8 @@
-//! JSON text to protobuf bytes and back, by the proto3 JSON mapping, driven by descriptors and without a tree in between.
+//! Transcodes JSON text to protobuf bytes and back by the proto3 JSON mapping, driven by descriptors and without an
+//! intermediate tree.
 //!
-//! Keys may be written as in the `.proto` file or in lower camel case; answers use lower camel case. Fields that do not
-//! exist are refused.
+//! Keys may be in lower camel case or as in the `.proto` file; responses use lower camel case. Unknown fields
+//! are rejected.
 
 mod json;
 mod numbers;
@@ -19,11 +20,11 @@ pub use schema::{Enum, EnumId, Field, Form, Kind, Message, MessageId, Schema, Sh
 
 /// A JSON text that is not the expected message.
 #[derive(Debug, PartialEq, Eq)]
-pub struct BadBody {
+pub struct InvalidBody {
     at: usize,
     problem: String,
     hint: Option<String>,
-    /// From the inside out.
+    /// From the innermost segment outwards.
     path: Vec<Segment>,
 }
 
@@ -33,12 +34,12 @@ enum Segment {
     Index(usize),
 }
 
-impl BadBody {
+impl InvalidBody {
     fn new(at: usize, problem: impl Into<String>) -> Self {
         Self { at, problem: problem.into(), hint: None, path: Vec::new() }
     }
 
-    fn hinting(mut self, hint: impl Into<String>) -> Self {
+    fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
@@ -53,17 +54,17 @@ impl BadBody {
         self
     }
 
-    /// What is wrong.
+    /// The problem.
     pub fn problem(&self) -> &str {
         &self.problem
     }
 
-    /// What to do about it.
+    /// How to fix it.
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }
 
-    /// Where the value is in the message, for example `actions[2].cost`; empty for the message itself.
+    /// The path of the value in the message, for example `actions[2].cost`; empty for the message itself.
     pub fn field(&self) -> String {
         let mut out = String::new();
         for segment in self.path.iter().rev() {
@@ -76,7 +77,7 @@ impl BadBody {
         out
     }
 
-    /// Where it is in `text`: line and column in characters, both from 1.
+    /// The position in `text`: line and column in characters, both from 1.
     pub fn position(&self, text: &[u8]) -> (usize, usize) {
         let before = String::from_utf8_lossy(&text[..self.at.min(text.len())]);
         let line = before.rsplit('\n').next().unwrap_or_default();
@@ -84,23 +85,23 @@ impl BadBody {
     }
 }
 
-/// Bytes that are not the message that they should be.
+/// Bytes that are not a valid encoding of the expected message.
 #[derive(Debug, PartialEq, Eq)]
-pub struct BadMessage(pub(crate) String);
+pub struct InvalidMessage(pub(crate) String);
 
-impl fmt::Display for BadMessage {
+impl fmt::Display for InvalidMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for BadMessage {}
+impl std::error::Error for InvalidMessage {}
 
-/// Encodes a request. Its field `meta` is not the caller's to set.
+/// Encodes a request. The field `meta` is rejected, because the gateway sets it.
 ///
 /// # Errors
 /// If `json` is not JSON or not this message.
-pub fn to_protobuf(schema: &Schema, message: MessageId, json: &[u8]) -> Result<Bytes, BadBody> {
+pub fn to_protobuf(schema: &Schema, message: MessageId, json: &[u8]) -> Result<Bytes, InvalidBody> {
     read::request(schema, schema.message(message), json)
 }
 
@@ -108,7 +109,7 @@ pub fn to_protobuf(schema: &Schema, message: MessageId, json: &[u8]) -> Result<B
 ///
 /// # Errors
 /// If `bytes` are not this message.
-pub fn to_json(schema: &Schema, message: MessageId, bytes: &[u8]) -> Result<Vec<u8>, BadMessage> {
+pub fn to_json(schema: &Schema, message: MessageId, bytes: &[u8]) -> Result<Vec<u8>, InvalidMessage> {
     let mut out = Vec::with_capacity(bytes.len() * 2 + 64);
     write::message(schema, schema.message(message), bytes, &mut out)?;
     Ok(out)
@@ -118,7 +119,7 @@ pub fn to_json(schema: &Schema, message: MessageId, bytes: &[u8]) -> Result<Vec<
 ///
 /// # Errors
 /// If `bytes` are not a response.
-pub fn error_in(bytes: &[u8]) -> Result<Option<common::Error>, BadMessage> {
+pub fn error_in(bytes: &[u8]) -> Result<Option<common::Error>, InvalidMessage> {
     #[derive(Clone, PartialEq, prost::Message)]
     struct AnyResponse {
         #[prost(message, optional, tag = "1")]
@@ -126,7 +127,7 @@ pub fn error_in(bytes: &[u8]) -> Result<Option<common::Error>, BadMessage> {
     }
     match <AnyResponse as prost::Message>::decode(bytes) {
         Ok(response) => Ok(response.error),
-        Err(error) => Err(BadMessage(error.to_string())),
+        Err(error) => Err(InvalidMessage(error.to_string())),
     }
 }
 

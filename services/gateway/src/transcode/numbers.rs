@@ -1,9 +1,9 @@
-//! What a text that should be a number means.
+//! Parses numbers.
 
 use super::json::Json;
 use super::schema::Kind;
 
-/// What is expected of an integer of this kind.
+/// The name of this kind of integer in messages.
 pub(super) fn integer_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Uint32 | Kind::Fixed32 => "a whole number from 0 to 4294967295",
@@ -13,7 +13,7 @@ pub(super) fn integer_name(kind: Kind) -> &'static str {
     }
 }
 
-/// The number that `text` means, if it has no fraction: `5`, `5.0` and `5e2` do not.
+/// Parses a number without a fraction, for example `5`, `5.0` and `5e2`.
 pub(super) fn whole(text: &str) -> Option<i128> {
     if !is_number(text) {
         return None;
@@ -22,12 +22,12 @@ pub(super) fn whole(text: &str) -> Option<i128> {
         return Some(value);
     }
     let value: f64 = text.parse().ok()?;
-    // Above that, a number with a point or an exponent is not exact.
+    // Above 2^53, a number with a point or an exponent is not exact.
     let exact = value.fract() == 0.0 && value.abs() <= 9_007_199_254_740_992.0;
     exact.then_some(value as i128)
 }
 
-/// Whether this is a number as JSON writes it.
+/// Whether the text is a JSON number.
 pub(super) fn is_number(text: &str) -> bool {
     let plain = text.strip_prefix('-').unwrap_or(text).as_bytes();
     match plain {

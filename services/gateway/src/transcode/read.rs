@@ -1,4 +1,4 @@
-//! JSON text to protobuf bytes.
+//! Transcodes JSON text to protobuf bytes.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use super::json::{Json, Start};
 use super::numbers::{integer_name, is_number, whole};
 use super::schema::{Enum, Field, FieldSet, Form, Kind, Message, Schema, Shape};
-use super::{BadBody, time};
+use super::{InvalidBody, time};
 
 const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
     .with_decode_padding_mode(DecodePaddingMode::Indifferent)
@@ -20,7 +20,7 @@ const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
 const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
 const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
 
-pub(super) fn request(schema: &Schema, message: &Message, text: &[u8]) -> Result<Bytes, BadBody> {
+pub(super) fn request(schema: &Schema, message: &Message, text: &[u8]) -> Result<Bytes, InvalidBody> {
     let mut reader = Reader {
         schema,
         json: Json::new(text)?,
@@ -29,7 +29,7 @@ pub(super) fn request(schema: &Schema, message: &Message, text: &[u8]) -> Result
     };
     let at = reader.json.position();
     if text[at..].is_empty() {
-        return Err(BadBody::new(at, "expected an object, but the text ends").hinting("send at least `{}`"));
+        return Err(InvalidBody::new(at, "expected an object, but the text ends").with_hint("send at least `{}`"));
     }
     reader.expect(Start::Object, "an object")?;
     reader.object(message)?;
@@ -41,12 +41,12 @@ struct Reader<'a> {
     schema: &'a Schema,
     json: Json<'a>,
     out: Vec<u8>,
-    /// The field of the outermost object that is refused.
+    /// The field of the outermost object that is rejected.
     meta: Option<usize>,
 }
 
 impl<'a> Reader<'a> {
-    fn object(&mut self, message: &Message) -> Result<(), BadBody> {
+    fn object(&mut self, message: &Message) -> Result<(), InvalidBody> {
         let meta = self.meta.take();
         let (mut seen, mut filled) = (FieldSet::default(), FieldSet::default());
         let mut first = true;
@@ -56,26 +56,29 @@ impl<'a> Reader<'a> {
                 return Err(unknown_field(message, at, &key));
             };
             if meta == Some(index) {
-                return Err(BadBody::new(at, "set by the gateway, not by the caller")
-                    .hinting("use the headers `Idempotency-Key`, `X-Request-Id` and `traceparent`")
+                return Err(InvalidBody::new(at, "set by the gateway, not by the caller")
+                    .with_hint("use the headers `Idempotency-Key`, `X-Request-Id` and `traceparent`")
                     .within(&key));
             }
             if !seen.insert(index) {
-                return Err(BadBody::new(at, "given twice").within(&key));
+                return Err(InvalidBody::new(at, "duplicate field").within(&key));
             }
             let start = self.json.start()?;
-            if start == Start::Null && !(field.shape == Shape::One && self.takes_null(field.kind)) {
+            if start == Start::Null && !(field.shape == Shape::One && self.accepts_null(field.kind)) {
                 self.json.take_word(start);
                 continue;
             }
             if let Some(oneof) = field.oneof {
                 let (name, members) = &message.oneofs[oneof];
-                if filled.meets(members) {
+                if filled.intersects(members) {
                     let others = message.fields.iter().enumerate();
                     let other = others.clone().find(|(other, _)| filled.contains(*other) && members.contains(*other));
                     let other = other.map_or("another", |(_, other)| &other.name);
-                    return Err(BadBody::new(at, format!("`{other}` is given already, and `{name}` is one of them"))
-                        .within(&key));
+                    return Err(InvalidBody::new(
+                        at,
+                        format!("`{other}` is set already, and both are members of `{name}`"),
+                    )
+                    .within(&key));
                 }
             }
             filled.insert(index);
@@ -84,7 +87,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn field(&mut self, field: &Field) -> Result<(), BadBody> {
+    fn field(&mut self, field: &Field) -> Result<(), InvalidBody> {
         match field.shape {
             Shape::One => self.one(field),
             Shape::Packed => {
@@ -112,8 +115,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A field that occurs once. A default that nobody can tell from an absent value is left out.
-    fn one(&mut self, field: &Field) -> Result<(), BadBody> {
+    /// Encodes a singular field. A default value without field presence is omitted.
+    fn one(&mut self, field: &Field) -> Result<(), InvalidBody> {
         let before = self.out.len();
         self.tag(field.number, wire_type(field.kind));
         let value = self.out.len();
@@ -124,7 +127,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn elements(&mut self, mut each: impl FnMut(&mut Self) -> Result<(), BadBody>) -> Result<(), BadBody> {
+    fn elements(&mut self, mut each: impl FnMut(&mut Self) -> Result<(), InvalidBody>) -> Result<(), InvalidBody> {
         let (mut first, mut index) = (true, 0);
         self.json.enter()?;
         while self.json.element(&mut first)? {
@@ -134,7 +137,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn entries(&mut self, number: u32, of: Kind, kind: Kind) -> Result<(), BadBody> {
+    fn entries(&mut self, number: u32, of: Kind, kind: Kind) -> Result<(), InvalidBody> {
         let mut first = true;
         self.json.enter()?;
         while let Some((at, key)) = self.json.key(&mut first)? {
@@ -150,19 +153,19 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn map_key(&mut self, kind: Kind, at: usize, key: &str) -> Result<(), BadBody> {
+    fn map_key(&mut self, kind: Kind, at: usize, key: &str) -> Result<(), InvalidBody> {
         match (kind, key) {
             (Kind::String, _) => self.bytes(key.as_bytes()),
             (Kind::Bool, "true") => self.out.push(1),
             (Kind::Bool, "false") => self.out.push(0),
-            (Kind::Bool, _) => return Err(BadBody::new(at, "expected the key `true` or `false`")),
+            (Kind::Bool, _) => return Err(InvalidBody::new(at, "expected the key `true` or `false`")),
             _ => self.integer(kind, at, key)?,
         }
         Ok(())
     }
 
-    /// One value, without its tag.
-    fn value(&mut self, kind: Kind) -> Result<(), BadBody> {
+    /// Encodes one value, without its tag.
+    fn value(&mut self, kind: Kind) -> Result<(), InvalidBody> {
         match kind {
             Kind::String => {
                 self.expect(Start::String, "a string")?;
@@ -178,7 +181,7 @@ impl<'a> Reader<'a> {
                         self.out.push(u8::from(start == Start::True));
                         Ok(())
                     }
-                    _ => Err(wrong(at, "true or false", start)),
+                    _ => Err(unexpected_kind(at, "true or false", start)),
                 }
             }
             Kind::Double | Kind::Float => self.float(kind),
@@ -189,7 +192,7 @@ impl<'a> Reader<'a> {
                 let engine = if text.contains(['-', '_']) { &URL_SAFE } else { &STANDARD };
                 let bytes = engine
                     .decode(text.as_bytes())
-                    .map_err(|_| BadBody::new(at, "expected a string in base64, and this is not base64"))?;
+                    .map_err(|_| InvalidBody::new(at, "expected a string in base64, and this is not base64"))?;
                 self.bytes(&bytes);
                 Ok(())
             }
@@ -209,7 +212,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn message(&mut self, message: &'a Message) -> Result<(), BadBody> {
+    fn message(&mut self, message: &'a Message) -> Result<(), InvalidBody> {
         let at = self.json.position();
         match message.form {
             Form::Object => {
@@ -219,21 +222,22 @@ impl<'a> Reader<'a> {
             Form::Timestamp => {
                 const EXPECTED: &str = "a time in RFC 3339, for example `\"2026-01-31T12:00:00Z\"`";
                 let text = self.text(EXPECTED)?;
-                let timestamp = time::parse_timestamp(&text).ok_or_else(|| unlike(at, EXPECTED, &text))?;
+                let timestamp = time::parse_timestamp(&text).ok_or_else(|| unexpected_text(at, EXPECTED, &text))?;
                 self.out.extend(timestamp.encode_to_vec());
                 Ok(())
             }
             Form::Duration => {
                 const EXPECTED: &str = "a duration in seconds, for example `\"1.5s\"`";
                 let text = self.text(EXPECTED)?;
-                let duration = time::parse_duration(&text).ok_or_else(|| unlike(at, EXPECTED, &text))?;
+                let duration = time::parse_duration(&text).ok_or_else(|| unexpected_text(at, EXPECTED, &text))?;
                 self.out.extend(duration.encode_to_vec());
                 Ok(())
             }
             Form::FieldMask => {
                 let text = self.text("a string of field paths with commas between them")?;
                 for path in text.split(',').filter(|path| !path.is_empty()) {
-                    let path = snake_case(path).ok_or_else(|| unlike(at, "field paths in lower camel case", path))?;
+                    let path =
+                        snake_case(path).ok_or_else(|| unexpected_text(at, "field paths in lower camel case", path))?;
                     self.tag(1, WireType::LengthDelimited);
                     self.bytes(path.as_bytes());
                 }
@@ -246,8 +250,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A `google.protobuf.Value`: the member of its oneof that fits what comes.
-    fn any(&mut self, value: &'a Message) -> Result<(), BadBody> {
+    /// Encodes a `google.protobuf.Value`: the member of its oneof that matches the next value.
+    fn any(&mut self, value: &'a Message) -> Result<(), InvalidBody> {
         let start = self.json.start()?;
         let member = match start {
             Start::Null => "null_value",
@@ -261,7 +265,7 @@ impl<'a> Reader<'a> {
         self.one(field)
     }
 
-    fn enumeration(&mut self, of: &Enum) -> Result<(), BadBody> {
+    fn enumeration(&mut self, of: &Enum) -> Result<(), InvalidBody> {
         let (at, start) = (self.json.position(), self.json.start()?);
         match start {
             Start::Null if of.name == NULL => {
@@ -271,7 +275,7 @@ impl<'a> Reader<'a> {
             }
             Start::String => {
                 let text = self.json.string()?;
-                let number = of.number(&text).ok_or_else(|| unlike(at, &one_of(of), &text))?;
+                let number = of.number(&text).ok_or_else(|| unexpected_text(at, &one_of(of), &text))?;
                 varint(i64::from(number).cast_unsigned(), &mut self.out);
                 Ok(())
             }
@@ -279,18 +283,18 @@ impl<'a> Reader<'a> {
                 let text = self.json.number()?;
                 self.integer(Kind::Int32, at, text)
             }
-            _ => Err(wrong(at, &one_of(of), start)),
+            _ => Err(unexpected_kind(at, &one_of(of), start)),
         }
     }
 
-    fn float(&mut self, kind: Kind) -> Result<(), BadBody> {
+    fn float(&mut self, kind: Kind) -> Result<(), InvalidBody> {
         let at = self.json.position();
         let text = self.numeric("a number")?;
         let special = matches!(&*text, "NaN" | "Infinity" | "-Infinity");
         if !special && !is_number(&text) {
-            return Err(unlike(at, "a number", &text));
+            return Err(unexpected_text(at, "a number", &text));
         }
-        let out_of_range = || BadBody::new(at, format!("`{}` is out of range", short(&text)));
+        let out_of_range = || InvalidBody::new(at, format!("`{}` is out of range", short(&text)));
         if kind == Kind::Double {
             let value: f64 = text.parse().map_err(|_| out_of_range())?;
             if value.is_infinite() && !special {
@@ -307,11 +311,11 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn integer(&mut self, kind: Kind, at: usize, text: &str) -> Result<(), BadBody> {
-        let value = whole(text).ok_or_else(|| unlike(at, integer_name(kind), text))?;
+    fn integer(&mut self, kind: Kind, at: usize, text: &str) -> Result<(), InvalidBody> {
+        let value = whole(text).ok_or_else(|| unexpected_text(at, integer_name(kind), text))?;
         let out_of_range = |_| {
             let name = integer_name(kind);
-            BadBody::new(at, format!("expected {name}, and `{}` is out of range", short(text)))
+            InvalidBody::new(at, format!("expected {name}, and `{}` is out of range", short(text)))
         };
         match kind {
             Kind::Int32 => {
@@ -340,33 +344,33 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// A number, or a string that should hold one.
-    fn numeric(&mut self, expected: &str) -> Result<Cow<'a, str>, BadBody> {
+    /// Reads a number, or a string that contains one.
+    fn numeric(&mut self, expected: &str) -> Result<Cow<'a, str>, InvalidBody> {
         let (at, start) = (self.json.position(), self.json.start()?);
         match start {
             Start::Number => self.json.number().map(Cow::Borrowed),
             Start::String => self.json.string(),
-            _ => Err(wrong(at, expected, start)),
+            _ => Err(unexpected_kind(at, expected, start)),
         }
     }
 
-    fn text(&mut self, expected: &str) -> Result<Cow<'a, str>, BadBody> {
+    fn text(&mut self, expected: &str) -> Result<Cow<'a, str>, InvalidBody> {
         self.expect(Start::String, expected)?;
         self.json.string()
     }
 
-    fn expect(&mut self, wanted: Start, expected: &str) -> Result<(), BadBody> {
+    fn expect(&mut self, wanted: Start, expected: &str) -> Result<(), InvalidBody> {
         let (at, start) = (self.json.position(), self.json.start()?);
-        if start == wanted { Ok(()) } else { Err(wrong(at, expected, start)) }
+        if start == wanted { Ok(()) } else { Err(unexpected_kind(at, expected, start)) }
     }
 
-    /// Writes what `write` writes with its length before it.
-    fn delimited(&mut self, write: impl FnOnce(&mut Self) -> Result<(), BadBody>) -> Result<(), BadBody> {
+    /// Writes the output of `write` with a length prefix.
+    fn delimited(&mut self, write: impl FnOnce(&mut Self) -> Result<(), InvalidBody>) -> Result<(), InvalidBody> {
         let start = self.out.len();
         self.out.push(0);
         write(self)?;
         let length = self.out.len() - start - 1;
-        // Nearly every length fits into the byte that was kept for it; else the rest moves up.
+        // Nearly every length fits into the one reserved byte; otherwise the output is moved.
         let width = encoded_len_varint(length as u64);
         if width > 1 {
             self.out.resize(self.out.len() + width - 1, 0);
@@ -385,7 +389,7 @@ impl<'a> Reader<'a> {
         self.out.extend_from_slice(bytes);
     }
 
-    fn takes_null(&self, kind: Kind) -> bool {
+    fn accepts_null(&self, kind: Kind) -> bool {
         match kind {
             Kind::Message(of) => self.schema.message(of).form == Form::Value,
             Kind::Enum(of) => self.schema.enumeration(of).name == NULL,
@@ -421,12 +425,12 @@ fn snake_case(path: &str) -> Option<String> {
     Some(out)
 }
 
-fn wrong(at: usize, expected: &str, found: Start) -> BadBody {
-    BadBody::new(at, format!("expected {expected}, found {}", found.name()))
+fn unexpected_kind(at: usize, expected: &str, found: Start) -> InvalidBody {
+    InvalidBody::new(at, format!("expected {expected}, found {}", found.name()))
 }
 
-fn unlike(at: usize, expected: &str, found: &str) -> BadBody {
-    BadBody::new(at, format!("expected {expected}, found `{}`", short(found)))
+fn unexpected_text(at: usize, expected: &str, found: &str) -> InvalidBody {
+    InvalidBody::new(at, format!("expected {expected}, found `{}`", short(found)))
 }
 
 fn short(text: &str) -> String {
@@ -441,7 +445,7 @@ fn one_of(of: &Enum) -> String {
     format!("one of {}", names.join(", "))
 }
 
-fn unknown_field(message: &Message, at: usize, key: &str) -> BadBody {
+fn unknown_field(message: &Message, at: usize, key: &str) -> InvalidBody {
     let known = || message.fields.iter().map(|field| field.name.as_str()).filter(|name| *name != "meta");
     let near = known()
         .map(|name| (strsim::jaro_winkler(name, short(key).as_str()), name))
@@ -451,7 +455,7 @@ fn unknown_field(message: &Message, at: usize, key: &str) -> BadBody {
         Some((_, name)) => format!("did you mean `{name}`?"),
         None => format!("`{}` has {}", message.name, list(known())),
     };
-    BadBody::new(at, "unknown field").hinting(hint).within(&short(key))
+    InvalidBody::new(at, "unknown field").with_hint(hint).within(&short(key))
 }
 
 fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {

@@ -1,12 +1,12 @@
-//! The descriptors, compiled into the tables that transcoding needs: a field is found by one look-up and nothing is counted or cloned.
+//! Descriptors, compiled into tables for transcoding: a field needs one look-up, and no reference counting or cloning.
 
 use std::collections::HashMap;
 use std::fmt;
 
 use prost_reflect::{Cardinality, DescriptorPool, EnumDescriptor, FieldDescriptor, MessageDescriptor, Syntax};
 
-/// A set of this many bits says which fields of a message have been seen.
-const MOST_FIELDS: usize = 256;
+/// The maximum number of fields of a message, which is the size of a [`FieldSet`].
+const MAX_FIELDS: usize = 256;
 
 /// All messages and enums of a descriptor pool.
 #[derive(Debug)]
@@ -21,17 +21,17 @@ pub struct Schema {
 pub struct Message {
     /// Full name, for example `quest.v1.QuestInfo`.
     pub name: String,
-    /// How it looks in JSON.
+    /// Its JSON form.
     pub form: Form,
     /// In the order of their numbers.
     pub fields: Vec<Field>,
     /// The names of each oneof and its fields.
     pub oneofs: Vec<(String, FieldSet)>,
-    /// Index of the field that a JSON name or a name of the `.proto` file means.
+    /// Field indexes by JSON name and by the name in the `.proto` file.
     names: HashMap<String, usize>,
 }
 
-/// What a message looks like in JSON.
+/// The JSON form of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// An object with its fields.
@@ -40,11 +40,11 @@ pub enum Form {
     Timestamp,
     /// `google.protobuf.Duration`: seconds, for example `"1.5s"`.
     Duration,
-    /// `google.protobuf.FieldMask`: paths between commas.
+    /// `google.protobuf.FieldMask`: comma-separated paths.
     FieldMask,
     /// `google.protobuf.Struct`: any object.
     Struct,
-    /// `google.protobuf.Value`: anything.
+    /// `google.protobuf.Value`: any value.
     Value,
     /// `google.protobuf.ListValue`: any array.
     ListValue,
@@ -59,34 +59,34 @@ pub struct Field {
     pub name: String,
     /// Name in JSON.
     pub json_name: String,
-    /// `"jsonName":`, as it is written.
+    /// `"jsonName":`, encoded for output.
     pub key: String,
-    /// Number on the wire.
+    /// Field number.
     pub number: u32,
-    /// How often it may occur.
+    /// Whether it is singular, repeated or a map.
     pub shape: Shape,
-    /// What one value is; of a map, what its values are.
+    /// The type of a value; for a map, of its values.
     pub kind: Kind,
-    /// Whether a default value is told from an absent one.
+    /// Whether a default value is distinguished from an absent one.
     pub presence: bool,
     /// Index into [`Message::oneofs`].
     pub oneof: Option<usize>,
 }
 
-/// How often a field may occur.
+/// Whether a field is singular, repeated or a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// At most once.
+    /// Singular.
     One,
-    /// Any number of times, one after another (numbers, encoded as one piece).
+    /// Repeated, in the packed encoding.
     Packed,
-    /// Any number of times.
+    /// Repeated.
     List,
-    /// Any number of times, each with a key of this kind.
+    /// A map with keys of this kind.
     Map(Kind),
 }
 
-/// What a value is.
+/// The type of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "named as in the protobuf language")]
 pub enum Kind {
@@ -109,11 +109,11 @@ pub enum Kind {
     Message(MessageId),
 }
 
-/// Names a message of a schema.
+/// The id of a message in a schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MessageId(usize);
 
-/// Names an enum of a schema.
+/// The id of an enum in a schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EnumId(usize);
 
@@ -128,11 +128,11 @@ pub struct Enum {
     by_number: HashMap<i32, usize>,
 }
 
-/// Fields of one message, by index.
+/// A set of fields of one message, by index.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct FieldSet([u64; MOST_FIELDS / 64]);
+pub struct FieldSet([u64; MAX_FIELDS / 64]);
 
-/// A contract that cannot be offered as JSON.
+/// A contract without a JSON mapping.
 #[derive(Debug)]
 pub struct Unsupported(String);
 
@@ -148,8 +148,8 @@ impl Schema {
     /// Compiles the descriptors of the fleet's contract.
     ///
     /// # Errors
-    /// If the embedded descriptors use what has no JSON form here.
-    pub fn of_the_fleet() -> Result<Self, Unsupported> {
+    /// If the embedded descriptors use an unsupported feature.
+    pub fn for_fleet() -> Result<Self, Unsupported> {
         let pool = DescriptorPool::decode(proto::DESCRIPTORS)
             .map_err(|error| Unsupported(format!("the embedded descriptors are damaged: {error}")))?;
         Self::new(&pool)
@@ -158,7 +158,7 @@ impl Schema {
     /// Compiles the descriptors of `pool`.
     ///
     /// # Errors
-    /// If a message uses what has no JSON form here: groups, extensions, `google.protobuf.Any`, more than 256 fields.
+    /// If a message uses an unsupported feature: groups, extensions, `google.protobuf.Any`, more than 256 fields.
     pub fn new(pool: &DescriptorPool) -> Result<Self, Unsupported> {
         let messages: Vec<MessageDescriptor> = pool.all_messages().filter(|message| !message.is_map_entry()).collect();
         let enums: Vec<EnumDescriptor> = pool.all_enums().collect();
@@ -176,7 +176,7 @@ impl Schema {
     /// Finds a message by its full name.
     ///
     /// # Errors
-    /// If there is none.
+    /// If there is no such message.
     pub fn id(&self, name: &str) -> Result<MessageId, Unsupported> {
         let found = self.by_name.get(name).copied().map(MessageId);
         found.ok_or_else(|| Unsupported(format!("there is no message `{name}`")))
@@ -194,15 +194,15 @@ impl Schema {
 }
 
 impl Message {
-    /// The field that a key of a JSON object means, and its index.
+    /// The field with this JSON name or name in the `.proto` file, and its index.
     pub(super) fn field(&self, name: &str) -> Option<(usize, &Field)> {
         let index = *self.names.get(name)?;
         Some((index, &self.fields[index]))
     }
 
-    /// Index of the field with this number.
+    /// The index of the field with this number.
     pub(super) fn numbered(&self, number: u32) -> Option<usize> {
-        // Numbers are dense nearly everywhere, so the guess is nearly always right.
+        // Field numbers are usually dense, so the guess is usually right.
         let guess = (number as usize).wrapping_sub(1);
         match self.fields.get(guess) {
             Some(field) if field.number == number => Some(guess),
@@ -222,7 +222,7 @@ impl Enum {
 }
 
 impl FieldSet {
-    /// Adds a field and says whether it is new.
+    /// Adds a field, and returns whether it is new.
     pub(super) fn insert(&mut self, index: usize) -> bool {
         let (word, bit) = (index / 64, 1 << (index % 64));
         let new = self.0[word] & bit == 0;
@@ -234,7 +234,7 @@ impl FieldSet {
         self.0[index / 64] & (1 << (index % 64)) != 0
     }
 
-    pub(super) fn meets(&self, other: &Self) -> bool {
+    pub(super) fn intersects(&self, other: &Self) -> bool {
         self.0.iter().zip(other.0).any(|(left, right)| left & right != 0)
     }
 }
@@ -248,10 +248,10 @@ impl Index {
     fn message(&self, message: &MessageDescriptor) -> Result<Message, Unsupported> {
         let name = message.full_name().to_owned();
         if message.parent_file().syntax() == Syntax::Proto2 && !name.starts_with("google.protobuf.") {
-            return Err(Unsupported(format!("`{name}` is proto2; only proto3 has a JSON form here")));
+            return Err(Unsupported(format!("`{name}` is proto2; only proto3 is supported")));
         }
-        if message.fields().len() > MOST_FIELDS {
-            return Err(Unsupported(format!("`{name}` has more than {MOST_FIELDS} fields")));
+        if message.fields().len() > MAX_FIELDS {
+            return Err(Unsupported(format!("`{name}` has more than {MAX_FIELDS} fields")));
         }
         let mut fields = message.fields().map(|field| self.field(&field)).collect::<Result<Vec<_>, _>>()?;
         fields.sort_by_key(|field| field.number);
@@ -317,7 +317,7 @@ impl Index {
             prost_reflect::Kind::Enum(of) => Kind::Enum(EnumId(self.enums[of.full_name()])),
             prost_reflect::Kind::Message(of) if of.full_name() == "google.protobuf.Any" => {
                 let field = field.full_name();
-                return Err(Unsupported(format!("`{field}` is a `google.protobuf.Any`, which has no JSON form here")));
+                return Err(Unsupported(format!("`{field}` is a `google.protobuf.Any`, which is not supported")));
             }
             prost_reflect::Kind::Message(of) => Kind::Message(MessageId(self.messages[of.full_name()])),
         })
@@ -329,7 +329,7 @@ fn compile_enum(descriptor: &EnumDescriptor) -> Enum {
         descriptor.values().map(|value| (value.name().to_owned(), value.number())).collect();
     let mut by_number = HashMap::new();
     for (index, (_, number)) in values.iter().enumerate() {
-        // Of two names for one number the first is the one that is written.
+        // If two names have the same number, the first one is written.
         by_number.entry(*number).or_insert(index);
     }
     Enum { name: descriptor.full_name().to_owned(), by_name: values.iter().cloned().collect(), by_number, values }

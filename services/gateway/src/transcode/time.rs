@@ -1,14 +1,14 @@
-//! The text forms of `google.protobuf.Timestamp` and `google.protobuf.Duration`.
+//! The JSON forms of `google.protobuf.Timestamp` and `google.protobuf.Duration`.
 
 use std::io::Write as _;
 
 use proto::well_known::{Duration, Timestamp};
 
 const TIMESTAMPS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
-const LONGEST_SECONDS: u64 = 315_576_000_000;
+const MAX_SECONDS: u64 = 315_576_000_000;
 
 pub(super) fn parse_timestamp(text: &str) -> Option<Timestamp> {
-    // The parser takes more than RFC 3339, for example a blank for the `T`.
+    // The parser accepts more than RFC 3339, for example a space instead of the `T`.
     if text.as_bytes().get(10).is_none_or(|letter| !letter.eq_ignore_ascii_case(&b'T')) || text.contains('[') {
         return None;
     }
@@ -24,7 +24,7 @@ pub(super) fn write_timestamp(timestamp: &Timestamp, out: &mut Vec<u8>) -> Optio
         return None;
     }
     let whole = jiff::Timestamp::from_second(timestamp.seconds).ok()?;
-    // `…Z`, and the fraction goes before the `Z`.
+    // This writes `…Z`; the fraction is inserted before the `Z`.
     write!(out, "\"{whole:.0}").ok()?;
     out.pop();
     fraction(timestamp.nanos.unsigned_abs(), out);
@@ -44,7 +44,7 @@ pub(super) fn parse_duration(text: &str) -> Option<Duration> {
         return None;
     }
     let seconds: u64 = seconds.parse().ok()?;
-    if seconds > LONGEST_SECONDS {
+    if seconds > MAX_SECONDS {
         return None;
     }
     let seconds = i64::try_from(seconds).ok()?;
@@ -55,7 +55,7 @@ pub(super) fn parse_duration(text: &str) -> Option<Duration> {
 pub(super) fn write_duration(duration: &Duration, out: &mut Vec<u8>) -> Option<()> {
     let mixed = (duration.seconds > 0 && duration.nanos < 0) || (duration.seconds < 0 && duration.nanos > 0);
     let (seconds, nanos) = (duration.seconds.unsigned_abs(), duration.nanos.unsigned_abs());
-    if mixed || seconds > LONGEST_SECONDS || nanos >= 1_000_000_000 {
+    if mixed || seconds > MAX_SECONDS || nanos >= 1_000_000_000 {
         return None;
     }
     let sign = if duration.seconds < 0 || duration.nanos < 0 { "-" } else { "" };

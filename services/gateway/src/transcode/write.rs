@@ -1,4 +1,4 @@
-//! Protobuf bytes to JSON text.
+//! Transcodes protobuf bytes to JSON text.
 
 use std::io::Write as _;
 
@@ -8,12 +8,17 @@ use bytes::Buf as _;
 use proto::well_known::{Duration, FieldMask, Timestamp};
 
 use super::schema::{Field, Form, Kind, Message, Schema, Shape};
-use super::{BadMessage, time};
+use super::{InvalidMessage, time};
 
-/// Messages may be nested this deep; as many as protobuf itself allows.
-const DEEPEST: usize = 100;
+/// The maximum nesting of messages, the same as protobuf's own limit.
+const MAX_DEPTH: usize = 100;
 
-pub(super) fn message(schema: &Schema, message: &Message, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), BadMessage> {
+pub(super) fn message(
+    schema: &Schema,
+    message: &Message,
+    bytes: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<(), InvalidMessage> {
     let writer = Writer { schema, items: Vec::with_capacity(32), depth: 0 };
     { writer }.message(message, bytes, out)
 }
@@ -35,15 +40,15 @@ enum Wire<'a> {
 
 struct Writer<'a> {
     schema: &'a Schema,
-    /// A stack: each message puts its fields on top and takes them away again.
+    /// A stack: each message pushes its fields and pops them again.
     items: Vec<Item<'a>>,
     depth: usize,
 }
 
 impl<'a> Writer<'a> {
-    fn message(&mut self, message: &'a Message, bytes: &'a [u8], out: &mut Vec<u8>) -> Result<(), BadMessage> {
-        if self.depth == DEEPEST {
-            return Err(BadMessage(format!("messages are nested deeper than {DEEPEST}")));
+    fn message(&mut self, message: &'a Message, bytes: &'a [u8], out: &mut Vec<u8>) -> Result<(), InvalidMessage> {
+        if self.depth == MAX_DEPTH {
+            return Err(InvalidMessage(format!("messages are nested deeper than {MAX_DEPTH}")));
         }
         let base = self.items.len();
         self.depth += 1;
@@ -92,8 +97,8 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Puts the fields of a message on the stack. Fields that this gateway does not know yet are left out.
-    fn scan(&mut self, message: &Message, mut bytes: &'a [u8]) -> Result<(), BadMessage> {
+    /// Pushes the fields of a message onto the stack. Unknown fields are skipped.
+    fn scan(&mut self, message: &Message, mut bytes: &'a [u8]) -> Result<(), InvalidMessage> {
         let base = self.items.len();
         while !bytes.is_empty() {
             let key = varint(&mut bytes)?;
@@ -103,11 +108,11 @@ impl<'a> Writer<'a> {
                 1 => Wire::Fixed64(bytes.try_get_u64_le().map_err(|_| truncated())?),
                 2 => Wire::Bytes(delimited(&mut bytes)?),
                 5 => Wire::Fixed32(bytes.try_get_u32_le().map_err(|_| truncated())?),
-                other => return Err(BadMessage(format!("`{}` has the wire type {other}", message.name))),
+                other => return Err(InvalidMessage(format!("`{}` has the wire type {other}", message.name))),
             };
             if let Some(field) = message.numbered(number) {
                 if let Some(oneof) = message.fields[field].oneof {
-                    // Of a oneof the last one counts.
+                    // The last member of a oneof wins.
                     let members = &message.oneofs[oneof].1;
                     let mut at = base;
                     while at < self.items.len() {
@@ -129,7 +134,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    fn object(&mut self, message: &'a Message, base: usize, out: &mut Vec<u8>) -> Result<(), BadMessage> {
+    fn object(&mut self, message: &'a Message, base: usize, out: &mut Vec<u8>) -> Result<(), InvalidMessage> {
         let end = self.items.len();
         let mut at = base;
         out.push(b'{');
@@ -138,7 +143,7 @@ impl<'a> Writer<'a> {
             let run = self.items[at..end].iter().take_while(|item| item.field == index).count();
             let field = &message.fields[index];
             let last = self.items[at + run - 1].wire;
-            // What stands for nothing is left out, as if it had not been sent.
+            // A default value without field presence is omitted.
             let absent = field.shape == Shape::One && !field.presence && is_default(last);
             if !absent {
                 if out.last() != Some(&b'{') {
@@ -168,13 +173,18 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// A message that came in several parts is the message that their bytes together are.
-    fn merged(&self, message: &Message, parts: &[u8], out: &mut Vec<u8>) -> Result<(), BadMessage> {
+    /// Writes a message that occurs several times: its merged value is the concatenation of the encodings.
+    fn merged(&self, message: &Message, parts: &[u8], out: &mut Vec<u8>) -> Result<(), InvalidMessage> {
         let writer = Writer { schema: self.schema, items: Vec::new(), depth: self.depth };
         { writer }.message(message, parts, out)
     }
 
-    fn many(&mut self, field: &'a Field, items: std::ops::Range<usize>, out: &mut Vec<u8>) -> Result<(), BadMessage> {
+    fn many(
+        &mut self,
+        field: &'a Field,
+        items: std::ops::Range<usize>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), InvalidMessage> {
         if let Shape::Map(key) = field.shape {
             out.push(b'{');
             for at in items.clone() {
@@ -206,9 +216,9 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    fn entry(&mut self, field: &'a Field, of: Kind, wire: Wire<'a>, out: &mut Vec<u8>) -> Result<(), BadMessage> {
+    fn entry(&mut self, field: &'a Field, of: Kind, wire: Wire<'a>, out: &mut Vec<u8>) -> Result<(), InvalidMessage> {
         let Wire::Bytes(mut bytes) = wire else {
-            return Err(unfit(field));
+            return Err(wrong_type(field));
         };
         let (mut key, mut value) = (default(of), default(field.kind));
         while !bytes.is_empty() {
@@ -218,7 +228,7 @@ impl<'a> Writer<'a> {
                 1 => Wire::Fixed64(bytes.try_get_u64_le().map_err(|_| truncated())?),
                 2 => Wire::Bytes(delimited(&mut bytes)?),
                 5 => Wire::Fixed32(bytes.try_get_u32_le().map_err(|_| truncated())?),
-                _ => return Err(unfit(field)),
+                _ => return Err(wrong_type(field)),
             };
             match tag >> 3 {
                 1 => key = wire,
@@ -240,22 +250,22 @@ impl<'a> Writer<'a> {
         self.value(field, value, out)
     }
 
-    fn value(&mut self, field: &'a Field, wire: Wire<'a>, out: &mut Vec<u8>) -> Result<(), BadMessage> {
+    fn value(&mut self, field: &'a Field, wire: Wire<'a>, out: &mut Vec<u8>) -> Result<(), InvalidMessage> {
         self.kind(field, field.kind, wire, out)
     }
 
-    fn kind(&mut self, field: &'a Field, kind: Kind, wire: Wire<'a>, out: &mut Vec<u8>) -> Result<(), BadMessage> {
+    fn kind(&mut self, field: &'a Field, kind: Kind, wire: Wire<'a>, out: &mut Vec<u8>) -> Result<(), InvalidMessage> {
         let written = match (kind, wire) {
             (Kind::Message(of), Wire::Bytes(bytes)) => return self.message(self.schema.message(of), bytes, out),
             (Kind::String, Wire::Bytes(bytes)) => {
                 let text = std::str::from_utf8(bytes)
-                    .map_err(|_| BadMessage(format!("field `{}` is not UTF-8", field.name)))?;
+                    .map_err(|_| InvalidMessage(format!("field `{}` is not UTF-8", field.name)))?;
                 string(text, out);
                 Ok(())
             }
             (Kind::Bytes, Wire::Bytes(bytes)) => write!(out, "\"{}\"", STANDARD.encode(bytes)),
             (Kind::Bool, Wire::Varint(value)) => write!(out, "{}", value != 0),
-            // A 32-bit number is what the low half says.
+            // The value of a 32-bit integer is the lower half.
             (Kind::Int32, Wire::Varint(value)) => write!(out, "{}", value as i32),
             (Kind::Uint32, Wire::Varint(value)) => write!(out, "{}", value as u32),
             (Kind::Sint32, Wire::Varint(value)) => write!(out, "{}", zigzag(u64::from(value as u32)) as i32),
@@ -288,7 +298,7 @@ impl<'a> Writer<'a> {
                     None => write!(out, "{number}"),
                 }
             }
-            _ => return Err(unfit(field)),
+            _ => return Err(wrong_type(field)),
         };
         written.expect("writing to a vector does not fail");
         Ok(())
@@ -308,7 +318,7 @@ fn double(value: f64, out: &mut Vec<u8>) {
     written.expect("writing to a vector does not fail");
 }
 
-/// Writes a string with what JSON wants escaped.
+/// Writes a string with JSON escapes.
 fn string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
     let bytes = text.as_bytes();
@@ -358,7 +368,7 @@ fn packable(kind: Kind) -> bool {
     !matches!(kind, Kind::String | Kind::Bytes | Kind::Message(_))
 }
 
-fn scalar(kind: Kind, bytes: &mut &[u8]) -> Result<Wire<'static>, BadMessage> {
+fn scalar(kind: Kind, bytes: &mut &[u8]) -> Result<Wire<'static>, InvalidMessage> {
     Ok(match default(kind) {
         Wire::Fixed64(_) => Wire::Fixed64(bytes.try_get_u64_le().map_err(|_| truncated())?),
         Wire::Fixed32(_) => Wire::Fixed32(bytes.try_get_u32_le().map_err(|_| truncated())?),
@@ -366,11 +376,11 @@ fn scalar(kind: Kind, bytes: &mut &[u8]) -> Result<Wire<'static>, BadMessage> {
     })
 }
 
-fn varint(bytes: &mut &[u8]) -> Result<u64, BadMessage> {
+fn varint(bytes: &mut &[u8]) -> Result<u64, InvalidMessage> {
     prost::encoding::decode_varint(bytes).map_err(|_| truncated())
 }
 
-fn delimited<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], BadMessage> {
+fn delimited<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], InvalidMessage> {
     let length = usize::try_from(varint(bytes)?).map_err(|_| truncated())?;
     bytes.split_off(..length).ok_or_else(truncated)
 }
@@ -394,18 +404,18 @@ fn camel_case(path: &str) -> String {
     out
 }
 
-fn well_known<M: prost::Message + Default>(bytes: &[u8]) -> Result<M, BadMessage> {
-    M::decode(bytes).map_err(|error| BadMessage(error.to_string()))
+fn well_known<M: prost::Message + Default>(bytes: &[u8]) -> Result<M, InvalidMessage> {
+    M::decode(bytes).map_err(|error| InvalidMessage(error.to_string()))
 }
 
-fn truncated() -> BadMessage {
-    BadMessage("the bytes end in the middle of a field".to_owned())
+fn truncated() -> InvalidMessage {
+    InvalidMessage("the bytes end in the middle of a field".to_owned())
 }
 
-fn unfit(field: &Field) -> BadMessage {
-    BadMessage(format!("field `{}` has another type", field.name))
+fn wrong_type(field: &Field) -> InvalidMessage {
+    InvalidMessage(format!("field `{}` has another type", field.name))
 }
 
-fn out_of_range(message: &Message) -> BadMessage {
-    BadMessage(format!("a `{}` is out of range", message.name))
+fn out_of_range(message: &Message) -> InvalidMessage {
+    InvalidMessage(format!("a `{}` is out of range", message.name))
 }

@@ -1,4 +1,4 @@
-//! What clients get wrong: each is told what, where, and what would be right.
+//! Invalid requests: each error names the problem, its position, and a fix.
 
 use gateway::Limits;
 use serde_json::Value;
@@ -74,7 +74,7 @@ async fn meta_in_the_body_is_400_with_the_headers_to_use() {
 }
 
 #[tokio::test]
-async fn absurd_depth_is_400() {
+async fn excessive_depth_is_400() {
     let gateway = gateway();
     let mut client = gateway.client().await;
     let deep = format!(r#"{{"merge": {}"#, r#"{"a":"#.repeat(150_000));
@@ -93,11 +93,11 @@ async fn an_unknown_route_is_404_with_the_nearest_ones() {
     let gateway = gateway();
     let mut client = gateway.client().await;
     let answer = client.post("/api/quest/v1/genarate", "{}").await;
-    let near = problem(&answer, 404, "there is nothing at this path");
-    assert_eq!(near["hint"], "did you mean `/api/quest/v1/generate`?");
-    assert_eq!(near["code"], "NOT_FOUND");
+    let not_found = problem(&answer, 404, "there is no route with this path");
+    assert_eq!(not_found["hint"], "did you mean `/api/quest/v1/generate`?");
+    assert_eq!(not_found["code"], "NOT_FOUND");
     let answer = client.request("GET", "/").await;
-    assert_eq!(problem(&answer, 404, "there is nothing at this path")["hint"], "`/openapi.json` lists what there is");
+    assert_eq!(problem(&answer, 404, "there is no route with this path")["hint"], "`/openapi.json` lists all routes");
 }
 
 #[tokio::test]
@@ -105,10 +105,10 @@ async fn the_wrong_method_is_405_with_the_right_one() {
     let gateway = gateway();
     let mut client = gateway.client().await;
     let answer = client.request("GET", GENERATE).await;
-    problem(&answer, 405, "`GET` is not possible here");
+    problem(&answer, 405, "method `GET` is not allowed");
     assert_eq!(answer.header("allow"), "POST");
     let answer = client.request("DELETE", "/openapi.json").await;
-    problem(&answer, 405, "`DELETE` is not possible here");
+    problem(&answer, 405, "method `DELETE` is not allowed");
     assert_eq!(answer.header("allow"), "GET, HEAD");
 }
 
@@ -117,13 +117,13 @@ async fn another_content_type_is_415() {
     let gateway = gateway();
     let mut client = gateway.client().await;
     let answer = client.post_with(GENERATE, "content-type: text/xml\r\n", "<a/>").await;
-    let refused = problem(&answer, 415, "bodies of the type `text/xml` are not understood");
+    let refused = problem(&answer, 415, "the content type `text/xml` is not supported");
     assert_eq!(refused["hint"], "send JSON with the header `Content-Type: application/json`");
     let answer = client.post_with(GENERATE, "", "{}").await;
     problem(&answer, 415, "the body has no content type");
     let headers = "content-type: application/json\r\ncontent-encoding: gzip\r\n";
     let answer = client.post_with(GENERATE, headers, "{}").await;
-    problem(&answer, 415, "bodies encoded as `gzip` are not understood");
+    problem(&answer, 415, "the content encoding `gzip` is not supported");
 }
 
 #[tokio::test]
@@ -152,7 +152,7 @@ async fn an_oversized_body_in_chunks_is_413() {
 }
 
 #[tokio::test]
-async fn a_client_that_waits_to_be_told_is_not_told_to_send_too_much() {
+async fn an_oversized_body_is_refused_without_100_continue() {
     let gateway = gateway();
     let mut client = gateway.client().await;
     let head = format!(
@@ -177,11 +177,11 @@ async fn a_wrong_idempotency_key_is_400() {
 }
 
 #[tokio::test]
-async fn what_is_not_http_is_refused_and_the_gateway_lives_on() {
+async fn malformed_http_is_refused_and_the_gateway_keeps_serving() {
     let gateway = gateway();
-    for nonsense in ["\x16\x03\x01\x02\n\n", "GET\r\n\r\n", "POST / HTTP/9.9\r\n\r\n"] {
+    for bytes in ["\x16\x03\x01\x02\n\n", "GET\r\n\r\n", "POST / HTTP/9.9\r\n\r\n"] {
         let mut client = Client::connect(gateway.address).await;
-        client.send(nonsense).await.unwrap();
+        client.send(bytes).await.unwrap();
         let rest = client.rest().await;
         assert!(rest.is_empty() || rest.starts_with("HTTP/1.1 400"), "{rest}");
     }

@@ -1,4 +1,4 @@
-//! Plain calls: what arrives at the fleet and what comes back.
+//! Unary calls: the requests that services receive, and the responses.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ async fn every_method_has_a_route() {
     }
 }
 
-/// A gateway in front of a fleet that tells what it sees of who asked.
+/// A gateway in front of a fleet that reports the context of each request.
 fn observed() -> (Running, mpsc::UnboundedReceiver<(String, String, Option<String>)>) {
     let (seen, observed) = mpsc::unbounded_channel();
     let fleet = Fleet::answering(move |_| {
@@ -55,7 +55,7 @@ fn observed() -> (Running, mpsc::UnboundedReceiver<(String, String, Option<Strin
 }
 
 #[tokio::test]
-async fn who_asks_and_why_is_passed_on() {
+async fn request_metadata_is_passed_on() {
     let (gateway, mut observed) = observed();
     let headers = format!(
         "{JSON}x-request-id: order-17\r\nidempotency-key: key/1\r\ntraceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n"
@@ -68,7 +68,7 @@ async fn who_asks_and_why_is_passed_on() {
 }
 
 #[tokio::test]
-async fn a_request_id_that_makes_no_sense_is_replaced() {
+async fn an_invalid_request_id_is_replaced() {
     let (gateway, mut observed) = observed();
     let headers = format!("{JSON}x-request-id: <script>\r\ntraceparent: nonsense\r\n");
     let answer = gateway.client().await.post_with(GENERATE, &headers, "{}").await;
@@ -98,7 +98,7 @@ async fn an_error_of_the_fleet_becomes_a_problem() {
     assert_eq!(problem["detail"], "record `e1` has changed");
     assert_eq!(problem["details"], json!({"current_revision": "12"}));
 
-    // The same, if the response carries it.
+    // The same if the error is in the response.
     let response = GenerateResponse { error: Some(common::Error::from(error)), quest: None };
     let carried = answer_to(Ok(response.encode_to_vec().into())).await;
     assert_eq!(carried.status, 409);
@@ -106,15 +106,15 @@ async fn an_error_of_the_fleet_becomes_a_problem() {
 }
 
 #[tokio::test]
-async fn an_answer_that_cannot_be_read_is_500() {
+async fn an_undecodable_response_is_500() {
     let answer = answer_to(Ok(Bytes::from_static(&[0x12, 200, 1]))).await;
     assert_eq!((answer.status, answer.json()["code"].as_str()), (500, Some("DATA_LOSS")));
 }
 
 #[tokio::test]
-async fn nobody_there_and_an_open_circuit_are_503_with_the_time_to_wait() {
-    let nobody = Error::unavailable("nobody").with_detail(reason::KEY, reason::NO_RESPONDERS);
-    let answer = answer_to(Err(nobody)).await;
+async fn no_responders_and_an_open_circuit_are_503_with_retry_after() {
+    let no_responders = Error::unavailable("no responders").with_detail(reason::KEY, reason::NO_RESPONDERS);
+    let answer = answer_to(Err(no_responders)).await;
     assert_eq!((answer.status, answer.header("retry-after")), (503, "1"));
     let open = Error::unavailable("open")
         .with_detail(reason::KEY, reason::CIRCUIT_OPEN)
@@ -134,7 +134,7 @@ async fn a_slow_worker_is_504() {
 }
 
 #[tokio::test]
-async fn more_requests_than_a_route_takes_are_503_and_other_routes_go_on() {
+async fn too_many_requests_to_a_route_are_503_and_other_routes_still_work() {
     let (entered, mut entries) = mpsc::unbounded_channel();
     let fleet = Fleet::answering(move |_| {
         entered.send(()).unwrap();
@@ -158,11 +158,11 @@ async fn more_requests_than_a_route_takes_are_503_and_other_routes_go_on() {
 }
 
 #[tokio::test]
-async fn the_gateway_tells_of_itself() {
+async fn the_built_in_endpoints_respond() {
     let gateway = Fleet::silent().behind_a_gateway();
     let mut client = gateway.client().await;
     assert_eq!(client.request("GET", "/livez").await.status, 200);
-    // No task is around this gateway, so it never becomes ready.
+    // This gateway does not run in a task, so it never becomes ready.
     assert_eq!(client.request("GET", "/readyz").await.status, 503);
     let metrics = client.request("GET", "/metrics").await;
     assert!(metrics.body.ends_with("# EOF\n"), "{metrics:?}");

@@ -1,4 +1,4 @@
-//! An HTTP client that does what it is told, bytes included.
+//! An HTTP client that sends exactly the given bytes.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -68,7 +68,7 @@ impl Client {
         self.try_answer().await.expect("an answer")
     }
 
-    /// The next answer; `None` if the connection ends before its end.
+    /// The next response; `None` if the connection ends before it is complete.
     pub(crate) async fn try_answer(&mut self) -> Option<Answer> {
         timeout(DEADLINE, async {
             let mut answer = self.head().await?;
@@ -103,7 +103,7 @@ impl Client {
         Some(Answer { status, headers, body: String::new() })
     }
 
-    /// The next piece of a chunked body; `Some(None)` at its proper end, `None` if the connection ends.
+    /// The next chunk of a chunked body; `Some(None)` after the last chunk, `None` if the connection ends.
     pub(crate) async fn chunk(&mut self) -> Option<Option<String>> {
         let length = usize::from_str_radix(&self.line().await?, 16).unwrap();
         let mut chunk = vec![0; length + 2];
@@ -112,11 +112,11 @@ impl Client {
         Some((length > 0).then(|| String::from_utf8(chunk).unwrap()))
     }
 
-    /// Waits until the gateway closes the connection, and says what it sent until then.
+    /// Waits until the gateway closes the connection, and returns what it sent until then.
     pub(crate) async fn rest(&mut self) -> String {
         let mut rest = Vec::new();
         let read = timeout(DEADLINE, self.0.read_to_end(&mut rest)).await;
-        // A reset is an end as well.
+        // A reset also ends the connection.
         let _ = read.expect("closes in time");
         String::from_utf8(rest).unwrap()
     }

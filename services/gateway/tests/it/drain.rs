@@ -1,4 +1,4 @@
-//! The end of a gateway: no request fails because of it.
+//! The shutdown of a gateway fails no request.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ async fn a_request_in_flight_is_answered() {
 }
 
 #[tokio::test]
-async fn a_request_that_never_ends_is_told_so_in_the_end() {
+async fn a_request_that_does_not_finish_gets_an_error_response() {
     let limits = Limits { linger: Duration::from_millis(10), drain: Duration::from_millis(50), ..Limits::default() };
     let (entered, mut entries) = mpsc::unbounded_channel();
     let fleet = Fleet::answering(move |_| {
@@ -55,7 +55,7 @@ async fn a_request_that_never_ends_is_told_so_in_the_end() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_still_gets_an_answer_and_then_closes() {
+async fn an_idle_connection_serves_one_more_request_and_then_closes() {
     let mut gateway = Fleet::quests().behind_a_gateway();
     let mut client = gateway.client().await;
     assert!(!client.post(GENERATE, "{}").await.closes());
@@ -69,7 +69,7 @@ async fn an_idle_connection_still_gets_an_answer_and_then_closes() {
 }
 
 #[tokio::test]
-async fn a_silent_connection_does_not_keep_the_gateway() {
+async fn an_idle_connection_does_not_delay_the_shutdown() {
     let limits = Limits { linger: Duration::from_millis(50), ..Limits::default() };
     let mut gateway = Fleet::quests().behind(limits);
     let mut client = gateway.client().await;
@@ -103,7 +103,7 @@ async fn no_request_fails_while_gateways_are_replaced() {
                     if answer.closes() {
                         client = Client::connect(address).await;
                     } else if requests % (number + 3) == 0 {
-                        // Some clients make pauses, so that some connections are idle.
+                        // Some clients pause, so that some connections are idle.
                         tokio::time::sleep(Duration::from_millis(number)).await;
                     }
                 }

@@ -1,4 +1,4 @@
-//! A fleet made of closures, and a gateway in front of it.
+//! A fake fleet made of closures, and a gateway in front of it.
 
 use std::future::pending;
 use std::net::{SocketAddr, TcpListener};
@@ -18,13 +18,13 @@ use tokio::time::timeout;
 
 use crate::client::Client;
 
-/// No test waits longer than that for what must happen.
+/// No test waits longer for an event.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 type Unary = dyn Fn(&'static Method, Bytes) -> BoxFuture<'static, Result<Bytes, Error>> + Send + Sync;
 type Streaming = dyn Fn(&'static Method, Bytes) -> BoxFuture<'static, Result<Stream<Bytes>, Error>> + Send + Sync;
 
-/// Answers in the place of the fleet. Cheap to clone.
+/// A fake transport. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Fleet {
     unary: Arc<Unary>,
@@ -42,12 +42,12 @@ impl Transport for Fleet {
 }
 
 impl Fleet {
-    /// Nobody answers anything.
+    /// Never answers.
     pub(crate) fn silent() -> Self {
         Self { unary: Arc::new(|_, _| Box::pin(pending())), streaming: Arc::new(|_, _| Box::pin(pending())) }
     }
 
-    /// Answers plain methods with what `answer` makes of the request.
+    /// Answers unary methods with `answer`.
     pub(crate) fn answering<F>(answer: impl Fn(Bytes) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Result<Bytes, Error>> + Send + 'static,
@@ -56,7 +56,7 @@ impl Fleet {
         Self { unary, ..Self::silent() }
     }
 
-    /// Makes a quest that says what was asked.
+    /// Answers with a quest that contains fields of the request.
     pub(crate) fn quests() -> Self {
         Self::answering(|request| async move {
             let request: GenerateRequest = proto::rpc::decode(request)?;
@@ -109,7 +109,7 @@ impl Running {
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(async move {
             let stopped = async {
-                // A dropped sender is no order.
+                // A dropped sender does not stop the gateway.
                 if stopped.await.is_err() {
                     pending::<()>().await;
                 }
@@ -123,12 +123,12 @@ impl Running {
         Client::connect(self.address).await
     }
 
-    /// Gives the order to stop.
+    /// Requests the shutdown.
     pub(crate) fn stop(&mut self) {
         self.stop.take().expect("stopped once").send(()).unwrap();
     }
 
-    /// Waits until the gateway has heard the order: from then on it takes no connections.
+    /// Waits until the shutdown has started: from then on the gateway accepts no connections.
     pub(crate) async fn refuses(&self) {
         let refused = async { while TcpStream::connect(self.address).await.is_ok() {} };
         timeout(DEADLINE, refused).await.expect("stops in time");

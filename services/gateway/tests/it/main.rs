@@ -1,4 +1,4 @@
-//! The gateway as its clients see it: real sockets in front, and behind it a fleet that each test makes up.
+//! The gateway from the client's side: real sockets, and behind the gateway a fake fleet that each test defines.
 
 mod bad_input;
 mod calls;

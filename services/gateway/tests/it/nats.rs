@@ -1,4 +1,4 @@
-//! The whole way: HTTP, gateway, nats-server, worker, and back.
+//! End to end: HTTP, gateway, nats-server, worker, and back.
 
 use std::net::TcpListener;
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use futures::StreamExt as _;
 use gateway::{Gateway, Limits, Metrics};
 use proto::ai::llm::v1::{InferRequest, InferResponse, InferStreamRequest, InferStreamResponse, Llm, LlmServer};
 use sdk::testing::NatsServer;
-use sdk::{Error, Stop, Stream};
+use sdk::{Error, Shutdown, Stream};
 use serde_json::json;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -20,9 +20,9 @@ use crate::fleet::DEADLINE;
 
 const INFER: &str = "/api/ai/llm/v1/infer";
 
-/// Says back what it hears.
+/// Echoes the prompt.
 struct Echo {
-    /// Told when an endless stream is dropped.
+    /// Notified when an endless stream is dropped.
     dropped: Mutex<Option<oneshot::Sender<()>>>,
 }
 
@@ -103,9 +103,9 @@ impl System {
         let (dropped, gone) = oneshot::channel();
         let echo = Echo { dropped: Mutex::new(Some(dropped)) };
         let fleet = system.nats.fleet("ai-integration").await;
-        let (order, stop) = Stop::new();
-        let worker = tokio::spawn(async move { sdk::serve(&fleet, LlmServer(echo), stop).await.unwrap() });
-        system.worker = Some((worker, order));
+        let (trigger, shutdown) = Shutdown::new();
+        let worker = tokio::spawn(async move { sdk::serve(&fleet, LlmServer(echo), shutdown).await.unwrap() });
+        system.worker = Some((worker, trigger));
         let answers = async {
             let mut client = system.client().await;
             while client.post(INFER, r#"{"prompt": "x"}"#).await.status != 200 {}
@@ -129,7 +129,7 @@ impl Drop for System {
 }
 
 #[tokio::test]
-async fn a_call_goes_all_the_way_and_comes_back() {
+async fn a_call_works_end_to_end() {
     let (system, _gone) = System::start().await;
     let mut client = system.client().await;
     let headers = "content-type: application/json\r\nx-request-id: r1\r\nidempotency-key: k1\r\n";
@@ -141,7 +141,7 @@ async fn a_call_goes_all_the_way_and_comes_back() {
 }
 
 #[tokio::test]
-async fn nobody_there_is_503() {
+async fn a_call_without_responders_is_503() {
     let system = System::without_worker().await;
     let answer = system.client().await.post(INFER, "{}").await;
     assert_eq!(answer.status, 503);
@@ -152,7 +152,7 @@ async fn nobody_there_is_503() {
 }
 
 #[tokio::test]
-async fn a_stream_goes_all_the_way() {
+async fn a_stream_works_end_to_end() {
     let (system, _gone) = System::start().await;
     let mut client = system.client().await;
     let answer = client.post(INFER_STREAM, r#"{"prompt": "one two"}"#).await;
@@ -165,7 +165,7 @@ async fn a_stream_goes_all_the_way() {
 }
 
 #[tokio::test]
-async fn the_worker_stops_streaming_when_the_client_goes() {
+async fn the_worker_stops_streaming_when_the_client_disconnects() {
     let (system, gone) = System::start().await;
     let mut client = system.client().await;
     let body = r#"{"prompt": "forever"}"#;
@@ -181,10 +181,10 @@ async fn the_worker_stops_streaming_when_the_client_goes() {
 }
 
 #[tokio::test]
-async fn a_request_that_nats_does_not_carry_is_400() {
+async fn a_request_that_is_too_large_for_nats_is_400() {
     let (system, _gone) = System::start().await;
     let mut client = system.client().await;
-    // The body is just within the gateway's limit, and with its envelope just above that of nats-server.
+    // The body is just within the gateway's limit, and with its metadata just above that of nats-server.
     let prompt = "x".repeat(1024 * 1024 - 20);
     let answer = client.post(INFER, &format!(r#"{{"prompt":"{prompt}"}}"#)).await;
     assert_eq!(answer.status, 400, "{}", &answer.body[..200.min(answer.body.len())]);

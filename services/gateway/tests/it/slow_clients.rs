@@ -1,4 +1,4 @@
-//! Clients that hold a connection without using it.
+//! Clients that occupy a connection without using it.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use crate::client::GENERATE;
 use crate::fleet::Fleet;
 
 #[tokio::test]
-async fn a_head_that_does_not_end_loses_its_connection() {
+async fn an_incomplete_head_closes_the_connection() {
     let limits = Limits { head: Duration::from_millis(100), ..Limits::default() };
     let gateway = Fleet::silent().behind(limits);
     let mut client = gateway.client().await;
@@ -18,7 +18,7 @@ async fn a_head_that_does_not_end_loses_its_connection() {
 }
 
 #[tokio::test]
-async fn bytes_that_trickle_in_do_not_prolong_a_head() {
+async fn slow_bytes_do_not_extend_the_deadline_of_a_head() {
     let limits = Limits { head: Duration::from_millis(200), ..Limits::default() };
     let gateway = Fleet::silent().behind(limits);
     let mut client = gateway.client().await;
@@ -58,8 +58,8 @@ async fn a_request_may_take_longer_than_a_connection_may_be_idle() {
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_come_is_408() {
-    let limits = Limits { body_pause: Duration::from_millis(100), ..Limits::default() };
+async fn an_incomplete_body_is_408() {
+    let limits = Limits { body_timeout: Duration::from_millis(100), ..Limits::default() };
     let gateway = Fleet::silent().behind(limits);
     let mut client = gateway.client().await;
     let head = format!(

@@ -1,4 +1,4 @@
-//! Streams as server-sent events: every one of them ends with `done` or `error`, or the worker hears that nobody listens.
+//! Streams as server-sent events: each ends with `done` or `error`, and is cancelled when the client disconnects.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -24,7 +24,7 @@ fn token(text: &str) -> Bytes {
     response.encode_to_vec().into()
 }
 
-/// What `items` are for a client.
+/// The response to a streaming call that yields `items`.
 async fn events(items: Vec<Result<Bytes, Error>>) -> Answer {
     let fleet = Fleet::streaming(move || Ok(stream::iter(items.clone()).boxed()));
     let gateway = fleet.behind_a_gateway();
@@ -39,7 +39,7 @@ fn last_error(events: &str) -> Value {
 }
 
 #[tokio::test]
-async fn messages_are_numbered_and_the_end_says_done() {
+async fn messages_are_numbered_and_the_last_event_is_done() {
     let answer = events(vec![Ok(token("one\n")), Ok(token("two"))]).await;
     assert_eq!(answer.status, 200);
     assert_eq!(answer.header("content-type"), "text/event-stream");
@@ -78,7 +78,7 @@ async fn an_error_before_the_first_message_has_a_status() {
     };
     assert_eq!(events(vec![Ok(carried.encode_to_vec().into())]).await.status, 404);
 
-    let fleet = Fleet::streaming(|| Err(Error::unavailable("nobody")));
+    let fleet = Fleet::streaming(|| Err(Error::unavailable("no responders")));
     let gateway = fleet.behind_a_gateway();
     assert_eq!(gateway.client().await.post(INFER_STREAM, "{}").await.status, 503);
 }
@@ -103,13 +103,13 @@ async fn an_error_after_the_first_message_is_the_last_event() {
     assert_eq!(last_error(&answer.body)["code"], "DATA_LOSS");
 }
 
-/// A fleet with one stream that the test feeds, and what tells that the gateway has let go of it.
+/// A fleet with one stream, the sender that feeds it, and a receiver that resolves when the gateway drops the stream.
 fn fed() -> (Fleet, mpsc::UnboundedSender<Result<Bytes, Error>>, oneshot::Receiver<()>) {
     let (feed, items) = mpsc::unbounded_channel();
     let (dropped, gone) = oneshot::channel();
     let once = std::sync::Mutex::new(Some(Fed { items, dropped: Some(dropped) }));
     let fleet = Fleet::streaming(move || {
-        let stream: Stream<Bytes> = once.lock().unwrap().take().expect("asked once").boxed();
+        let stream: Stream<Bytes> = once.lock().unwrap().take().expect("called once").boxed();
         Ok(stream)
     });
     (fleet, feed, gone)
@@ -142,7 +142,7 @@ fn request() -> String {
 }
 
 #[tokio::test]
-async fn messages_arrive_as_they_come_with_heartbeats_between() {
+async fn messages_are_sent_at_once_with_heartbeats_in_between() {
     let limits = Limits { heartbeat: Duration::from_millis(20), ..Limits::default() };
     let (fleet, feed, _gone) = fed();
     let gateway = fleet.behind(limits);
@@ -160,12 +160,12 @@ async fn messages_arrive_as_they_come_with_heartbeats_between() {
         rest.push_str(&chunk.replace(": heartbeat\n\n", ""));
     }
     assert_eq!(rest, "id: 2\ndata: {\"text\":\"two\"}\n\nevent: done\ndata: {}\n\n");
-    // The connection is as good as before.
+    // The connection can be reused.
     assert_eq!(client.request("GET", "/livez").await.status, 200);
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_ends_the_stream_of_the_worker() {
+async fn a_disconnected_client_cancels_the_stream() {
     let (fleet, feed, gone) = fed();
     let gateway = fleet.behind_a_gateway();
     let mut client = gateway.client().await;
@@ -179,12 +179,12 @@ async fn a_client_that_goes_away_ends_the_stream_of_the_worker() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_before_the_first_message_ends_the_stream_of_the_worker() {
+async fn a_client_that_disconnects_before_the_first_message_cancels_the_stream() {
     let (fleet, feed, gone) = fed();
     let gateway = fleet.behind_a_gateway();
     let mut client = gateway.client().await;
     client.send(request()).await.unwrap();
-    // Whoever is served has been read.
+    // When this request is answered, the gateway has read the other one.
     assert_eq!(gateway.client().await.request("GET", "/livez").await.status, 200);
     drop(client);
     timeout(DEADLINE, gone).await.expect("in time").unwrap();
@@ -192,15 +192,15 @@ async fn a_client_that_goes_away_before_the_first_message_ends_the_stream_of_the
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_ends_the_stream_of_the_worker() {
-    let limits = Limits { write_pause: Duration::from_millis(100), ..Limits::default() };
+async fn a_client_that_does_not_read_cancels_the_stream() {
+    let limits = Limits { write_timeout: Duration::from_millis(100), ..Limits::default() };
     let (fleet, feed, gone) = fed();
     let gateway = fleet.behind(limits);
     let mut client = gateway.client().await;
     client.send(request()).await.unwrap();
     let long = token(&"x".repeat(100_000));
     for _ in 0..300 {
-        // Refused when the gateway has given up.
+        // Fails when the gateway has dropped the stream.
         let _ = feed.send(Ok(long.clone()));
     }
     timeout(DEADLINE, gone).await.expect("in time").unwrap();
@@ -208,7 +208,7 @@ async fn a_client_that_does_not_read_ends_the_stream_of_the_worker() {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_too_slow_to_begin_is_504() {
+async fn a_stream_that_starts_too_late_is_504() {
     let limits = Limits { request: Duration::from_millis(50), ..Limits::default() };
     let (fleet, _feed, gone) = fed();
     let gateway = fleet.behind(limits);
@@ -229,7 +229,7 @@ async fn a_stream_that_takes_too_long_ends_with_an_error() {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_cut_short_by_the_end_of_the_gateway_says_so() {
+async fn a_stream_interrupted_by_a_shutdown_ends_with_an_error() {
     let limits = Limits { linger: Duration::from_millis(10), drain: Duration::from_millis(100), ..Limits::default() };
     let (fleet, feed, _gone) = fed();
     feed.send(Ok(token("one"))).unwrap();
@@ -247,7 +247,7 @@ async fn a_stream_that_is_cut_short_by_the_end_of_the_gateway_says_so() {
 }
 
 #[tokio::test]
-async fn a_stream_is_finished_while_the_gateway_stops() {
+async fn a_running_stream_is_finished_during_a_shutdown() {
     let (fleet, feed, _gone) = fed();
     feed.send(Ok(token("one"))).unwrap();
     let mut gateway = fleet.behind(Limits { linger: Duration::from_millis(10), ..Limits::default() });

@@ -6,21 +6,21 @@ use super::*;
 
 const NOW: Timestamp = Timestamp { seconds: 1_800_000_000, nanos: 5 };
 
-fn name() -> Name {
-    Name::new("p1".to_owned(), "q1".to_owned()).unwrap()
+fn key() -> QuestKey {
+    QuestKey::new("p1".to_owned(), "q1".to_owned()).unwrap()
 }
 
 fn made(seed: u64, level: u32, location: &str, past: &[QuestInfo]) -> QuestInfo {
-    let name = name();
-    let wish = Wish::new(&name, level, location, Some(seed)).unwrap();
-    generate(&wish, past, NOW)
+    let key = key();
+    let spec = QuestSpec::new(&key, level, location, Some(seed)).unwrap();
+    generate(&spec, past, NOW)
 }
 
 #[test]
-fn unusable_wishes_are_refused() {
-    let name = name();
+fn invalid_parameters_are_refused() {
+    let key = key();
     let check = |level, location, message: &str| {
-        let error = Wish::new(&name, level, location, None).unwrap_err();
+        let error = QuestSpec::new(&key, level, location, None).unwrap_err();
         assert_eq!((error.code(), error.message()), (Code::InvalidArgument, message));
         error
     };
@@ -32,7 +32,7 @@ fn unusable_wishes_are_refused() {
 }
 
 #[test]
-fn these_inputs_give_these_quests_for_ever() {
+fn the_quest_of_an_input_never_changes() {
     let check = |seed, level, location, expected: &str| {
         let quest = made(seed, level, location, &[]);
         let objectives: Vec<_> =
@@ -61,7 +61,7 @@ fn these_inputs_give_these_quests_for_ever() {
 }
 
 #[test]
-fn a_whole_quest_is_offered() {
+fn all_fields_of_a_quest_are_set() {
     let quest = made(1, 1, "forest", &[]);
     assert_eq!((quest.id.as_str(), quest.player_id.as_str()), ("q1", "p1"));
     assert_eq!((quest.state(), quest.level, quest.revision), (QuestState::Offered, 1, 0));
@@ -71,7 +71,7 @@ fn a_whole_quest_is_offered() {
     assert_eq!(quest.objectives[0].description, "Bring down 3 grey wolves");
 }
 
-/// A quest of this player that was made in the past.
+/// A past quest of this player.
 fn earlier(template: &str, target: &str, state: QuestState, age: i64) -> QuestInfo {
     QuestInfo {
         id: format!("{template}-{target}-{age}"),
@@ -99,7 +99,7 @@ fn recent_templates_are_less_likely() {
     assert!(once * 2 < fresh, "{once} of {fresh}");
     assert!(always < once && always > 0, "{always} of {once}");
 
-    // Long ago, and others have followed.
+    // Older than the newest quests.
     let mut past = hunts(6, 1000);
     past.extend((0..6).map(|age| earlier("gather", "amber", QuestState::Abandoned, age)));
     assert!(how_often("hunt", &past) >= fresh);
@@ -114,7 +114,7 @@ fn the_order_of_past_quests_does_not_matter() {
     assert_eq!((0..50).map(|seed| made(seed, 9, "", &past)).collect::<Vec<_>>(), expected);
 }
 
-/// Every template with every target of the place, as open quests.
+/// Quests with every template and every target of the location.
 fn everything_in(location: &str, state: QuestState) -> Vec<QuestInfo> {
     pairs(Location::find(location).unwrap(), 100)
         .into_iter()
@@ -123,10 +123,10 @@ fn everything_in(location: &str, state: QuestState) -> Vec<QuestInfo> {
 }
 
 #[test]
-fn what_is_open_is_not_asked_for_again() {
+fn open_quests_are_not_generated_again() {
     for state in [QuestState::Offered, QuestState::Active] {
         let mut past = everything_in("forest", state);
-        // One is free again, so every seed gives that one.
+        // Only one pair is unused, so every seed gives that one.
         past.retain(|quest| (quest.template.as_str(), quest.objectives[0].id.as_str()) != ("explore", "hollow-oak"));
         for seed in 0..50 {
             assert_eq!(pair_of(&made(seed, 5, "forest", &past)), Some(("explore", "hollow-oak")));
@@ -137,11 +137,11 @@ fn what_is_open_is_not_asked_for_again() {
 }
 
 #[test]
-fn a_quest_is_repeated_where_nothing_else_is_left() {
+fn a_quest_is_repeated_if_no_other_is_left() {
     let past = everything_in("forest", QuestState::Active);
     assert_eq!(made(3, 5, "forest", &past).location, "forest");
 
-    // Anywhere includes where something is left.
+    // Without a location, one with unused pairs is chosen.
     let everywhere_but_plains = LOCATIONS
         .iter()
         .filter(|location| location.id != "plains")
@@ -153,7 +153,7 @@ fn a_quest_is_repeated_where_nothing_else_is_left() {
 }
 
 #[test]
-fn anywhere_is_everywhere() {
+fn without_a_location_all_locations_are_used() {
     let locations: BTreeSet<_> = (0..200).map(|seed| made(seed, 5, "", &[]).location).collect();
     assert_eq!(locations.len(), LOCATIONS.len());
 }
@@ -184,14 +184,14 @@ fn counts_and_rewards_grow_with_the_level() {
 }
 
 #[test]
-fn twenty_open_quests_are_enough() {
+fn twenty_open_quests_are_the_limit() {
     let open = |count| vec![earlier("hunt", "wolves", QuestState::Offered, 1); count];
     let mut quests = open(19);
     quests.extend(everything_in("forest", QuestState::Completed));
-    assert_eq!(check_room(&quests), Ok(()));
-    let error = check_room(&open(20)).unwrap_err();
+    assert_eq!(check_open_limit(&quests), Ok(()));
+    let error = check_open_limit(&open(20)).unwrap_err();
     assert_eq!(error.code(), Code::ResourceExhausted);
-    assert_eq!(error.message(), "player has 20 open quests, and 20 are the most");
+    assert_eq!(error.message(), "player has 20 open quests, and at most 20 are allowed");
 }
 
 proptest! {
@@ -204,7 +204,7 @@ proptest! {
         let at = Location::find(&quest.location).unwrap();
         prop_assert!(location.is_empty() || at.id == location);
         let template = TEMPLATES.iter().find(|template| template.id == quest.template).unwrap();
-        prop_assert!(at.targets(template.sort, level).any(|target| target.id == quest.objectives[0].id));
+        prop_assert!(at.targets(template.category, level).any(|target| target.id == quest.objectives[0].id));
         let ids: BTreeSet<_> = quest.objectives.iter().map(|objective| &objective.id).collect();
         prop_assert_eq!(ids.len(), quest.objectives.len());
         for objective in &quest.objectives {

@@ -25,47 +25,47 @@ fn quest(state: QuestState, done: u32) -> QuestInfo {
     }
 }
 
-fn progress(objective: &str, amount: u32) -> Move {
-    Move::Progress { objective: objective.to_owned(), amount }
+fn progress(objective: &str, amount: u32) -> Action {
+    Action::Progress { objective: objective.to_owned(), amount }
 }
 
-fn moves() -> [Move; 4] {
-    [Move::Accept, progress("wolves", 1), Move::Complete, Move::Abandon]
+fn actions() -> [Action; 4] {
+    [Action::Accept, progress("wolves", 1), Action::Complete, Action::Abandon]
 }
 
-/// Every state, every move, in time and too late. What is not listed here is refused.
+/// Every state with every action, before and after the expiry. Everything that is not listed is refused.
 #[test]
-fn only_legal_moves_are_made() {
-    let legal = |state, attempted: &Move| match (state, attempted) {
-        (QuestState::Offered, Move::Accept) => Some(QuestState::Active),
-        (QuestState::Offered, Move::Abandon) => Some(QuestState::Abandoned),
-        (QuestState::Active, Move::Progress { .. }) => Some(QuestState::Active),
-        (QuestState::Active, Move::Complete) => Some(QuestState::Completed),
-        (QuestState::Active, Move::Abandon) => Some(QuestState::Abandoned),
+fn only_allowed_actions_are_performed() {
+    let allowed = |state, action: &Action| match (state, action) {
+        (QuestState::Offered, Action::Accept) => Some(QuestState::Active),
+        (QuestState::Offered, Action::Abandon) => Some(QuestState::Abandoned),
+        (QuestState::Active, Action::Progress { .. }) => Some(QuestState::Active),
+        (QuestState::Active, Action::Complete) => Some(QuestState::Completed),
+        (QuestState::Active, Action::Abandon) => Some(QuestState::Abandoned),
         _ => None,
     };
     for state in STATES {
-        for attempted in moves() {
-            let expected = legal(state, &attempted).ok_or_else(|| illegal(state, &attempted));
-            let result = apply(quest(state, 3), &attempted, BEFORE).map(|quest| quest.state());
-            assert_eq!(result, expected, "{state:?} {attempted}");
+        for action in actions() {
+            let expected = allowed(state, &action).ok_or_else(|| not_allowed(state, &action));
+            let result = apply(quest(state, 3), &action, BEFORE).map(|quest| quest.state());
+            assert_eq!(result, expected, "{state:?} {action}");
 
             let late = match state {
                 QuestState::Offered | QuestState::Active => QuestState::Expired,
                 other => other,
             };
-            let result = apply(quest(state, 3), &attempted, EXPIRY);
-            assert_eq!(result, Err(illegal(late, &attempted)), "{state:?} {attempted}, too late");
+            let result = apply(quest(state, 3), &action, EXPIRY);
+            assert_eq!(result, Err(not_allowed(late, &action)), "{state:?} {action}, too late");
         }
     }
 }
 
-fn illegal(state: QuestState, attempted: &Move) -> Refusal {
-    Refusal::Illegal { quest: "q1".to_owned(), state, attempted: attempted.clone() }
+fn not_allowed(state: QuestState, action: &Action) -> ActionError {
+    ActionError::NotAllowed { quest: "q1".to_owned(), state, action: action.clone() }
 }
 
 #[test]
-fn open_quests_expire_and_others_stay() {
+fn only_open_quests_expire() {
     let check = |state, at, expected| {
         assert_eq!(as_of(quest(state, 0), at).state(), expected, "{state:?} at {at:?}");
     };
@@ -81,7 +81,7 @@ fn open_quests_expire_and_others_stay() {
 }
 
 #[test]
-fn progress_stops_at_what_is_required() {
+fn progress_is_capped_at_the_required_count() {
     let check = |done, amount, expected| {
         let after = apply(quest(QuestState::Active, done), &progress("wolves", amount), BEFORE).unwrap();
         assert_eq!(after.objectives[0].done, expected, "{done} + {amount}");
@@ -94,20 +94,20 @@ fn progress_stops_at_what_is_required() {
 }
 
 #[test]
-fn refusals_say_what_is_wrong() {
-    let check = |quest: QuestInfo, attempted: Move, code, message: &str| {
-        let error = Error::from(apply(quest, &attempted, BEFORE).unwrap_err());
+fn errors_name_the_problem() {
+    let check = |quest: QuestInfo, action: Action, code, message: &str| {
+        let error = Error::from(apply(quest, &action, BEFORE).unwrap_err());
         assert_eq!((error.code(), error.message()), (code, message));
     };
     check(
         quest(QuestState::Completed, 3),
-        Move::Abandon,
+        Action::Abandon,
         Code::FailedPrecondition,
         "quest `q1` is completed, which does not allow `abandon`",
     );
     check(
         quest(QuestState::Active, 2),
-        Move::Complete,
+        Action::Complete,
         Code::FailedPrecondition,
         "objective `wolves` of quest `q1` is at 2 of 3",
     );
@@ -117,29 +117,30 @@ fn refusals_say_what_is_wrong() {
         Code::NotFound,
         "objective `dragons` of quest `q1` does not exist",
     );
-    let error = Error::from(illegal(QuestState::Expired, &Move::Accept));
+    let error = Error::from(not_allowed(QuestState::Expired, &Action::Accept));
     assert_eq!((error.detail("state"), error.detail("move")), (Some("expired"), Some("accept")));
 }
 
-fn any_move() -> impl Strategy<Value = Move> {
+fn any_action() -> impl Strategy<Value = Action> {
     prop_oneof![
-        Just(Move::Accept),
+        Just(Action::Accept),
         (0_u32..5).prop_map(|amount| progress("wolves", amount)),
-        Just(Move::Complete),
-        Just(Move::Abandon),
+        Just(Action::Complete),
+        Just(Action::Abandon),
     ]
 }
 
 proptest! {
-    /// Whatever is tried in whatever order: an ended quest stays as it ended, and only a finished one is completed.
+    /// For any sequence of actions: the final state of a quest never changes, and only a quest with met objectives is
+    /// completed.
     #[test]
-    fn nothing_leads_out_of_an_end(attempts in prop::collection::vec((any_move(), 990_i64..1003), 0..30)) {
+    fn final_states_are_final(attempts in prop::collection::vec((any_action(), 990_i64..1003), 0..30)) {
         let mut current = quest(QuestState::Offered, 0);
         let mut ended = None;
         let mut now = Timestamp::default();
-        for (attempted, seconds) in attempts {
+        for (action, seconds) in attempts {
             now.seconds = now.seconds.max(seconds);
-            if let Ok(next) = apply(current.clone(), &attempted, now) {
+            if let Ok(next) = apply(current.clone(), &action, now) {
                 prop_assert_eq!(&ended, &None);
                 prop_assert!(next.objectives[0].done >= current.objectives[0].done);
                 prop_assert!(next.objectives[0].done <= 3);

@@ -10,7 +10,7 @@ use super::*;
 use crate::testing::{object, value};
 
 fn merged(target: serde_json::Value, patch: serde_json::Value) -> Struct {
-    Change::Merge(object(patch)).apply(object(target)).unwrap()
+    Patch::Merge(object(patch)).apply(object(target)).unwrap()
 }
 
 /// The examples of RFC 7396, appendix A, one level down, because a record is always an object.
@@ -34,12 +34,12 @@ fn merge_patches_do_what_the_rfc_says() {
     check(json!({"e":null}), json!({"a":1}), json!({"e":null,"a":1}));
     check(json!([1, 2]), json!({"a":"b","c":null}), json!({"a":"b"}));
     check(json!({}), json!({"a":{"bb":{"ccc":null}}}), json!({"a":{"bb":{}}}));
-    // The one whose result is not an object's member any more.
+    // The case that removes the member itself.
     assert_eq!(merged(json!({"v":{"a":"foo"}}), json!({ "v": null })), object(json!({})));
 }
 
 #[test]
-fn the_rfcs_long_example_holds() {
+fn merge_patches_do_what_the_long_example_of_the_rfc_says() {
     let target = json!({
         "title": "Goodbye!", "author": {"givenName": "John", "familyName": "Doe"},
         "tags": ["example", "sample"], "content": "This will be unchanged"
@@ -54,12 +54,12 @@ fn the_rfcs_long_example_holds() {
     assert_eq!(merged(target, patch), object(result));
 }
 
-fn fields(patches: &[(&str, Option<serde_json::Value>)]) -> Change {
+fn fields(patches: &[(&str, Option<serde_json::Value>)]) -> Patch {
     let patch = |(path, new): &(&str, Option<serde_json::Value>)| FieldPatch {
         path: (*path).to_owned(),
         value: new.clone().map(value),
     };
-    Change::Fields(patches.iter().map(patch).collect())
+    Patch::Fields(patches.iter().map(patch).collect())
 }
 
 #[test]
@@ -83,41 +83,41 @@ fn field_patches_set_and_remove() {
 }
 
 #[test]
-fn unusable_paths_are_refused() {
-    let check = |path: &str, new: Option<serde_json::Value>, refusal: Refusal| {
+fn invalid_paths_are_refused() {
+    let check = |path: &str, new: Option<serde_json::Value>, error: PatchError| {
         let before = object(json!({"hp": 10, "a": {"list": [1], "nothing": null}}));
-        assert_eq!(fields(&[(path, new)]).apply(before).unwrap_err(), refusal, "{path}");
+        assert_eq!(fields(&[(path, new)]).apply(before).unwrap_err(), error, "{path}");
     };
     for path in ["", ".", "a.", ".a", "a..b"] {
-        check(path, Some(json!(1)), Refusal::EmptySegment(path.to_owned()));
-        check(path, None, Refusal::EmptySegment(path.to_owned()));
+        check(path, Some(json!(1)), PatchError::EmptySegment(path.to_owned()));
+        check(path, None, PatchError::EmptySegment(path.to_owned()));
     }
     for (path, through) in [("hp.max", "hp"), ("a.list.0", "a.list"), ("a.nothing.x.y", "a.nothing")] {
-        let refusal = || Refusal::NotAnObject { path: path.to_owned(), through: through.to_owned() };
-        check(path, Some(json!(1)), refusal());
-        check(path, None, refusal());
+        let error = || PatchError::NotAnObject { path: path.to_owned(), through: through.to_owned() };
+        check(path, Some(json!(1)), error());
+        check(path, None, error());
     }
     let endless = vec!["a"; 1_000_000].join(".");
-    check(&endless, Some(json!(1)), Refusal::TooDeep);
-    check(&endless, None, Refusal::TooDeep);
+    check(&endless, Some(json!(1)), PatchError::TooDeep);
+    check(&endless, None, PatchError::TooDeep);
 }
 
 #[test]
-fn values_that_are_no_json_are_refused() {
-    let check = |kind, refusal: fn(String) -> Refusal| {
+fn values_that_are_not_json_are_refused() {
+    let check = |kind, error: fn(String) -> PatchError| {
         let bad = Value { kind };
         let listed = Value { kind: Some(Kind::ListValue(ListValue { values: vec![bad.clone()] })) };
         for bad in [bad, listed] {
             let field = FieldPatch { path: "x".to_owned(), value: Some(bad.clone()) };
-            let patch = Struct { fields: [("x".to_owned(), bad)].into() };
-            for change in [Change::Merge(patch), Change::Fields(vec![field])] {
-                assert_eq!(change.apply(Struct::default()), Err(refusal("x".to_owned())));
+            let merge = Struct { fields: [("x".to_owned(), bad)].into() };
+            for patch in [Patch::Merge(merge), Patch::Fields(vec![field])] {
+                assert_eq!(patch.apply(Struct::default()), Err(error("x".to_owned())));
             }
         }
     };
-    check(None, Refusal::NoValue);
-    check(Some(Kind::NumberValue(f64::NAN)), Refusal::NotFinite);
-    check(Some(Kind::NumberValue(f64::INFINITY)), Refusal::NotFinite);
+    check(None, PatchError::InvalidValue);
+    check(Some(Kind::NumberValue(f64::NAN)), PatchError::NotFinite);
+    check(Some(Kind::NumberValue(f64::INFINITY)), PatchError::NotFinite);
 }
 
 /// An object of this many levels.
@@ -131,7 +131,7 @@ fn nested(levels: usize) -> Struct {
 }
 
 #[test]
-fn the_deepest_record_can_be_read_wherever_it_goes() {
+fn the_deepest_record_can_be_decoded_in_every_message() {
     let mut deepest = nested(MAX_DEPTH);
     let path = format!("{}leaf", "n.".repeat(MAX_DEPTH - 1));
     set(&mut deepest, &path, Some(&value(json!(1)))).unwrap();
@@ -154,26 +154,26 @@ fn the_deepest_record_can_be_read_wherever_it_goes() {
 
 #[test]
 fn deeper_data_is_refused() {
-    assert_eq!(Change::Merge(nested(MAX_DEPTH)).apply(Struct::default()), Ok(nested(MAX_DEPTH)));
-    assert_eq!(Change::Merge(nested(MAX_DEPTH + 1)).apply(Struct::default()), Err(Refusal::TooDeep));
+    assert_eq!(Patch::Merge(nested(MAX_DEPTH)).apply(Struct::default()), Ok(nested(MAX_DEPTH)));
+    assert_eq!(Patch::Merge(nested(MAX_DEPTH + 1)).apply(Struct::default()), Err(PatchError::TooDeep));
 
     let mut list = value(json!(1));
     for _ in 0..MAX_DEPTH {
         list = Value { kind: Some(Kind::ListValue(ListValue { values: vec![list] })) };
     }
     let patch = FieldPatch { path: "x".to_owned(), value: Some(list) };
-    assert_eq!(Change::Fields(vec![patch]).apply(Struct::default()), Err(Refusal::TooDeep));
+    assert_eq!(Patch::Fields(vec![patch]).apply(Struct::default()), Err(PatchError::TooDeep));
 }
 
 #[test]
 fn larger_data_is_refused() {
-    let text = |length: usize| Change::Merge(object(json!({ "t": "x".repeat(length) })));
+    let text = |length: usize| Patch::Merge(object(json!({ "t": "x".repeat(length) })));
     let overhead = text(100_000).apply(Struct::default()).unwrap().encoded_len() - 100_000;
     assert!(text(MAX_SIZE - overhead).apply(Struct::default()).is_ok());
-    let refusal = text(MAX_SIZE - overhead + 1).apply(Struct::default()).unwrap_err();
-    assert_eq!(refusal, Refusal::TooLarge(MAX_SIZE + 1));
-    assert_eq!(Error::from(refusal).code(), Code::ResourceExhausted);
-    assert_eq!(Error::from(Refusal::TooDeep).code(), Code::InvalidArgument);
+    let error = text(MAX_SIZE - overhead + 1).apply(Struct::default()).unwrap_err();
+    assert_eq!(error, PatchError::TooLarge(MAX_SIZE + 1));
+    assert_eq!(Error::from(error).code(), Code::ResourceExhausted);
+    assert_eq!(Error::from(PatchError::TooDeep).code(), Code::InvalidArgument);
 }
 
 fn json_values() -> impl Strategy<Value = serde_json::Value> {
@@ -195,7 +195,7 @@ fn json_objects() -> impl Strategy<Value = serde_json::Value> {
     prop::collection::btree_map("[a-c]", json_values(), 0..4).prop_map(|it| json!(it))
 }
 
-/// The RFC's pseudocode, word for word.
+/// The pseudocode of the RFC.
 fn merge_patch(target: serde_json::Value, patch: serde_json::Value) -> serde_json::Value {
     let serde_json::Value::Object(patch) = patch else {
         return patch;
@@ -223,13 +223,13 @@ proptest! {
 
     #[test]
     fn merging_twice_is_merging_once(target in json_objects(), patch in json_objects()) {
-        let patch = Change::Merge(object(patch));
+        let patch = Patch::Merge(object(patch));
         let once = patch.apply(object(target)).unwrap();
         prop_assert_eq!(patch.apply(once.clone()).unwrap(), once);
     }
 
     #[test]
-    fn what_was_set_is_there_and_what_was_removed_is_not(new in json_values(), path in "[a-c](\\.[d-f]){0,4}") {
+    fn set_fields_are_present_and_removed_fields_are_not(new in json_values(), path in "[a-c](\\.[d-f]){0,4}") {
         let set = fields(&[(&path, Some(new.clone()))]).apply(Struct::default()).unwrap();
         let mut found = value(json!(null));
         found.kind = Some(Kind::StructValue(set.clone()));

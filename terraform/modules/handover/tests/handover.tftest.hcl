@@ -1,4 +1,6 @@
-mock_provider "aws" {}
+mock_provider "aws" {
+  override_during = plan
+}
 
 variables {
   parameter      = "/arcade/production/natsctl"
@@ -29,32 +31,38 @@ variables {
   kms_key_arn = "arn:aws:kms:us-east-1:123456789012:key/11111111-1111-1111-1111-111111111111"
 }
 
-# What the schema requires is read from the schema, so that it cannot be forgotten here.
-run "everything_that_natsctl_requires_is_there_and_nothing_that_it_does_not_know" {
+# Required keys are read from the schema, so that none is forgotten here.
+run "every_key_that_natsctl_requires_is_there_and_no_unknown_one" {
+  command = plan
+
   assert {
     condition     = length(setsubtract(jsondecode(file("../../../manifests/schema/handover.schema.json")).required, keys(jsondecode(aws_ssm_parameter.handover.value)))) == 0
-    error_message = "natsctl would miss something."
+    error_message = "natsctl would miss a key."
   }
 
   assert {
     condition     = length(setsubtract(keys(jsondecode(aws_ssm_parameter.handover.value)), keys(jsondecode(file("../../../manifests/schema/handover.schema.json")).properties))) == 0
-    error_message = "natsctl would refuse something."
+    error_message = "natsctl would refuse a key."
   }
 
   assert {
     condition     = aws_ssm_parameter.handover.name == "/arcade/production/natsctl" && jsondecode(aws_ssm_parameter.handover.value).ledger == "arcade-production-natsctl"
-    error_message = "The parameter or the table is called otherwise."
+    error_message = "The parameter or the table has another name."
   }
 }
 
-run "what_is_absent_is_left_out" {
+run "absent_parts_are_left_out" {
+  command = plan
+
   assert {
     condition     = !contains(keys(jsondecode(aws_ssm_parameter.handover.value)), "redis") && !contains(keys(jsondecode(aws_ssm_parameter.handover.value)), "gateway")
-    error_message = "There is a key without a value."
+    error_message = "There is a key for an absent part."
   }
 }
 
-run "what_there_is_is_handed_over" {
+run "redis_and_gateway_are_in_the_handover" {
+  command = plan
+
   variables {
     redis   = { host = "cache.arcade.internal", port = 6379, auth_secret = "arcade/production/redis/auth" }
     gateway = { target_group = "arn:tg", url = "https://arcade.example" }
@@ -62,11 +70,13 @@ run "what_there_is_is_handed_over" {
 
   assert {
     condition     = jsondecode(aws_ssm_parameter.handover.value).redis.port == 6379 && jsondecode(aws_ssm_parameter.handover.value).gateway.url == "https://arcade.example"
-    error_message = "The cache or the gateway is lost."
+    error_message = "The cache or the gateway is missing."
   }
 }
 
-run "the_ledger_is_kept" {
+run "the_ledger_is_protected" {
+  command = plan
+
   assert {
     condition = alltrue([
       aws_dynamodb_table.ledger.hash_key == "pk", aws_dynamodb_table.ledger.range_key == "sk",
@@ -75,11 +85,11 @@ run "the_ledger_is_kept" {
       aws_dynamodb_table.ledger.server_side_encryption[0].enabled,
       aws_dynamodb_table.ledger.deletion_protection_enabled,
     ])
-    error_message = "The table is not as natsctl needs it, or can be lost."
+    error_message = "The table has other keys than natsctl needs, or can be lost."
   }
 }
 
-run "a_handover_that_a_standard_parameter_does_not_hold_is_refused" {
+run "a_handover_too_large_for_a_standard_parameter_is_refused" {
   command = plan
 
   variables {
@@ -99,7 +109,7 @@ run "a_parameter_without_a_full_name_is_refused" {
   expect_failures = [var.parameter]
 }
 
-run "an_account_that_is_none_is_refused" {
+run "an_account_without_12_digits_is_refused" {
   command = plan
 
   variables {
@@ -119,7 +129,7 @@ run "a_network_without_subnets_is_refused" {
   expect_failures = [var.network]
 }
 
-run "a_template_that_gives_all_services_one_name_is_refused" {
+run "a_template_without_the_services_name_is_refused" {
   command = plan
 
   variables {

@@ -3,7 +3,7 @@ variables {
   environment = "production"
 }
 
-run "what_a_service_does_not_say_is_as_in_the_fleets_defaults" {
+run "defaults_are_those_of_the_fleet" {
   command = plan
 
   assert {
@@ -15,11 +15,11 @@ run "what_a_service_does_not_say_is_as_in_the_fleets_defaults" {
       grants          = []
       thresholds      = { cpu_percent = 80, memory_percent = 75, tasks = 2 }
     }
-    error_message = "The defaults are not taken."
+    error_message = "The defaults are other ones."
   }
 }
 
-run "what_a_service_says_comes_before_the_defaults_key_by_key" {
+run "a_manifest_overrides_the_defaults_key_by_key" {
   command = plan
 
   assert {
@@ -29,16 +29,16 @@ run "what_a_service_says_comes_before_the_defaults_key_by_key" {
 
   assert {
     condition     = output.services["payment"].ecs_name == "till" && output.services["payment"].execute_command
-    error_message = "Settings of the service are lost."
+    error_message = "Settings of the service are missing."
   }
 
   assert {
     condition     = output.services["payment"].secrets == toset(["bank/key"]) && output.services["payment"].grants[0].actions == ["s3:GetObject"]
-    error_message = "Secrets or rights of the service are lost."
+    error_message = "Secrets or rights of the service are missing."
   }
 }
 
-run "the_environment_is_as_its_manifest_says" {
+run "the_environment_is_that_of_its_manifest" {
   command = plan
 
   assert {
@@ -47,7 +47,7 @@ run "the_environment_is_as_its_manifest_says" {
   }
 }
 
-run "a_key_that_nobody_knows_is_refused" {
+run "an_unknown_key_is_refused" {
   command = plan
 
   variables {
@@ -57,7 +57,7 @@ run "a_key_that_nobody_knows_is_refused" {
   expect_failures = [output.services]
 }
 
-run "a_file_that_is_not_called_after_its_service_is_refused" {
+run "a_file_with_another_name_than_its_service_is_refused" {
   command = plan
 
   variables {

@@ -12,8 +12,7 @@ variables {
   client_security_group_ids = { tasks = "sg-tasks" }
   secret_prefix             = "test/one"
   dns_zone_name             = "test.internal"
-  alerts_topic_arn          = "arn:aws:sns:us-east-1:123456789012:alerts"
-  runbook_url               = "https://example.com/runbooks"
+  alerting                  = { topic_arn = "arn:aws:sns:us-east-1:123456789012:alerts", runbook_url = "https://example.com/runbooks" }
   deletion_protection       = false
 }
 
@@ -73,7 +72,7 @@ run "a_type_without_a_size_is_refused" {
   expect_failures = [var.instance_type]
 }
 
-run "a_type_that_does_not_name_disks_is_refused" {
+run "a_type_without_nvme_names_is_refused" {
   command = plan
   variables {
     instance_type = "t2.small"
@@ -89,15 +88,15 @@ run "a_volume_that_is_too_small_is_refused" {
   expect_failures = [var.volume_gb]
 }
 
-run "everybody_as_a_leaf_is_refused" {
+run "the_whole_internet_as_a_leaf_is_refused" {
   command = plan
   variables {
-    leaf_cidrs = { everybody = "0.0.0.0/0" }
+    leaf_cidrs = { internet = "0.0.0.0/0" }
   }
   expect_failures = [var.leaf_cidrs]
 }
 
-run "a_leaf_network_that_is_none_is_refused" {
+run "a_leaf_network_that_is_no_range_is_refused" {
   command = plan
   variables {
     leaf_cidrs = { office = "office" }
@@ -121,28 +120,12 @@ run "a_zone_in_capitals_is_refused" {
   expect_failures = [var.dns_zone_name]
 }
 
-run "a_runbook_url_without_tls_is_refused" {
-  command = plan
-  variables {
-    runbook_url = "http://example.com/runbooks"
-  }
-  expect_failures = [var.runbook_url]
-}
-
-run "a_retention_that_cloudwatch_does_not_know_is_refused" {
+run "a_retention_that_cloudwatch_does_not_accept_is_refused" {
   command = plan
   variables {
     log_retention_days = 45
   }
   expect_failures = [var.log_retention_days]
-}
-
-run "an_alarm_without_a_runbook_is_refused" {
-  command = plan
-  variables {
-    runbooks_folder = "tests"
-  }
-  expect_failures = [aws_cloudwatch_metric_alarm.node, aws_cloudwatch_metric_alarm.unhealthy_targets]
 }
 
 run "a_public_subnet_for_nodes_is_refused" {

@@ -8,7 +8,8 @@ variables {
   zones = ["us-east-1a", "us-east-1b", "us-east-1c"]
 }
 
-run "three_zones_have_two_subnets_each_and_nothing_gets_a_public_address_by_itself" {
+# This run applies, so that the plans of the others know ids.
+run "three_zones_have_two_subnets_each_and_none_assigns_public_addresses" {
   assert {
     condition     = join(" ", keys(output.private_subnets)) == "us-east-1a us-east-1b us-east-1c" && length(output.public_subnet_ids) == 3
     error_message = "Every zone has a private and a public subnet."
@@ -16,7 +17,7 @@ run "three_zones_have_two_subnets_each_and_nothing_gets_a_public_address_by_itse
 
   assert {
     condition     = alltrue([for subnet in concat(values(aws_subnet.private), values(aws_subnet.public)) : subnet.map_public_ip_on_launch != true])
-    error_message = "No subnet gives public addresses by itself."
+    error_message = "No subnet assigns public addresses."
   }
 
   assert {
@@ -25,7 +26,9 @@ run "three_zones_have_two_subnets_each_and_nothing_gets_a_public_address_by_itse
   }
 }
 
-run "each_zone_goes_out_by_its_own_nat" {
+run "each_zone_has_its_own_nat_gateway" {
+  command = plan
+
   assert {
     condition = length(aws_nat_gateway.this) == 3 && alltrue([
       for zone, route in aws_route.private_out : route.nat_gateway_id == aws_nat_gateway.this[zone].id
@@ -34,7 +37,9 @@ run "each_zone_goes_out_by_its_own_nat" {
   }
 }
 
-run "with_one_nat_every_zone_goes_out_by_it" {
+run "one_nat_gateway_is_for_every_zone" {
+  command = plan
+
   variables {
     nat = "one"
   }
@@ -47,7 +52,9 @@ run "with_one_nat_every_zone_goes_out_by_it" {
   }
 }
 
-run "no_private_subnet_has_a_way_in" {
+run "no_private_subnet_is_reached_from_the_internet" {
+  command = plan
+
   assert {
     condition = alltrue([for route in values(aws_route.private_out) : route.gateway_id == null || route.gateway_id == ""]) && alltrue([
       for zone, association in aws_route_table_association.private : association.route_table_id == aws_route_table.private[zone].id
@@ -56,7 +63,9 @@ run "no_private_subnet_has_a_way_in" {
   }
 }
 
-run "a_zone_keeps_its_subnets_when_another_goes" {
+run "a_zone_keeps_its_subnets_when_another_is_removed" {
+  command = plan
+
   variables {
     zones = ["us-east-1c", "us-east-1b"]
   }
@@ -67,35 +76,41 @@ run "a_zone_keeps_its_subnets_when_another_goes" {
   }
 }
 
-run "the_services_that_private_machines_need_are_inside" {
+run "aws_services_that_private_instances_need_have_endpoints" {
+  command = plan
+
   assert {
     condition     = join(" ", keys(aws_vpc_endpoint.interface)) == "ec2messages ecr.api ecr.dkr logs secretsmanager ssm ssmmessages" && alltrue([for endpoint in values(aws_vpc_endpoint.interface) : endpoint.private_dns_enabled && length(endpoint.subnet_ids) == 3])
-    error_message = "Seven interfaces in all zones, found by the ordinary names."
+    error_message = "Seven interface endpoints in all zones, with private DNS."
   }
 
   assert {
     condition     = aws_vpc_endpoint.s3[0].vpc_endpoint_type == "Gateway" && length(aws_vpc_endpoint.s3[0].route_table_ids) == 3
-    error_message = "S3 is reached by a gateway, from all private subnets."
+    error_message = "S3 has a gateway endpoint for all private subnets."
   }
 
   assert {
     condition     = aws_vpc_security_group_ingress_rule.endpoints[0].cidr_ipv4 == "10.0.0.0/16" && aws_vpc_security_group_ingress_rule.endpoints[0].from_port == 443 && aws_vpc_security_group_ingress_rule.endpoints[0].to_port == 443
-    error_message = "They are reached by HTTPS, from this network alone."
+    error_message = "They accept HTTPS, from this network only."
   }
 }
 
 run "endpoints_may_be_few" {
+  command = plan
+
   variables {
     endpoints = ["s3"]
   }
 
   assert {
     condition     = length(aws_vpc_endpoint.interface) == 0 && length(aws_security_group.endpoints) == 0 && length(aws_vpc_endpoint.s3) == 1
-    error_message = "Only the one that costs nothing."
+    error_message = "Only the endpoint that costs nothing."
   }
 }
 
 run "all_connections_are_recorded_for_30_days" {
+  command = plan
+
   assert {
     condition     = aws_flow_log.this[0].traffic_type == "ALL" && aws_cloudwatch_log_group.flow[0].retention_in_days == 30
     error_message = "Flow logs are on."
@@ -103,13 +118,17 @@ run "all_connections_are_recorded_for_30_days" {
 }
 
 run "the_default_security_group_is_closed" {
+  command = plan
+
   assert {
     condition     = length(aws_default_security_group.closed[0].ingress) == 0 && length(aws_default_security_group.closed[0].egress) == 0
     error_message = "It has no rules."
   }
 }
 
-run "an_existing_network_is_taken_as_it_is" {
+run "an_existing_network_stays_as_it_is" {
+  command = plan
+
   variables {
     cidr  = null
     zones = []
@@ -134,7 +153,7 @@ run "an_existing_network_is_taken_as_it_is" {
 
   assert {
     condition     = output.vpc_id == "vpc-1" && output.vpc_cidr == "172.16.0.0/16" && output.private_subnets["us-east-1b"] == { id = "subnet-b", cidr = "172.16.16.0/20" }
-    error_message = "The outputs are those of the network that is there."
+    error_message = "The outputs are those of the existing network."
   }
 
   assert {

@@ -8,7 +8,7 @@ variables {
   zones = ["us-east-1a", "us-east-1b", "us-east-1c"]
 }
 
-run "a_name_that_aws_does_not_take_is_refused" {
+run "a_name_that_aws_does_not_accept_is_refused" {
   command = plan
   variables {
     name = "Test_1"
@@ -16,7 +16,7 @@ run "a_name_that_aws_does_not_take_is_refused" {
   expect_failures = [var.name]
 }
 
-run "a_range_that_is_none_is_refused" {
+run "a_range_without_a_prefix_length_is_refused" {
   command = plan
   variables {
     cidr = "10.0.0.0"
@@ -89,7 +89,7 @@ run "a_neighbour_that_is_no_range_is_refused" {
   expect_failures = [var.apart_from]
 }
 
-run "a_range_beside_its_neighbours_is_taken" {
+run "a_range_beside_its_neighbours_is_accepted" {
   command = plan
   variables {
     apart_from = { development = "10.1.0.0/16", office = "192.168.0.0/24" }
@@ -144,7 +144,7 @@ run "unknown_traffic_is_refused" {
   expect_failures = [var.flow_logs]
 }
 
-run "a_retention_that_cloudwatch_does_not_know_is_refused" {
+run "a_retention_that_cloudwatch_does_not_accept_is_refused" {
   command = plan
   variables {
     flow_logs = { retention_days = 45 }

@@ -82,7 +82,7 @@ class Rotations(unittest.TestCase):
         self.assertEqual(self.current(), {"username": "services", "password": "password-1"})
         self.assertEqual((self.cache.passwords, self.cache.rights), (["password-1"], "on ~* +@all"))
 
-    def test_the_password_before_stays_good_until_the_next_rotation(self):
+    def test_the_previous_password_stays_valid_until_the_next_rotation(self):
         self.rotate("one")
         self.rotate("two")
         self.assertEqual(self.cache.passwords, ["password-2", "password-1"])
@@ -101,12 +101,12 @@ class Rotations(unittest.TestCase):
                 self.rotate("two", ("createSecret", "testSecret", "finishSecret"))
         self.assertEqual(self.current()["password"], "password-1")
 
-    def test_a_version_that_nobody_asked_for_is_refused(self):
+    def test_a_version_that_is_not_pending_is_refused(self):
         self.secrets.stages["odd"] = []
         with self.assertRaises(ValueError):
             self.rotate("odd", ("createSecret",))
 
-    def test_who_logs_in_says_name_and_password_by_tls_and_hears_ok(self):
+    def test_a_login_sends_name_and_password_by_tls(self):
         for answer, expected in ((b"+OK\r\n", True), (b"-WRONGPASS invalid\r\n", False)):
             with self.subTest(answer), socket.create_server(("127.0.0.1", 0)) as server:
                 said = []

@@ -9,8 +9,7 @@ variables {
   client_security_group_ids = { tasks = "sg-tasks" }
   secret_prefix             = "test/one"
   secrets_kms_key_arn       = "arn:aws:kms:us-east-1:123456789012:key/secrets"
-  alerts_topic_arn          = "arn:aws:sns:us-east-1:123456789012:alerts"
-  runbook_url               = "https://example.com/runbooks"
+  alerting                  = { topic_arn = "arn:aws:sns:us-east-1:123456789012:alerts", runbook_url = "https://example.com/runbooks" }
   deletion_protection       = false
 }
 
@@ -96,7 +95,7 @@ run "too_many_snapshots_is_refused" {
   expect_failures = [var.snapshot_days]
 }
 
-run "a_rotation_each_day_is_refused" {
+run "a_daily_rotation_is_refused" {
   command = plan
   variables {
     rotation_days = 1
@@ -112,26 +111,10 @@ run "a_prefix_that_begins_with_a_slash_is_refused" {
   expect_failures = [var.secret_prefix]
 }
 
-run "a_runbook_url_that_ends_with_a_slash_is_refused" {
-  command = plan
-  variables {
-    runbook_url = "https://example.com/"
-  }
-  expect_failures = [var.runbook_url]
-}
-
-run "a_retention_that_cloudwatch_does_not_know_is_refused" {
+run "a_retention_that_cloudwatch_does_not_accept_is_refused" {
   command = plan
   variables {
     log_retention_days = 45
   }
   expect_failures = [var.log_retention_days]
-}
-
-run "an_alarm_without_a_runbook_is_refused" {
-  command = plan
-  variables {
-    runbooks_folder = "tests"
-  }
-  expect_failures = [aws_cloudwatch_metric_alarm.node, aws_cloudwatch_metric_alarm.rotation]
 }

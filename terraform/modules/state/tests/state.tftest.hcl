@@ -1,4 +1,4 @@
-# Plans alone: what is protected from being destroyed cannot be cleaned up after a test.
+# Plans only: protected resources could not be destroyed after a test.
 
 mock_provider "aws" {
   source = "./tests/mocks"
@@ -28,9 +28,10 @@ run "every_version_is_kept_encrypted_and_private" {
 
   assert {
     condition = alltrue([
-      for rule in aws_s3_bucket_server_side_encryption_configuration.state.rule : rule.apply_server_side_encryption_by_default[0].sse_algorithm == "aws:kms"
-    ]) && aws_kms_key.state.enable_key_rotation
-    error_message = "States are encrypted, with a key that rotates."
+      for rule in aws_s3_bucket_server_side_encryption_configuration.state.rule :
+      rule.apply_server_side_encryption_by_default[0].sse_algorithm == "aws:kms" && rule.apply_server_side_encryption_by_default[0].kms_master_key_id == module.key.arn
+    ])
+    error_message = "States are encrypted, with their own key."
   }
 
   assert {
@@ -42,7 +43,7 @@ run "every_version_is_kept_encrypted_and_private" {
   }
 }
 
-run "without_tls_nothing_is_answered" {
+run "requests_without_tls_are_refused" {
   command = plan
 
   assert {
@@ -54,7 +55,7 @@ run "without_tls_nothing_is_answered" {
   }
 }
 
-run "environments_lock_by_the_file_of_s3" {
+run "environments_lock_by_a_file_in_s3" {
   command = plan
 
   assert {
@@ -63,7 +64,7 @@ run "environments_lock_by_the_file_of_s3" {
   }
 }
 
-run "the_newest_old_states_are_kept_whatever_their_age" {
+run "the_newest_replaced_states_are_kept_regardless_of_their_age" {
   command = plan
 
   assert {
@@ -72,7 +73,7 @@ run "the_newest_old_states_are_kept_whatever_their_age" {
   }
 }
 
-run "a_name_that_s3_does_not_take_is_refused" {
+run "a_name_that_s3_does_not_accept_is_refused" {
   command = plan
   variables {
     bucket = "Test_State"
@@ -80,7 +81,7 @@ run "a_name_that_s3_does_not_take_is_refused" {
   expect_failures = [var.bucket]
 }
 
-run "throwing_old_states_away_at_once_is_refused" {
+run "a_day_for_replaced_states_is_refused" {
   command = plan
   variables {
     kept_days = 1

@@ -1,4 +1,4 @@
-# What is decided here: names, and what production must have. The modules have tests of their own.
+# Names, and requirements for production. The modules have their own tests.
 mock_provider "aws" {
   mock_data "aws_caller_identity" {
     defaults = { account_id = "123456789012" }
@@ -33,7 +33,7 @@ variables {
   network             = { cidr = "10.0.0.0/16", zones = ["a", "b", "c"] }
   nats                = { nodes = 5, instance_type = "m6i.large", volume_gb = 500, max_file_store_gb = 108 }
   redis               = { node_type = "cache.r7g.large", shards = 3, replicas = 1 }
-  runbook_url         = "https://example.com/runbooks"
+  alerting            = { runbook_url = "https://example.com/runbooks" }
   deletion_protection = true
 }
 
@@ -44,11 +44,11 @@ run "production_has_the_plain_names" {
     condition = [local.cluster, local.namespace, local.log_group] == [
       "arcade-cluster", "bodybroker-services", "/ecs/arcade-nats"
     ]
-    error_message = "Production is called otherwise."
+    error_message = "Production has other names."
   }
 }
 
-run "every_other_environment_appends_its_own" {
+run "every_other_environment_appends_its_name" {
   command = plan
 
   variables {

@@ -1,4 +1,4 @@
-//! Transcoding against `prost-reflect`, which does the same through a tree, and what is said about bad texts.
+//! Compares transcoding with `prost-reflect`, which uses a tree, and checks the errors of invalid texts.
 
 mod random;
 
@@ -21,10 +21,10 @@ static KINDS: LazyLock<(DescriptorPool, Schema)> = LazyLock::new(|| {
 
 static FLEET: LazyLock<(DescriptorPool, Schema)> = LazyLock::new(|| {
     let pool = DescriptorPool::decode(proto::DESCRIPTORS).unwrap();
-    (pool, Schema::of_the_fleet().unwrap())
+    (pool, Schema::for_fleet().unwrap())
 });
 
-/// Every message that a client can send or get, and one with every kind of field.
+/// Every message that a client can send or receive, and one with every kind of field.
 static MESSAGES: LazyLock<Vec<(MessageDescriptor, &'static Schema)>> = LazyLock::new(|| {
     let everything = KINDS.0.get_message_by_name("kinds.v1.Everything").unwrap();
     let methods = proto::SERVICES.iter().flat_map(|service| service.methods);
@@ -44,14 +44,14 @@ fn as_json(message: &DynamicMessage, options: &SerializeOptions) -> Vec<u8> {
     serializer.into_inner()
 }
 
-/// What the bytes mean, in a form that can be compared and read.
+/// The message as text that can be compared and read.
 fn as_text(descriptor: &MessageDescriptor, bytes: &[u8]) -> String {
     let message = DynamicMessage::decode(descriptor.clone(), bytes).unwrap();
     let value: serde_json::Value = serde_json::from_slice(&as_json(&message, &SerializeOptions::new())).unwrap();
     sorted(value).to_string()
 }
 
-/// Maps have no order.
+/// Sorts members, because maps have no order.
 fn sorted(value: serde_json::Value) -> serde_json::Value {
     match value {
         serde_json::Value::Object(members) => {
@@ -68,7 +68,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn json_means_what_prost_reflect_says(entropy in prop::collection::vec(any::<u8>(), 0..600), which in any::<prop::sample::Index>(), spelling in 0..4u8) {
+    fn json_is_encoded_as_by_prost_reflect(entropy in prop::collection::vec(any::<u8>(), 0..600), which in any::<prop::sample::Index>(), spelling in 0..4u8) {
         let (descriptor, schema) = which.get(&MESSAGES);
         let mut message = random::message(descriptor, &mut Choices::new(&entropy), 4);
         message.clear_field_by_name("meta");
@@ -82,7 +82,7 @@ proptest! {
     }
 
     #[test]
-    fn a_message_comes_back_from_json_as_it_was(entropy in prop::collection::vec(any::<u8>(), 0..600), which in any::<prop::sample::Index>()) {
+    fn a_message_survives_a_round_trip_through_json(entropy in prop::collection::vec(any::<u8>(), 0..600), which in any::<prop::sample::Index>()) {
         let (descriptor, schema) = which.get(&MESSAGES);
         let mut message = random::message(descriptor, &mut Choices::new(&entropy), 4);
         message.clear_field_by_name("meta");
@@ -95,7 +95,7 @@ proptest! {
     }
 
     #[test]
-    fn damaged_bytes_are_refused_without_harm(entropy in prop::collection::vec(any::<u8>(), 0..400), flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6)) {
+    fn damaged_bytes_do_not_panic(entropy in prop::collection::vec(any::<u8>(), 0..400), flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6)) {
         let (descriptor, schema) = MESSAGES.last().unwrap();
         let message = random::message(descriptor, &mut Choices::new(&entropy), 3);
         let mut bytes = message.encode_to_vec();
@@ -112,7 +112,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_json_and_what_is_not_is_as_serde_json_says(text in "[\\[\\]{}:,\"a-f0-9.eE+\\-\\\\u \n]{0,60}") {
+    fn json_is_accepted_as_by_serde_json(text in "[\\[\\]{}:,\"a-f0-9.eE+\\-\\\\u \n]{0,60}") {
         let schema = &KINDS.1;
         let shape = schema.id("kinds.v1.Everything").unwrap();
         let ours = to_protobuf(schema, shape, format!("{{\"value\": {text}}}").as_bytes());
@@ -121,7 +121,7 @@ proptest! {
     }
 }
 
-fn everything(json: &str) -> Result<String, super::BadBody> {
+fn everything(json: &str) -> Result<String, super::InvalidBody> {
     let schema = &KINDS.1;
     let shape = schema.id("kinds.v1.Everything").unwrap();
     let bytes = to_protobuf(schema, shape, json.as_bytes())?;
@@ -146,7 +146,7 @@ fn numbers_may_be_written_in_many_ways() {
 }
 
 #[test]
-fn numbers_come_back_to_the_last_bit() {
+fn numbers_survive_a_round_trip_exactly() {
     let mut values = vec![0.1, 5.034_427_608_383_001e-308, f64::MAX, f64::MIN_POSITIVE, -0.0, 1e15, 123_456_789.0];
     values.extend((0..2000_u64).map(|number| f64::from_bits(number.wrapping_mul(0x9e37_79b9_7f4a_7c15))));
     for value in values.into_iter().filter(|value| value.is_finite()) {
@@ -260,9 +260,9 @@ fn the_wrong_type_is_refused_with_its_field() {
     );
     check_refused(
         r#"{"first": "a", "second": {}}"#,
-        "1:16 `second` `first` is given already, and `choice` is one of them",
+        "1:16 `second` `first` is set already, and both are members of `choice`",
     );
-    check_refused(r#"{"a_bool": true, "aBool": true}"#, "1:18 `aBool` given twice");
+    check_refused(r#"{"a_bool": true, "aBool": true}"#, "1:18 `aBool` duplicate field");
 }
 
 #[test]
@@ -273,7 +273,7 @@ fn an_unknown_field_is_refused_with_the_nearest_name() {
 }
 
 #[test]
-fn absurd_depth_is_refused() {
+fn excessive_depth_is_refused() {
     let problem = |json: String| everything(&json).unwrap_err().problem().to_owned();
     let deep = "objects and arrays are nested deeper than 64";
     assert_eq!(problem(format!(r#"{{"value": {}"#, "[".repeat(500_000))), deep);
@@ -291,7 +291,7 @@ fn the_gateways_own_field_is_refused() {
 }
 
 #[test]
-fn an_error_in_a_response_is_found_behind_other_fields() {
+fn an_error_in_a_response_is_found_after_other_fields() {
     let mut bytes = vec![0x12, 1, b'x'];
     bytes.extend([0x0a, 4, 0x08, 2, 0x12, 0]);
     assert_eq!(error_in(&bytes).unwrap().unwrap().code, 2);
@@ -300,10 +300,11 @@ fn an_error_in_a_response_is_found_behind_other_fields() {
 }
 
 #[test]
-fn what_the_wire_may_say_twice_is_merged() {
+fn repeated_singular_fields_are_merged() {
     let (_, schema) = &*KINDS;
     let shape = schema.id("kinds.v1.Everything").unwrap();
-    // a_int32 = 1, a_message = {a_int32: 2}, a_int32 = 3, a_message = {a_string: "x"}, an unknown field, `first`, then `second`.
+    // a_int32 = 1, a_message = {a_int32: 2}, a_int32 = 3, a_message = {a_string: "x"}, an unknown field, `first`, then
+    // `second`.
     let bytes = [
         &[0x18, 1][..],
         &[0x8a, 1, 2, 0x18, 2],

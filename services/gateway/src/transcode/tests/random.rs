@@ -1,11 +1,11 @@
-//! Messages of any type, made of random bytes: fewer bytes make a smaller message.
+//! Generates messages of any type from random bytes: fewer bytes make a smaller message.
 
 use std::collections::HashMap;
 
 use prost::bytes::Bytes;
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor, ReflectMessage as _, Value};
 
-/// Bytes that decide; when there are none left, everything is 0.
+/// A source of choices. When the bytes are used up, every choice is 0.
 pub(super) struct Choices<'a>(&'a [u8]);
 
 impl<'a> Choices<'a> {
@@ -61,7 +61,7 @@ pub(super) fn message(descriptor: &MessageDescriptor, choices: &mut Choices<'_>,
         }
         _ => {
             for field in descriptor.fields() {
-                // Depth ends messages within messages; an absent message field is legal everywhere.
+                // The depth limits nesting; a message field may always be absent.
                 let ends = depth == 0 && matches!(field.kind(), Kind::Message(_));
                 if ends || choices.byte().is_multiple_of(3) {
                     continue;
@@ -104,7 +104,7 @@ fn map_key(field: &FieldDescriptor, choices: &mut Choices<'_>) -> MapKey {
 
 fn value(field: &FieldDescriptor, choices: &mut Choices<'_>, depth: u8) -> Value {
     match field.kind() {
-        // Not any bits: what `serde_json` reads is not always the nearest number.
+        // Not arbitrary bits, because `serde_json` does not always parse the nearest number.
         Kind::Double => Value::F64(f64::from(choices.number() as i32) / 64.0),
         Kind::Float => Value::F32(f32::from(choices.number() as i16) / 64.0),
         Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => Value::I32(choices.number() as i32),

@@ -1,0 +1,32 @@
+//! `natsctl deregister`
+
+use clap::Args;
+
+use crate::aws::revisions::{self, deregistered_text};
+use crate::commands::change::LockOptions;
+use crate::commands::invocation::Invocation;
+use crate::commands::options::Which;
+use crate::screen::Report;
+
+/// Deregister old task definition revisions of services
+///
+/// A revision that runs, that a deployment uses, or that `rollback` would go back to is never deregistered.
+#[derive(Debug, Args)]
+pub(crate) struct Deregister {
+    #[command(flatten)]
+    which: Which,
+    /// How many of the newest revisions to keep
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    keep: u16,
+    #[command(flatten)]
+    lock: LockOptions,
+}
+
+impl Deregister {
+    pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
+        let aws = invocation.aws().await?;
+        let which = self.which.selection(&aws.manifests)?.services;
+        let deregistered = revisions::deregister(&aws, &which, self.keep.into(), self.lock.if_held()).await?;
+        Ok(Report::new(&deregistered, deregistered_text(&deregistered)))
+    }
+}

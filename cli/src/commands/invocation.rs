@@ -1,0 +1,83 @@
+//! What was typed, turned into what it means: which manifests, which environment, which files.
+
+use std::path::{Path, PathBuf};
+
+use crate::commands::options::Global;
+use crate::commands::platform::Platform;
+use crate::error::Hinted;
+use crate::local::environment::Local;
+use crate::manifest::{self, Environment, Manifests};
+
+/// One run of natsctl.
+pub(crate) struct Invocation {
+    pub(crate) global: Global,
+    /// As typed, for the lock and the history.
+    pub(crate) command_line: String,
+    current_dir: PathBuf,
+}
+
+impl Invocation {
+    pub(crate) fn new(global: Global, command_line: String) -> anyhow::Result<Self> {
+        Ok(Self { global, command_line, current_dir: std::env::current_dir()? })
+    }
+
+    /// The folder of the manifests: as typed, or the nearest one above.
+    pub(crate) fn manifests_dir(&self) -> anyhow::Result<PathBuf> {
+        if let Some(typed) = &self.global.manifests {
+            return Ok(typed.clone());
+        }
+        let mut folders = self.current_dir.ancestors().map(|folder| folder.join("manifests"));
+        let found = folders.find(|folder| folder.join("fleet.yaml").is_file()).ok_or_else(|| {
+            let here = self.current_dir.display();
+            let hint = "run natsctl inside the repository, or name the folder with `--manifests`";
+            Hinted::new(format!("no folder `manifests` with a `fleet.yaml` in `{here}` or above"), hint)
+        })?;
+        // Short paths read better in messages.
+        Ok(found.strip_prefix(&self.current_dir).map(Path::to_owned).unwrap_or(found))
+    }
+
+    /// The folder that holds the manifests, and beside them the sources.
+    pub(crate) fn workspace(&self) -> anyhow::Result<PathBuf> {
+        let manifests = self.current_dir.join(self.manifests_dir()?);
+        Ok(manifests.parent().unwrap_or(&self.current_dir).to_owned())
+    }
+
+    /// The manifests, checked.
+    pub(crate) fn load(&self) -> anyhow::Result<Manifests> {
+        Ok(manifest::load(&self.manifests_dir()?, &self.global.env)?)
+    }
+
+    /// The environment that the manifests describe.
+    pub(crate) async fn platform(&self) -> anyhow::Result<Platform> {
+        let manifests = self.load()?;
+        match &manifests.environment {
+            Environment::Local(_) => Ok(Platform::Local(Box::new(self.open_local(manifests)?))),
+            Environment::Aws(_) => self.open_aws(manifests).await,
+        }
+    }
+
+    /// The local environment that the manifests describe.
+    pub(crate) fn local(&self) -> anyhow::Result<Local> {
+        let manifests = self.load()?;
+        match &manifests.environment {
+            Environment::Local(_) => self.open_local(manifests),
+            Environment::Aws(_) => {
+                let message = format!("environment `{}` is not on this machine", self.global.env);
+                Err(Hinted::new(message, "this command is for local environments").into())
+            }
+        }
+    }
+
+    fn open_local(&self, manifests: Manifests) -> anyhow::Result<Local> {
+        Ok(Local::new(manifests, self.state_dir()?, self.workspace()?, self.command_line.clone()))
+    }
+
+    /// Where this machine keeps the files of the environment.
+    pub(crate) fn state_dir(&self) -> anyhow::Result<PathBuf> {
+        let environments = match &self.global.state_dir {
+            Some(typed) => self.current_dir.join(typed),
+            None => self.workspace()?.join(".natsctl"),
+        };
+        Ok(environments.join(&self.global.env))
+    }
+}

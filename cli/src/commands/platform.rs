@@ -1,0 +1,85 @@
+//! Where an environment runs: on this machine, or on AWS. Commands work with the one that the environment's manifest names.
+
+#[cfg(feature = "aws")]
+use crate::aws::Aws;
+use std::collections::BTreeSet;
+
+use crate::local::environment::Local;
+use crate::manifest::Manifests;
+use crate::model::change::Change;
+use crate::model::observed::Observed;
+use crate::model::plan::Plan;
+use crate::model::status::Status;
+use crate::pipeline::history::Record;
+use crate::pipeline::options::Options;
+use crate::pipeline::{self, Done, Platform as _, Purpose};
+
+/// The platform of an environment.
+pub(crate) enum Platform {
+    /// Processes on this machine.
+    Local(Box<Local>),
+    /// ECS.
+    #[cfg(feature = "aws")]
+    Aws(Box<Aws>),
+}
+
+/// The same expression with whichever platform it is.
+macro_rules! on {
+    ($this:expr, $platform:ident => $body:expr) => {
+        match $this {
+            Platform::Local($platform) => $body,
+            #[cfg(feature = "aws")]
+            Platform::Aws($platform) => $body,
+        }
+    };
+}
+
+impl Platform {
+    pub(crate) fn manifests(&self) -> &Manifests {
+        on!(self, platform => &platform.manifests)
+    }
+
+    /// Whether it is this machine.
+    pub(crate) fn is_local(&self) -> bool {
+        match self {
+            Self::Local(_) => true,
+            #[cfg(feature = "aws")]
+            Self::Aws(_) => false,
+        }
+    }
+
+    /// The status of the environment.
+    pub(crate) async fn status(&self) -> anyhow::Result<Status> {
+        match self {
+            Self::Local(local) => local.status().await,
+            #[cfg(feature = "aws")]
+            Self::Aws(aws) => crate::aws::status::read(aws).await,
+        }
+    }
+
+    /// See [`pipeline::run`].
+    pub(crate) async fn run(&self, change: &Change, options: &Options) -> anyhow::Result<Done> {
+        on!(self, platform => pipeline::run(&**platform, change, options).await)
+    }
+
+    /// See [`pipeline::plan`].
+    pub(crate) async fn plan(
+        &self,
+        change: &Change,
+        options: &Options,
+        purpose: Purpose,
+        observed: Option<Observed>,
+    ) -> anyhow::Result<(Plan, Observed)> {
+        on!(self, platform => pipeline::plan(&**platform, change, options, purpose, observed).await)
+    }
+
+    /// The last changes, the newest first.
+    pub(crate) async fn records(&self, limit: usize) -> anyhow::Result<Vec<Record>> {
+        on!(self, platform => platform.records(limit).await)
+    }
+
+    /// The services of the last change, which was interrupted.
+    pub(crate) async fn interrupted(&self) -> anyhow::Result<BTreeSet<String>> {
+        on!(self, platform => pipeline::interrupted(&**platform).await)
+    }
+}

@@ -1,0 +1,54 @@
+//! Errors that say what to do about them.
+
+use std::error::Error;
+use std::fmt;
+
+/// An error with a hint: the message says what is wrong, the hint says how to fix it.
+#[derive(Debug)]
+pub struct Hinted {
+    message: String,
+    hint: Option<String>,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl Hinted {
+    /// `message` in lower case without a full stop, since errors are joined with `: `.
+    pub(crate) fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::with(message, Some(hint.into()))
+    }
+
+    /// The same where a hint is not always known.
+    pub(crate) fn with(message: impl Into<String>, hint: Option<String>) -> Self {
+        Self { message: message.into(), hint, source: None }
+    }
+
+    /// Adds the error that caused this one.
+    #[must_use]
+    pub(crate) fn because(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+}
+
+impl fmt::Display for Hinted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for Hinted {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+/// The hint of an error: that of the outermost error in its chain that has one.
+pub fn hint(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(|cause| hinted(cause)?.hint.clone())
+}
+
+/// An [`std::io::Error`] shows the error that it was made from, but leaves it out of the chain.
+fn hinted<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a Hinted> {
+    let inside = || cause.downcast_ref::<std::io::Error>()?.get_ref()?.downcast_ref();
+    cause.downcast_ref().or_else(inside)
+}

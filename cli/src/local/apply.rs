@@ -1,0 +1,388 @@
+//! Carries out the steps of a plan on this machine. Every step can be done twice, so an interrupted run is finished by the next one.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures::future::join_all;
+use tokio::time::sleep;
+
+use super::artifacts::Artifacts;
+use super::client::{self, Client};
+use super::cluster_files::ClusterFiles;
+use super::environment::Local;
+use super::platform::Materials;
+use super::ports;
+use super::protocol::{Accepted, Force, NodeStatus, PutService, TaskSpec};
+use crate::error::Hinted;
+use crate::manifest::Environment;
+use crate::model::desired::{Definition, Role};
+use crate::model::rollout::Outcome;
+use crate::model::status::ClusterHealth;
+use crate::model::step::{Action, Operation, Step};
+use crate::nats::bus::JETSTREAM_TIMEOUT;
+use crate::nats::health;
+use crate::nats::identity::SYSTEM_USER;
+use crate::pipeline::Progress;
+use crate::pipeline::options::Options;
+use crate::screen::note;
+
+/// What a rollout may take beyond the start and the stop of its tasks.
+const MARGIN: Duration = Duration::from_secs(30);
+/// How long the cluster may take to settle after a server was started.
+pub(super) const SETTLE: Duration = Duration::from_secs(60);
+/// A server that ended so often right after its start will not come up.
+const FRUITLESS_STARTS: u32 = 3;
+/// Between two reads of something that is about to happen.
+pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A plan that is carried out.
+pub(crate) struct Work<'a> {
+    local: &'a Local,
+    materials: Option<&'a Materials>,
+    options: &'a Options,
+}
+
+impl<'a> Work<'a> {
+    pub(super) fn new(local: &'a Local, materials: Option<&'a Materials>, options: &'a Options) -> Self {
+        Self { local, materials, options }
+    }
+
+    /// Carries out the steps of one wave.
+    pub(super) async fn apply(&self, wave: &[&Step], progress: &mut Progress) -> anyhow::Result<()> {
+        let of = |matches: fn(&Operation) -> bool| -> Vec<&Step> {
+            wave.iter().copied().filter(|step| matches(&step.operation)).collect()
+        };
+        let nodes = of(|operation| matches!(operation, Operation::StartNode { .. } | Operation::RestartNode { .. }));
+        if !nodes.is_empty() {
+            self.recorded(&nodes, progress, self.put_nodes(&nodes)).await?;
+        }
+        let assets = of(|operation| {
+            matches!(
+                operation,
+                Operation::PutStream { .. }
+                    | Operation::PutBucket { .. }
+                    | Operation::ReduceStream { .. }
+                    | Operation::ReduceBucket { .. }
+            )
+        });
+        if !assets.is_empty() {
+            self.put_assets(&assets, progress).await?;
+        }
+        let services = of(|operation| {
+            matches!(
+                operation,
+                Operation::DeployService { .. }
+                    | Operation::RestartService { .. }
+                    | Operation::ScaleService { .. }
+                    | Operation::RollBackService { .. }
+            )
+        });
+        if !services.is_empty() {
+            self.roll(&services, progress).await?;
+        }
+        for step in wave {
+            match &step.operation {
+                Operation::DeleteService { service, .. } => {
+                    let delete = async { Ok(self.local.supervisor().await?.delete_service(service).await?) };
+                    self.recorded(&[step], progress, delete).await?;
+                }
+                Operation::DeleteNode { node } => {
+                    let delete = async { Ok(self.local.supervisor().await?.delete_node(node).await?) };
+                    self.recorded(&[step], progress, delete).await?;
+                }
+                Operation::StopTask { service: Some(service), task } => {
+                    let stop = async { Ok(self.local.supervisor().await?.stop_task(service, task).await?) };
+                    self.recorded(&[step], progress, stop).await?;
+                }
+                Operation::StopEnvironment { .. } => self.recorded(&[step], progress, self.shut_down()).await?,
+                _ => {}
+            }
+        }
+        // Last, since it takes the history with it.
+        if wave.iter().any(|step| matches!(step.operation, Operation::DeleteData { .. })) {
+            delete_data(self.local.dir())?;
+        }
+        Ok(())
+    }
+
+    /// Carries out one piece of work that is the whole of these steps.
+    async fn recorded(
+        &self,
+        steps: &[&Step],
+        progress: &mut Progress,
+        work: impl Future<Output = anyhow::Result<()>>,
+    ) -> anyhow::Result<()> {
+        for step in steps {
+            progress.started(step);
+        }
+        let outcome = work.await;
+        for step in steps {
+            progress.ended(step, if outcome.is_ok() { "done" } else { "failed" });
+            if outcome.is_ok() {
+                note(&format!("{step} done"));
+            }
+        }
+        outcome
+    }
+
+    // ------------------------------------------------------------------------------------------ nodes
+
+    fn materials(&self) -> anyhow::Result<&'a Materials> {
+        self.materials.context("only a deployment starts NATS servers")
+    }
+
+    /// Starts or restarts servers, and waits until the cluster has settled.
+    async fn put_nodes(&self, steps: &[&Step]) -> anyhow::Result<()> {
+        let Materials { files, server, .. } = self.materials()?;
+        let supervisor = self.local.supervisor().await?;
+        let running = supervisor.describe().await?.nodes;
+        for step in steps {
+            let is_ours = running.get(step.name()).is_some_and(|status| status.running);
+            if !is_ours {
+                refuse_taken_ports(step.name(), files.node(step.name())?.ports)?;
+            }
+        }
+        for step in steps {
+            let spec = files.write_config(step.name(), server)?;
+            supervisor.put_node(step.name(), spec.clone()).await?;
+        }
+        settled(&supervisor, files).await.map(drop)
+    }
+
+    // ------------------------------------------------------------------------------------------ streams and buckets
+
+    async fn put_assets(&self, steps: &[&Step], progress: &mut Progress) -> anyhow::Result<()> {
+        let jetstream = self.local.jetstream().await?;
+        let jetstream = &jetstream;
+        let put = |step: &Step| {
+            let operation = step.operation.clone();
+            async move {
+                match &operation {
+                    Operation::PutStream { stream, config, .. } | Operation::ReduceStream { stream, config, .. } => {
+                        jetstream.put_stream(stream, config, JETSTREAM_TIMEOUT).await
+                    }
+                    Operation::PutBucket { bucket, config, .. } | Operation::ReduceBucket { bucket, config, .. } => {
+                        jetstream.put_bucket(bucket, config, JETSTREAM_TIMEOUT).await
+                    }
+                    _ => Ok(()),
+                }
+            }
+        };
+        for step in steps {
+            progress.started(step);
+        }
+        let outcomes = join_all(steps.iter().map(|step| put(step))).await;
+        let mut failures = Vec::new();
+        for (step, outcome) in steps.iter().zip(outcomes) {
+            progress.ended(step, if outcome.is_ok() { "done" } else { "failed" });
+            match outcome {
+                Ok(()) => note(&format!("{step} done")),
+                Err(error) => failures.push(error),
+            }
+        }
+        all(failures)
+    }
+
+    // ------------------------------------------------------------------------------------------ services
+
+    /// Brings services to what their steps say, a few at the same time, and follows them.
+    async fn roll(&self, steps: &[&Step], progress: &mut Progress) -> anyhow::Result<()> {
+        let supervisor = self.local.supervisor().await?;
+        for steps in steps.chunks(self.options.max_parallel) {
+            self.roll_together(&supervisor, steps, progress).await?;
+        }
+        Ok(())
+    }
+
+    async fn roll_together(&self, supervisor: &Client, steps: &[&Step], progress: &mut Progress) -> anyhow::Result<()> {
+        let mut deployments = BTreeMap::new();
+        let mut revisions = BTreeMap::new();
+        let mut limit = Duration::ZERO;
+        for step in steps {
+            let wanted = Wanted::of(step).context("a step of a service")?;
+            let Definition { health, stop_timeout, .. } = wanted.definition;
+            limit = limit.max(health.start_period * 2 + *stop_timeout + MARGIN);
+            progress.started(step);
+            match self.start(supervisor, step.name(), &wanted).await {
+                Ok(accepted) => {
+                    deployments.insert(step.name().to_owned(), accepted.deployment_id);
+                    revisions.insert(step.name(), accepted.revision);
+                }
+                Err(error) => progress.failed_by(step, &error),
+            }
+        }
+        let limit = self.options.timeout.unwrap_or(limit);
+        let outcomes = supervisor.follow(&deployments, limit, show_progress).await?;
+        for step in steps {
+            let Some(outcome) = outcomes.get(step.name()) else { continue };
+            match outcome.explanation(step.name(), revisions[step.name()], None) {
+                None => progress.ended(step, "done"),
+                Some(explanation) => progress.failed(step, explanation),
+            }
+        }
+        Ok(())
+    }
+
+    async fn start(&self, supervisor: &Client, name: &str, wanted: &Wanted<'_>) -> anyhow::Result<Accepted> {
+        let accepted = supervisor.put_service(self.put_service(name, wanted)?).await.map_err(anyhow::Error::from);
+        accepted.with_context(|| format!("failed to deploy `{name}`"))
+    }
+
+    fn put_service(&self, name: &str, wanted: &Wanted<'_>) -> anyhow::Result<PutService> {
+        Ok(PutService {
+            name: name.to_owned(),
+            spec: self.task_spec(name, wanted.definition)?,
+            declared_tasks: wanted.declared_tasks,
+            tasks: wanted.tasks,
+            http_listen: self.http_listen(wanted.definition.role),
+            force: wanted.force,
+        })
+    }
+
+    fn http_listen(&self, role: Role) -> Option<SocketAddr> {
+        match &self.local.manifests.environment {
+            Environment::Local(local) if role == Role::Gateway => {
+                Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), local.gateway.port))
+            }
+            _ => None,
+        }
+    }
+
+    /// What a task of this definition is on this machine.
+    fn task_spec(&self, name: &str, definition: &Definition) -> anyhow::Result<TaskSpec> {
+        let program = Artifacts::open(self.local.dir())?.find(&definition.artifact);
+        let program = program.with_context(|| format!("the binary `{}` of `{name}` is gone", definition.artifact))?;
+        let endpoints = self.local.endpoints()?;
+        let user = endpoints.of(name)?;
+        let file = |path: &Path| path.display().to_string();
+        let access = [
+            ("NATS_URLS", user.urls.join(",")),
+            ("NATS_CA_FILE", file(&user.ca_file)),
+            ("NATS_CERT_FILE", file(&user.client_cert_file)),
+            ("NATS_KEY_FILE", file(&user.client_key_file)),
+            ("NATS_CREDS_FILE", file(&user.credentials_file)),
+        ];
+        let mut env = definition.task_environment(name);
+        env.extend(access.map(|(name, value)| (name.to_owned(), value)));
+        Ok(TaskSpec { definition: definition.clone(), program, env })
+    }
+
+    // ------------------------------------------------------------------------------------------ everything
+
+    async fn shut_down(&self) -> anyhow::Result<()> {
+        if let Some(supervisor) = Client::connect(self.local.dir()).await? {
+            supervisor.shutdown().await?;
+        }
+        Ok(())
+    }
+}
+
+/// What a service should become.
+struct Wanted<'a> {
+    definition: &'a Definition,
+    declared_tasks: u32,
+    tasks: u32,
+    force: Force,
+}
+
+impl<'a> Wanted<'a> {
+    /// As a step says; `None` if it is not about a service that runs afterwards.
+    fn of(step: &'a Step) -> Option<Self> {
+        let as_before = |before: &'a crate::model::observed::ServiceState| Self {
+            definition: &before.definition,
+            declared_tasks: before.declared_tasks,
+            tasks: before.desired,
+            force: Force::IfChanged,
+        };
+        match &step.operation {
+            Operation::DeployService { target, tasks, action, .. } => Some(Self {
+                definition: &target.definition,
+                declared_tasks: target.tasks,
+                tasks: *tasks,
+                // What does not run although nothing differs must be tried again.
+                force: if *action == Action::Start { Force::NewDeployment } else { Force::IfChanged },
+            }),
+            Operation::RestartService { before, .. } => Some(Self { force: Force::NewDeployment, ..as_before(before) }),
+            Operation::ScaleService { before, tasks, .. } => Some(Self { tasks: *tasks, ..as_before(before) }),
+            Operation::RollBackService { before, to, .. } => {
+                Some(Self { definition: to.definition.as_ref()?, ..as_before(before) })
+            }
+            _ => None,
+        }
+    }
+}
+
+fn show_progress(progress: client::Progress) {
+    match progress {
+        client::Progress::Tasks { service, ready, desired } => {
+            note(&format!("service {service}: {ready} of {desired} tasks ready"));
+        }
+        // Why one failed is explained at the end, when everything else has been tried.
+        client::Progress::Ended { service, outcome: Outcome::Failed(_) } => note(&format!("service {service} FAILED")),
+        client::Progress::Ended { service, outcome } => note(&format!("service {service} {}", outcome.verdict())),
+    }
+}
+
+/// Waits until all servers agree; gives up at once on one that does not come up.
+async fn settled(supervisor: &Client, files: &ClusterFiles) -> anyhow::Result<ClusterHealth> {
+    let endpoints = files.endpoints();
+    let crashed = async {
+        loop {
+            let nodes = supervisor.describe().await?.nodes;
+            let failed = nodes.iter().find(|(_, node)| !node.running && node.restarts >= FRUITLESS_STARTS);
+            if let Some((name, node)) = failed {
+                return Err::<ClusterHealth, anyhow::Error>(does_not_start(name, node));
+            }
+            sleep(POLL_INTERVAL).await;
+        }
+    };
+    tokio::select! {
+        health = health::wait_until_settled(endpoints.of(SYSTEM_USER)?, &endpoints.nodes, SETTLE) => health,
+        crashed = crashed => crashed,
+    }
+}
+
+fn refuse_taken_ports(node: &str, ports: [u16; 3]) -> anyhow::Result<()> {
+    let purposes = [("client_port", "clients"), ("route_port", "its peers"), ("monitor_port", "monitoring")];
+    for (port, (key, purpose)) in ports.into_iter().zip(purposes) {
+        if std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            continue;
+        }
+        let holder = ports::holder(port).map_or_else(|| "another process".to_owned(), |holder| holder.to_string());
+        let message = format!("port {port}, which `{node}` needs for {purpose}, is held by {holder}");
+        let hint = format!("stop it, or set another `{key}` in the environment's manifest (0 takes any free port)");
+        return Err(Hinted::new(message, hint).into());
+    }
+    Ok(())
+}
+
+fn does_not_start(name: &str, node: &NodeStatus) -> anyhow::Error {
+    let exit = node.last_exit.as_ref().map_or_else(|| "ended".to_owned(), ToString::to_string);
+    let log = node.log_tail.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n");
+    let times = node.restarts;
+    let message = format!("`{name}` does not start: nats-server {exit}, {times} times; its last lines:\n{log}");
+    Hinted::new(message, format!("its configuration is `{}`", node.spec.config_path.display())).into()
+}
+
+fn delete_data(dir: &Path) -> anyhow::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("failed to remove `{}`", dir.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// All failures as one.
+fn all(mut failures: Vec<anyhow::Error>) -> anyhow::Result<()> {
+    if failures.len() <= 1 {
+        return failures.pop().map_or(Ok(()), Err);
+    }
+    let text: Vec<String> = failures.iter().map(|failure| format!("{failure:#}")).collect();
+    Err(Hinted::new(text.join("\n"), "`natsctl status` shows what runs; deploy again when this is fixed").into())
+}

@@ -1,0 +1,276 @@
+//! The files of the local NATS cluster: ports, certificates, identities, server configurations.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+
+use super::dir::{create_private, write_atomically};
+use super::ports::Ports;
+use super::protocol::NodeSpec;
+use crate::error::Hinted;
+use crate::manifest::{Environment, LocalEnvironment, Manifests};
+use crate::model::desired;
+use crate::nats::connect::Access;
+use crate::nats::identity::{Identities, SYSTEM_USER};
+use crate::nats::locate::NatsServer;
+use crate::nats::permissions;
+pub(crate) use crate::nats::permissions::{NATSCTL as ADMIN, OPERATOR};
+use crate::nats::pki::{Pki, ServerName};
+use crate::nats::server::{self, ClusterConfig, JetStreamConfig, ServerConfig, Trust};
+
+/// What JetStream may keep in memory on one node: the fleet keeps everything in files.
+const MAX_MEMORY: u64 = 64 << 20;
+/// The shortest that nats-server takes.
+const LAME_DUCK: Duration = Duration::from_secs(30);
+const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// How to reach the environment's NATS cluster. Names files, holds no secret.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Endpoints {
+    /// Where clients reach the servers, by name.
+    pub(crate) nodes: BTreeMap<String, String>,
+    /// How each user connects, by name.
+    users: BTreeMap<String, Access>,
+}
+
+impl Endpoints {
+    /// How a user connects.
+    ///
+    /// # Errors
+    /// If there was no such user when the environment was last deployed.
+    pub(crate) fn of(&self, user: &str) -> anyhow::Result<&Access> {
+        self.users.get(user).ok_or_else(|| {
+            let message = format!("`{user}` has no user on NATS yet");
+            Hinted::new(message, format!("`natsctl deploy {user}` makes one")).into()
+        })
+    }
+
+    /// Those of the environment with this state directory; `None` if it was never deployed.
+    pub(crate) fn read(dir: &Path) -> anyhow::Result<Option<Self>> {
+        let path = dir.join("endpoints.json");
+        match fs::read(&path) {
+            Ok(bytes) => {
+                serde_json::from_slice(&bytes).map(Some).with_context(|| format!("`{}` is damaged", path.display()))
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("failed to read `{}`", path.display())),
+        }
+    }
+}
+
+/// The files of an environment's NATS cluster. Keys and ports are made once and stay; configurations are written when a server is
+/// started with them, so a change that is refused has not touched those that run.
+pub(crate) struct ClusterFiles {
+    /// The servers by name.
+    pub(crate) nodes: BTreeMap<String, NodeFiles>,
+    /// Where keys and ports were read, which is the state directory or a copy of parts of it.
+    read_from: PathBuf,
+    users: Vec<String>,
+    pki: Pki,
+    identities: Identities,
+}
+
+/// One server, ready to be started.
+pub(crate) struct NodeFiles {
+    pub(crate) spec: NodeSpec,
+    /// The text of its configuration file.
+    config: String,
+    /// What it listens on: for clients, for its peers, for monitoring.
+    pub(crate) ports: [u16; 3],
+}
+
+impl ClusterFiles {
+    /// Makes the keys that are missing and reserves ports. `dir` is the environment's state directory.
+    pub(crate) fn prepare(manifests: &Manifests, dir: &Path, server: &NatsServer) -> anyhow::Result<Self> {
+        create_private(dir).with_context(|| format!("failed to make `{}`", dir.display()))?;
+        // Two commands that make keys at the same time must not make two sets of them.
+        let lock = dir.join("keys.lock");
+        let lock = File::create(&lock).and_then(|file| file.lock().map(|()| file));
+        let _lock = lock.context("failed to lock `keys.lock`")?;
+        Self::prepare_from(manifests, dir, dir, server)
+    }
+
+    /// What [`ClusterFiles::prepare`] would give, made in a copy that is deleted.
+    pub(crate) fn preview(manifests: &Manifests, dir: &Path, server: &NatsServer) -> anyhow::Result<Self> {
+        let copy = Scratch::new()?;
+        for part in ["ports.json", "ports.json.backup", "pki", "identities"] {
+            copy_tree(&dir.join(part), &copy.0.join(part))?;
+        }
+        Self::prepare_from(manifests, &copy.0, dir, server)
+    }
+
+    fn prepare_from(manifests: &Manifests, from: &Path, dir: &Path, server: &NatsServer) -> anyhow::Result<Self> {
+        let users = permissions::users(manifests);
+        let names: Vec<String> = (1..=manifests.environment.nodes()).map(|number| format!("nats-{number}")).collect();
+        let servers: Vec<ServerName> = names
+            .iter()
+            .map(|name| ServerName { name: name.clone(), addresses: vec![HOST], dns: vec!["localhost".to_owned()] })
+            .collect();
+        let clients: Vec<String> = users.keys().cloned().chain([SYSTEM_USER.to_owned()]).collect();
+        let pki = Pki::ensure(&from.join("pki"), &servers, &clients)?;
+        let identities = Identities::ensure(&from.join("identities"), &users)?;
+        let ports = ports(&from.join("ports.json"), manifests, &names)?;
+
+        let mut files = Self { nodes: BTreeMap::new(), read_from: from.to_owned(), users: clients, pki, identities };
+        for name in names {
+            let config_path = dir.join("nats").join(&name).join("nats.conf");
+            let spec = NodeSpec {
+                node: desired::Node { version: server.version.to_string(), config: String::new() },
+                program: server.path.clone(),
+                args: vec!["--config".to_owned(), config_path.display().to_string()],
+                config_path,
+            };
+            let ports = ["client", "route", "monitor"].map(|kind| ports.port(&format!("{name}/{kind}")));
+            files.nodes.insert(name, NodeFiles { spec, config: String::new(), ports });
+        }
+        for (name, config) in files.configs(manifests, dir)? {
+            if let Some(node) = files.nodes.get_mut(&name) {
+                node.spec.node.config = server::digest(&config);
+                node.config = config;
+            }
+        }
+        Ok(files)
+    }
+
+    /// Writes how clients connect.
+    pub(crate) fn write_endpoints(&self, dir: &Path) -> anyhow::Result<()> {
+        let endpoints = serde_json::to_vec_pretty(&self.endpoints())?;
+        write_atomically(&dir.join("endpoints.json"), &endpoints).context("failed to write `endpoints.json`")
+    }
+
+    /// Writes the configuration of a server, once the server has accepted it.
+    ///
+    /// # Errors
+    /// What nats-server says is wrong with it; the configuration that was there stays.
+    pub(crate) fn write_config(&self, node: &str, server: &NatsServer) -> anyhow::Result<&NodeSpec> {
+        let node = self.node(node)?;
+        let path = &node.spec.config_path;
+        if fs::read_to_string(path).ok().as_deref() != Some(node.config.as_str()) {
+            let folder = path.parent().context("a configuration file is in a folder")?;
+            create_private(folder).with_context(|| format!("failed to make `{}`", folder.display()))?;
+            let new = path.with_extension("conf.new");
+            write_atomically(&new, node.config.as_bytes())
+                .with_context(|| format!("failed to write `{}`", new.display()))?;
+            server.check(&new)?;
+            fs::rename(&new, path).with_context(|| format!("failed to write `{}`", path.display()))?;
+        }
+        Ok(&node.spec)
+    }
+
+    /// The files of one server.
+    ///
+    /// # Errors
+    /// If the environment has no such server.
+    pub(crate) fn node(&self, name: &str) -> anyhow::Result<&NodeFiles> {
+        self.nodes.get(name).with_context(|| format!("the environment has no node `{name}`"))
+    }
+
+    /// The servers' configurations, as they read when everything is in `dir`.
+    fn configs(&self, manifests: &Manifests, dir: &Path) -> anyhow::Result<Vec<(String, String)>> {
+        let listen = |port: u16| SocketAddr::new(HOST, port);
+        let (here, there) = (self.read_from.display().to_string(), dir.display().to_string());
+        let mut configs = Vec::new();
+        for (name, node) in &self.nodes {
+            let [client, route, monitor] = node.ports;
+            let peers =
+                self.nodes.iter().filter(|(peer, _)| *peer != name).map(|(_, peer)| listen(peer.ports[1]).to_string());
+            let cluster = ClusterConfig {
+                name: "fleet".to_owned(),
+                listen: listen(route),
+                peers: peers.collect(),
+                tls: self.pki.route(name),
+            };
+            let config = ServerConfig {
+                name: name.clone(),
+                client: listen(client),
+                monitor: listen(monitor),
+                tls: self.pki.server(name),
+                certificates: self.pki.fingerprint(name)?,
+                cluster: (self.nodes.len() > 1).then_some(cluster),
+                store: JetStreamConfig {
+                    directory: dir.join("nats").join(name).join("jetstream"),
+                    max_file: manifests.max_file_store().bytes(),
+                    max_memory: MAX_MEMORY,
+                },
+                max_payload: manifests.project.nats.max_payload.bytes(),
+                trust: Trust::from(&self.identities),
+                lame_duck: LAME_DUCK,
+            };
+            configs.push((name.clone(), config.render().replace(&here, &there)));
+        }
+        Ok(configs)
+    }
+
+    /// What the servers should be, for the plan.
+    pub(crate) fn desired(&self) -> BTreeMap<String, desired::Node> {
+        self.nodes.iter().map(|(name, node)| (name.clone(), node.spec.node.clone())).collect()
+    }
+
+    /// Where clients reach the servers, by name.
+    fn urls(&self) -> BTreeMap<String, String> {
+        self.nodes.iter().map(|(name, node)| (name.clone(), format!("tls://{HOST}:{}", node.ports[0]))).collect()
+    }
+
+    /// How a user connects.
+    fn access(&self, user: &str) -> Access {
+        Access::of(user, self.urls().into_values().collect(), &self.pki, &self.identities)
+    }
+
+    /// How all users connect.
+    pub(crate) fn endpoints(&self) -> Endpoints {
+        let users = self.users.iter().map(|user| (user.clone(), self.access(user)));
+        Endpoints { nodes: self.urls(), users: users.collect() }
+    }
+}
+
+fn ports(file: &Path, manifests: &Manifests, names: &[String]) -> anyhow::Result<Ports> {
+    let Environment::Local(LocalEnvironment { nats, .. }) = &manifests.environment else {
+        anyhow::bail!("environment `{}` is not on this machine", manifests.name);
+    };
+    let mut wanted = BTreeMap::new();
+    for (offset, name) in (0..).zip(names) {
+        for (kind, first) in [("client", nats.client_port), ("route", nats.route_port), ("monitor", nats.monitor_port)]
+        {
+            let port = if first == 0 { 0 } else { first.checked_add(offset).context("NATS ports go beyond 65535")? };
+            wanted.insert(format!("{name}/{kind}"), port);
+        }
+    }
+    Ok(Ports::ensure(file, &wanted)?)
+}
+
+/// A private directory that is removed again.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> anyhow::Result<Self> {
+        let path = std::env::temp_dir().join(format!("natsctl-plan-{}-{:08x}", std::process::id(), fastrand::u32(..)));
+        create_private(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What cannot be removed now is in the system's temporary directory.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn copy_tree(from: &Path, to: &Path) -> anyhow::Result<()> {
+    if from.is_dir() {
+        create_private(to)?;
+        for entry in fs::read_dir(from)? {
+            let entry = entry?;
+            copy_tree(&entry.path(), &to.join(entry.file_name()))?;
+        }
+    } else if from.is_file() {
+        fs::copy(from, to)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,124 @@
+//! The history of a local environment: one line of JSON for each state of a run, appended to `history.jsonl` in the state directory.
+
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use super::dir::write_atomically;
+use crate::pipeline::history::Record;
+
+/// A longer file is rewritten with the last runs alone.
+const LONGEST: u64 = 4 << 20;
+/// Runs that stay then.
+const KEPT_RUNS: usize = 500;
+
+/// `history.jsonl` of a state directory.
+#[derive(Clone, Debug)]
+pub(crate) struct History(PathBuf);
+
+impl History {
+    pub(crate) fn new(dir: &Path) -> Self {
+        Self(dir.join("history.jsonl"))
+    }
+
+    /// Appends a run as it is now; its last line counts.
+    pub(crate) fn put(&self, record: &Record) -> anyhow::Result<()> {
+        let mut line = serde_json::to_vec(record)?;
+        line.push(b'\n');
+        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&self.0);
+        let written = file.and_then(|mut file| {
+            file.write_all(&line)?;
+            file.sync_data()?;
+            file.metadata()
+        });
+        let metadata = written.with_context(|| format!("failed to write `{}`", self.0.display()))?;
+        if metadata.len() > LONGEST { self.shorten() } else { Ok(()) }
+    }
+
+    /// The last runs, the newest first.
+    ///
+    /// # Errors
+    /// A file that cannot be read. A line that was cut off by a crash is left out; one that is damaged in another way is an error.
+    pub(crate) fn records(&self, limit: usize) -> anyhow::Result<Vec<Record>> {
+        let text = match fs::read_to_string(&self.0) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error).with_context(|| format!("failed to read `{}`", self.0.display())),
+        };
+        let complete = text.rfind('\n').map_or("", |end| &text[..end]);
+        let mut records: Vec<Record> = Vec::new();
+        for (number, line) in (1..).zip(complete.lines()).collect::<Vec<_>>().into_iter().rev() {
+            let record: Record = serde_json::from_str(line)
+                .with_context(|| format!("`{}` is damaged in line {number}: remove that line", self.0.display()))?;
+            if records.iter().all(|newer| newer.id != record.id) {
+                records.push(record);
+            }
+            if records.len() == limit {
+                break;
+            }
+        }
+        Ok(records)
+    }
+
+    fn shorten(&self) -> anyhow::Result<()> {
+        let mut text = Vec::new();
+        for record in self.records(KEPT_RUNS)?.iter().rev() {
+            serde_json::to_writer(&mut text, record)?;
+            text.push(b'\n');
+        }
+        write_atomically(&self.0, &text).with_context(|| format!("failed to write `{}`", self.0.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn record(command: &str) -> Record {
+        Record::start("ann", command, Path::new("/"), BTreeSet::new())
+    }
+
+    #[test]
+    fn the_last_line_of_a_run_counts_and_the_newest_run_comes_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let history = History::new(dir.path());
+        assert_eq!(history.records(10).unwrap(), []);
+        let (mut first, second) = (record("natsctl deploy --all"), record("natsctl scale quest-system 3"));
+        history.put(&first).unwrap();
+        history.put(&second).unwrap();
+        first.end(&Ok(()));
+        history.put(&first).unwrap();
+        assert_eq!(history.records(10).unwrap(), [first.clone(), second]);
+        assert_eq!(history.records(1).unwrap(), [first]);
+    }
+
+    #[test]
+    fn a_line_that_was_cut_off_is_left_out_and_a_damaged_one_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let history = History::new(dir.path());
+        let run = record("natsctl restart --all");
+        history.put(&run).unwrap();
+        let file = dir.path().join("history.jsonl");
+        let good = fs::read_to_string(&file).unwrap();
+        fs::write(&file, format!("{good}{{\"id\": ")).unwrap();
+        assert_eq!(history.records(10).unwrap(), [run]);
+        fs::write(&file, format!("nonsense\n{good}")).unwrap();
+        let error = format!("{:#}", history.records(10).unwrap_err());
+        assert!(error.contains("history.jsonl` is damaged in line 1"), "{error}");
+    }
+
+    #[test]
+    fn a_long_history_is_shortened_to_the_last_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        let history = History::new(dir.path());
+        let long = Record { error: Some("x".repeat(usize::try_from(LONGEST).unwrap())), ..record("natsctl deploy a") };
+        history.put(&record("natsctl deploy b")).unwrap();
+        history.put(&long).unwrap();
+        assert_eq!(history.records(10).unwrap().len(), 2);
+    }
+}

@@ -1,0 +1,70 @@
+//! The lock of a local environment: a file lock, so it is free as soon as the process that holds it has ended.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+
+use super::create_private;
+use crate::pipeline::lock::{IfHeld, Waiting};
+
+/// Between two tries while another process holds the lock.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Held until it is dropped, or its process ends.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
+}
+
+/// Who holds the lock.
+#[derive(Debug, Serialize, Deserialize)]
+struct Holder {
+    pid: u32,
+    user: String,
+    command: String,
+    since: jiff::Timestamp,
+}
+
+impl Lock {
+    /// Takes the lock of the environment whose state directory this is.
+    pub(crate) async fn take(dir: &Path, user: &str, command: &str, if_held: IfHeld) -> anyhow::Result<Self> {
+        let path = dir.join("lock");
+        create_private(dir).with_context(|| format!("failed to make `{}`", dir.display()))?;
+        let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
+        let mut file = file.with_context(|| format!("failed to open `{}`", path.display()))?;
+        let mut waiting = Waiting::new(if_held);
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::Error(error)) => {
+                    return Err(error).with_context(|| format!("failed to lock `{}`", path.display()));
+                }
+                Err(TryLockError::WouldBlock) => {
+                    waiting.held_by(&holder(&path))?;
+                    tokio::time::sleep(POLL_INTERVAL).await;
+                }
+            }
+        }
+        let holder = Holder {
+            pid: std::process::id(),
+            user: user.to_owned(),
+            command: command.to_owned(),
+            since: jiff::Timestamp::now(),
+        };
+        file.set_len(0)?;
+        file.write_all(&serde_json::to_vec(&holder)?)?;
+        Ok(Self { _file: file })
+    }
+}
+
+fn holder(path: &Path) -> String {
+    let holder = fs::read(path).ok().and_then(|bytes| serde_json::from_slice::<Holder>(&bytes).ok());
+    holder.map_or_else(
+        || "another process".to_owned(),
+        |Holder { pid, user, command, since }| format!("`{command}` of {user} (pid {pid}, since {since:.0})"),
+    )
+}

@@ -1,0 +1,13 @@
+//! The values that natsctl works with: what should run, what runs, and what must be done. No I/O.
+
+pub mod change;
+pub mod desired;
+pub mod ecs;
+pub mod log;
+pub mod observed;
+pub mod plan;
+pub mod rollout;
+pub(crate) mod status;
+pub mod step;
+pub mod task;
+pub mod units;

@@ -1,0 +1,120 @@
+//! What runs: the observed state, as a platform read it. A read that failed is not an absence, and a plan is never made through one.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::desired::{Bucket, Definition, Image, Node, Stream};
+use super::ecs::EcsService;
+
+/// What a read found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Seen<T> {
+    /// It is there.
+    Present(T),
+    /// It is not there.
+    #[default]
+    Absent,
+    /// It could not be read, for this reason.
+    Unknown(String),
+}
+
+/// The observed state of an environment, as far as a change needs it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Observed {
+    /// NATS servers by name.
+    pub nodes: BTreeMap<String, ObservedNode>,
+    /// What JetStream holds; absent where no server has ever run.
+    pub jetstream: Seen<Assets>,
+    /// Services by name.
+    pub services: BTreeMap<String, ObservedService>,
+    /// Images that the registry has, by service.
+    pub images: BTreeMap<String, Image>,
+    /// Running tasks, only for a change that stops some.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tasks: Vec<ObservedTask>,
+}
+
+impl AsRef<Self> for Observed {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
+/// Streams and buckets.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assets {
+    /// JetStream streams by name, without those behind buckets.
+    pub streams: BTreeMap<String, Stream>,
+    /// JetStream key-value buckets by name.
+    pub buckets: BTreeMap<String, Bucket>,
+}
+
+/// A NATS server that is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedNode {
+    /// What it was started with.
+    pub node: Node,
+    /// Whether its process runs.
+    pub running: bool,
+}
+
+/// A service that is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedService {
+    /// What it was last brought to.
+    #[serde(flatten)]
+    pub state: ServiceState,
+    /// Tasks of the current revision that run.
+    pub running: u32,
+    /// Other revisions that are known, the most recent first; only for a change that may roll back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revisions: Vec<Revision>,
+}
+
+/// What a service was last brought to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceState {
+    /// What its current revision is made of.
+    pub definition: Definition,
+    /// Number of the current revision, from 1.
+    pub revision: u64,
+    /// ARN of the current revision, where revisions have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_definition: Option<String>,
+    /// The number of tasks that the manifest asked for when it was last deployed.
+    pub declared_tasks: u32,
+    /// The number of tasks that it should run now, after `scale` and autoscaling.
+    pub desired: u32,
+    /// Whether the last deployment failed and was rolled back or stopped.
+    pub failed: bool,
+    /// What it is on ECS besides its tasks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ecs: Option<EcsService>,
+}
+
+/// A revision that a service may be rolled back to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revision {
+    /// Its number within the service.
+    pub number: u64,
+    /// Its ARN, where revisions have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_definition: Option<String>,
+    /// What it is made of, where that is known without another call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definition: Option<Definition>,
+    /// Whether its deployment succeeded: only these are rolled back to without being named.
+    pub succeeded: bool,
+}
+
+/// A task that runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedTask {
+    /// Unique in the environment.
+    pub id: String,
+    /// The service that it belongs to; `None` for one that runs on its own.
+    pub service: Option<String>,
+}

@@ -1,0 +1,487 @@
+//! What must be done: the pure comparison of a change that was asked for with what was observed.
+//!
+//! The planner decides what may run together, in which order, and what is dangerous; who executes a plan decides nothing.
+
+mod diff;
+mod show;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+pub(crate) use self::diff::differences;
+use super::change::{Change, Deploy, Selection, TaskSelection};
+use super::desired::{Bucket, Definition, Desired, Scaling, Service, Stream};
+use super::observed::{Assets, Observed, ObservedService, ObservedTask, Revision, Seen, ServiceState};
+use super::step::{Action, FieldChange, Loss, LossKind, Operation, Step};
+use crate::error::Hinted;
+
+/// What must be done, in the order in which it is safe to do it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Ordered by wave.
+    pub steps: Vec<Step>,
+    /// Why the plan ends early: what comes after these steps can only be planned when they are done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incomplete: Option<String>,
+}
+
+impl Plan {
+    /// The steps of a change in the order in which they are safe to run. No I/O: everything that this decides, it decides from its
+    /// arguments.
+    ///
+    /// `desired` is what the manifests ask for; only a deployment looks at it.
+    ///
+    /// # Errors
+    /// The change is about something that is not there, or something that could not be read is in its way.
+    pub fn new(change: &Change, desired: &Desired, observed: &Observed) -> Result<Self, Hinted> {
+        match change {
+            Change::Deploy(deploy) => Self::deploy(deploy, desired, observed),
+            Change::Restart(selection) => restart(selection, observed).map(Self::of),
+            Change::Scale { service, tasks, .. } => scale(service, *tasks, observed).map(Self::of),
+            Change::RollBack { service, to } => roll_back(service, *to, observed).map(Self::of),
+            Change::Stop(selection) => stop(selection, &observed.tasks).map(Self::of),
+            Change::Down { data } => Ok(Self::of(down(&desired.environment, *data, observed))),
+        }
+    }
+
+    /// Nodes come first, then streams and buckets, then services, each after those that it calls, and last what no manifest names any
+    /// more. Streams and buckets are never deleted: they hold data.
+    fn deploy(deploy: &Deploy, desired: &Desired, observed: &Observed) -> Result<Self, Hinted> {
+        let mut waves = Waves::default();
+        let selected = |name: &str| deploy.selection.services.contains(name);
+
+        waves.add(images(desired, observed, selected).chain(new_nodes(desired, observed)));
+        // One at a time, so that the others keep the quorum.
+        for step in changed_nodes(desired, observed) {
+            waves.add([step]);
+        }
+        if !deploy.without_jetstream {
+            let needed = needed(desired, selected);
+            match &observed.jetstream {
+                Seen::Present(there) => assets(&needed, there, &mut waves),
+                Seen::Absent => assets(&needed, &Assets::default(), &mut waves),
+                Seen::Unknown(_) if needed == Assets::default() => {}
+                // Servers are started first; what they hold is read then.
+                Seen::Unknown(reason) if waves.starts_nodes() => return Ok(waves.incomplete(reason)),
+                Seen::Unknown(reason) => return Err(unknown_assets(reason)),
+            }
+        }
+        for layer in layers(&desired.services) {
+            let services = layer.into_iter().filter(|name| selected(name));
+            waves.add(
+                services.filter_map(|name| service_step(name, &desired.services[name], observed.services.get(name))),
+            );
+        }
+        if deploy.prune {
+            let extra = observed.services.iter().filter(|(name, _)| !desired.services.contains_key(*name));
+            waves.add(extra.map(|(name, service)| {
+                let before = Box::new(service.state.clone());
+                Step::new(Operation::DeleteService { service: name.clone(), before }, Vec::new())
+            }));
+            for node in observed.nodes.keys().filter(|name| !desired.nodes.contains_key(*name)) {
+                waves.add([Step::new(Operation::DeleteNode { node: node.clone() }, Vec::new())]);
+            }
+        }
+        Ok(waves.plan())
+    }
+
+    fn of(steps: Vec<Step>) -> Self {
+        let mut waves = Waves::default();
+        waves.add(steps);
+        waves.plan()
+    }
+
+    /// Whether nothing is to do.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty() && self.incomplete.is_none()
+    }
+
+    /// The steps, by waves.
+    pub fn waves(&self) -> impl Iterator<Item = &[Step]> {
+        self.steps.chunk_by(|one, other| one.wave == other.wave)
+    }
+
+    /// Refuses steps that lose something, unless this kind of loss was accepted.
+    ///
+    /// # Errors
+    /// The steps, what they lose, and how to accept it.
+    pub fn refuse_losses(&self, accepted: &BTreeSet<LossKind>) -> Result<(), Hinted> {
+        let refused = |step: &&Step| step.losses().iter().any(|loss| !accepted.contains(&loss.kind()));
+        let steps: Vec<&Step> = self.steps.iter().filter(refused).collect();
+        if steps.is_empty() {
+            return Ok(());
+        }
+        let losses = || steps.iter().flat_map(|step| step.losses());
+        let lines = steps.iter().flat_map(|step| step.losses().iter().map(move |loss| format!("\n  {step}: {loss}")));
+        let kinds: BTreeSet<LossKind> = losses().map(Loss::kind).collect();
+        let flags: Vec<String> = kinds.iter().map(|kind| format!("--force {kind}")).collect();
+        let message = format!("this change loses something for good:{}", lines.collect::<String>());
+        Err(Hinted::new(message, format!("if that is meant: `{}`; nothing was changed", flags.join(" "))))
+    }
+}
+
+/// Steps in waves, numbered as they are added.
+#[derive(Default)]
+struct Waves {
+    steps: Vec<Step>,
+    next: usize,
+}
+
+impl Waves {
+    /// Adds a wave after all others; none if there is nothing in it.
+    fn add(&mut self, steps: impl IntoIterator<Item = Step>) {
+        let before = self.steps.len();
+        let wave = self.next;
+        self.steps.extend(steps.into_iter().map(|step| Step { wave, ..step }));
+        self.steps[before..].sort_by(|a, b| (a.kind(), a.name()).cmp(&(b.kind(), b.name())));
+        if self.steps.len() > before {
+            self.next += 1;
+        }
+    }
+
+    fn starts_nodes(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step.operation, Operation::StartNode { .. }))
+    }
+
+    fn incomplete(self, reason: &str) -> Plan {
+        Plan { steps: self.steps, incomplete: Some(reason.to_owned()) }
+    }
+
+    fn plan(self) -> Plan {
+        Plan { steps: self.steps, incomplete: None }
+    }
+}
+
+impl Step {
+    /// Its wave is set when it is added to one.
+    fn new(operation: Operation, changes: Vec<FieldChange>) -> Self {
+        Self { wave: 0, operation, changes }
+    }
+}
+
+fn unknown_assets(reason: &str) -> Hinted {
+    let message = format!("the streams and buckets could not be read, so nothing can be planned: {reason}");
+    Hinted::new(message, "`natsctl nats status` shows the state of the cluster; nothing was changed")
+}
+
+/// What the selected services need of JetStream.
+fn needed(desired: &Desired, selected: impl Fn(&str) -> bool) -> Assets {
+    let services = || desired.services.iter().filter(|(name, _)| selected(name)).map(|(_, service)| service);
+    let streams: BTreeSet<&String> = services().flat_map(|service| &service.streams).collect();
+    let buckets: BTreeSet<&String> = services().flat_map(|service| &service.buckets).collect();
+    Assets {
+        streams: streams.into_iter().filter_map(|name| desired.streams.get_key_value(name)).map(owned).collect(),
+        buckets: buckets.into_iter().filter_map(|name| desired.buckets.get_key_value(name)).map(owned).collect(),
+    }
+}
+
+fn owned<K: Clone, V: Clone>((key, value): (&K, &V)) -> (K, V) {
+    (key.clone(), value.clone())
+}
+
+fn images<'a>(
+    desired: &'a Desired,
+    observed: &'a Observed,
+    selected: impl Fn(&str) -> bool + 'a,
+) -> impl Iterator<Item = Step> + 'a {
+    let images = desired.images.iter().filter(move |(name, _)| selected(name));
+    images.filter_map(|(service, image)| {
+        let (action, changes) = put(observed.images.get(service), image)?;
+        Some(Step::new(Operation::PushImage { service: service.clone(), image: image.clone(), action }, changes))
+    })
+}
+
+/// Servers that are not there, or do not run as they should be.
+fn new_nodes(desired: &Desired, observed: &Observed) -> impl Iterator<Item = Step> {
+    desired.nodes.iter().filter_map(|(node, spec)| {
+        let there = observed.nodes.get(node);
+        let (action, changes) = match there {
+            Some(there) if there.node == *spec && there.running => return None,
+            Some(there) if there.node == *spec => (Action::Start, Vec::new()),
+            Some(_) => return None,
+            None => (Action::Create, differences("", None, spec)),
+        };
+        Some(Step::new(Operation::StartNode { node: node.clone(), spec: spec.clone(), action }, changes))
+    })
+}
+
+/// Servers that have another version or configuration.
+fn changed_nodes(desired: &Desired, observed: &Observed) -> impl Iterator<Item = Step> {
+    desired.nodes.iter().filter_map(|(node, spec)| {
+        let changes = differences("", Some(&observed.nodes.get(node)?.node), spec);
+        let operation = Operation::RestartNode { node: node.clone(), spec: spec.clone() };
+        (!changes.is_empty()).then(|| Step::new(operation, changes))
+    })
+}
+
+/// First what loses nothing, then what does.
+fn assets(needed: &Assets, there: &Assets, waves: &mut Waves) {
+    let mut safe = Vec::new();
+    let mut reducing = Vec::new();
+    for (name, wanted) in &needed.streams {
+        let stream = name.clone();
+        let before = there.streams.get(name);
+        let losses = before.map(|before| stream_losses(before, wanted)).unwrap_or_default();
+        let config =
+            if losses.is_empty() { wanted.clone() } else { before.map_or(wanted.clone(), |b| keeping(b, wanted)) };
+        if let Some((action, changes)) = put(before, &config) {
+            safe.push(Step::new(
+                Operation::PutStream { stream: stream.clone(), config: config.clone(), action },
+                changes,
+            ));
+        }
+        if !losses.is_empty() {
+            let changes = differences("", Some(&config), wanted);
+            let config = wanted.clone();
+            reducing.push(Step::new(Operation::ReduceStream { stream, config, losses }, changes));
+        }
+    }
+    for (name, wanted) in &needed.buckets {
+        let bucket = name.clone();
+        let before = there.buckets.get(name);
+        let losses = before.map(|before| bucket_losses(before, wanted)).unwrap_or_default();
+        let config = match before {
+            Some(before) if !losses.is_empty() => keeping_bucket(before, wanted),
+            _ => wanted.clone(),
+        };
+        if let Some((action, changes)) = put(before, &config) {
+            safe.push(Step::new(
+                Operation::PutBucket { bucket: bucket.clone(), config: config.clone(), action },
+                changes,
+            ));
+        }
+        if !losses.is_empty() {
+            let changes = differences("", Some(&config), wanted);
+            let config = wanted.clone();
+            reducing.push(Step::new(Operation::ReduceBucket { bucket, config, losses }, changes));
+        }
+    }
+    waves.add(safe);
+    waves.add(reducing);
+}
+
+/// How an object that is there, or not, becomes what is wanted; `None` if nothing differs.
+fn put<T: Serialize>(there: Option<&T>, wanted: &T) -> Option<(Action, Vec<FieldChange>)> {
+    let changes = differences("", there, wanted);
+    match there {
+        None => Some((Action::Create, changes)),
+        Some(_) if changes.is_empty() => None,
+        Some(_) => Some((Action::Update, changes)),
+    }
+}
+
+/// What is lost when a stream that is there becomes what is wanted.
+fn stream_losses(there: &Stream, wanted: &Stream) -> Vec<Loss> {
+    let removed: Vec<String> =
+        there.subjects.iter().filter(|subject| !wanted.subjects.contains(subject)).cloned().collect();
+    let subjects = (!removed.is_empty()).then_some(Loss::Subjects { removed });
+    let losses =
+        [fewer_replicas(there.replicas, wanted.replicas), shorter(there.max_age_seconds, wanted.max_age_seconds)];
+    losses.into_iter().flatten().chain(subjects).collect()
+}
+
+/// What is wanted of a stream, as far as nothing is lost by it.
+fn keeping(there: &Stream, wanted: &Stream) -> Stream {
+    let added = wanted.subjects.iter().filter(|subject| !there.subjects.contains(subject));
+    let mut subjects: Vec<String> = there.subjects.iter().chain(added).cloned().collect();
+    subjects.sort();
+    Stream {
+        subjects,
+        replicas: there.replicas.max(wanted.replicas),
+        max_age_seconds: longer(there.max_age_seconds, wanted.max_age_seconds),
+        duplicate_window_seconds: wanted.duplicate_window_seconds,
+    }
+}
+
+/// What is lost when a bucket that is there becomes what is wanted.
+fn bucket_losses(there: &Bucket, wanted: &Bucket) -> Vec<Loss> {
+    let history = (wanted.history < there.history).then_some(Loss::History { from: there.history, to: wanted.history });
+    let losses =
+        [history, fewer_replicas(there.replicas, wanted.replicas), shorter(there.ttl_seconds, wanted.ttl_seconds)];
+    losses.into_iter().flatten().collect()
+}
+
+/// What is wanted of a bucket, as far as nothing is lost by it.
+fn keeping_bucket(there: &Bucket, wanted: &Bucket) -> Bucket {
+    Bucket {
+        replicas: there.replicas.max(wanted.replicas),
+        history: there.history.max(wanted.history),
+        ttl_seconds: longer(there.ttl_seconds, wanted.ttl_seconds),
+    }
+}
+
+fn fewer_replicas(from: usize, to: usize) -> Option<Loss> {
+    (to < from).then_some(Loss::Replicas { from, to })
+}
+
+/// A retention of 0 is for ever.
+fn shorter(from_seconds: u64, to_seconds: u64) -> Option<Loss> {
+    let is_shorter = to_seconds != 0 && (from_seconds == 0 || to_seconds < from_seconds);
+    is_shorter.then_some(Loss::Retention { from_seconds, to_seconds })
+}
+
+fn longer(one: u64, other: u64) -> u64 {
+    if one == 0 || other == 0 { 0 } else { one.max(other) }
+}
+
+/// Services by how many calls deep they are: the first layer calls no service, and none is in a layer with one that it calls.
+fn layers(services: &BTreeMap<String, Service>) -> Vec<Vec<&str>> {
+    let mut layers = Vec::new();
+    let mut waiting: BTreeMap<&str, &Service> =
+        services.iter().map(|(name, service)| (name.as_str(), service)).collect();
+    while !waiting.is_empty() {
+        let blocked = |service: &Service| service.calls.iter().any(|callee| waiting.contains_key(callee.as_str()));
+        let mut ready: Vec<&str> = waiting.keys().copied().filter(|name| !blocked(waiting[name])).collect();
+        if ready.is_empty() {
+            // Only a cycle is left, which the manifests refuse and for which no order is better.
+            ready = waiting.keys().copied().collect();
+        }
+        for name in &ready {
+            waiting.remove(name);
+        }
+        layers.push(ready);
+    }
+    layers
+}
+
+fn service_step(name: &str, desired: &Service, observed: Option<&ObservedService>) -> Option<Step> {
+    let step = |action, changes, tasks| {
+        let before = observed.map(|observed| Box::new(observed.state.clone()));
+        let (service, target) = (name.to_owned(), Box::new(desired.clone()));
+        Step::new(Operation::DeployService { service, before, target, tasks, action }, changes)
+    };
+    let Some(ObservedService { state, running, .. }) = observed else {
+        let mut changes = differences::<Definition>("definition", None, &desired.definition);
+        changes.push(FieldChange::new("tasks", None, Some(desired.tasks.into())));
+        changes.extend(differences("service", None, &desired.ecs));
+        return Some(step(Action::Create, changes, desired.tasks));
+    };
+
+    let tasks = tasks(desired, state);
+    let mut changes = differences("definition", Some(&state.definition), &desired.definition);
+    changes.extend(differences("service", Some(&state.ecs), &desired.ecs));
+    if state.declared_tasks != desired.tasks {
+        changes.push(count("declared_tasks", state.declared_tasks, desired.tasks));
+    }
+    if state.desired != tasks {
+        changes.push(count("tasks", state.desired, tasks));
+    }
+    if !changes.is_empty() {
+        return Some(step(Action::Update, changes, tasks));
+    }
+
+    if state.failed {
+        changes.push(FieldChange::new("failed", Some(true.into()), Some(false.into())));
+    }
+    if *running < tasks {
+        changes.push(count("running", *running, tasks));
+    }
+    (!changes.is_empty()).then(|| step(Action::Start, changes, tasks))
+}
+
+fn count(field: &str, from: u32, to: u32) -> FieldChange {
+    FieldChange::new(field, Some(from.into()), Some(to.into()))
+}
+
+/// How many tasks should run. What `scale` and autoscaling have set stays until the manifest asks for another number.
+fn tasks(desired: &Service, state: &ServiceState) -> u32 {
+    if state.declared_tasks != desired.tasks {
+        return desired.tasks;
+    }
+    let Scaling { min, max } = desired.scaling;
+    state.desired.min(max).max(min)
+}
+
+fn deployed<'a>(service: &str, observed: &'a Observed) -> Result<&'a ObservedService, Hinted> {
+    observed.services.get(service).ok_or_else(|| {
+        Hinted::new(format!("`{service}` is not deployed"), format!("`natsctl deploy {service}` deploys it"))
+    })
+}
+
+/// Of all services those that are deployed are restarted; one that is named must be.
+fn restart(selection: &Selection, observed: &Observed) -> Result<Vec<Step>, Hinted> {
+    let services = selection.services.iter().filter(|name| !selection.all || observed.services.contains_key(*name));
+    services
+        .map(|service| {
+            let before = Box::new(deployed(service, observed)?.state.clone());
+            Ok(Step::new(Operation::RestartService { service: service.clone(), before }, Vec::new()))
+        })
+        .collect()
+}
+
+fn scale(service: &str, tasks: u32, observed: &Observed) -> Result<Vec<Step>, Hinted> {
+    let state = &deployed(service, observed)?.state;
+    if state.desired == tasks {
+        return Ok(Vec::new());
+    }
+    let changes = vec![count("tasks", state.desired, tasks)];
+    let before = Box::new(state.clone());
+    Ok(vec![Step::new(Operation::ScaleService { service: service.to_owned(), before, tasks }, changes)])
+}
+
+fn roll_back(service: &str, to: Option<u64>, observed: &Observed) -> Result<Vec<Step>, Hinted> {
+    let ObservedService { state, revisions, .. } = deployed(service, observed)?;
+    let found = match to {
+        Some(number) => revisions.iter().find(|revision| revision.number == number),
+        None => revisions.iter().find(|revision| revision.succeeded && revision.number != state.revision),
+    };
+    let Some(found) = found else {
+        let wanted = to.map_or_else(|| "earlier revision".to_owned(), |number| format!("revision {number}"));
+        let known: Vec<String> = revisions.iter().map(|revision| revision.number.to_string()).collect();
+        let hint = format!("known revisions: {}; now it runs {}", known.join(", "), state.revision);
+        return Err(Hinted::new(format!("`{service}` has no {wanted} to roll back to"), hint));
+    };
+    if found.number == state.revision {
+        return Ok(Vec::new());
+    }
+    let Revision { number, definition, .. } = found;
+    let mut changes = vec![FieldChange::new("revision", Some(state.revision.into()), Some((*number).into()))];
+    if let Some(definition) = definition {
+        changes.extend(differences("definition", Some(&state.definition), definition));
+    }
+    let (before, to) = (Box::new(state.clone()), Box::new(found.clone()));
+    Ok(vec![Step::new(Operation::RollBackService { service: service.to_owned(), before, to }, changes)])
+}
+
+fn stop(selection: &TaskSelection, running: &[ObservedTask]) -> Result<Vec<Step>, Hinted> {
+    let tasks: Vec<&ObservedTask> = match selection {
+        TaskSelection::Service(service) => {
+            running.iter().filter(|task| task.service.as_ref() == Some(service)).collect()
+        }
+        TaskSelection::Ids(ids) => ids.iter().map(|id| task(id, running)).collect::<Result<_, _>>()?,
+    };
+    let step = |task: &ObservedTask| {
+        Step::new(Operation::StopTask { service: task.service.clone(), task: task.id.clone() }, Vec::new())
+    };
+    Ok(tasks.into_iter().map(step).collect())
+}
+
+/// The running task that is meant by an ARN, an id, or the beginning of an id.
+fn task<'a>(typed: &str, running: &'a [ObservedTask]) -> Result<&'a ObservedTask, Hinted> {
+    let id = typed.rsplit('/').next().unwrap_or(typed);
+    let mut matching = running.iter().filter(|task| task.id.starts_with(id));
+    match (running.iter().find(|task| task.id == id).or_else(|| matching.next()), matching.next()) {
+        (Some(task), None) => Ok(task),
+        (Some(task), Some(_)) if task.id == id => Ok(task),
+        (Some(_), Some(_)) => Err(Hinted::new(format!("several tasks begin with `{id}`"), "write more of its id")),
+        (None, _) => {
+            Err(Hinted::new(format!("no task `{id}` runs"), "`natsctl status` and `natsctl tasks` list tasks"))
+        }
+    }
+}
+
+fn down(environment: &str, data: bool, observed: &Observed) -> Vec<Step> {
+    let environment = environment.to_owned();
+    let mut steps = Vec::new();
+    if !observed.nodes.is_empty() || !observed.services.is_empty() {
+        steps.push(Step::new(Operation::StopEnvironment { environment: environment.clone() }, Vec::new()));
+    }
+    if data {
+        steps.push(Step::new(Operation::DeleteData { environment }, Vec::new()));
+    }
+    steps
+}
+
+#[cfg(test)]
+mod tests;

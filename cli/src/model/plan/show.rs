@@ -1,0 +1,152 @@
+//! How a plan reads: one line per step, and below it the fields that differ.
+
+use std::fmt;
+
+use serde_json::Value;
+
+use super::{Action, FieldChange, Loss, LossKind, Plan, Step};
+use crate::model::step::Kind;
+
+/// A value that is longer is cut; JSON output has all of it.
+const LONGEST_VALUE: usize = 40;
+
+impl Plan {
+    /// In one line, how much is to be done.
+    pub fn summary(&self) -> String {
+        if self.is_empty() {
+            return "nothing to do".to_owned();
+        }
+        let mut counts: Vec<(Action, usize)> = Vec::new();
+        for action in self.steps.iter().map(Step::action) {
+            match counts.iter_mut().find(|(counted, _)| *counted == action) {
+                Some((_, count)) => *count += 1,
+                None => counts.push((action, 1)),
+            }
+        }
+        counts.sort();
+        let counts: Vec<String> = counts.into_iter().map(|(action, count)| format!("{count} to {action}")).collect();
+        let steps = if self.steps.len() == 1 { "step" } else { "steps" };
+        let total = format!("{} {steps}: {}", self.steps.len(), counts.join(", "));
+        match &self.incomplete {
+            None => total,
+            Some(_) => format!("{total}; the rest is planned when these are done"),
+        }
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for step in &self.steps {
+            writeln!(f, "{} {step}", step.action().sign())?;
+            for loss in step.losses() {
+                writeln!(f, "    {loss}; `--force {}` accepts that", loss.kind())?;
+            }
+            // Every field of a new object differs.
+            for change in step.changes.iter().filter(|_| step.action() != Action::Create) {
+                writeln!(f, "    {change}")?;
+            }
+        }
+        if let Some(reason) = &self.incomplete {
+            writeln!(f, "? streams, buckets and services\n    not known yet: {reason}")?;
+        }
+        f.write_str(&self.summary())
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.action(), self.kind(), self.name())
+    }
+}
+
+impl fmt::Display for FieldChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |value: &Option<Value>| match value {
+            None => "(none)".to_owned(),
+            Some(Value::String(text)) => cut(text),
+            Some(value) => cut(&value.to_string()),
+        };
+        write!(f, "{}: {} -> {}", self.field, shown(&self.from), shown(&self.to))
+    }
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::History { from, to } => {
+                write!(f, "of each key only the last {to} values are kept instead of {from}: older ones are deleted")
+            }
+            Self::Replicas { from, to } => write!(f, "{to} replicas instead of {from}: fewer nodes may fail"),
+            Self::Retention { from_seconds: 0, to_seconds } => {
+                write!(f, "what is older than {to_seconds} s is deleted; now it is kept for ever")
+            }
+            Self::Retention { from_seconds, to_seconds } => {
+                write!(f, "what is older than {to_seconds} s is deleted; now it is kept for {from_seconds} s")
+            }
+            Self::Subjects { removed } => {
+                write!(f, "messages on `{}` are no longer stored", removed.join("`, `"))
+            }
+        }
+    }
+}
+
+impl fmt::Display for LossKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::History => "history",
+            Self::Replicas => "replicas",
+            Self::Retention => "retention",
+            Self::Subjects => "subjects",
+        })
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Start => "start",
+            Self::Restart => "restart",
+            Self::Scale => "scale",
+            Self::RollBack => "roll back",
+            Self::Reduce => "reduce",
+            Self::Stop => "stop",
+            Self::Delete => "delete",
+        })
+    }
+}
+
+impl Action {
+    fn sign(self) -> char {
+        match self {
+            Self::Create => '+',
+            Self::Update | Self::Scale | Self::RollBack => '~',
+            Self::Start | Self::Restart => '>',
+            Self::Reduce => '!',
+            Self::Stop | Self::Delete => '-',
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Image => "image",
+            Self::Node => "node",
+            Self::Stream => "stream",
+            Self::Bucket => "bucket",
+            Self::Service => "service",
+            Self::Task => "task",
+            Self::Environment => "environment",
+            Self::Data => "data of",
+        })
+    }
+}
+
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(LONGEST_VALUE) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}

@@ -1,0 +1,93 @@
+//! The status of an environment: the same answer for every platform.
+
+use serde::Serialize;
+
+/// What `natsctl status` shows.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Status {
+    pub(crate) environment: String,
+    /// Whether everything runs as it was deployed.
+    pub(crate) healthy: bool,
+    pub(crate) services: Vec<ServiceStatus>,
+    /// `None` if its servers cannot be asked from here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) nats: Option<ClusterHealth>,
+    pub(crate) gateway: GatewayStatus,
+    /// What is wrong beyond single services and nodes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) problems: Vec<String>,
+    /// What could not be found out, and how it could be.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) notes: Vec<String>,
+}
+
+/// How a service is.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ServiceStatus {
+    pub(crate) name: String,
+    /// Tasks that should run.
+    pub(crate) desired: u32,
+    /// Tasks of the current revision whose processes run.
+    pub(crate) running: u32,
+    /// Tasks of the current revision that are ready and answer on the bus; where the bus cannot be asked, that run.
+    pub(crate) healthy: u32,
+    pub(crate) revision: u64,
+    pub(crate) version: String,
+    /// With its digest, where there are images.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) image: Option<String>,
+    /// How its last deployment goes, where that is another one's business.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rollout: Option<Rollout>,
+    /// Alarms that fire, by name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) alarms: Vec<String>,
+    /// What is wrong with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<String>,
+}
+
+/// How the last deployment of a service goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Rollout {
+    /// `in_progress`, `completed` or `failed`.
+    pub(crate) state: String,
+    /// What the platform says of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<String>,
+}
+
+/// Where HTTP clients come in.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct GatewayStatus {
+    pub(crate) url: Option<String>,
+}
+
+/// Health of the NATS cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ClusterHealth {
+    /// The expected nodes, by name.
+    pub nodes: Vec<NodeHealth>,
+    /// Whether a majority follows one meta leader that answers: streams can be made and changed.
+    pub quorum: bool,
+    /// Whether all nodes are healthy, follow one meta leader, and have everything that it has.
+    #[serde(skip)]
+    pub settled: bool,
+}
+
+/// Health of one NATS server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NodeHealth {
+    /// Its name.
+    pub name: String,
+    /// Where clients reach it.
+    pub url: String,
+    /// Whether it says that it is.
+    pub healthy: bool,
+    /// Whether it leads JetStream.
+    pub meta_leader: bool,
+    /// What it runs.
+    pub version: Option<String>,
+    /// Why it is not healthy.
+    pub reason: Option<String>,
+}

@@ -1,0 +1,141 @@
+//! Load: from the manifests and what was built to the desired state, the same on every platform. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::manifest::{BucketSettings, Manifests, ServiceManifest};
+use crate::model::desired::{Bucket, Definition, Desired, Health, Node, Scaling, Service, Stream};
+use crate::model::units::Span;
+use crate::nats::permissions::{self, Permissions};
+
+/// The stream of audit records.
+const AUDIT: &str = "AUDIT";
+/// The stream of messages that could not be handled.
+const DEAD_LETTERS: &str = "DLQ";
+
+/// What the desired state is made of besides the manifests.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Inputs {
+    /// What was built, by service.
+    pub(crate) artifacts: BTreeMap<String, BuiltArtifact>,
+    /// NATS servers by name.
+    pub(crate) nodes: BTreeMap<String, Node>,
+}
+
+/// What was built of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BuiltArtifact {
+    /// `sha256:…`
+    pub(crate) digest: String,
+    /// The version that it reports on the bus.
+    pub(crate) version: String,
+}
+
+/// There is nothing to run for a service.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("service `{0}` has not been built")]
+pub(crate) struct MissingArtifact(pub(crate) String);
+
+/// The desired state of an environment.
+///
+/// # Errors
+/// A service that was not built: a revision names what it runs by its digest.
+pub(crate) fn desired(manifests: &Manifests, inputs: &Inputs) -> Result<Desired, MissingArtifact> {
+    let users = permissions::users(manifests);
+    let services = manifests.services.iter().map(|(name, manifest)| {
+        let artifact = inputs.artifacts.get(name).ok_or_else(|| MissingArtifact(name.clone()))?;
+        let permissions = users.get(name).map(Permissions::digest).unwrap_or_default();
+        Ok((name.clone(), service(manifests, manifest, artifact, permissions)))
+    });
+    Ok(Desired {
+        environment: manifests.name.clone(),
+        nodes: inputs.nodes.clone(),
+        streams: streams(manifests),
+        buckets: buckets(manifests),
+        images: BTreeMap::new(),
+        services: services.collect::<Result<_, _>>()?,
+    })
+}
+
+fn service(
+    manifests: &Manifests,
+    manifest: &ServiceManifest,
+    artifact: &BuiltArtifact,
+    permissions: String,
+) -> Service {
+    let settings = &manifest.settings;
+    Service {
+        definition: definition(manifest, artifact, permissions),
+        tasks: settings.tasks,
+        scaling: Scaling { min: settings.autoscaling.min, max: settings.autoscaling.max },
+        calls: manifests.callees(manifest),
+        streams: streams_of(manifests, manifest),
+        buckets: manifest.buckets.keys().map(ToString::to_string).collect(),
+        ecs: None,
+    }
+}
+
+fn definition(manifest: &ServiceManifest, artifact: &BuiltArtifact, permissions: String) -> Definition {
+    let settings = &manifest.settings;
+    let environment = manifest.environment.iter().map(|(name, value)| (name.to_string(), value.clone()));
+    Definition {
+        artifact: artifact.digest.clone(),
+        version: artifact.version.clone(),
+        role: manifest.role,
+        permissions,
+        environment: environment.collect(),
+        cpu: settings.cpu,
+        memory_mib: u32::try_from(settings.memory.mebibytes()).unwrap_or(u32::MAX),
+        workers: settings.workers,
+        concurrency: settings.concurrency,
+        health: Health {
+            interval: settings.health.interval.duration(),
+            timeout: settings.health.timeout.duration(),
+            retries: settings.health.retries,
+            start_period: settings.health.start_period.duration(),
+        },
+        stop_timeout: settings.stop_timeout.duration(),
+        ecs: None,
+    }
+}
+
+/// The streams that a service needs: its own, those whose events it consumes, and those of audit records and dead letters.
+fn streams_of(manifests: &Manifests, manifest: &ServiceManifest) -> BTreeSet<String> {
+    let own = (!manifest.publishes.is_empty()).then(|| manifest.event_stream());
+    let publishers = manifests.services.values().filter(|other| !other.publishes.is_disjoint(&manifest.consumes));
+    let of_all = [AUDIT, DEAD_LETTERS].map(str::to_owned);
+    publishers.map(ServiceManifest::event_stream).chain(own).chain(of_all).collect()
+}
+
+/// One stream for each service that publishes events, one for audit records and one for dead letters.
+fn streams(manifests: &Manifests) -> BTreeMap<String, Stream> {
+    let nats = &manifests.project.nats;
+    let stream = |subjects: Vec<String>, max_age: Span| Stream {
+        subjects,
+        replicas: manifests.replicas(None),
+        max_age_seconds: max_age.seconds(),
+        duplicate_window_seconds: nats.events.duplicate_window.seconds().min(max_age.seconds()),
+    };
+    let publishing = manifests.services.values().filter(|service| !service.publishes.is_empty());
+    let events = publishing.map(|service| {
+        let subjects = service.publishes.iter().cloned().collect();
+        (service.event_stream(), stream(subjects, nats.events.max_age))
+    });
+    let others = [
+        (AUDIT.to_owned(), stream(vec!["audit.>".to_owned()], nats.audit.max_age)),
+        (DEAD_LETTERS.to_owned(), stream(vec!["dlq.>".to_owned()], nats.dead_letters.max_age)),
+    ];
+    events.chain(others).collect()
+}
+
+fn buckets(manifests: &Manifests) -> BTreeMap<String, Bucket> {
+    let bucket = |settings: &BucketSettings| Bucket {
+        replicas: manifests.replicas(settings.replicas),
+        history: i64::from(settings.history),
+        ttl_seconds: settings.ttl.map(Span::seconds).unwrap_or_default(),
+    };
+    let named = manifests.services.values().flat_map(|service| &service.buckets);
+    named.map(|(name, settings)| (name.to_string(), bucket(settings))).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,81 @@
+//! The desired state that follows from manifests.
+
+use super::*;
+use crate::manifest::fixture::Tree;
+use crate::model::units::Size;
+
+fn inputs(manifests: &Manifests) -> Inputs {
+    let artifact = BuiltArtifact { digest: "sha256:1".to_owned(), version: "0.1.0+1".to_owned() };
+    Inputs {
+        artifacts: manifests.services.keys().map(|name| (name.clone(), artifact.clone())).collect(),
+        nodes: BTreeMap::new(),
+    }
+}
+
+#[test]
+fn a_manifest_overrides_defaults_field_by_field() {
+    let mut tree = Tree::valid();
+    tree.replace(
+        "services/quest-system.yaml",
+        "serves",
+        "tasks: 3\nautoscaling: { max: 5 }\nenvironment: { LOG_LEVEL: debug }\nserves",
+    );
+    let manifests = tree.load().unwrap();
+    let desired = super::desired(&manifests, &inputs(&manifests)).unwrap();
+    let quest = &desired.services["quest-system"];
+    assert_eq!((quest.tasks, quest.scaling.min, quest.scaling.max), (3, 2, 5));
+    assert_eq!(quest.definition.environment["LOG_LEVEL"], "debug");
+    assert_eq!((quest.definition.cpu, quest.definition.memory_mib, quest.definition.workers), (256, 512, 2));
+    let gateway = &desired.services["gateway"];
+    assert_eq!((gateway.definition.cpu, gateway.definition.memory_mib), (512, 1024));
+    assert_eq!(gateway.calls.len(), 5);
+}
+
+#[test]
+fn streams_and_buckets_follow_from_the_manifests() {
+    let manifests = Tree::valid().load().unwrap();
+    let desired = super::desired(&manifests, &inputs(&manifests)).unwrap();
+    let names: Vec<&str> = desired.streams.keys().map(String::as_str).collect();
+    let expected = [
+        "AUDIT",
+        "DLQ",
+        "EVT_AI_INTEGRATION",
+        "EVT_MODEL_MANAGEMENT",
+        "EVT_NPC_BEHAVIOR",
+        "EVT_QUEST_SYSTEM",
+        "EVT_STATE_MANAGER",
+    ];
+    assert_eq!(names, expected);
+    let state = Stream {
+        subjects: vec!["evt.state.entity.updated.v1".to_owned(), "evt.state.player.updated.v1".to_owned()],
+        replicas: 3,
+        max_age_seconds: 7 * 86_400,
+        duplicate_window_seconds: 120,
+    };
+    assert_eq!(desired.streams["EVT_STATE_MANAGER"], state);
+    assert_eq!(desired.streams["AUDIT"].max_age_seconds, 400 * 86_400);
+    let bucket = |replicas, history, ttl_seconds| Bucket { replicas, history, ttl_seconds };
+    assert_eq!(desired.buckets["quests"], bucket(3, 5, 30 * 86_400));
+    assert_eq!(desired.buckets["models"], bucket(3, 1, 0));
+    assert_eq!(desired.buckets["entities"], bucket(1, 64, 0));
+    assert_eq!(manifests.max_file_store(), Size::from_mebibytes(10 << 10));
+}
+
+#[test]
+fn a_small_environment_has_fewer_copies() {
+    let mut tree = Tree::valid();
+    tree.replace("environments/local.yaml", "nodes: 5", "nodes: 1");
+    let manifests = tree.load().unwrap();
+    let desired = super::desired(&manifests, &inputs(&manifests)).unwrap();
+    assert!(desired.streams.values().all(|stream| stream.replicas == 1));
+    assert!(desired.buckets.values().all(|bucket| bucket.replicas == 1));
+}
+
+#[test]
+fn what_was_not_built_does_not_run() {
+    let manifests = Tree::valid().load().unwrap();
+    let mut inputs = inputs(&manifests);
+    inputs.artifacts.remove("quest-system");
+    let refused = super::desired(&manifests, &inputs).unwrap_err();
+    assert_eq!(refused.to_string(), "service `quest-system` has not been built");
+}

@@ -1,0 +1,10 @@
+//! The one way in which natsctl changes an environment: load, observe, plan, apply, verify. Every verb, on every platform.
+
+pub(crate) mod history;
+pub(crate) mod load;
+pub(crate) mod lock;
+pub(crate) mod options;
+mod run;
+pub(crate) mod saved;
+
+pub(crate) use run::{Done, Platform, Progress, Purpose, interrupted, plan, run};

@@ -1,0 +1,394 @@
+//! Load, observe, plan, apply, verify.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use super::history::{Record, RunResult, StepRecord};
+use super::lock::IfHeld;
+use super::options::{OnFailure, Options};
+use crate::error::{Hinted, hint};
+use crate::manifest::Manifests;
+use crate::model::change::{Change, Deploy};
+use crate::model::desired::{Desired, Service};
+use crate::model::observed::Observed;
+use crate::model::plan::Plan;
+use crate::model::step::{Kind, Step};
+use crate::screen::note;
+
+/// Where services run. A platform observes and carries out steps; what is done, and in which order, is decided here and in the planner.
+pub(crate) trait Platform {
+    /// What a deployment is made of besides the desired state: binaries and cluster files on this machine, images on AWS.
+    type Materials;
+    /// What was read, with what the platform needs to remember of it.
+    type Observation: AsRef<Observed>;
+    /// What carrying out the steps of one plan goes on from step to step.
+    type Work<'a>
+    where
+        Self: 'a;
+    /// Held while the environment is changed.
+    type Lock;
+
+    /// Whether taking the lock is so cheap that it is taken even if there seems to be nothing to do.
+    const LOCK_COSTS_NOTHING: bool;
+
+    fn manifests(&self) -> &Manifests;
+
+    /// The folder that holds the manifests, and beside them the sources.
+    fn workspace(&self) -> &Path;
+
+    /// Where this machine keeps what outlives a command, for example why a deployment failed.
+    fn dir(&self) -> &Path;
+
+    /// Who changes the environment, and by which command line.
+    fn caller(&self) -> (&str, &str);
+
+    /// What the manifests ask for, built if need be. Changes nothing that runs.
+    async fn load(
+        &self,
+        deploy: &Deploy,
+        options: &Options,
+        purpose: Purpose,
+    ) -> anyhow::Result<(Desired, Self::Materials)>;
+
+    /// Reads what the change needs to know.
+    async fn observe(
+        &self,
+        change: &Change,
+        desired: &Desired,
+        materials: Option<&Self::Materials>,
+    ) -> anyhow::Result<Self::Observation>;
+
+    /// Keeps other changes of the environment out.
+    async fn lock(&self, if_held: IfHeld) -> anyhow::Result<Self::Lock>;
+
+    /// Lets others change the environment.
+    async fn unlock(&self, lock: Self::Lock) -> anyhow::Result<()>;
+
+    /// Writes a run into the history, or writes it again as it is now.
+    async fn put_record(&self, record: &Record) -> anyhow::Result<()>;
+
+    /// The last runs, the newest first.
+    async fn records(&self, limit: usize) -> anyhow::Result<Vec<Record>>;
+
+    /// Gets ready to carry out a plan.
+    async fn begin<'a>(
+        &'a self,
+        plan: &Plan,
+        observation: &'a Self::Observation,
+        materials: Option<&'a Self::Materials>,
+        options: &'a Options,
+    ) -> anyhow::Result<Self::Work<'a>>;
+
+    /// Carries out the steps of one wave and follows them to their ends. A service that does not come up is noted in `progress`.
+    ///
+    /// # Errors
+    /// Anything else that fails: nothing more is done then.
+    async fn apply<'a>(
+        &'a self,
+        work: &mut Self::Work<'a>,
+        wave: &[&Step],
+        progress: &mut Progress,
+    ) -> anyhow::Result<()>;
+
+    /// Rolls back what this run has changed, as far as the platform does not do so itself. Says what runs now.
+    async fn roll_back<'a>(&'a self, work: &mut Self::Work<'a>, progress: &mut Progress) -> anyhow::Result<()>;
+
+    /// Shows that these services run what they were brought to, and answer. `observation` is what was read a moment ago, if nothing was
+    /// changed since.
+    async fn verify(
+        &self,
+        services: &BTreeSet<String>,
+        observation: Option<&Self::Observation>,
+        options: &Options,
+    ) -> anyhow::Result<Vec<String>>;
+
+    /// After a deployment that succeeded: removes what neither a task nor a rollback needs.
+    async fn clean_up(&self) -> anyhow::Result<()>;
+}
+
+/// What a desired state is loaded for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To show a plan: nothing is left behind.
+    Preview,
+    /// To save a plan or to carry it out.
+    Change,
+}
+
+/// What a run did.
+pub(crate) struct Done {
+    pub(crate) plan: Plan,
+    pub(crate) proofs: Vec<String>,
+    /// Id of its record; `None` if nothing had to be done.
+    pub(crate) record: Option<String>,
+}
+
+/// How far a run is: what the history says of it, and what failed.
+pub(crate) struct Progress {
+    pub(crate) record: Record,
+    /// Why services did not come up, by name: each on one screen.
+    pub(crate) failures: BTreeMap<String, String>,
+    /// What runs after a failure, as the end of a sentence.
+    pub(crate) aftermath: Option<String>,
+}
+
+impl Progress {
+    /// A step starts.
+    pub(crate) fn started(&mut self, step: &Step) -> &mut StepRecord {
+        tracing::info!(%step, wave = step.wave, "started");
+        self.record.steps.push(StepRecord::started(step));
+        let last = self.record.steps.len() - 1;
+        &mut self.record.steps[last]
+    }
+
+    /// A step has ended.
+    pub(crate) fn ended(&mut self, step: &Step, result: &str) {
+        let text = step.to_string();
+        if let Some(record) = self.record.steps.iter_mut().rev().find(|record| record.step == text) {
+            record.result = result.to_owned();
+        }
+    }
+
+    /// A service did not come up.
+    pub(crate) fn failed(&mut self, step: &Step, explanation: String) {
+        self.ended(step, "failed");
+        self.failures.insert(step.name().to_owned(), explanation);
+    }
+
+    /// The same, as an error says it.
+    pub(crate) fn failed_by(&mut self, step: &Step, error: &anyhow::Error) {
+        let hint = hint(error).map(|hint| format!("\n  hint: {hint}")).unwrap_or_default();
+        self.failed(step, format!("{error:#}{hint}"));
+    }
+}
+
+/// Plans a change, and changes nothing. `observed` is planned against instead of what is there, if it is given.
+pub(crate) async fn plan<P: Platform>(
+    platform: &P,
+    change: &Change,
+    options: &Options,
+    purpose: Purpose,
+    observed: Option<Observed>,
+) -> anyhow::Result<(Plan, Observed)> {
+    let (desired, materials) = load(platform, change, options, purpose).await?;
+    let observed = match observed {
+        Some(observed) => observed,
+        None => platform.observe(change, &desired, materials.as_ref()).await?.as_ref().clone(),
+    };
+    Ok((Plan::new(change, &desired, &observed)?, observed))
+}
+
+/// Carries out a change: plans it, and plans it again while nobody else can change the environment, does what the plan says, and verifies
+/// it.
+///
+/// # Errors
+/// What runs then is not what was asked for; the message says why, on one screen for each service.
+pub(crate) async fn run<P: Platform>(platform: &P, change: &Change, options: &Options) -> anyhow::Result<Done> {
+    let (desired, materials) = load(platform, change, options, Purpose::Change).await?;
+    let observation = platform.observe(change, &desired, materials.as_ref()).await?;
+    let plan = Plan::new(change, &desired, observation.as_ref())?;
+    allowed(platform, change, options, &plan)?;
+    // A proof that fails may fail because another process is changing the environment: then its end is waited for.
+    if plan.is_empty()
+        && !P::LOCK_COSTS_NOTHING
+        && let Ok(proofs) = verify(platform, change, options, Some(&observation)).await
+    {
+        return Ok(Done { plan, proofs, record: None });
+    }
+    let lock = platform.lock(options.if_held).await?;
+    let outcome = locked(platform, change, options, &desired, materials.as_ref()).await;
+    let unlocked = platform.unlock(lock).await;
+    let done = outcome?;
+    unlocked?;
+    Ok(done)
+}
+
+/// The services of the last change, which was interrupted.
+///
+/// # Errors
+/// It was not, or it was about nothing that a manifest names.
+pub(crate) async fn interrupted<P: Platform>(platform: &P) -> anyhow::Result<BTreeSet<String>> {
+    let last = platform.records(1).await?.into_iter().next();
+    let open = last.filter(|record| record.result == RunResult::Started).map(|record| record.services);
+    let services = open.unwrap_or_default().into_iter();
+    let known: BTreeSet<String> = services.filter(|name| platform.manifests().services.contains_key(name)).collect();
+    if known.is_empty() {
+        let hint = "`natsctl history` lists changes; `natsctl deploy --all` deploys everything";
+        return Err(Hinted::new("the last deployment was not interrupted", hint).into());
+    }
+    Ok(known)
+}
+
+async fn load<P: Platform>(
+    platform: &P,
+    change: &Change,
+    options: &Options,
+    purpose: Purpose,
+) -> anyhow::Result<(Desired, Option<P::Materials>)> {
+    change.refuse_impossible()?;
+    if let Change::Deploy(deploy) = change {
+        let (desired, materials) = platform.load(deploy, options, purpose).await?;
+        return Ok((desired, Some(materials)));
+    }
+    Ok((Desired { environment: platform.manifests().name.clone(), ..Desired::default() }, None))
+}
+
+/// Refuses a plan that was not reviewed, or that loses something that nobody accepted.
+fn allowed<P: Platform>(platform: &P, change: &Change, options: &Options, plan: &Plan) -> Result<(), Hinted> {
+    if let Some(reviewed) = &options.reviewed {
+        reviewed.refuse_others(&platform.manifests().name, change, plan)?;
+    }
+    plan.refuse_losses(&options.accepted)
+}
+
+/// What happens while the lock is held: what is there is read once more, since it may have changed until then.
+async fn locked<P: Platform>(
+    platform: &P,
+    change: &Change,
+    options: &Options,
+    desired: &Desired,
+    materials: Option<&P::Materials>,
+) -> anyhow::Result<Done> {
+    let observation = platform.observe(change, desired, materials).await?;
+    let plan = Plan::new(change, desired, observation.as_ref())?;
+    allowed(platform, change, options, &plan)?;
+    if plan.is_empty() {
+        let proofs = verify(platform, change, options, Some(&observation)).await?;
+        return Ok(Done { plan, proofs, record: None });
+    }
+    let (who, command) = platform.caller();
+    let record = Record::start(who, command, platform.workspace(), change.services());
+    let mut progress = Progress { record, failures: BTreeMap::new(), aftermath: None };
+    platform.put_record(&progress.record).await?;
+    let outcome = complete(platform, change, options, desired, materials, observation, plan, &mut progress).await;
+    let outcome = match outcome {
+        Ok(plan) => verify(platform, change, options, None).await.map(|proofs| (plan, proofs)),
+        Err(error) => Err(error),
+    };
+    progress.record.end(&outcome);
+    // Deleting an environment's data deletes its history.
+    let forgotten = matches!(change, Change::Down { data: true }) && outcome.is_ok();
+    if !forgotten {
+        platform.put_record(&progress.record).await?;
+    }
+    let (plan, proofs) = outcome?;
+    if matches!(change, Change::Deploy(_)) {
+        platform.clean_up().await?;
+    }
+    Ok(Done { plan, proofs, record: Some(progress.record.id) })
+}
+
+/// Applies plan after plan, until one is complete: what comes after servers that were down can only be planned when they run.
+#[expect(clippy::too_many_arguments, reason = "the state of one run, which no other function takes")]
+async fn complete<P: Platform>(
+    platform: &P,
+    change: &Change,
+    options: &Options,
+    desired: &Desired,
+    materials: Option<&P::Materials>,
+    mut observation: P::Observation,
+    mut plan: Plan,
+    progress: &mut Progress,
+) -> anyhow::Result<Plan> {
+    let mut all = Plan::default();
+    loop {
+        note(&plan.summary());
+        apply(platform, &plan, desired, &observation, materials, options, progress).await?;
+        all.steps.append(&mut plan.steps);
+        if plan.incomplete.is_none() {
+            return Ok(all);
+        }
+        observation = platform.observe(change, desired, materials).await?;
+        plan = Plan::new(change, desired, observation.as_ref())?;
+        // Only the first part was reviewed; nothing is lost without a word in the others either.
+        plan.refuse_losses(&options.accepted)?;
+        if plan.incomplete.is_some() {
+            anyhow::bail!("the servers were started, but {}", plan.incomplete.unwrap_or_default());
+        }
+    }
+}
+
+/// Runs all waves in their order. A wave in which a service failed is finished; what `--on-failure` says decides what follows.
+async fn apply<P: Platform>(
+    platform: &P,
+    plan: &Plan,
+    desired: &Desired,
+    observation: &P::Observation,
+    materials: Option<&P::Materials>,
+    options: &Options,
+    progress: &mut Progress,
+) -> anyhow::Result<()> {
+    let mut work = platform.begin(plan, observation, materials, options).await?;
+    for wave in plan.waves() {
+        let affected = callers_of_failed(desired, &progress.failures);
+        let is_affected = |step: &&Step| step.kind() == Kind::Service && affected.contains(step.name());
+        let steps: Vec<&Step> = wave.iter().filter(|step| !is_affected(step)).collect();
+        platform.apply(&mut work, &steps, progress).await?;
+        if !progress.failures.is_empty() && options.on_failure != OnFailure::Continue {
+            break;
+        }
+    }
+    if progress.failures.is_empty() {
+        return Ok(());
+    }
+    if options.on_failure == OnFailure::Rollback {
+        platform.roll_back(&mut work, progress).await?;
+    }
+    Err(failure(platform.dir(), options, progress)?)
+}
+
+/// Services that call one that did not come up, directly or through others.
+fn callers_of_failed(desired: &Desired, failures: &BTreeMap<String, String>) -> BTreeSet<String> {
+    let mut affected: BTreeSet<String> = failures.keys().cloned().collect();
+    loop {
+        let calls_one = |service: &Service| service.calls.iter().any(|callee| affected.contains(callee));
+        let more = desired.services.iter().filter(|(name, service)| !affected.contains(*name) && calls_one(service));
+        let more: Vec<String> = more.map(|(name, _)| name.clone()).collect();
+        if more.is_empty() {
+            return affected;
+        }
+        affected.extend(more);
+    }
+}
+
+async fn verify<P: Platform>(
+    platform: &P,
+    change: &Change,
+    options: &Options,
+    observation: Option<&P::Observation>,
+) -> anyhow::Result<Vec<String>> {
+    if !change.is_verified() || options.wait_until != super::options::WaitUntil::Proven {
+        return Ok(Vec::new());
+    }
+    platform.verify(&change.services(), observation, options).await
+}
+
+/// All failures on one screen, and in a file that outlives the rollback.
+fn failure(dir: &Path, options: &Options, progress: &mut Progress) -> anyhow::Result<anyhow::Error> {
+    if options.on_failure == OnFailure::Rollback && progress.aftermath.is_some() {
+        progress.record.result = RunResult::RolledBack;
+    }
+    let text = progress.failures.values().map(String::as_str).collect::<Vec<_>>().join("\n\n");
+    let file = failure_file(dir, &progress.record.id);
+    fs::create_dir_all(file.parent().unwrap_or(dir))?;
+    fs::write(&file, format!("{text}\n")).with_context(|| format!("failed to write `{}`", file.display()))?;
+    let now = progress.aftermath.clone().unwrap_or_else(|| {
+        let now = match options.on_failure {
+            OnFailure::Rollback => "nothing was changed",
+            OnFailure::Stop => "what came up stays; nothing more was started",
+            OnFailure::Continue => "what does not call it was deployed",
+        };
+        now.to_owned()
+    });
+    let logs: Vec<String> = progress.failures.keys().map(|service| format!("`natsctl logs {service}`")).collect();
+    let hint = format!("{now}; all of the log: {}; this is also in `{}`", logs.join(", "), file.display());
+    Ok(Hinted::new(text, hint).into())
+}
+
+/// Where the explanation of a failed run is.
+fn failure_file(dir: &Path, record: &str) -> PathBuf {
+    dir.join("failures").join(format!("{}.txt", record.replace(':', "-")))
+}

@@ -1,0 +1,197 @@
+//! One NATS connection: TLS, credentials, reconnecting with jitter, and the inbox for its replies.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_nats::jetstream::{self, kv};
+use async_nats::{ConnectErrorKind, ConnectOptions, Event};
+use futures::StreamExt as _;
+use proto::rpc::Error;
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinHandle;
+
+use crate::inbox::{CANCEL, Inbox, Undelivered};
+use crate::material::{Material, client_config};
+use crate::settings::Settings;
+
+/// The timeout of one attempt to connect.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The interval of pings. A server that leaves two of them unanswered counts as disconnected.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// The timeout of one JetStream request. It is retried afterwards.
+const JETSTREAM_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A connection with its inbox and JetStream handles. It is closed when the last reference is dropped.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) client: async_nats::Client,
+    pub(crate) jetstream: jetstream::Context,
+    pub(crate) inbox: Arc<Inbox>,
+    stores: Mutex<HashMap<String, kv::Store>>,
+    connected: Arc<AtomicBool>,
+    dispatcher: JoinHandle<()>,
+}
+
+/// An event that the owner of a connection handles.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ConnectionEvent {
+    /// The server will close the connection soon and asks its clients to disconnect.
+    LameDuck,
+}
+
+/// Why connecting failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    /// Retrying does not help.
+    #[error("NATS rejects this service: {0}")]
+    Refused(String),
+    /// Retrying may help.
+    #[error("NATS cannot be reached: {0}")]
+    Unreachable(String),
+}
+
+impl Connection {
+    pub(crate) async fn connect(
+        settings: &Settings,
+        events: mpsc::UnboundedSender<ConnectionEvent>,
+    ) -> Result<Arc<Self>, ConnectError> {
+        // The process has one TLS provider; another crate may have installed it already.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let prefix = settings.inbox_prefix();
+        let inbox = Arc::new(Inbox::new(&format!("{prefix}.{:016x}", fastrand::u64(..))));
+        let connected = Arc::new(AtomicBool::new(true));
+
+        let options = options(settings)?.custom_inbox_prefix(prefix).event_callback({
+            let (inbox, connected) = (Arc::clone(&inbox), Arc::clone(&connected));
+            move |event| {
+                observe(&event, &inbox, &connected, &events);
+                std::future::ready(())
+            }
+        });
+        let client =
+            options.connect(settings.connection.urls.as_slice()).await.map_err(|error| match error.kind() {
+                ConnectErrorKind::Io | ConnectErrorKind::Dns | ConnectErrorKind::TimedOut => {
+                    ConnectError::Unreachable(error.to_string())
+                }
+                _ => ConnectError::Refused(error.to_string()),
+            })?;
+
+        let mut answers =
+            client.subscribe(inbox.wildcard()).await.map_err(|error| ConnectError::Unreachable(error.to_string()))?;
+        client.flush().await.map_err(|error| ConnectError::Unreachable(error.to_string()))?;
+        let dispatcher = tokio::spawn({
+            let (client, inbox) = (client.clone(), Arc::clone(&inbox));
+            async move {
+                while let Some(message) = answers.next().await {
+                    if let Undelivered::Cancel(worker) = inbox.deliver(message) {
+                        // A worker that misses this message stops when its credit runs out.
+                        let _ = client.publish(worker, CANCEL).await;
+                    }
+                }
+            }
+        });
+        let mut jetstream = jetstream::new(client.clone());
+        jetstream.set_timeout(JETSTREAM_TIMEOUT);
+        Ok(Arc::new(Self { client, jetstream, inbox, stores: Mutex::default(), connected, dispatcher }))
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed)
+    }
+
+    /// The handle of a bucket, cached for each connection.
+    pub(crate) async fn store(&self, bucket: &str) -> Result<kv::Store, Error> {
+        let mut stores = self.stores.lock().await;
+        if let Some(store) = stores.get(bucket) {
+            return Ok(store.clone());
+        }
+        let store = self.jetstream.get_key_value(bucket).await;
+        let store =
+            store.map_err(|error| Error::unavailable(format_args!("bucket `{bucket}` cannot be opened: {error}")))?;
+        stores.insert(bucket.to_owned(), store.clone());
+        Ok(store)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.dispatcher.abort();
+    }
+}
+
+fn options(settings: &Settings) -> Result<ConnectOptions, ConnectError> {
+    let connection = &settings.connection;
+    let mut options = ConnectOptions::new()
+        .name(format!("{}/{}", settings.service, settings.task))
+        .connection_timeout(CONNECT_TIMEOUT)
+        .ping_interval(PING_INTERVAL)
+        .ignore_discovered_servers()
+        .reconnect_delay_callback(reconnect_delay);
+    options = with_tls(options, &connection.ca, &connection.client_certificate).map_err(ConnectError::Refused)?;
+    if let Some(credentials) = &connection.credentials {
+        let text = credentials.read().map_err(ConnectError::Refused)?;
+        let with_credentials = options.credentials(&text);
+        options =
+            with_credentials.map_err(|_| ConnectError::Refused(format!("{credentials} holds no NATS credentials")))?;
+    }
+    if let Some((user, password)) = &connection.user {
+        options = options.user_and_password(user.clone(), password.clone());
+    }
+    Ok(options)
+}
+
+fn with_tls(
+    options: ConnectOptions,
+    ca: &Option<Material>,
+    client_certificate: &Option<(Material, Material)>,
+) -> Result<ConnectOptions, String> {
+    let Some(ca) = ca else {
+        return match client_certificate {
+            None => Ok(options),
+            Some(_) => Err("a client certificate is set, but not the CA of the servers (`NATS_CA`)".to_owned()),
+        };
+    };
+    let files = client_certificate.as_ref().map(|(certificate, key)| certificate.file().zip(key.file()));
+    match (ca.file(), files) {
+        // The client reads files again when it reconnects.
+        (Some(ca), None) => Ok(options.require_tls(true).add_root_certificates(ca.clone())),
+        (Some(ca), Some(Some((certificate, key)))) => Ok(options
+            .require_tls(true)
+            .add_root_certificates(ca.clone())
+            .add_client_certificate(certificate.clone(), key.clone())),
+        _ => Ok(options.require_tls(true).tls_client_config(client_config(ca, client_certificate.as_ref())?)),
+    }
+}
+
+fn observe(event: &Event, inbox: &Inbox, connected: &AtomicBool, events: &mpsc::UnboundedSender<ConnectionEvent>) {
+    match event {
+        Event::Connected => {
+            connected.store(true, Ordering::Relaxed);
+            tracing::info!("connected to NATS");
+        }
+        Event::Disconnected => {
+            connected.store(false, Ordering::Relaxed);
+            // Their replies would have arrived on the lost connection: fail now rather than at the deadline.
+            inbox.fail_all();
+            tracing::warn!("disconnected from NATS");
+        }
+        Event::LameDuckMode => {
+            // The receiver is gone when the task is stopping: then there is no need to move.
+            let _ = events.send(ConnectionEvent::LameDuck);
+        }
+        Event::SlowConsumer(subscription) => {
+            tracing::error!(subscription, "slow consumer: messages were dropped");
+        }
+        Event::ServerError(error) => tracing::error!(%error, "NATS server error"),
+        Event::ClientError(error) => tracing::warn!(%error, "NATS client error"),
+        Event::Draining | Event::Closed => {}
+    }
+}
+
+/// Full jitter: when a server fails, its clients do not all reconnect to the next one at the same moment.
+fn reconnect_delay(attempt: usize) -> Duration {
+    let max = 10_u64 << attempt.min(8);
+    Duration::from_millis(fastrand::u64(0..=max))
+}
