@@ -135,6 +135,36 @@ async fn a_reader_that_goes_away_is_no_failure() {
     }
 }
 
+/// What a person sees is not what a pipe gets: colours, width, and code that only runs at a terminal.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn every_command_works_at_a_terminal() {
+    let fleet = Fleet::new(1);
+    for (width, arguments) in [80, 200].into_iter().flat_map(|width| {
+        [
+            "validate",
+            "plan --observed nowhere.json",
+            "status",
+            "down",
+            "history",
+            "doctor",
+            "deploy --help",
+            "-vv status",
+        ]
+        .map(|arguments| (width, arguments))
+    }) {
+        let typed = format!("stty cols {width}; {NATSCTL} {arguments}");
+        let mut command = std::process::Command::new("script");
+        command.args(["--quiet", "--return", "--command", &typed, "/dev/null"]);
+        let natsctl = fleet.command(&[]);
+        command.envs(natsctl.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(fleet.path("."));
+        let run = command.stdin(Stdio::null()).output().unwrap();
+        let shown = String::from_utf8_lossy(&run.stdout);
+        assert!(!shown.contains("panicked") && !shown.contains("feature is required"), "{arguments}: {shown}");
+        assert!(matches!(run.status.code(), Some(0 | 1 | 3)), "{arguments}: {:?} {shown}", run.status);
+    }
+}
+
 #[tokio::test]
 async fn completions_know_the_commands() {
     let fleet = Fleet::new(1);
