@@ -125,7 +125,7 @@ fn a_plan_that_was_seen_is_done_and_no_other() {
     fleet.natsctl(&emulator, &["plan", "--proof", "ecs", "--save", "plan.json"]);
     fleet.version("npc-behavior", 2);
     emulator.reset_calls();
-    fleet.deploy(&emulator, &["--plan", "plan.json"]).failed(&["the world has changed", "npc-behavior"]);
+    fleet.deploy(&emulator, &["--plan", "plan.json"]).failed(&["the environment has changed", "npc-behavior"]);
     assert_eq!(writes(&emulator), BTreeMap::new());
     fleet.deploy(&emulator, &["--plan", "nothing.json"]).failed(&["`nothing.json`"]);
 }

@@ -36,7 +36,7 @@ fn a_crash_is_explained_on_one_screen_and_everything_goes_back() {
     fleet.version("ai-integration", 2);
     crashes(&emulator, "ai-integration", 2);
     let ran = fleet.deploy(&emulator, &[]).failed(&[
-        "`ai-integration` (revision 2) failed",
+        "`ai-integration` revision 2 failed",
         "Essential container in task exited",
         "exit code 101",
         "| panicked at 'no model'",
@@ -113,7 +113,7 @@ fn a_new_service_that_does_not_come_up_is_kept_without_tasks() {
     let fleet = Fleet::of(6);
     let emulator = fleet.emulator();
     crashes(&emulator, "npc-behavior", 1);
-    let ran = fleet.deploy(&emulator, &[]).failed(&["`npc-behavior` (revision 1) failed"]);
+    let ran = fleet.deploy(&emulator, &[]).failed(&["`npc-behavior` revision 1 failed"]);
     assert!(!ran.stderr.contains("going back failed"), "{ran:#?}");
     let world = World::of(&emulator);
     assert_eq!(world.services["npc-behavior-nats"].desired, 0, "{world:#?}");
@@ -166,7 +166,7 @@ fn a_deployment_of_somebody_else_meanwhile_is_no_success() {
         "UpdateService",
         &json!({ "cluster": "gaming-system-cluster", "service": "quest-system-nats", "taskDefinition": arn }),
     );
-    Ran::of(running.wait_with_output().unwrap()).failed(&["was overtaken", "quest-system-nats:3"]);
+    Ran::of(running.wait_with_output().unwrap()).failed(&["was superseded", "quest-system-nats:3"]);
     // It is somebody else's now: nothing of it is taken back.
     let now = emulator.call("ecs", "DescribeServices", &service)["services"][0]["taskDefinition"].clone();
     assert_eq!(now, arn);
