@@ -22,13 +22,13 @@ use crate::pipeline::history::Record;
 /// Runs that say which deployments failed.
 const RECORDS: i32 = 100;
 
-/// What was read, and what the platform needs of it besides.
+/// The observed state, and the answers that it was made of.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Observation {
     pub(crate) observed: Observed,
     /// By the manifests' names.
     pub(crate) services: BTreeMap<String, Service>,
-    /// What natsctl remembers.
+    /// What was last deployed, from the ledger.
     pub(crate) state: State,
 }
 
