@@ -181,7 +181,7 @@ pub(crate) async fn plan<P: Platform>(
     Ok((Plan::new(change, &desired, &observed)?, observed))
 }
 
-/// Carries out a change: plans it, and plans it again while nobody else can change the environment, does what the plan says, and verifies
+/// Carries out a change: plans it, and plans it again while no other process can change the environment, does what the plan says, and verifies
 /// it.
 ///
 /// # Errors
@@ -236,7 +236,7 @@ async fn load<P: Platform>(
     Ok((Desired { environment: platform.manifests().name.clone(), ..Desired::default() }, None))
 }
 
-/// Refuses a plan that was not reviewed, or that loses something that nobody accepted.
+/// Refuses a plan that was not reviewed, or with a loss that was not accepted by `--force`.
 fn allowed<P: Platform>(platform: &P, change: &Change, options: &Options, plan: &Plan) -> Result<(), Hinted> {
     if let Some(reviewed) = &options.reviewed {
         reviewed.refuse_others(&platform.manifests().name, change, plan)?;
