@@ -101,7 +101,7 @@ fn what_autoscaling_has_set_stays() {
 }
 
 #[test]
-fn a_service_that_no_manifest_names_goes_only_when_told_so() {
+fn a_service_that_no_manifest_names_is_deleted_only_on_demand() {
     let fleet = Fleet::of(8);
     let emulator = fleet.emulator();
     fleet.deploy(&emulator, &[]).succeeded();

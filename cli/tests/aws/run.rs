@@ -144,7 +144,7 @@ fn an_answer_that_is_lost_starts_no_second_task() {
 }
 
 #[test]
-fn a_task_that_nobody_waits_for_is_stopped() {
+fn a_task_that_is_no_longer_waited_for_is_stopped() {
     let case = Case::new("");
     case.one_off(json!({}));
     let late = case.run(&["run", "--timeout", "500ms", "quest-system", "--", "migrate"]);

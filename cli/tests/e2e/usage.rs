@@ -66,7 +66,7 @@ async fn before_anything_is_deployed_every_command_says_so() {
 }
 
 #[tokio::test]
-async fn names_that_nobody_has_are_answered_with_those_that_there_are() {
+async fn unknown_names_are_answered_with_those_that_there_are() {
     let fleet = Fleet::new(1);
     fleet.run(&["--env", "tset", "status"]).await.ends(1).says(&["environment `tset` does not exist", "`test`"]);
     let names = ["--env", "production", "status"];
@@ -79,7 +79,7 @@ async fn names_that_nobody_has_are_answered_with_those_that_there_are() {
 }
 
 #[tokio::test]
-async fn all_that_is_wrong_with_the_manifests_is_told_at_once() {
+async fn all_that_is_wrong_with_the_manifests_is_reported_at_once() {
     let fleet = Fleet::new(1);
     fleet.append("quest-system", "tasts: 3\n");
     fleet.append("npc-behavior", "calls: [quest-sytem]\nstop_timeout: 10\n");

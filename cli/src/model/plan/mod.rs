@@ -31,7 +31,7 @@ impl Plan {
     /// The steps of a change in the order in which they are safe to run. No I/O: everything that this decides, it decides from its
     /// arguments.
     ///
-    /// `desired` is what the manifests ask for; only a deployment looks at it.
+    /// `desired` is what the manifests ask for; only a deployment uses it.
     ///
     /// # Errors
     /// The change is about something that is not there, or something that could not be read is in its way.

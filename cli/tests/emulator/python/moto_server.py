@@ -39,7 +39,7 @@ def read_command():
 
 
 def serve(listener, application, retire):
-    """Serves until something is written to `retire`; then finishes what has begun and returns."""
+    """Serves until something is written to `retire`; then finishes what has started and returns."""
     server = make_server(
         *listener.getsockname(), application, threaded=True, request_handler=MotoRequestHandler, fd=listener.fileno()
     )
