@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_ecs::types::{
     AssignPublicIp, CapacityProviderStrategyItem, Deployment as SdkDeployment, DeploymentControllerType,
-    DeploymentRolloutState, Service as SdkService, ServiceField,
+    DeploymentRolloutState, Failure, Service as SdkService, ServiceField,
 };
 use futures::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
@@ -19,6 +19,8 @@ use crate::manifest::Manifests;
 
 /// What DescribeServices takes at once.
 const SERVICES_PER_CALL: usize = 10;
+/// Reason of ECS why it does not describe a service that does not exist.
+const MISSING: &str = "MISSING";
 
 /// An ECS service.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -120,12 +122,23 @@ pub(super) async fn describe_all_fields(
         let answer = call.set_services(Some(names.to_vec())).send().await;
         let answer =
             answer.map_err(|error| failed(&format!("describe the services of cluster `{}`", cluster.name), error))?;
+        refuse_unread(answer.failures())?;
         Ok::<_, anyhow::Error>(answer.services.unwrap_or_default())
     });
     let pages: Vec<Vec<SdkService>> = futures::stream::iter(calls).buffered(AT_ONCE).try_collect().await?;
     let exists = |service: &SdkService| service.status() != Some("INACTIVE");
     let named = |service: SdkService| (service.service_name().unwrap_or_default().to_owned(), service);
     Ok(pages.into_iter().flatten().filter(exists).map(named).collect())
+}
+
+/// A service that could not be described is not one that does not exist.
+///
+/// # Errors
+/// Any reason but that the service is missing.
+fn refuse_unread(failures: &[Failure]) -> anyhow::Result<()> {
+    let Some(unread) = failures.iter().find(|failure| failure.reason() != Some(MISSING)) else { return Ok(()) };
+    let (service, reason) = (short(unread.arn().unwrap_or_default()), unread.reason().unwrap_or("no reason given"));
+    anyhow::bail!("failed to describe the service `{service}`: {reason}")
 }
 
 /// The services of the cluster by their names on ECS. ECS does not list services that are being deleted: they are only described if
@@ -269,4 +282,18 @@ fn events(service: &SdkService) -> Vec<ServiceEvent> {
 /// ECS counts no fewer than none, though its type could.
 fn count(number: i32) -> u32 {
     u32::try_from(number).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_missing_service_does_not_exist() {
+        let failure = |reason: &str| Failure::builder().arn("arn:x:service/cluster/quest-nats").reason(reason).build();
+        refuse_unread(&[]).unwrap();
+        refuse_unread(&[failure("MISSING")]).unwrap();
+        let refused = refuse_unread(&[failure("MISSING"), failure("ACCESS_DENIED")]).unwrap_err();
+        assert_eq!(refused.to_string(), "failed to describe the service `quest-nats`: ACCESS_DENIED");
+    }
 }
