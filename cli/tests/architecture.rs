@@ -84,6 +84,21 @@ fn links_between_documents_resolve() {
     assert!(broken.is_empty(), "broken links: {broken:#?}");
 }
 
+#[test]
+fn no_example_in_a_comment_is_rust() {
+    let sources = crates().flat_map(|member| files(&format!("{member}/src"), "rs"));
+    for file in sources {
+        let text = fs::read_to_string(&file).unwrap();
+        let comments =
+            text.lines().filter_map(|line| line.trim().strip_prefix("///").or(line.trim().strip_prefix("//!")));
+        let fences = comments.filter_map(|line| line.trim().strip_prefix("```"));
+        for language in fences.step_by(2) {
+            let is_text = ["text", "yaml", "json", "sh"].contains(&language);
+            assert!(is_text, "{}: `{language}`: no run compiles doc-tests, make it a test", file.display());
+        }
+    }
+}
+
 /// Asserts that no crate outside `allowed` names a dependency for which `matches` holds.
 fn only(allowed: &[&str], matches: impl Fn(&str) -> bool) {
     for member in crates().filter(|member| !allowed.contains(&member.as_str())) {

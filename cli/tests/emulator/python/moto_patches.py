@@ -1,6 +1,5 @@
 """What natsctl and Terraform need of moto 5.2.5 and it lacks."""
 
-import importlib
 import re
 
 import moto_frame
@@ -10,19 +9,23 @@ from moto.iam.access_control import IAMPolicy, PermissionResult
 from moto.iam.responses import IamResponse
 from moto.sts.models import STSBackend
 
-SERVICES = (
-    "applicationautoscaling autoscaling cloudtrail cloudwatch dynamodb ec2 elasticache elbv2 iam kms route53 s3 "
-    "secretsmanager sns ssm sts"
-).split()
+# A call to each service that changes nothing: its action, and its body or form.
+READS = {
+    "application-autoscaling": ("AnyScaleFrontendService.DescribeScalableTargets", {"ServiceNamespace": "ecs"}),
+    "dynamodb": ("DynamoDB_20120810.ListTables", {}),
+    "ec2": ("DescribeVpcs", {"Version": "2016-11-15"}),
+    "elasticloadbalancing": ("DescribeTargetGroups", {"Version": "2015-12-01"}),
+    "iam": ("ListRoles", {"Version": "2010-05-08"}),
+    "kms": ("TrentService.ListKeys", {}),
+    "monitoring": ("DescribeAlarms", {"Version": "2010-08-01"}),
+    "secretsmanager": ("secretsmanager.ListSecrets", {}),
+    "sns": ("ListTopics", {"Version": "2010-03-31"}),
+    "ssm": ("AmazonSSM.DescribeParameters", {}),
+    "sts": ("GetCallerIdentity", {"Version": "2011-06-15"}),
+}
 
 WITHOUT_A_RULE = "implicitDeny"
 DECISIONS = {PermissionResult.PERMITTED: "allowed", PermissionResult.DENIED: "explicitDeny"}
-
-
-def warm():
-    """Imports now what would else be imported by each fork at its first request."""
-    for service in SERVICES:
-        importlib.import_module(f"moto.{service}.responses")
 
 
 def apply():

@@ -1,4 +1,4 @@
-"""moto as a server that can go back to an earlier state.
+"""moto as a server that can go back to an earlier state. `moto_forks.py` starts it.
 
 Commands come as lines of JSON on standard input: `save` makes a state to come back to, `restore` goes back to it. Each state is
 a process that waits, and what serves is a fork of it, so going back takes a few milliseconds, whatever the state is.
@@ -17,6 +17,7 @@ import threading
 import time
 
 import moto_patches
+import werkzeug.test
 from cbor import Cbor
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
@@ -38,17 +39,6 @@ def read_command():
     return json.loads(line)["command"]
 
 
-def serve(listener, application, retire):
-    """Serves until something is written to `retire`; then finishes what has started and returns."""
-    server = make_server(
-        *listener.getsockname(), application, threaded=True, request_handler=MotoRequestHandler, fd=listener.fileno()
-    )
-    threading.Thread(target=lambda: (os.read(retire, 1), server.shutdown()), daemon=True).start()
-    server.serve_forever(poll_interval=0.01)
-    while threading.active_count() > 1:
-        time.sleep(0.001)
-
-
 def one_at_a_time(application):
     """moto is not made for threads: what one request iterates over, another one changes."""
     lock = threading.Lock()
@@ -60,7 +50,21 @@ def one_at_a_time(application):
     return answer
 
 
-def state(listener, application):
+application = one_at_a_time(Cbor(DomainDispatcherApplication(create_backend_app)))
+
+
+def serve(listener, retire):
+    """Serves until something is written to `retire`; then finishes what has begun and returns."""
+    server = make_server(
+        *listener.getsockname(), application, threaded=True, request_handler=MotoRequestHandler, fd=listener.fileno()
+    )
+    threading.Thread(target=lambda: (os.read(retire, 1), server.shutdown()), daemon=True).start()
+    server.serve_forever(poll_interval=0.01)
+    while threading.active_count() > 1:
+        time.sleep(0.001)
+
+
+def state(listener):
     """A state to come back to: this process. It never serves; its forks do."""
     while True:
         reader, retire = os.pipe()
@@ -68,10 +72,10 @@ def state(listener, application):
         if serving == 0:
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             os.close(retire)
-            serve(listener, application, reader)
+            serve(listener, reader)
             os.close(reader)
             gc.freeze()
-            state(listener, application)
+            state(listener)
         os.close(reader)
         say({"done": "ready"})
         command = read_command()
@@ -87,15 +91,22 @@ def state(listener, application):
 
 
 def prepare():
+    """Before the first fork: what each of them would do again at its first request to a service takes longer than all that follows."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     moto_patches.apply()
-    moto_patches.warm()
+    client = werkzeug.test.Client(application)
+    for service, (action, body) in moto_patches.READS.items():
+        scope = f"Credential=emulator/20260101/us-east-1/{service}/aws4_request"
+        headers = {"Authorization": f"AWS4-HMAC-SHA256 {scope}, SignedHeaders=host, Signature=0"}
+        if "." in action:
+            headers |= {"X-Amz-Target": action, "Content-Type": "application/x-amz-json-1.1"}
+            client.post("http://127.0.0.1/", data=json.dumps(body), headers=headers)
+        else:
+            client.post("http://127.0.0.1/", data={"Action": action, **body}, headers=headers)
 
 
 def main():
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     os.environ["MOTO_PORT"] = str(listener.getsockname()[1])
-    application = one_at_a_time(Cbor(DomainDispatcherApplication(create_backend_app)))
     say({"port": listener.getsockname()[1]})
-    state(listener, application)
-
+    state(listener)
