@@ -1,4 +1,4 @@
-//! From the state that should be anywhere to the state that should be on ECS. Pure.
+//! The desired state on ECS: that of the manifests, with what only ECS has. Pure.
 
 use std::collections::BTreeMap;
 
@@ -11,33 +11,33 @@ use crate::model::ecs::{Autoscaling, EcsService, EcsTask};
 use crate::model::task;
 use crate::pipeline::load::{self, BuiltArtifact, Inputs};
 
-/// What a service is told of its identity on NATS: variables, and the keys of the secret that they come from.
+/// Variables of a service's identity on NATS, and the keys of the secret that hold their values.
 pub(super) const IDENTITY: [(&str, &str); 5] =
     [("NATS_URLS", "urls"), ("NATS_CA", "ca"), ("NATS_CERT", "cert"), ("NATS_KEY", "key"), ("NATS_CREDS", "creds")];
 /// A rolling deployment never has fewer tasks than wanted, nor more than twice as many.
 const MINIMUM_HEALTHY_PERCENT: i32 = 100;
 const MAXIMUM_PERCENT: i32 = 200;
 
-/// What the desired state on ECS is made of.
+/// Inputs of the desired state on ECS.
 pub(crate) struct DesiredOnEcs<'a> {
     pub(crate) manifests: &'a Manifests,
     pub(crate) handover: &'a Handover,
     /// ARNs of secrets by name.
     pub(crate) secrets: &'a BTreeMap<String, String>,
-    /// What was built, by service.
+    /// Images, by service.
     pub(crate) images: &'a BTreeMap<String, Image>,
 }
 
-/// Where ECS finds the variables of an identity, by the ARN of its secret.
+/// References to the keys of an identity's secret, by variable.
 pub(super) fn identity_from(arn: &str) -> impl Iterator<Item = (String, String)> {
     IDENTITY.into_iter().map(move |(variable, key)| (variable.to_owned(), format!("{arn}:{key}::")))
 }
 
 impl DesiredOnEcs<'_> {
-    /// The state that should be.
+    /// The desired state.
     ///
     /// # Errors
-    /// Secrets that are not there; a service without an image.
+    /// Secrets that do not exist; a service without an image.
     pub(crate) fn desired(&self) -> anyhow::Result<Desired> {
         let artifacts = self.images.iter().map(|(name, image)| {
             (
@@ -101,7 +101,7 @@ impl DesiredOnEcs<'_> {
         }
     }
 
-    /// Where ECS finds the value of each variable that is a secret.
+    /// References to the values of secrets, by variable.
     fn secrets_of(&self, service: &ServiceManifest) -> BTreeMap<String, String> {
         let arn = |name: &str| self.secrets.get(name).cloned().unwrap_or_default();
         let identity = arn(&self.handover.nats_secret(&service.name));

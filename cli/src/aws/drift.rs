@@ -7,10 +7,10 @@ use serde::Serialize;
 use super::arn::short;
 use super::audit::{self, AuditEvent};
 use super::desired::DesiredOnEcs;
-use super::ledger::State;
-use super::observe::Observation;
+use super::ledger::{Ledger, State};
+use super::observe::{self, Observation};
 use super::services::{self, Service};
-use super::{Aws, revisions};
+use super::{Aws, revisions, secrets};
 use crate::error::Hinted;
 use crate::image::Reference;
 use crate::model::change::{Change, Deploy, Selection};
@@ -114,15 +114,18 @@ pub(crate) async fn compare(aws: &Aws, names: &BTreeSet<String>, between: Betwee
 
 async fn numbered(aws: &Aws, name: &str, family: &str, number: u64) -> anyhow::Result<(String, Definition)> {
     let revision = format!("{family}:{number}");
-    let definition = aws.described(name, &revision).await?;
+    let definition = observe::definition(aws, name, &revision).await?;
     Ok((revision, definition))
 }
 
 /// The desired state of the manifests with the images that were deployed, and the observed state.
 async fn as_deployed(aws: &Aws) -> anyhow::Result<(Desired, Observation)> {
-    let ledger = aws.ledger();
-    let (state, secrets, services) =
-        futures::try_join!(ledger.state(), aws.secrets(), aws.ecs_services(BTreeSet::new()))?;
+    let ledger = Ledger::of(aws);
+    let (state, secrets, services) = futures::try_join!(
+        ledger.state(),
+        secrets::arns(aws.clients.secrets(), &aws.handover.names),
+        services::list(aws.ecs_cluster(), BTreeSet::new())
+    )?;
     let services = services::converted(services);
     let mut images = images(&state);
     for (name, service) in &aws.manifests.services {
@@ -131,7 +134,7 @@ async fn as_deployed(aws: &Aws) -> anyhow::Result<(Desired, Observation)> {
         } else if !images.contains_key(name) {
             // Deployed by another tool, or by a natsctl whose ledger is lost; or not at all.
             let image = match services.get(&service.ecs_name()) {
-                Some(found) => image_of(&aws.described(name, &found.task_definition).await?),
+                Some(found) => image_of(&observe::definition(aws, name, &found.task_definition).await?),
                 None => Image::default(),
             };
             images.insert(name.clone(), image);
@@ -140,7 +143,7 @@ async fn as_deployed(aws: &Aws) -> anyhow::Result<(Desired, Observation)> {
     let frame = DesiredOnEcs { manifests: &aws.manifests, handover: &aws.handover, secrets: &secrets, images: &images };
     let mut desired = frame.desired()?;
     desired.images.clear();
-    let seen = aws.observe_deployed(&desired).await?;
+    let seen = observe::for_deployment(aws, &desired).await?;
     Ok((desired, seen))
 }
 

@@ -11,8 +11,8 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use jiff::SignedDuration;
 use sha2::{Digest as _, Sha256};
 
-use super::ledger::{Ensured, State};
-use super::{AT_ONCE, Aws, secrets};
+use super::ledger::{Ensured, Ledger, State};
+use super::{AT_ONCE, Aws, lock, secrets};
 use crate::error::Hinted;
 use crate::nats::connect::Access;
 use crate::nats::identity::{Identities, SYSTEM_USER};
@@ -91,13 +91,13 @@ async fn ensure(aws: &Aws) -> anyhow::Result<Vec<String>> {
 /// Secrets that Terraform has not made; an authority of which a part is lost; another change, if `if_held` is not to wait.
 pub(crate) async fn ensure_locked(aws: &Aws, if_held: IfHeld) -> anyhow::Result<Vec<String>> {
     let change = async {
-        let ledger = aws.ledger();
+        let ledger = Ledger::of(aws);
         let written = ensure(aws).await?;
         let state = State { identities: Some(ensured(aws)), ..ledger.state().await? };
         ledger.put_state(&state).await?;
         Ok(written)
     };
-    aws.alone(if_held, change).await
+    lock::locked(aws, if_held, change).await
 }
 
 /// Makes and renews identities only if that may be necessary, by what was ensured before: a daily deployment need not read the

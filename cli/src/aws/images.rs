@@ -1,4 +1,4 @@
-//! The services' images: what they would be, whether the registry has them, and how they come there.
+//! The services' images: built, found in the registry, and pushed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,6 +11,7 @@ use crate::error::Hinted;
 use crate::image::registry::Registry;
 use crate::image::{self, Binaries, BuildOptions, BuiltImage, Compression, ServiceImage, Store, megabytes};
 use crate::model::desired;
+use crate::pipeline::options::BinarySource;
 use crate::screen::note;
 
 /// Images that are packed or pushed at the same time.
@@ -20,122 +21,135 @@ const AT_ONCE: usize = 4;
 pub(crate) struct Images {
     /// What should be in the registry, by service.
     pub(crate) desired: BTreeMap<String, desired::Image>,
-    /// Services whose image is known to be there.
+    /// Services whose image is in the registry.
     pub(crate) present: BTreeSet<String>,
-    /// Those that were made here.
-    made: BTreeMap<String, BuiltImage>,
+    /// Those that were built here.
+    built: BTreeMap<String, BuiltImage>,
     store: Store,
 }
 
-/// What an image of a service is, and whether the registry has it.
+/// The image of a service, and whether the registry has it.
 struct Found {
     name: String,
     image: desired::Image,
-    is_there: bool,
-    made: Option<BuiltImage>,
+    is_present: bool,
+    built: Option<BuiltImage>,
 }
 
 impl Images {
-    /// Names the content of a service's image; `None` for one that was made elsewhere.
+    /// Names the content of a service's image; `None` if it was built elsewhere.
     pub(crate) fn tag(&self, service: &str) -> Option<String> {
-        self.made.get(service).map(BuiltImage::tag)
+        self.built.get(service).map(BuiltImage::tag)
     }
 }
 
-impl Aws {
-    /// Builds the images of these services; sends nothing. An image that was deployed before is recognised by its tag.
-    ///
-    /// # Errors
-    /// What does not compile, and what cannot be asked of the registry.
-    pub(crate) async fn images(
-        &self,
-        which: &BTreeSet<String>,
-        binaries: &Binaries,
-        state: &State,
-    ) -> anyhow::Result<Images> {
-        let store = Store::open(&self.cache.join("images")).context("failed to make the folder of images")?;
-        let order = BuildOptions {
-            manifests: &self.manifests,
-            names: which,
-            workspace: &self.workspace,
-            binaries,
-            compression: Compression::default(),
-            store: &store,
-        };
-        let registry = self.open_registry()?;
-        let one = |(name, built): (String, ServiceImage)| self.found(name, built, &registry, &store, state);
-        let found: Vec<Found> =
-            futures::stream::iter(image::built(&order).await?).map(one).buffered(AT_ONCE).try_collect().await?;
-        let mut images = Images { desired: BTreeMap::new(), present: BTreeSet::new(), made: BTreeMap::new(), store };
-        for Found { name, image, is_there, made } in found {
-            images.present.extend(is_there.then(|| name.clone()));
-            images.made.extend(made.map(|made| (name.clone(), made)));
-            images.desired.insert(name, image);
+/// Source of the binaries in images: by default cargo builds static ones.
+///
+/// # Errors
+/// `--no-build` asks for the binaries beside natsctl, which are not static.
+pub(crate) fn binaries(source: &BinarySource) -> anyhow::Result<Binaries> {
+    match source {
+        BinarySource::Folder(folder) => Ok(Binaries::Folder(folder.clone())),
+        BinarySource::Build => Ok(Binaries::Cargo { profile: "release".to_owned() }),
+        BinarySource::LastBuild => {
+            let hint = "`--binaries DIR` takes static binaries from a folder";
+            Err(Hinted::new("`--no-build` is for environments on this machine", hint).into())
         }
-        Ok(images)
     }
+}
 
-    async fn found(
-        &self,
-        name: String,
-        built: ServiceImage,
-        registry: &Registry,
-        store: &Store,
-        state: &State,
-    ) -> anyhow::Result<Found> {
-        let made = match built {
-            // Whether it is there, `natsctl verify` asks: it may be in a registry that only ECS can get into.
-            ServiceImage::Existing(reference) => {
-                return Ok(Found { name, image: reference.into(), is_there: true, made: None });
-            }
-            ServiceImage::Built(made) => made,
-        };
-        let own = self.handover.repository(&self.manifests.services[&name]);
-        let repository = format!("{}/{own}", registry.host());
-        let known = state.services.get(&name).filter(|known| known.tag.as_deref() == Some(&*made.tag()));
-        let known = known.and_then(|known| Some(known.image.strip_prefix(&repository)?.strip_prefix('@')?.to_owned()));
-        let (digest, is_there) = match known {
-            Some(digest) => (digest, true),
-            None => match registry.find(&own, &made).await? {
-                Some(digest) => (digest.to_string(), true),
-                None => (made.pack(store).await?.digest().to_string(), false),
-            },
-        };
-        Ok(Found { name, image: desired::Image { repository, digest }, is_there, made: Some(made) })
+/// Builds the images of these services and pushes none. An image that was deployed before is recognised by its tag.
+///
+/// # Errors
+/// A build failed; the registry could not be read.
+pub(crate) async fn build(
+    aws: &Aws,
+    services: &BTreeSet<String>,
+    binaries: &Binaries,
+    state: &State,
+) -> anyhow::Result<Images> {
+    let store = Store::open(&aws.cache.join("images")).context("failed to make the folder of images")?;
+    let order = BuildOptions {
+        manifests: &aws.manifests,
+        names: services,
+        workspace: &aws.workspace,
+        binaries,
+        compression: Compression::default(),
+        store: &store,
+    };
+    let registry = registry(aws)?;
+    let one = |(name, image): (String, ServiceImage)| find(aws, name, image, &registry, &store, state);
+    let found: Vec<Found> =
+        futures::stream::iter(image::built(&order).await?).map(one).buffered(AT_ONCE).try_collect().await?;
+    let mut images = Images { desired: BTreeMap::new(), present: BTreeSet::new(), built: BTreeMap::new(), store };
+    for Found { name, image, is_present, built } in found {
+        images.present.extend(is_present.then(|| name.clone()));
+        images.built.extend(built.map(|built| (name.clone(), built)));
+        images.desired.insert(name, image);
     }
+    Ok(images)
+}
 
-    /// Sends images; what they have in common is sent once.
-    ///
-    /// # Errors
-    /// What the registry refuses, or that it cannot be reached. What was sent is kept and is not sent again.
-    pub(crate) async fn push(&self, names: &[&str], images: &Images) -> anyhow::Result<()> {
-        let registry = self.open_registry()?;
-        let (registry, images) = (&registry, images);
-        let one = |name: String| async move {
-            let Some(made) = images.made.get(&name) else { return Ok(()) };
-            let repository = self.handover.repository(&self.manifests.services[&name]);
-            let progress = |progress| tracing::info!(service = name, ?progress, "pushing");
-            let pushed = registry.push(&repository, made, &images.store, &progress).await?;
-            if let Some(why) = &pushed.refused_bom {
-                note(&format!(
-                    "warning: {name}: the registry does not take the list of what the image is made of: {why}"
-                ));
-            }
-            note(&format!("image {name}: {} sent", megabytes(pushed.bytes)));
-            let wanted = &images.desired[&name].digest;
-            if pushed.digest.as_str() == wanted {
-                return Ok(());
-            }
-            let message = format!("the registry has the image of `{name}` as {}, not {wanted}", pushed.digest);
-            Err(Hinted::new(message, "somebody has pushed it meanwhile: run it again").into())
-        };
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        futures::stream::iter(names).map(one).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await.map(drop)
-    }
+/// Finds the image of a service in the registry, or packs it.
+async fn find(
+    aws: &Aws,
+    name: String,
+    image: ServiceImage,
+    registry: &Registry,
+    store: &Store,
+    state: &State,
+) -> anyhow::Result<Found> {
+    let built = match image {
+        // `natsctl verify` checks whether it exists: its registry may be one that only ECS can reach.
+        ServiceImage::Existing(reference) => {
+            return Ok(Found { name, image: reference.into(), is_present: true, built: None });
+        }
+        ServiceImage::Built(built) => built,
+    };
+    let own = aws.handover.repository(&aws.manifests.services[&name]);
+    let repository = format!("{}/{own}", registry.host());
+    let deployed = state.services.get(&name).filter(|deployed| deployed.tag.as_deref() == Some(&*built.tag()));
+    let digest = deployed.and_then(|deployed| deployed.image.strip_prefix(&repository)?.strip_prefix('@'));
+    let (digest, is_present) = match digest {
+        Some(digest) => (digest.to_owned(), true),
+        None => match registry.find(&own, &built).await? {
+            Some(digest) => (digest.to_string(), true),
+            None => (built.pack(store).await?.digest().to_string(), false),
+        },
+    };
+    Ok(Found { name, image: desired::Image { repository, digest }, is_present, built: Some(built) })
+}
 
-    /// Where images go.
-    pub(super) fn open_registry(&self) -> anyhow::Result<Registry> {
-        let host = self.registry();
-        Registry::new(&host, ecr::credentials(self, &host)?)
+/// Pushes the images of these services; layers that they share are pushed once.
+///
+/// # Errors
+/// The registry refuses one, or cannot be reached. What was pushed stays, and is not pushed again.
+pub(crate) async fn push(aws: &Aws, services: &[&str], images: &Images) -> anyhow::Result<()> {
+    let registry = &registry(aws)?;
+    let one = |name: String| async move { push_one(aws, &name, images, registry).await };
+    let names: Vec<String> = services.iter().map(|name| (*name).to_owned()).collect();
+    futures::stream::iter(names).map(one).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await.map(drop)
+}
+
+async fn push_one(aws: &Aws, name: &str, images: &Images, registry: &Registry) -> anyhow::Result<()> {
+    let Some(built) = images.built.get(name) else { return Ok(()) };
+    let repository = aws.handover.repository(&aws.manifests.services[name]);
+    let progress = |progress| tracing::info!(service = name, ?progress, "pushing");
+    let pushed = registry.push(&repository, built, &images.store, &progress).await?;
+    if let Some(why) = &pushed.refused_bom {
+        note(&format!("warning: {name}: the registry does not accept the software bill of materials: {why}"));
     }
+    note(&format!("image {name}: {} sent", megabytes(pushed.bytes)));
+    let wanted = &images.desired[name].digest;
+    if pushed.digest.as_str() == wanted {
+        return Ok(());
+    }
+    let message = format!("the registry has the image of `{name}` as {}, not {wanted}", pushed.digest);
+    Err(Hinted::new(message, "another run has pushed it meanwhile: run it again").into())
+}
+
+/// The registry of the environment.
+pub(super) fn registry(aws: &Aws) -> anyhow::Result<Registry> {
+    let host = aws.registry();
+    Registry::new(&host, ecr::credentials(aws, &host)?)
 }

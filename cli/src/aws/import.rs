@@ -13,7 +13,7 @@ use self::manifest::{Found, Written, written};
 use super::ledger::State;
 use super::services::{self, Service};
 use super::tasks::{self, DesiredStatus};
-use super::{Aws, revisions};
+use super::{Aws, autoscaling, revisions};
 use crate::error::Hinted;
 use crate::manifest::ECS_NAME_SUFFIX;
 use crate::model::ecs::Autoscaling;
@@ -46,7 +46,7 @@ pub(crate) async fn import(aws: &Aws, typed: &str, called: Option<&str>, folder:
         source: &service.task_definition,
         image: image.unwrap_or_default(),
         digest: running_digest(aws, &ecs_name, image).await?,
-        autoscaling: autoscaling(aws, &ecs_name).await?,
+        autoscaling: scaling(aws, &ecs_name).await?,
         definition: &definition.definition,
         service: &service,
     };
@@ -60,7 +60,7 @@ pub(crate) async fn import(aws: &Aws, typed: &str, called: Option<&str>, folder:
 /// The service of this name on ECS, or of the name that a manifest's service would have there.
 async fn find(aws: &Aws, typed: &str) -> anyhow::Result<Service> {
     let names = [typed.to_owned(), format!("{typed}{ECS_NAME_SUFFIX}")];
-    let mut found = services::describe(aws, &names).await?;
+    let mut found = services::describe(aws.ecs_cluster(), &names).await?;
     let service = names.iter().find_map(|name| found.remove(name));
     service.ok_or_else(|| {
         let hint = format!("`aws ecs list-services --cluster {}` lists the services of the cluster", aws.cluster());
@@ -78,10 +78,10 @@ async fn running_digest(aws: &Aws, ecs_name: &str, image: Option<&str>) -> anyho
     Ok(containers.find(|one| Some(&*one.image) == image && one.image_digest.is_some()).and_then(|one| one.image_digest))
 }
 
-async fn autoscaling(aws: &Aws, ecs_name: &str) -> anyhow::Result<Option<Autoscaling>> {
-    let service = aws_sdk_ecs::types::Service::builder().service_name(ecs_name).build();
-    let services = [(ecs_name.to_owned(), service)].into();
-    Ok(aws.scaling(&services, &State::default()).await?.remove(ecs_name))
+async fn scaling(aws: &Aws, ecs_name: &str) -> anyhow::Result<Option<Autoscaling>> {
+    let services = [(ecs_name.to_owned(), ecs_name.to_owned())].into();
+    let scaling = autoscaling::describe(aws.clients.autoscaling(), aws.cluster(), &services, &State::default()).await?;
+    Ok(scaling.get(ecs_name).copied())
 }
 
 /// The name of a manifest for an ECS service.

@@ -1,5 +1,4 @@
-//! What natsctl remembers of an environment, in one DynamoDB table: who changes it now, what each service was last brought to,
-//! and every change.
+//! The DynamoDB table of an environment: the lock, what was last deployed, and the history.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -17,8 +16,8 @@ use crate::pipeline::history::Record;
 
 /// Longer texts are compressed.
 const READABLE: usize = 64 << 10;
-/// How long the record of a deployment is kept.
-const RECORDS_ARE_KEPT: jiff::SignedDuration = jiff::SignedDuration::from_hours(400 * 24);
+/// How long DynamoDB keeps the record of a run.
+const RECORD_LIFETIME: jiff::SignedDuration = jiff::SignedDuration::from_hours(400 * 24);
 
 /// The table; partition key `pk`, sort key `sk`, both texts.
 #[derive(Clone)]
@@ -27,45 +26,45 @@ pub(super) struct Ledger {
     pub(super) table: String,
 }
 
-/// What each service was last brought to. All of it can be found out again, with more calls.
+/// What was last deployed. It can be lost: it saves calls.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct State {
     /// By service.
     pub(crate) services: BTreeMap<String, DeployedService>,
-    /// The streams and buckets that NATS was last brought to, as JSON.
+    /// The streams and buckets that were last put, as JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) assets: Option<String>,
-    /// When everybody had an identity on NATS, and with which permissions.
+    /// When the identities on NATS were last ensured, and with which permissions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) identities: Option<Ensured>,
 }
 
-/// Something was as it should be.
+/// When something was ensured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Ensured {
-    /// Of what it should be.
+    /// Of the desired state.
     pub(crate) digest: String,
     pub(crate) at: jiff::Timestamp,
 }
 
-/// What a service was last brought to.
+/// What was last deployed of a service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct DeployedService {
-    /// ARN of its task definition; what a task definition says never changes.
+    /// ARN of its task definition, which never changes.
     pub(crate) task_definition: String,
     /// Digest of the definition that it was made of.
     pub(crate) definition: String,
     /// What it reports on the bus.
     pub(crate) version: String,
-    /// Image that it runs, with its digest.
+    /// Its image, with the digest.
     pub(crate) image: String,
     /// What names the content of the image, if it was made here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) tag: Option<String>,
-    /// How many tasks the manifest asked for.
+    /// Number of tasks in the manifest.
     pub(crate) declared_tasks: u32,
-    /// Policies that were put.
+    /// Scalable target and policies that were put.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) autoscaling: Option<Autoscaling>,
 }
@@ -78,7 +77,12 @@ pub(crate) fn digest(definition: &Definition) -> String {
 }
 
 impl Ledger {
-    /// What each service was last brought to.
+    /// The ledger of the environment.
+    pub(super) fn of(aws: &Aws) -> Self {
+        Self { client: aws.clients.dynamodb().clone(), table: aws.handover.ledger.clone() }
+    }
+
+    /// What was last deployed.
     pub(crate) async fn state(&self) -> anyhow::Result<State> {
         let item = self.client.get_item().table_name(&self.table).consistent_read(true);
         let answer = item.key("pk", text("state")).key("sk", text("services")).send().await;
@@ -86,7 +90,7 @@ impl Ledger {
         answer.item().map_or_else(|| Ok(State::default()), json)
     }
 
-    /// Remembers what each service was brought to.
+    /// Writes what was deployed.
     pub(crate) async fn put_state(&self, state: &State) -> anyhow::Result<()> {
         let item =
             self.client.put_item().table_name(&self.table).item("pk", text("state")).item("sk", text("services"));
@@ -96,7 +100,7 @@ impl Ledger {
 
     /// Writes a run as it is now.
     pub(crate) async fn put_record(&self, record: &Record) -> anyhow::Result<()> {
-        let expires = record.started.checked_add(RECORDS_ARE_KEPT)?.as_second();
+        let expires = record.started.checked_add(RECORD_LIFETIME)?.as_second();
         let item = self.client.put_item().table_name(&self.table).item("pk", text("run")).item("sk", text(&record.id));
         let item = item.item("json", packed(record)?).item("expires", number(expires));
         item.send().await.map_err(|error| failed(&format!("write the ledger `{}`", self.table), error)).map(drop)
@@ -109,13 +113,6 @@ impl Ledger {
         let answer = query.scan_index_forward(false).send().await;
         let answer = answer.map_err(|error| failed(&format!("read the ledger `{}`", self.table), error))?;
         answer.items().iter().map(json).collect()
-    }
-}
-
-impl Aws {
-    /// The ledger of the environment.
-    pub(super) fn ledger(&self) -> Ledger {
-        Ledger { client: self.clients.dynamodb().clone(), table: self.handover.ledger.clone() }
     }
 }
 

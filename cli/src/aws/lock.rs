@@ -1,5 +1,5 @@
-//! One change of an environment at a time, whoever makes it from wherever: an item of the ledger that says who, since when and until
-//! when. It is renewed while its holder lives, and whoever comes after its end may take it.
+//! The lock of an environment, an item of the ledger: one change at a time, from all machines. Its holder renews it; a lock that has
+//! expired may be taken over.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,21 +12,21 @@ use super::error::failed;
 use super::ledger::{Ledger, number, text};
 use crate::pipeline::lock::{IfHeld, Waiting};
 
-/// How long a holder that does not renew it keeps it.
+/// When a lock expires that is not renewed.
 const HELD_FOR: Duration = Duration::from_secs(60);
 /// Between two renewals.
 const RENEW_EVERY: Duration = Duration::from_secs(20);
-/// Between two looks whether the other one has finished.
+/// Between two tries to take a lock that is held.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Held until it is released, or renewed no more.
+/// A lock that is held: renewed until it is released or dropped.
 pub(crate) struct Held {
     ledger: Ledger,
     owner: String,
     renewing: JoinHandle<()>,
 }
 
-/// Who holds it.
+/// The holder of a lock.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Holder {
     owner: String,
@@ -42,7 +42,7 @@ impl Ledger {
     /// Takes the lock.
     ///
     /// # Errors
-    /// Somebody else has it, and `if_held` is not to wait.
+    /// The lock is held, and `if_held` is not to wait.
     pub(crate) async fn lock(&self, who: &str, command: &str, if_held: IfHeld) -> anyhow::Result<Held> {
         let mine = Holder {
             owner: format!("{:016x}", fastrand::u64(..)),
@@ -61,7 +61,7 @@ impl Ledger {
                 return Ok(Held { ledger: self.clone(), owner: mine.owner, renewing });
             };
             if other.owner == mine.owner {
-                // An answer was lost on the way: the lock is ours.
+                // The answer of a call that took the lock was lost.
                 replaces = Some(mine.owner.clone());
                 continue;
             }
@@ -74,7 +74,7 @@ impl Ledger {
         }
     }
 
-    /// One try; who has it instead, if it was not had.
+    /// Tries once. If the lock is held, gives its holder.
     async fn try_lock(&self, mine: &Holder, replaces: Option<&str>) -> anyhow::Result<Option<Holder>> {
         let now = jiff::Timestamp::now().as_second();
         let put = self
@@ -115,7 +115,7 @@ impl Ledger {
         Ok(answer.item().map(Holder::read).unwrap_or_default())
     }
 
-    /// Keeps the lock of a long change.
+    /// Renews the lock until the task is aborted.
     async fn renew(self, owner: String) {
         loop {
             tokio::time::sleep(RENEW_EVERY).await;
@@ -132,34 +132,32 @@ impl Ledger {
                 .expression_attribute_values(":until", number(until(jiff::Timestamp::now().as_second())))
                 .expression_attribute_values(":owner", text(&owner));
             if let Err(error) = update.send().await {
-                // Tried again long before the lock ends.
+                // It is tried again before the lock expires.
                 tracing::warn!(error = format!("{:#}", failed("renew the lock", error)));
             }
         }
     }
 }
 
-impl Aws {
-    /// Makes a change while nobody else changes the environment.
-    ///
-    /// # Errors
-    /// Those of the change; somebody else changes it, and `if_held` is not to wait.
-    pub(crate) async fn alone<T>(
-        &self,
-        if_held: IfHeld,
-        change: impl Future<Output = anyhow::Result<T>>,
-    ) -> anyhow::Result<T> {
-        let held = self.ledger().lock(&self.caller, &self.command_line, if_held).await?;
-        let outcome = change.await;
-        let released = held.release().await;
-        let done = outcome?;
-        released?;
-        Ok(done)
-    }
+/// Makes a change under the lock of the environment.
+///
+/// # Errors
+/// Those of the change; the lock is held, and `if_held` is not to wait.
+pub(crate) async fn locked<T>(
+    aws: &Aws,
+    if_held: IfHeld,
+    change: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    let held = Ledger::of(aws).lock(&aws.caller, &aws.command_line, if_held).await?;
+    let outcome = change.await;
+    let released = held.release().await;
+    let done = outcome?;
+    released?;
+    Ok(done)
 }
 
 impl Held {
-    /// Gives it to whoever waits.
+    /// Deletes the item, so that another run can take the lock.
     pub(crate) async fn release(self) -> anyhow::Result<()> {
         self.renewing.abort();
         let delete = self
@@ -174,7 +172,7 @@ impl Held {
             .expression_attribute_values(":owner", text(&self.owner));
         match delete.send().await {
             Ok(_) => Ok(()),
-            // Released already by a call whose answer was lost, or taken over.
+            // A call whose answer was lost has released it, or it was taken over.
             Err(error)
                 if error.as_service_error().is_some_and(|error| error.is_conditional_check_failed_exception()) =>
             {
@@ -206,7 +204,7 @@ impl Holder {
         }
     }
 
-    /// Whether it was a process of this machine that is no more: then nobody waits for the end of its lock.
+    /// Whether it was a process of this machine that has ended: its lock can be taken over before it expires.
     fn is_dead_here(&self, mine: &Self) -> bool {
         let pid = rustix::process::Pid::from_raw(self.pid);
         let is_gone = |pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH);
@@ -224,7 +222,7 @@ fn until(now: i64) -> i64 {
     now + i64::try_from(HELD_FOR.as_secs()).unwrap_or(60)
 }
 
-/// This machine, as long as it is not started again.
+/// Name of this machine and id of its boot: after a restart the pids are other processes.
 fn host() -> String {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();

@@ -1,6 +1,6 @@
 //! Logs of tasks, from CloudWatch Logs. They are polled: Live Tail costs by the minute, and no emulator has it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use aws_sdk_cloudwatchlogs::Client;
@@ -11,13 +11,14 @@ use tokio::time::Instant;
 use super::Aws;
 use super::error::{code, failed, is_uncertain};
 use super::tasks::names_on_ecs;
-use crate::model::log::{Filter, Line, last};
+use crate::model::log::{Filter, Line};
+use crate::pipeline::logs::Logs;
 use crate::screen::note;
 
 /// Between two polls.
-const POLL: Duration = Duration::from_secs(2);
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// The longest pause between two polls, after CloudWatch has refused calls.
-const LONGEST_POLL: Duration = Duration::from_secs(30);
+const LONGEST_POLL_INTERVAL: Duration = Duration::from_secs(30);
 /// More services than this are read from the whole log group: each of them would be a call.
 const MOST_CALLS: usize = 5;
 /// How far back the last lines are searched, in minutes: step by step, because CloudWatch gives the oldest first.
@@ -26,8 +27,8 @@ const STEPS_BACK: [i64; 6] = [1, 10, 60, 6 * 60, 24 * 60, 30 * 24 * 60];
 const SEARCH_BACK: i64 = 24 * 60;
 const MINUTE: i64 = 60_000;
 
-/// Reads the logs of services, and follows them. No line is shown twice, nor lost if it comes late.
-pub(crate) struct Follower<'a> {
+/// The logs of services. No line is returned twice, nor lost if it comes late.
+pub(crate) struct TaskLogs<'a> {
     client: &'a Client,
     /// Log group.
     group: &'a str,
@@ -37,81 +38,32 @@ pub(crate) struct Follower<'a> {
     names: BTreeMap<String, String>,
     /// Whether streams of no such service are shown too.
     all: bool,
-    filter: Filter,
     cursor: Cursor,
-    pause: Duration,
-    unread: VecDeque<Line>,
+    poll_interval: Duration,
 }
 
-impl<'a> Follower<'a> {
-    /// Begins with the last lines that the logs hold, in the order of their times.
+impl<'a> TaskLogs<'a> {
+    /// The logs of these services, or of all.
     ///
     /// # Errors
-    /// A name that no manifest has; what CloudWatch refuses.
-    pub(crate) async fn new(
-        aws: &'a Aws,
-        services: &[String],
-        filter: Filter,
-        lines: usize,
-    ) -> anyhow::Result<Follower<'a>> {
+    /// A name that no manifest has.
+    pub(crate) fn new(aws: &'a Aws, services: &[String]) -> anyhow::Result<TaskLogs<'a>> {
         let names = names_on_ecs(&aws.manifests, services)?;
         let one_by_one = !services.is_empty() && names.len() <= MOST_CALLS;
         let prefixes = if one_by_one { names.keys().map(|name| format!("{name}/")).collect() } else { Vec::new() };
-        let mut follower = Self {
+        Ok(Self {
             client: aws.clients.logs(),
             group: &aws.handover.log_group,
             prefixes,
             names,
             all: services.is_empty(),
-            filter,
             cursor: Cursor::new(Timestamp::now().as_millisecond()),
-            pause: POLL,
-            unread: VecDeque::new(),
-        };
-        let found = match follower.filter.since {
-            Some(since) => follower.between(since.as_millisecond(), None).await.map_err(|failure| failure.error)?,
-            None => follower.back(lines).await?,
-        };
-        follower.unread = last(found, lines).into();
-        Ok(follower)
+            poll_interval: POLL_INTERVAL,
+        })
     }
 
-    /// The lines that were read, and no more.
-    pub(crate) fn into_lines(self) -> impl Iterator<Item = Line> {
-        self.unread.into_iter()
-    }
-
-    /// The next line. Waits until there is one; no line is lost if the future is dropped.
-    ///
-    /// # Errors
-    /// A call that CloudWatch will refuse again.
-    pub(crate) async fn next(&mut self) -> anyhow::Result<Line> {
-        loop {
-            if let Some(line) = self.unread.pop_front() {
-                return Ok(line);
-            }
-            tokio::time::sleep(self.pause).await;
-            let now = Timestamp::now().as_millisecond();
-            let from = self.cursor.next_from(Instant::now());
-            match self.between(from, None).await {
-                Ok(lines) => {
-                    self.unread.extend(lines);
-                    self.cursor.read_until(now);
-                    self.pause = POLL;
-                }
-                Err(failure) if failure.is_temporary => {
-                    if self.pause == POLL {
-                        note(&format!("{:#}; going on", failure.error));
-                    }
-                    self.pause = (self.pause * 2).min(LONGEST_POLL);
-                }
-                Err(failure) => return Err(failure.error),
-            }
-        }
-    }
-
-    /// The last lines, as far back as needed.
-    async fn back(&mut self, lines: usize) -> anyhow::Result<Vec<Line>> {
+    /// At least the last `lines` that the filter keeps, as far back as needed.
+    async fn back(&mut self, filter: &Filter, lines: usize) -> anyhow::Result<Vec<Line>> {
         let now = Timestamp::now().as_millisecond();
         let mut found: Vec<Line> = Vec::new();
         let mut until = None;
@@ -119,12 +71,13 @@ impl<'a> Follower<'a> {
             if found.len() >= lines {
                 break;
             }
-            if self.filter.grep.is_some() && minutes > SEARCH_BACK {
+            if filter.grep.is_some() && minutes > SEARCH_BACK {
                 note("only the last day was searched; `--since` searches further back");
                 break;
             }
             let from = now - minutes * MINUTE;
             let mut earlier = self.between(from, until).await.map_err(|failure| failure.error)?;
+            earlier.retain(|line| filter.keeps(line));
             earlier.append(&mut found);
             (found, until) = (earlier, Some(from - 1));
         }
@@ -145,7 +98,7 @@ impl<'a> Follower<'a> {
         Ok(fresh.iter().filter_map(|event| self.line(event)).collect())
     }
 
-    /// The line of an event, if it is shown.
+    /// The line of an event, if it is of one of these services.
     fn line(&self, event: &FilteredLogEvent) -> Option<Line> {
         // Streams are called `<prefix>/<container>/<task>`.
         let stream = event.log_stream_name().unwrap_or_default();
@@ -158,8 +111,41 @@ impl<'a> Follower<'a> {
         let time = Timestamp::from_millisecond(event.timestamp().unwrap_or(0)).ok();
         let text = event.message().unwrap_or_default().trim_end_matches(['\r', '\n']);
         let task = rest.rsplit('/').next().unwrap_or(rest);
-        let line = || Line { service: service.to_owned(), task: task.to_owned(), time, text: text.to_owned() };
-        self.filter.keeps(time, text).then(line)
+        Some(Line { service: service.to_owned(), task: task.to_owned(), time, text: text.to_owned() })
+    }
+}
+
+impl Logs for TaskLogs<'_> {
+    async fn tail(&mut self, filter: &Filter, lines: usize) -> anyhow::Result<Vec<Line>> {
+        match filter.since {
+            Some(since) => self.between(since.as_millisecond(), None).await.map_err(|failure| failure.error),
+            None => self.back(filter, lines).await,
+        }
+    }
+
+    /// A call that may succeed later is repeated at the next poll, and later each time.
+    async fn read_new(&mut self) -> anyhow::Result<Vec<Line>> {
+        let now = Timestamp::now().as_millisecond();
+        let from = self.cursor.next_from(Instant::now());
+        match self.between(from, None).await {
+            Ok(lines) => {
+                self.cursor.read_until(now);
+                self.poll_interval = POLL_INTERVAL;
+                Ok(lines)
+            }
+            Err(failure) if failure.is_temporary => {
+                if self.poll_interval == POLL_INTERVAL {
+                    note(&format!("{:#}; going on", failure.error));
+                }
+                self.poll_interval = (self.poll_interval * 2).min(LONGEST_POLL_INTERVAL);
+                Ok(Vec::new())
+            }
+            Err(failure) => Err(failure.error),
+        }
+    }
+
+    fn poll_interval(&self) -> Duration {
+        self.poll_interval
     }
 }
 

@@ -1,16 +1,17 @@
-//! The platform of AWS in the pipeline: ECS services, with a lock and a history in DynamoDB.
+//! AWS as a platform of the pipeline: ECS services, with a lock and a history in DynamoDB.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::Aws;
 use super::apply::Work;
 use super::desired::DesiredOnEcs;
-use super::images::Images;
+use super::images::{self, Images};
+use super::ledger::Ledger;
 use super::lock::Held;
-use super::observe::Observation;
-use super::proof::Evidence;
+use super::observe::{self, Observation};
+use super::proof::{self, Evidence};
 use super::tasks::{self, DesiredStatus};
+use super::{Aws, secrets};
 use crate::error::Hinted;
 use crate::image::Binaries;
 use crate::manifest::Manifests;
@@ -21,43 +22,27 @@ use crate::model::plan::Plan;
 use crate::model::step::Step;
 use crate::pipeline::history::Record;
 use crate::pipeline::lock::IfHeld;
-use crate::pipeline::options::{BinarySource, Options};
+use crate::pipeline::options::Options;
 use crate::pipeline::{Platform, Progress, Purpose};
 
-/// Where the binaries in images come from: by default cargo builds static ones.
-///
-/// # Errors
-/// If those beside natsctl are asked for, which are not static.
-pub(crate) fn image_binaries(binaries: &BinarySource) -> anyhow::Result<Binaries> {
-    match binaries {
-        BinarySource::Folder(folder) => Ok(Binaries::Folder(folder.clone())),
-        BinarySource::Build => Ok(Binaries::Cargo { profile: "release".to_owned() }),
-        BinarySource::LastBuild => {
-            let hint = "`--binaries DIR` takes static binaries from a folder";
-            Err(Hinted::new("`--no-build` is for environments on this machine", hint).into())
-        }
-    }
-}
-
-impl Aws {
-    /// What the manifests ask for, and the images that it takes.
-    pub(crate) async fn desired(
-        &self,
-        services: &BTreeSet<String>,
-        binaries: &Binaries,
-    ) -> anyhow::Result<(Desired, Images)> {
-        let ledger = self.ledger();
-        let (state, secrets) = futures::try_join!(ledger.state(), self.secrets())?;
-        let images = self.images(services, binaries, &state).await?;
-        // Of a service that is not deployed now nothing needs to be built.
-        let image = |name: &String| images.desired.get(name).cloned().unwrap_or_default();
-        let of_all = self.manifests.services.keys().map(|name| (name.clone(), image(name))).collect();
-        let (manifests, handover) = (&self.manifests, &self.handover);
-        let mut desired = DesiredOnEcs { manifests, handover, secrets: &secrets, images: &of_all }.desired()?;
-        desired.services.retain(|name, _| services.contains(name));
-        desired.images.retain(|name, _| services.contains(name));
-        Ok((desired, images))
-    }
+/// The desired state of these services, and their images, which are built for it.
+pub(crate) async fn desired(
+    aws: &Aws,
+    services: &BTreeSet<String>,
+    binaries: &Binaries,
+) -> anyhow::Result<(Desired, Images)> {
+    let ledger = Ledger::of(aws);
+    let arns = secrets::arns(aws.clients.secrets(), &aws.handover.names);
+    let (state, secrets) = futures::try_join!(ledger.state(), arns)?;
+    let images = images::build(aws, services, binaries, &state).await?;
+    // The images of services that are not deployed are not built.
+    let image = |name: &String| images.desired.get(name).cloned().unwrap_or_default();
+    let of_all = aws.manifests.services.keys().map(|name| (name.clone(), image(name))).collect();
+    let (manifests, handover) = (&aws.manifests, &aws.handover);
+    let mut desired = DesiredOnEcs { manifests, handover, secrets: &secrets, images: &of_all }.desired()?;
+    desired.services.retain(|name, _| services.contains(name));
+    desired.images.retain(|name, _| services.contains(name));
+    Ok((desired, images))
 }
 
 impl Platform for Aws {
@@ -85,7 +70,7 @@ impl Platform for Aws {
     }
 
     async fn load(&self, deploy: &Deploy, options: &Options, _: Purpose) -> anyhow::Result<(Desired, Images)> {
-        self.desired(&deploy.selection.services, &image_binaries(&options.binaries)?).await
+        desired(self, &deploy.selection.services, &images::binaries(&options.binaries)?).await
     }
 
     async fn observe(
@@ -96,21 +81,21 @@ impl Platform for Aws {
     ) -> anyhow::Result<Observation> {
         match change {
             Change::Deploy(deploy) => {
-                let mut observation = self.observe_deployed(desired).await?;
-                self.refuse_unchangeable(&observation.services)?;
+                let mut observation = observe::for_deployment(self, desired).await?;
+                observe::refuse_unchangeable(&self.manifests, &observation.services)?;
                 if !deploy.without_jetstream {
-                    observation.observed.jetstream = self.observe_assets(&observation.state).await;
+                    observation.observed.jetstream = proof::observe_assets(self, &observation.state).await;
                 }
                 let is_present = |name: &String| images.is_some_and(|images| images.present.contains(name));
                 let present = desired.images.iter().filter(|(name, _)| is_present(name));
                 observation.observed.images = present.map(|(name, image)| (name.clone(), image.clone())).collect();
                 Ok(observation)
             }
-            Change::Restart(_) | Change::Scale { .. } => self.observe_services(&change.services()).await,
+            Change::Restart(_) | Change::Scale { .. } => observe::services(self, &change.services()).await,
             Change::RollBack { service, .. } => {
-                let mut observation = self.observe_services(&change.services()).await?;
+                let mut observation = observe::services(self, &change.services()).await?;
                 if let Some(observed) = observation.observed.services.get_mut(service) {
-                    observed.revisions = self.earlier_revisions(service, observed.state.revision).await?;
+                    observed.revisions = observe::earlier_revisions(self, service, observed.state.revision).await?;
                 }
                 Ok(observation)
             }
@@ -133,7 +118,7 @@ impl Platform for Aws {
     }
 
     async fn lock(&self, if_held: IfHeld) -> anyhow::Result<Held> {
-        self.ledger().lock(&self.caller, &self.command_line, if_held).await
+        Ledger::of(self).lock(&self.caller, &self.command_line, if_held).await
     }
 
     async fn unlock(&self, lock: Held) -> anyhow::Result<()> {
@@ -141,11 +126,11 @@ impl Platform for Aws {
     }
 
     async fn put_record(&self, record: &Record) -> anyhow::Result<()> {
-        self.ledger().put_record(record).await
+        Ledger::of(self).put_record(record).await
     }
 
     async fn records(&self, limit: usize) -> anyhow::Result<Vec<Record>> {
-        self.ledger().records(i32::try_from(limit).unwrap_or(i32::MAX)).await
+        Ledger::of(self).records(i32::try_from(limit).unwrap_or(i32::MAX)).await
     }
 
     async fn begin<'a>(
@@ -172,10 +157,10 @@ impl Platform for Aws {
         observation: Option<&Observation>,
         options: &Options,
     ) -> anyhow::Result<Vec<String>> {
-        let binaries = image_binaries(&options.binaries).ok();
+        let binaries = images::binaries(&options.binaries).ok();
         let services_seen = observation.map(|observation| &observation.services);
-        self.prove(services, Evidence { mode: options.proof, services: services_seen, binaries: binaries.as_ref() })
-            .await
+        let evidence = Evidence { mode: options.proof, services: services_seen, binaries: binaries.as_ref() };
+        proof::prove(self, services, evidence).await
     }
 
     async fn clean_up(&self) -> anyhow::Result<()> {

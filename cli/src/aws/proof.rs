@@ -1,4 +1,5 @@
-//! What proves that a deployment has done what was asked for; and streams and buckets, which are on the bus too.
+//! The proof that a deployment took effect: the tasks that ECS runs, and those that answer on NATS. Streams and buckets are reached
+//! by the same connection.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,107 +8,117 @@ use aws_sdk_ecs::types::Service;
 
 use super::Aws;
 use super::arn::revision;
+use super::clients::Cluster;
 use super::ledger::State;
-use super::observe::primary;
-use super::platform::image_binaries;
+use super::services::{self, primary};
 use super::tasks::{self, DesiredStatus};
 use crate::error::Hinted;
 use crate::image::Binaries;
 use crate::model::desired::Role;
 use crate::model::observed::{Assets, Seen};
 use crate::nats::bus::ExpectedTasks;
-use crate::pipeline::options::{BinarySource, ProofMode};
+use crate::pipeline::options::ProofMode;
 
-/// What a proof is made of.
+/// How services are proved to run.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Evidence<'a> {
     pub(crate) mode: ProofMode,
-    /// What ECS has said a moment ago, by the manifests' names, if nothing has changed since.
+    /// The services as described before, by the manifests' names, if nothing has changed since.
     pub(crate) services: Option<&'a BTreeMap<String, Service>>,
     /// What natsctl's own image is made of, if it takes one.
     pub(crate) binaries: Option<&'a Binaries>,
 }
 
-impl Aws {
-    /// Whether these services run what they were brought to, each with as many tasks as it should have.
-    ///
-    /// # Errors
-    /// Which of them do not; or that nobody could be asked.
-    pub(crate) async fn prove(
-        &self,
-        services: &BTreeSet<String>,
-        evidence: Evidence<'_>,
-    ) -> anyhow::Result<Vec<String>> {
-        let described = match evidence.services {
-            Some(known) => known.clone(),
-            None => {
-                let names: Vec<String> = services.iter().map(|name| self.manifests.services[name].ecs_name()).collect();
-                self.by_manifest(self.describe_services(&names).await?)
-            }
-        };
-        let mut proofs = BTreeMap::new();
-        let mut expected = BTreeMap::new();
-        for name in services {
-            let running = running(name, described.get(name))?;
-            let asks = evidence.mode == ProofMode::Bus && self.manifests.services[name].role == Role::Worker;
-            if asks {
-                expected.insert(name.clone(), running);
-            } else {
-                let (tasks, revision) = (running.tasks, running.revision);
-                proofs.insert(name.clone(), format!("{name} runs: {tasks} tasks of revision {revision} (as ECS says)"));
-            }
+/// Proves that these services run what was deployed, each with as many tasks as it should have.
+///
+/// # Errors
+/// Services that do not; NATS could not be reached.
+pub(crate) async fn prove(
+    aws: &Aws,
+    services: &BTreeSet<String>,
+    evidence: Evidence<'_>,
+) -> anyhow::Result<Vec<String>> {
+    let described = match evidence.services {
+        Some(known) => known.clone(),
+        None => {
+            let names: Vec<String> = services.iter().map(|name| aws.manifests.services[name].ecs_name()).collect();
+            let described = services::describe_all_fields(aws.ecs_cluster(), &names).await?;
+            services::by_manifest(&aws.manifests, &aws.handover, described)
         }
-        if expected.is_empty() {
-            return Ok(proofs.into_values().collect());
+    };
+    let mut proofs = BTreeMap::new();
+    let mut expected = BTreeMap::new();
+    for name in services {
+        let running = running(name, described.get(name))?;
+        if evidence.mode == ProofMode::Bus && aws.manifests.services[name].role == Role::Worker {
+            expected.insert(name.clone(), running);
+        } else {
+            let (tasks, revision) = (running.tasks, running.revision);
+            proofs.insert(name.clone(), format!("{name} runs: {tasks} tasks of revision {revision} (as ECS says)"));
         }
-        let unproved = "the deployment is done, and the bus could not be asked whether its tasks answer";
-        let doing_without = "`--proof ecs` does without the bus";
-        let bus = self.bus().await.map_err(|error| advised(error, unproved, doing_without))?;
-        let found = bus.find(self, expected.clone(), evidence.binaries).await;
-        let found = found.map_err(|error| advised(error, unproved, doing_without))?;
-        for (name, mut expected) in expected {
-            let tasks = found.get(&name).cloned().unwrap_or_default();
-            if !expected.is_met(&tasks) {
-                expected.known = self.running_tasks(&name, expected.revision).await?;
-            }
-            let proof = expected.proof(&name, &tasks)?;
-            proofs.insert(name, proof);
-        }
-        Ok(proofs.into_values().chain([bus.route()]).collect())
     }
-
-    /// Ids of the tasks of a revision that ECS says run.
-    async fn running_tasks(&self, name: &str, wanted: u64) -> anyhow::Result<BTreeSet<String>> {
-        let on_ecs = self.manifests.services[name].ecs_name();
-        let tasks = tasks::of_service(self.ecs_cluster(), Some(&on_ecs), DesiredStatus::Running).await?;
-        let of_revision =
-            tasks.into_iter().filter(|task| task.status == "RUNNING" && revision(&task.task_definition) == wanted);
-        Ok(of_revision.map(|task| task.id).collect())
+    if !expected.is_empty() {
+        proofs.extend(responses(aws, expected, evidence.binaries).await?);
+        let route = aws.bus().await?.route();
+        return Ok(proofs.into_values().chain([route]).collect());
     }
+    Ok(proofs.into_values().collect())
+}
 
-    /// What JetStream holds. Where only a task could ask the bus, it is as natsctl left it, since only natsctl makes streams.
-    pub(crate) async fn observe_assets(&self, state: &State) -> Seen<Assets> {
-        let read = async { self.bus().await?.observe().await };
-        match read.await {
-            Ok(Some(assets)) => Seen::Present(assets),
-            Ok(None) => match &state.assets {
-                None => Seen::Absent,
-                Some(text) => match serde_json::from_str(text) {
-                    Ok(assets) => Seen::Present(assets),
-                    Err(error) => Seen::Unknown(format!("what is remembered of them is damaged: {error}")),
-                },
+/// Proves that the tasks of these services answer on NATS.
+async fn responses(
+    aws: &Aws,
+    expected: BTreeMap<String, ExpectedTasks>,
+    binaries: Option<&Binaries>,
+) -> anyhow::Result<BTreeMap<String, String>> {
+    let found = async { aws.bus().await?.find(aws, expected.clone(), binaries).await };
+    let found = found.await.map_err(|error| {
+        let message = "the deployment is done, and the bus could not be asked whether its tasks answer";
+        Hinted::new(message, "`--proof ecs` does without the bus").because(error)
+    })?;
+    let mut proofs = BTreeMap::new();
+    for (name, mut expected) in expected {
+        let tasks = found.get(&name).cloned().unwrap_or_default();
+        if !expected.is_met(&tasks) {
+            let ecs_name = aws.manifests.services[&name].ecs_name();
+            expected.known = running_tasks(aws.ecs_cluster(), &ecs_name, expected.revision).await?;
+        }
+        let proof = expected.proof(&name, &tasks)?;
+        proofs.insert(name, proof);
+    }
+    Ok(proofs)
+}
+
+/// Ids of the running tasks of a revision.
+async fn running_tasks(cluster: Cluster<'_>, ecs_name: &str, wanted: u64) -> anyhow::Result<BTreeSet<String>> {
+    let tasks = tasks::of_service(cluster, Some(ecs_name), DesiredStatus::Running).await?;
+    let of_revision =
+        tasks.into_iter().filter(|task| task.status == "RUNNING" && revision(&task.task_definition) == wanted);
+    Ok(of_revision.map(|task| task.id).collect())
+}
+
+/// The streams and buckets that exist. Where only a task could list them, they are as natsctl left them: only natsctl makes any.
+pub(crate) async fn observe_assets(aws: &Aws, state: &State) -> Seen<Assets> {
+    let read = async { aws.bus().await?.observe().await };
+    match read.await {
+        Ok(Some(assets)) => Seen::Present(assets),
+        Ok(None) => match &state.assets {
+            None => Seen::Absent,
+            Some(text) => match serde_json::from_str(text) {
+                Ok(assets) => Seen::Present(assets),
+                Err(error) => Seen::Unknown(format!("what is remembered of them is damaged: {error}")),
             },
-            Err(error) => Seen::Unknown(format!("{error:#}; `--proof ecs` leaves them alone")),
-        }
-    }
-
-    /// Creates streams and buckets, or changes them.
-    pub(crate) async fn put_assets(&self, assets: Assets, binaries: &BinarySource) -> anyhow::Result<()> {
-        self.bus().await?.ensure(self, assets, image_binaries(binaries).ok().as_ref()).await
+        },
+        Err(error) => Seen::Unknown(format!("{error:#}; `--proof ecs` leaves them alone")),
     }
 }
 
-/// What ECS says that runs, which is what should answer.
+/// Creates streams and buckets, or updates them.
+pub(crate) async fn put_assets(aws: &Aws, assets: Assets, binaries: Option<&Binaries>) -> anyhow::Result<()> {
+    aws.bus().await?.ensure(aws, assets, binaries).await
+}
+
+/// The tasks that run according to ECS, and so should answer.
 fn running(name: &str, service: Option<&Service>) -> anyhow::Result<ExpectedTasks> {
     let Some((service, primary)) = service.and_then(|service| Some((service, primary(service)?))) else {
         return Err(Hinted::new(format!("`{name}` is not there"), format!("`natsctl deploy {name}`")).into());
@@ -120,10 +131,6 @@ fn running(name: &str, service: Option<&Service>) -> anyhow::Result<ExpectedTask
     }
     let tasks = u32::try_from(desired).context("ECS gives a negative number of tasks")?;
     Ok(ExpectedTasks { revision, tasks, known: BTreeSet::new() })
-}
-
-fn advised(error: anyhow::Error, message: &str, hint: &str) -> anyhow::Error {
-    Hinted::new(message, hint).because(error).into()
 }
 
 #[cfg(test)]

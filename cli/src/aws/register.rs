@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::arn::short;
-use super::{AT_ONCE, Aws};
+use super::{AT_ONCE, Aws, images, platform, revisions};
 use crate::image::Binaries;
 
 /// Registers the task definitions of these services where they differ from the newest ones, and pushes the images that they name.
@@ -15,14 +15,14 @@ pub(crate) async fn register(
     which: &BTreeSet<String>,
     binaries: &Binaries,
 ) -> anyhow::Result<BTreeMap<String, String>> {
-    let (desired, images) = aws.desired(which, binaries).await?;
-    let missing = desired.images.keys().filter(|name| !images.present.contains(*name));
+    let (desired, built) = platform::desired(aws, which, binaries).await?;
+    let missing = desired.images.keys().filter(|name| !built.present.contains(*name));
     let missing: Vec<&str> = missing.map(String::as_str).collect();
-    aws.push(&missing, &images).await?;
+    images::push(aws, &missing, &built).await?;
     let one = |name: &String| {
         let (name, service) = (name.clone(), &desired.services[name]);
         async move {
-            let arn = aws.register(&name, service, true, &BTreeSet::new()).await?;
+            let arn = revisions::find_or_register(aws.clients.ecs(), &aws.handover, &name, &service.definition).await?;
             Ok::<_, anyhow::Error>((name, short(&arn).to_owned()))
         }
     };

@@ -14,12 +14,12 @@ use aws_sdk_ecs::types::{
 use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, sleep};
 
-use super::apply::network;
 use super::desired::identity_from;
+use super::ecs_service::network;
 use super::error::{code, failed};
 use super::task_definition::platform;
 use super::tasks::{self, Task};
-use super::{Aws, revisions};
+use super::{Aws, images, revisions, secrets, tags};
 use crate::cleanup;
 use crate::error::Hinted;
 use crate::image::{self, Binaries, BuildOptions, Compression, Store};
@@ -92,7 +92,7 @@ async fn register(aws: &Aws, family: &str, container: ContainerDefinition) -> an
     let call = call.network_mode(NetworkMode::Awsvpc).requires_compatibilities(Compatibility::Fargate);
     let call = call.cpu(SIZE.0).memory(SIZE.1).runtime_platform(platform(architecture(aws)));
     let call = call.execution_role_arn(&aws.handover.execution_role).container_definitions(container);
-    let answer = call.set_tags(Some(aws.tags(NAME))).send().await;
+    let answer = call.set_tags(Some(tags::of(&aws.handover, NAME))).send().await;
     let answer = answer.map_err(|error| failed(&format!("register the task definition `{family}`"), error))?;
     let arn = answer.task_definition.and_then(|definition| definition.task_definition_arn);
     arn.with_context(|| format!("ECS gave no ARN for the task definition `{family}`"))
@@ -101,7 +101,7 @@ async fn register(aws: &Aws, family: &str, container: ContainerDefinition) -> an
 /// ARN of the secret with the task's identity on NATS.
 async fn secret(aws: &Aws) -> anyhow::Result<String> {
     let name = aws.handover.nats_secret(REMOTE_TASK);
-    aws.secrets().await?.remove(&name).ok_or_else(|| {
+    secrets::arns(aws.clients.secrets(), &aws.handover.names).await?.remove(&name).ok_or_else(|| {
         let hint = "Terraform makes it: `terraform apply` in the environment's folder";
         Hinted::new(format!("there is no secret `{name}`"), hint).into()
     })
@@ -174,7 +174,7 @@ async fn push_own_image(aws: &Aws, binaries: Option<&Binaries>) -> anyhow::Resul
         Hinted::new("failed to make natsctl's own image", hint).because(error)
     })?;
     let repository = aws.handover.names.repository.replace("{ecs_name}", NAME).replace("{service}", NAME);
-    let registry = aws.open_registry()?;
+    let registry = images::registry(aws)?;
     let pushed = registry.push(&repository, &made, &store, &|_| ()).await?;
     Ok(format!("{}/{repository}@{}", registry.host(), pushed.digest))
 }
@@ -188,7 +188,7 @@ async fn start(aws: &Aws, definition: &str, request: &BusRequest) -> anyhow::Res
     let call = call.overrides(TaskOverride::builder().container_overrides(overrides).build());
     // The same in each attempt: an answer that is lost starts no second task.
     let call = call.client_token(format!("{:032x}", fastrand::u128(..)));
-    let call = call.started_by(NAME).launch_type(LaunchType::Fargate).set_tags(Some(aws.tags(NAME)));
+    let call = call.started_by(NAME).launch_type(LaunchType::Fargate).set_tags(Some(tags::of(&aws.handover, NAME)));
     let answer = call.send().await.map_err(|error| failed("run the task that asks the bus", error))?;
     let Some(task) = answer.tasks().first() else {
         let reasons: Vec<&str> = answer.failures().iter().filter_map(|failure| failure.reason()).collect();

@@ -1,23 +1,35 @@
-//! Revisions of task definitions: which are active, what they are needed for, and which may be deregistered.
+//! Revisions of task definitions: they are registered, described, and deregistered when nothing needs them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use aws_sdk_ecs::types::{SortOrder, TaskDefinitionStatus};
+use anyhow::Context as _;
+use aws_sdk_ecs::config::retry::RetryConfig;
+use aws_sdk_ecs::types::{SortOrder, TaskDefinitionFamilyStatus, TaskDefinitionStatus};
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 
 use super::arn::{revision, short};
-use super::error::{code, failed};
+use super::error::{code, failed, is_uncertain};
+use super::ledger::Ledger;
 use super::services::{self, Service};
-use super::task_definition::TaskDefinition;
-use super::{AT_ONCE, Aws};
+use super::task_definition::{TaskDefinition, registration};
+use super::{AT_ONCE, Aws, lock, tags};
 use crate::error::Hinted;
+use crate::handover::Handover;
+use crate::model::desired::Definition;
 use crate::pipeline::history::Record;
 use crate::pipeline::lock::IfHeld;
 use crate::screen::table;
 
 /// Runs that are searched for the last successful one.
 const RECORDS: i32 = 100;
+/// Attempts to register a task definition: ECS accepts one registration a second, and more in a burst.
+const REGISTRATION_ATTEMPTS: u32 = 10;
+/// Before the second attempt; doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(400);
+/// Between two attempts at most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// One revision of a service.
 #[derive(Clone, Debug, Serialize)]
@@ -77,8 +89,9 @@ struct Needs {
 
 impl Needs {
     async fn read(aws: &Aws, families: &[String]) -> anyhow::Result<Self> {
-        let ledger = aws.ledger();
-        let (services, records) = futures::try_join!(services::describe(aws, families), ledger.records(RECORDS))?;
+        let ledger = Ledger::of(aws);
+        let (services, records) =
+            futures::try_join!(services::describe(aws.ecs_cluster(), families), ledger.records(RECORDS))?;
         Ok(Self { services, records })
     }
 
@@ -122,7 +135,7 @@ pub(crate) async fn deregister(
     keep: usize,
     if_held: IfHeld,
 ) -> anyhow::Result<Vec<Deregistered>> {
-    aws.alone(if_held, deregister_locked(aws, names, keep)).await
+    lock::locked(aws, if_held, deregister_locked(aws, names, keep)).await
 }
 
 async fn deregister_locked(aws: &Aws, names: &BTreeSet<String>, keep: usize) -> anyhow::Result<Vec<Deregistered>> {
@@ -170,6 +183,70 @@ pub(super) async fn newest(
         Err(error) if code(&error) == Some("ClientException") => Ok(None),
         Err(error) => Err(failed(&format!("describe the newest task definition of `{family}`"), error)),
     }
+}
+
+/// ARN of the newest revision of a definition's family, if it says the same; otherwise of a new revision.
+pub(super) async fn find_or_register(
+    ecs: &aws_sdk_ecs::Client,
+    handover: &Handover,
+    service: &str,
+    definition: &Definition,
+) -> anyhow::Result<String> {
+    match newest_if_equal(ecs, service, definition).await? {
+        Some(arn) => Ok(arn),
+        None => register(ecs, handover, service, definition).await,
+    }
+}
+
+/// Registers a task definition and gives its ARN. A call that may have taken effect is not repeated blindly, which could register it
+/// twice: the newest revision is compared first.
+pub(super) async fn register(
+    ecs: &aws_sdk_ecs::Client,
+    handover: &Handover,
+    service: &str,
+    definition: &Definition,
+) -> anyhow::Result<String> {
+    for attempt in 1.. {
+        let once = aws_sdk_ecs::config::Builder::new().retry_config(RetryConfig::disabled());
+        let call = registration(ecs, service, definition)?.set_tags(Some(tags::of(handover, service)));
+        let error = match call.customize().config_override(once).send().await {
+            Ok(answer) => {
+                let registered = answer.task_definition.and_then(|registered| registered.task_definition_arn);
+                return registered.context("ECS gave no ARN for a task definition");
+            }
+            Err(error) => error,
+        };
+        let is_throttled =
+            code(&error).is_some_and(|code| code.contains("Throttling") || code.contains("LimitExceeded"));
+        if !(is_uncertain(&error) || is_throttled) || attempt == REGISTRATION_ATTEMPTS {
+            let family = definition.ecs.as_ref().map(|task| task.family.as_str()).unwrap_or_default();
+            return Err(failed(&format!("register the task definition `{family}`"), error));
+        }
+        tokio::time::sleep((FIRST_PAUSE * 2_u32.pow(attempt - 1)).min(LONGEST_PAUSE)).await;
+        if let Some(arn) = newest_if_equal(ecs, service, definition).await? {
+            return Ok(arn);
+        }
+    }
+    unreachable!("the loop ends by returning")
+}
+
+async fn newest_if_equal(
+    ecs: &aws_sdk_ecs::Client,
+    service: &str,
+    definition: &Definition,
+) -> anyhow::Result<Option<String>> {
+    let family = &definition.ecs.as_ref().context("a definition for ECS")?.family;
+    let Some(found) = newest(ecs, service, family).await? else { return Ok(None) };
+    let is_equal = found.is_active && found.definition == *definition;
+    Ok(is_equal.then_some(found.arn))
+}
+
+/// Families that have active revisions.
+pub(super) async fn families(ecs: &aws_sdk_ecs::Client) -> anyhow::Result<BTreeSet<String>> {
+    let list = ecs.list_task_definition_families().max_results(100).status(TaskDefinitionFamilyStatus::Active);
+    let families = list.into_paginator().items().send().collect::<Vec<_>>().await;
+    let failed = |error| failed("list the families of task definitions", error);
+    families.into_iter().map(|family| family.map_err(failed)).collect()
 }
 
 /// ARNs of the active revisions of a family, the newest first.

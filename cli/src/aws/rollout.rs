@@ -1,4 +1,4 @@
-//! Follows deployments to their ends: all services in one loop, each at the deployment that this run started and at no other.
+//! Follows deployments until they end: those of all services in one loop, and only the ones that this run started.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,41 +10,43 @@ use tokio::time::Instant;
 
 use super::Aws;
 use super::arn::short;
+use super::clients::Cluster;
 use super::error::failed;
-use super::observe::primary;
+use super::services::{self, primary};
 use super::tasks::{self, Task};
 use crate::model::rollout::{Failure, Outcome, StoppedTask};
 use crate::pipeline::options::WaitUntil;
 use crate::screen::note;
 
-/// Between two looks: short as long as something moves.
+/// Between two descriptions of the services, as long as something changes.
 const SHORT_PAUSE: Duration = Duration::from_millis(250);
+/// The same at most, while nothing changes.
 const LONG_PAUSE: Duration = Duration::from_secs(4);
-/// So many tasks of a new revision that ended by themselves are a loop; ECS counts no fewer, and later.
+/// Crashed tasks of a new revision after which its deployment is aborted. The circuit breaker of ECS needs at least as many, and longer.
 const CRASHES: usize = 3;
-/// Lines of a task's log that say why it ended.
+/// Lines of a task's log in an explanation.
 const LOG_LINES: i32 = 12;
 
 /// A deployment that was started.
 #[derive(Clone, Debug)]
 pub(crate) struct StartedDeployment {
-    /// As the manifests call it.
+    /// The manifest's name of the service.
     pub(crate) service: String,
-    /// As ECS calls it.
+    /// Its name on ECS.
     pub(crate) ecs_name: String,
-    /// `ecs-svc/…`, of the deployment to follow.
+    /// Id of the deployment: `ecs-svc/…`.
     pub(crate) deployment: String,
-    /// ARN of the same as a service deployment, if ECS told it.
+    /// ARN of its service deployment, if ECS has returned it.
     pub(crate) service_deployment: Option<String>,
-    /// ARN of what should run.
+    /// ARN of its task definition.
     pub(crate) task_definition: String,
-    /// ARN of what ran before.
+    /// ARN of the task definition before.
     pub(crate) before: Option<String>,
 }
 
 impl StartedDeployment {
-    /// The deployment of a task definition, as the answer of the call that began it says. If somebody else was quicker, there is none
-    /// of it: then it was overtaken.
+    /// The deployment of a task definition, from the answer of the call that started it. If another run has started one meanwhile, there
+    /// is none: it counts as superseded.
     pub(crate) fn of(name: &str, service: &Service, before: Option<String>, wanted: &str) -> Self {
         let of_wanted = |one: &&Deployment| one.task_definition() == Some(wanted);
         let ours = primary(service).filter(of_wanted).or_else(|| service.deployments().iter().find(of_wanted));
@@ -59,7 +61,7 @@ impl StartedDeployment {
     }
 }
 
-/// What one look at a service says of a deployment.
+/// How far a deployment is, by the description of its service.
 #[derive(Clone, Debug, PartialEq)]
 enum RolloutState {
     InProgress { running: i32, desired: i32, failed: i32 },
@@ -69,7 +71,7 @@ enum RolloutState {
     Gone,
 }
 
-/// Pure: what a service says of a deployment of it.
+/// How far a deployment is. Pure.
 fn rollout_state(started: &StartedDeployment, wait_until: WaitUntil, service: Option<&Service>) -> RolloutState {
     let Some(service) = service else { return RolloutState::Gone };
     let current = primary(service);
@@ -83,20 +85,20 @@ fn rollout_state(started: &StartedDeployment, wait_until: WaitUntil, service: Op
         Some(DeploymentRolloutState::Failed) => RolloutState::Failed(reason()),
         _ if ours.status() != Some("PRIMARY") => replaced(started, current),
         Some(DeploymentRolloutState::Completed) if running >= desired => RolloutState::Completed,
-        // Services whose controller tells no rollout state.
+        // A service whose controller has no rollout state.
         None if running >= desired && service.deployments().len() == 1 => RolloutState::Completed,
         _ if wait_until == WaitUntil::Running && running >= desired && desired > 0 => RolloutState::Completed,
         _ => RolloutState::InProgress { running, desired, failed: ours.failed_tasks() },
     }
 }
 
-/// Another deployment has taken the place of ours: ECS itself going back, or somebody else.
+/// Another deployment has replaced ours: a rollback by ECS, or one of another run.
 fn replaced(started: &StartedDeployment, current: Option<&Deployment>) -> RolloutState {
     let now = current.and_then(Deployment::task_definition).unwrap_or_default();
     let reason = current.and_then(Deployment::rollout_state_reason).unwrap_or_default();
     let went_back = reason.contains("roll") && reason.contains("back") || started.before.as_deref() == Some(now);
     if went_back && now != started.task_definition {
-        // That going back went well is no reason.
+        // The reason of a completed rollback says nothing about the failure.
         let reason = if reason.contains("circuit") || reason.contains("alarm") { reason } else { WENT_BACK };
         return RolloutState::Failed(reason.to_owned());
     }
@@ -105,207 +107,219 @@ fn replaced(started: &StartedDeployment, current: Option<&Deployment>) -> Rollou
 
 const WENT_BACK: &str = "ECS went back to what ran before";
 
+/// What is known of a deployment that is being followed.
 struct Following {
     started: StartedDeployment,
+    /// Running, desired and failed tasks, as last described.
     counts: (i32, i32, i32),
+    /// Ids of the service events that were logged.
     events: BTreeSet<String>,
-    said: Vec<String>,
+    messages: Vec<String>,
     stopped: BTreeMap<String, StoppedTask>,
     aborted: bool,
 }
 
-impl Aws {
-    /// Follows deployments until all have ended, or the time is over; tells of what happens as it happens.
-    pub(crate) async fn follow(
-        &self,
-        started: Vec<StartedDeployment>,
-        wait_until: WaitUntil,
-        within: Duration,
-    ) -> anyhow::Result<BTreeMap<String, Outcome>> {
-        let deadline = Instant::now() + within;
-        let since = jiff::Timestamp::now();
-        let mut ended = BTreeMap::new();
-        let mut pause = SHORT_PAUSE;
-        let mut open: Vec<Following> = started
-            .into_iter()
-            .map(|started| Following {
-                started,
-                counts: (-1, -1, 0),
-                events: BTreeSet::new(),
-                said: Vec::new(),
-                stopped: BTreeMap::new(),
-                aborted: false,
-            })
-            .collect();
-        if wait_until == WaitUntil::Accepted {
-            return Ok(open.into_iter().map(|one| (one.started.service, Outcome::Completed)).collect());
-        }
-        while !open.is_empty() {
-            let names: Vec<String> = open.iter().map(|one| one.started.ecs_name.clone()).collect();
-            let services = self.describe_services(&names).await?;
-            let mut changed = false;
-            let mut still = Vec::new();
-            for mut one in open {
-                let service = services.get(&one.started.ecs_name);
-                changed |= one.tell(service, since);
-                let end = match rollout_state(&one.started, wait_until, service) {
-                    // Without tasks it is complete; that is not what was asked for.
-                    RolloutState::Completed if one.aborted => {
-                        let reason = format!("{} of its tasks ended by themselves", one.crashes());
-                        Outcome::Failed(self.explain(&mut one, reason).await?)
-                    }
-                    RolloutState::Completed => Outcome::Completed,
-                    RolloutState::Gone => Outcome::Gone,
-                    RolloutState::Superseded(by) => match self.rollback_reason(&one.started).await? {
-                        Some(reason) => Outcome::Failed(self.explain(&mut one, reason).await?),
-                        None => Outcome::Superseded(Some(by)),
-                    },
-                    RolloutState::Failed(reason) => Outcome::Failed(self.explain(&mut one, reason).await?),
-                    RolloutState::InProgress { running, desired, failed } => {
-                        if one.counts != (running, desired, failed) {
-                            changed = true;
-                            note(&format!(
-                                "service {}: {running} of {desired} tasks of the new revision run",
-                                one.started.service
-                            ));
-                        }
-                        if failed > one.counts.2 {
-                            self.stopped(&mut one).await?;
-                        }
-                        one.counts = (running, desired, failed);
-                        if one.crashes() >= CRASHES && running < desired && !one.aborted {
-                            one.aborted = true;
-                            self.abort(&one.started).await?;
-                        }
-                        if Instant::now() < deadline {
-                            still.push(one);
-                            continue;
-                        }
-                        let reason = format!("{running} of {desired} tasks run after {} s", within.as_secs());
-                        Outcome::Unfinished(self.explain(&mut one, reason).await?)
-                    }
-                };
-                note(&format!("service {} {}", one.started.service, end.verdict()));
-                ended.insert(one.started.service.clone(), end);
-            }
-            open = still;
-            if !open.is_empty() {
-                pause = if changed { SHORT_PAUSE } else { (pause * 3 / 2).min(LONG_PAUSE) };
-                tokio::time::sleep(pause).await;
-            }
-        }
-        Ok(ended)
+/// Follows deployments until all have ended or the time is over, and reports what happens.
+pub(crate) async fn follow(
+    aws: &Aws,
+    started: Vec<StartedDeployment>,
+    wait_until: WaitUntil,
+    within: Duration,
+) -> anyhow::Result<BTreeMap<String, Outcome>> {
+    if wait_until == WaitUntil::Accepted {
+        return Ok(started.into_iter().map(|started| (started.service, Outcome::Completed)).collect());
     }
-
-    /// Why a deployment of ours that is no more failed; `None` if it did not, or ECS does not tell.
-    async fn rollback_reason(&self, started: &StartedDeployment) -> anyhow::Result<Option<String>> {
-        let Some(arn) = &started.service_deployment else { return Ok(None) };
-        let call = self.clients.ecs().describe_service_deployments().service_deployment_arns(arn);
-        let answer = match call.send().await {
-            Ok(answer) => answer,
-            Err(error) => {
-                tracing::debug!(error = format!("{:#}", failed("describe a service deployment", error)));
-                return Ok(None);
+    let deadline = Instant::now() + within;
+    let since = jiff::Timestamp::now();
+    let mut open: Vec<Following> = started.into_iter().map(Following::new).collect();
+    let mut ended = BTreeMap::new();
+    let mut pause = SHORT_PAUSE;
+    while !open.is_empty() {
+        let names: Vec<String> = open.iter().map(|one| one.started.ecs_name.clone()).collect();
+        let services = services::describe_all_fields(aws.ecs_cluster(), &names).await?;
+        let mut changed = false;
+        let mut still_open = Vec::new();
+        for mut one in open {
+            let service = services.get(&one.started.ecs_name);
+            changed |= one.log_events(service, since);
+            let state = rollout_state(&one.started, wait_until, service);
+            if let RolloutState::InProgress { running, desired, failed } = state {
+                changed |= progress(aws.ecs_cluster(), &mut one, (running, desired, failed)).await?;
+                if Instant::now() < deadline {
+                    still_open.push(one);
+                    continue;
+                }
             }
-        };
-        let found = answer.service_deployments().first();
-        let failed = found.filter(|found| {
-            matches!(
-                found.status(),
-                Some(
-                    ServiceDeploymentStatus::RollbackSuccessful
-                        | ServiceDeploymentStatus::RollbackInProgress
-                        | ServiceDeploymentStatus::RollbackFailed
-                        | ServiceDeploymentStatus::RollbackRequested
-                )
+            let outcome = outcome(aws, &mut one, state, within).await?;
+            note(&format!("service {} {}", one.started.service, outcome.verdict()));
+            ended.insert(one.started.service, outcome);
+        }
+        open = still_open;
+        if !open.is_empty() {
+            pause = if changed { SHORT_PAUSE } else { (pause * 3 / 2).min(LONG_PAUSE) };
+            tokio::time::sleep(pause).await;
+        }
+    }
+    Ok(ended)
+}
+
+/// Updates the counts of a deployment that is in progress, and aborts it if its tasks crash. Returns whether the counts have changed.
+async fn progress(cluster: Cluster<'_>, one: &mut Following, counts: (i32, i32, i32)) -> anyhow::Result<bool> {
+    let (running, desired, failed) = counts;
+    let changed = one.counts != counts;
+    if changed {
+        let service = &one.started.service;
+        note(&format!("service {service}: {running} of {desired} tasks of the new revision run"));
+    }
+    if failed > one.counts.2 {
+        observe_stopped_tasks(cluster, one).await?;
+    }
+    one.counts = counts;
+    if one.crashes() >= CRASHES && running < desired && !one.aborted {
+        one.aborted = true;
+        abort(cluster, &one.started).await?;
+    }
+    Ok(changed)
+}
+
+/// The outcome of a deployment that has ended, or that has not within its time.
+async fn outcome(aws: &Aws, one: &mut Following, state: RolloutState, within: Duration) -> anyhow::Result<Outcome> {
+    Ok(match state {
+        // Without tasks it completes, which is not what was asked for.
+        RolloutState::Completed if one.aborted => {
+            let reason = format!("{} of its tasks ended by themselves", one.crashes());
+            Outcome::Failed(explain(aws, one, reason).await?)
+        }
+        RolloutState::Completed => Outcome::Completed,
+        RolloutState::Gone => Outcome::Gone,
+        RolloutState::Superseded(by) => match rollback_reason(aws.clients.ecs(), &one.started).await? {
+            Some(reason) => Outcome::Failed(explain(aws, one, reason).await?),
+            None => Outcome::Superseded(Some(by)),
+        },
+        RolloutState::Failed(reason) => Outcome::Failed(explain(aws, one, reason).await?),
+        RolloutState::InProgress { running, desired, .. } => {
+            let reason = format!("{running} of {desired} tasks run after {} s", within.as_secs());
+            Outcome::Unfinished(explain(aws, one, reason).await?)
+        }
+    })
+}
+
+/// Why ECS has rolled back a deployment that the service no longer lists; `None` if it has not, or ECS gives no answer.
+async fn rollback_reason(ecs: &aws_sdk_ecs::Client, started: &StartedDeployment) -> anyhow::Result<Option<String>> {
+    let Some(arn) = &started.service_deployment else { return Ok(None) };
+    let answer = match ecs.describe_service_deployments().service_deployment_arns(arn).send().await {
+        Ok(answer) => answer,
+        Err(error) => {
+            tracing::debug!(error = format!("{:#}", failed("describe a service deployment", error)));
+            return Ok(None);
+        }
+    };
+    let found = answer.service_deployments().first();
+    let rolled_back = found.filter(|found| {
+        matches!(
+            found.status(),
+            Some(
+                ServiceDeploymentStatus::RollbackSuccessful
+                    | ServiceDeploymentStatus::RollbackInProgress
+                    | ServiceDeploymentStatus::RollbackFailed
+                    | ServiceDeploymentStatus::RollbackRequested
             )
-        });
-        Ok(failed.map(|found| found.status_reason().unwrap_or(WENT_BACK).to_owned()))
-    }
+        )
+    });
+    Ok(rolled_back.map(|found| found.status_reason().unwrap_or(WENT_BACK).to_owned()))
+}
 
-    /// Stops a deployment whose tasks crash, rather than wait until ECS has seen enough.
-    async fn abort(&self, started: &StartedDeployment) -> anyhow::Result<()> {
-        note(&format!("service {}: the new tasks crash again and again; stopping the deployment", started.service));
-        if let (Some(arn), Some(_)) = (&started.service_deployment, &started.before) {
-            let stop = self.clients.ecs().stop_service_deployment().service_deployment_arn(arn);
-            match stop.stop_type(StopServiceDeploymentStopType::Rollback).send().await {
-                Ok(_) => return Ok(()),
-                // It has ended meanwhile, or cannot be stopped so: the next look or the other way tells.
-                Err(error) => tracing::info!(error = format!("{:#}", failed("stop the deployment", error))),
-            }
+/// Stops a deployment whose tasks crash, before the circuit breaker of ECS would.
+async fn abort(cluster: Cluster<'_>, started: &StartedDeployment) -> anyhow::Result<()> {
+    note(&format!("service {}: the new tasks crash again and again; stopping the deployment", started.service));
+    if let (Some(arn), Some(_)) = (&started.service_deployment, &started.before) {
+        let stop = cluster.ecs.stop_service_deployment().service_deployment_arn(arn);
+        match stop.stop_type(StopServiceDeploymentStopType::Rollback).send().await {
+            Ok(_) => return Ok(()),
+            // It has ended meanwhile, or cannot be stopped in this way: the service is updated instead.
+            Err(error) => tracing::info!(error = format!("{:#}", failed("stop the deployment", error))),
         }
-        let update = self.clients.ecs().update_service().cluster(self.cluster()).service(&started.ecs_name);
-        let update = match &started.before {
-            Some(before) => update.task_definition(before),
-            None => update.desired_count(0),
-        };
-        let stopped = update.send().await;
-        stopped.map_err(|error| failed(&format!("stop the deployment of `{}`", started.service), error)).map(drop)
     }
+    let update = cluster.ecs.update_service().cluster(cluster.name).service(&started.ecs_name);
+    let update = match &started.before {
+        Some(before) => update.task_definition(before),
+        None => update.desired_count(0),
+    };
+    let stopped = update.send().await;
+    stopped.map_err(|error| failed(&format!("stop the deployment of `{}`", started.service), error)).map(drop)
+}
 
-    /// Looks at the tasks of a deployment that have ended.
-    async fn stopped(&self, one: &mut Following) -> anyhow::Result<()> {
-        let list = self.clients.ecs().list_tasks().cluster(self.cluster()).service_name(&one.started.ecs_name);
-        let answer = list.desired_status(DesiredStatus::Stopped).send().await;
-        let answer =
-            answer.map_err(|error| failed(&format!("list the stopped tasks of `{}`", one.started.service), error))?;
-        let is_new = |arn: &&String| !one.stopped.contains_key(short(arn));
-        let new: Vec<String> = answer.task_arns().iter().filter(is_new).cloned().collect();
-        let is_ours = |task: &Task| task.task_definition == one.started.task_definition;
-        let ours: Vec<Task> = tasks::describe(self.ecs_cluster(), &new).await?.into_iter().filter(is_ours).collect();
-        for task in &ours {
-            let stopped = stopped_task(task);
-            note(&format!("service {}: task {stopped}", one.started.service));
-            one.stopped.insert(stopped.id.clone(), stopped);
+/// Adds the stopped tasks of a deployment that are not known yet.
+async fn observe_stopped_tasks(cluster: Cluster<'_>, one: &mut Following) -> anyhow::Result<()> {
+    let list = cluster.ecs.list_tasks().cluster(cluster.name).service_name(&one.started.ecs_name);
+    let answer = list.desired_status(DesiredStatus::Stopped).send().await;
+    let answer =
+        answer.map_err(|error| failed(&format!("list the stopped tasks of `{}`", one.started.service), error))?;
+    let is_new = |arn: &&String| !one.stopped.contains_key(short(arn));
+    let new: Vec<String> = answer.task_arns().iter().filter(is_new).cloned().collect();
+    let is_ours = |task: &Task| task.task_definition == one.started.task_definition;
+    let ours: Vec<Task> = tasks::describe(cluster, &new).await?.into_iter().filter(is_ours).collect();
+    for task in &ours {
+        let stopped = stopped_task(task);
+        note(&format!("service {}: task {stopped}", one.started.service));
+        one.stopped.insert(stopped.id.clone(), stopped);
+    }
+    Ok(())
+}
+
+/// Adds to the reason of a failure what helps to find its cause: stopped tasks, events, and the log of a task that crashed.
+async fn explain(aws: &Aws, one: &mut Following, reason: String) -> anyhow::Result<Failure> {
+    observe_stopped_tasks(aws.ecs_cluster(), one).await?;
+    let stopped: Vec<StoppedTask> = one.stopped.values().cloned().collect();
+    let last = stopped.iter().rev().find(|task| task.crashed).or(stopped.last());
+    let log_task = last.map(|task| task.id.clone());
+    let log = match last {
+        Some(task) => last_lines(aws, &one.started, &task.id).await,
+        None => Vec::new(),
+    };
+    Ok(Failure { reason, tasks: stopped, log_task, log, events: one.messages.clone() })
+}
+
+/// The last lines of a task's log; none if it cannot be read.
+async fn last_lines(aws: &Aws, started: &StartedDeployment, task: &str) -> Vec<String> {
+    let stream = format!("{}/{}/{task}", started.ecs_name, started.service);
+    let call = aws.clients.logs().get_log_events().log_group_name(&aws.handover.log_group).log_stream_name(stream);
+    match call.limit(LOG_LINES).start_from_head(false).send().await {
+        Ok(answer) => {
+            let lines = answer.events().iter().filter_map(|event| event.message());
+            lines.map(|line| line.trim_end().to_owned()).collect()
         }
-        Ok(())
-    }
-
-    async fn explain(&self, one: &mut Following, reason: String) -> anyhow::Result<Failure> {
-        self.stopped(one).await?;
-        let stopped: Vec<StoppedTask> = one.stopped.values().cloned().collect();
-        let last = stopped.iter().rev().find(|task| task.crashed).or(stopped.last());
-        let log_task = last.map(|task| task.id.clone());
-        let log = match last {
-            Some(task) => self.last_lines(&one.started, &task.id).await,
-            None => Vec::new(),
-        };
-        Ok(Failure { reason, tasks: stopped, log_task, log, events: one.said.clone() })
-    }
-
-    /// What a task wrote last; nothing if it cannot be read.
-    async fn last_lines(&self, started: &StartedDeployment, task: &str) -> Vec<String> {
-        let stream = format!("{}/{}/{task}", started.ecs_name, started.service);
-        let call =
-            self.clients.logs().get_log_events().log_group_name(&self.handover.log_group).log_stream_name(stream);
-        match call.limit(LOG_LINES).start_from_head(false).send().await {
-            Ok(answer) => answer
-                .events()
-                .iter()
-                .filter_map(|event| event.message().map(|line| line.trim_end().to_owned()))
-                .collect(),
-            Err(error) => {
-                tracing::info!(error = format!("{:#}", failed("read the log", error)));
-                Vec::new()
-            }
+        Err(error) => {
+            tracing::info!(error = format!("{:#}", failed("read the log", error)));
+            Vec::new()
         }
     }
 }
 
 impl Following {
-    /// Tells what ECS says that it has not said before; whether there was anything.
-    fn tell(&mut self, service: Option<&Service>, since: jiff::Timestamp) -> bool {
-        let mut told = false;
+    fn new(started: StartedDeployment) -> Self {
+        Self {
+            started,
+            counts: (-1, -1, 0),
+            events: BTreeSet::new(),
+            messages: Vec::new(),
+            stopped: BTreeMap::new(),
+            aborted: false,
+        }
+    }
+
+    /// Logs the service events that are new; returns whether there were any.
+    fn log_events(&mut self, service: Option<&Service>, since: jiff::Timestamp) -> bool {
+        let before = self.messages.len();
         for event in service.map(Service::events).unwrap_or_default().iter().rev() {
             let is_old = event.created_at().is_none_or(|at| at.secs() < since.as_second());
             let (Some(id), Some(message)) = (event.id(), event.message()) else { continue };
             if !is_old && self.events.insert(id.to_owned()) {
                 tracing::info!(service = self.started.service, message);
-                self.said.push(message.to_owned());
-                told = true;
+                self.messages.push(message.to_owned());
             }
         }
-        told
+        self.messages.len() > before
     }
 
     fn crashes(&self) -> usize {
@@ -313,7 +327,7 @@ impl Following {
     }
 }
 
-/// A task that has stopped, as an explanation shows it.
+/// A stopped task, as an explanation shows it.
 fn stopped_task(task: &Task) -> StoppedTask {
     StoppedTask {
         id: task.id.clone(),

@@ -1,18 +1,45 @@
-//! Values of secrets in Secrets Manager.
+//! Secrets in Secrets Manager: which exist, and their values.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_secretsmanager::Client;
+use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType, SecretListEntry};
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::AT_ONCE;
 use super::error::{code, failed};
 use crate::error::Hinted;
+use crate::handover::{Names, prefix};
 
 /// There is no such secret, or it has no value.
 const NOT_FOUND: &str = "ResourceNotFoundException";
 /// What BatchGetSecretValue takes at once.
 const SECRETS_PER_CALL: usize = 20;
+
+/// ARNs of the environment's secrets, by name.
+pub(super) async fn arns(client: &Client, names: &Names) -> anyhow::Result<BTreeMap<String, String>> {
+    let listed = list(client, &[&names.secret, &names.nats_secret]).await?;
+    Ok(listed.into_iter().filter_map(|secret| Some((secret.name?, secret.arn?))).collect())
+}
+
+/// The secrets that have one of these names, or whose name may be made of one of these templates.
+pub(super) async fn list(client: &Client, templates: &[&str]) -> anyhow::Result<Vec<SecretListEntry>> {
+    let mut prefixes: Vec<&str> = Vec::new();
+    for prefix in templates.iter().map(|template| prefix(template)).collect::<BTreeSet<_>>() {
+        if !prefixes.iter().any(|shorter| prefix.starts_with(shorter)) {
+            prefixes.push(prefix);
+        }
+    }
+    let prefixes = prefixes.into_iter().map(str::to_owned).collect();
+    let filter = Filter::builder().key(FilterNameStringType::Name).set_values(Some(prefixes)).build();
+    let mut pages = client.list_secrets().filters(filter).max_results(100).into_paginator().send();
+    let mut secrets = Vec::new();
+    while let Some(page) = pages.next().await {
+        let page = page.map_err(|error| failed("list the secrets", error))?;
+        secrets.extend(page.secret_list.unwrap_or_default());
+    }
+    Ok(secrets)
+}
 
 /// The values of these secrets by name; those that have none are left out.
 pub(super) async fn values(client: &Client, names: &[String]) -> anyhow::Result<BTreeMap<String, String>> {

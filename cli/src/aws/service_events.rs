@@ -40,7 +40,7 @@ impl<'a> EventStream<'a> {
 
     /// The events that were not given yet, the oldest first.
     pub(crate) async fn fresh(&mut self) -> anyhow::Result<Vec<Event>> {
-        let found = services::describe(self.aws, &self.names.keys().cloned().collect::<Vec<_>>()).await?;
+        let found = services::describe(self.aws.ecs_cluster(), &self.names.keys().cloned().collect::<Vec<_>>()).await?;
         let of_service = |(on_ecs, name): (&String, &String)| {
             found.get(on_ecs).map(|service| events(name, service)).unwrap_or_default()
         };

@@ -1,15 +1,26 @@
 //! The ECS services of the cluster, as ECS describes them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_ecs::types::{
     AssignPublicIp, CapacityProviderStrategyItem, Deployment as SdkDeployment, DeploymentControllerType,
-    DeploymentRolloutState, Service as SdkService,
+    DeploymentRolloutState, Failure, Service as SdkService, ServiceField,
 };
+use futures::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 
-use super::Aws;
+use super::arn::short;
+use super::clients::Cluster;
+use super::error::failed;
 use super::tasks::time;
+use super::{AT_ONCE, tags};
+use crate::handover::Handover;
+use crate::manifest::Manifests;
+
+/// What DescribeServices takes at once.
+const SERVICES_PER_CALL: usize = 10;
+/// Reason of ECS why it does not describe a service that does not exist.
+const MISSING: &str = "MISSING";
 
 /// An ECS service.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -96,9 +107,79 @@ pub(crate) struct CapacityProvider {
     pub(crate) base: i32,
 }
 
-/// These services by their names on ECS; those that are not there are left out.
-pub(super) async fn describe(aws: &Aws, names: &[String]) -> anyhow::Result<BTreeMap<String, Service>> {
-    Ok(converted(aws.describe_services(names).await?))
+/// These services by their names on ECS; those that do not exist are left out.
+pub(super) async fn describe(cluster: Cluster<'_>, names: &[String]) -> anyhow::Result<BTreeMap<String, Service>> {
+    Ok(converted(describe_all_fields(cluster, names).await?))
+}
+
+/// These services by their names on ECS, with all that ECS says of them; those that do not exist are left out.
+pub(super) async fn describe_all_fields(
+    cluster: Cluster<'_>,
+    names: &[String],
+) -> anyhow::Result<BTreeMap<String, SdkService>> {
+    let calls = names.chunks(SERVICES_PER_CALL).map(|names| async {
+        let call = cluster.ecs.describe_services().cluster(cluster.name).include(ServiceField::Tags);
+        let answer = call.set_services(Some(names.to_vec())).send().await;
+        let answer =
+            answer.map_err(|error| failed(&format!("describe the services of cluster `{}`", cluster.name), error))?;
+        refuse_unread(answer.failures())?;
+        Ok::<_, anyhow::Error>(answer.services.unwrap_or_default())
+    });
+    let pages: Vec<Vec<SdkService>> = futures::stream::iter(calls).buffered(AT_ONCE).try_collect().await?;
+    let exists = |service: &SdkService| service.status() != Some("INACTIVE");
+    let named = |service: SdkService| (service.service_name().unwrap_or_default().to_owned(), service);
+    Ok(pages.into_iter().flatten().filter(exists).map(named).collect())
+}
+
+/// A service that could not be described is not one that does not exist.
+///
+/// # Errors
+/// Any reason but that the service is missing.
+fn refuse_unread(failures: &[Failure]) -> anyhow::Result<()> {
+    let Some(unread) = failures.iter().find(|failure| failure.reason() != Some(MISSING)) else { return Ok(()) };
+    let (service, reason) = (short(unread.arn().unwrap_or_default()), unread.reason().unwrap_or("no reason given"));
+    anyhow::bail!("failed to describe the service `{service}`: {reason}")
+}
+
+/// The services of the cluster by their names on ECS. ECS does not list services that are being deleted: they are only described if
+/// they are in `named`.
+pub(super) async fn list(
+    cluster: Cluster<'_>,
+    named: BTreeSet<String>,
+) -> anyhow::Result<BTreeMap<String, SdkService>> {
+    let pages = cluster.ecs.list_services().cluster(cluster.name).max_results(100).into_paginator();
+    let mut listed = pages.items().send();
+    let mut names = named;
+    while let Some(arn) = listed.next().await {
+        let failed = |error| failed(&format!("list the services of cluster `{}`", cluster.name), error);
+        names.insert(short(&arn.map_err(failed)?).to_owned());
+    }
+    describe_all_fields(cluster, &names.into_iter().collect::<Vec<_>>()).await
+}
+
+/// The services of the environment by the manifests' names; one that no manifest describes has the name that its tag says.
+pub(super) fn by_manifest(
+    manifests: &Manifests,
+    handover: &Handover,
+    mut services: BTreeMap<String, SdkService>,
+) -> BTreeMap<String, SdkService> {
+    let mut of_environment = BTreeMap::new();
+    for (name, service) in &manifests.services {
+        if let Some(found) = services.remove(&service.ecs_name()) {
+            of_environment.insert(name.clone(), found);
+        }
+    }
+    for service in services.into_values() {
+        if let Some(name) = tags::name(handover, &service) {
+            of_environment.entry(name).or_insert(service);
+        }
+    }
+    of_environment
+}
+
+/// The deployment that a service is at, or is on its way to.
+pub(super) fn primary(service: &SdkService) -> Option<&SdkDeployment> {
+    service.deployments().iter().find(|deployment| deployment.status() == Some("PRIMARY"))
 }
 
 /// The same services, as natsctl has them.
@@ -201,4 +282,18 @@ fn events(service: &SdkService) -> Vec<ServiceEvent> {
 /// ECS counts no fewer than none, though its type could.
 fn count(number: i32) -> u32 {
     u32::try_from(number).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_missing_service_does_not_exist() {
+        let failure = |reason: &str| Failure::builder().arn("arn:x:service/cluster/quest-nats").reason(reason).build();
+        refuse_unread(&[]).unwrap();
+        refuse_unread(&[failure("MISSING")]).unwrap();
+        let refused = refuse_unread(&[failure("MISSING"), failure("ACCESS_DENIED")]).unwrap_err();
+        assert_eq!(refused.to_string(), "failed to describe the service `quest-nats`: ACCESS_DENIED");
+    }
 }

@@ -7,7 +7,7 @@ use aws_sdk_cloudwatch::types::{AlarmType, StateValue};
 use super::Aws;
 use super::arn::{revision, short};
 use super::error::failed;
-use super::ledger::{DeployedService, State};
+use super::ledger::{DeployedService, Ledger, State};
 use super::services::{self, Deployment, RolloutState, Service};
 use crate::handover::{Handover, prefix};
 use crate::manifest::ServiceManifest;
@@ -19,16 +19,16 @@ const LAST_RUNS: i32 = 2;
 
 /// Reads the status of the environment.
 pub(crate) async fn read(aws: &Aws) -> anyhow::Result<Status> {
-    let ledger = aws.ledger();
+    let ledger = Ledger::of(aws);
     let names: Vec<String> = aws.manifests.services.values().map(ServiceManifest::ecs_name).collect();
     let (mut found, firing, state, runs) = futures::try_join!(
-        aws.describe_services(&names),
+        services::describe_all_fields(aws.ecs_cluster(), &names),
         firing_alarms(aws),
         ledger.state(),
         ledger.records(LAST_RUNS)
     )?;
-    found.extend(aws.describe_services(&undescribed(&state, &names)).await?);
-    let found = services::converted(aws.by_manifest(found));
+    found.extend(services::describe_all_fields(aws.ecs_cluster(), &undescribed(&state, &names)).await?);
+    let found = services::converted(services::by_manifest(&aws.manifests, &aws.handover, found));
     let Alarms { of_services, others } = Alarms::new(firing, found.keys(), &aws.handover);
     let mut problems: Vec<String> = others.into_iter().map(|alarm| format!("alarm `{alarm}`")).collect();
     let mut notes = Vec::new();

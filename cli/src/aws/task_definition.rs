@@ -24,8 +24,6 @@ use crate::model::task::{GATEWAY_PORT, HEALTH_PORT, user_and_group};
 const OPEN_FILES: i32 = 65536;
 /// Size of the buffer in which lines wait when CloudWatch is slow, rather than in the service.
 const LOG_BUFFER: &str = "25m";
-/// Percentage of the stop time-out after which a task gives up: a little before it is killed, so that it can log why.
-const GIVES_UP_AT: u128 = 90;
 /// Label with the digest of the permissions on NATS: other permissions are another revision, so tasks start with their new identity.
 const PERMISSIONS: &str = "natsctl.permissions";
 
@@ -152,7 +150,7 @@ fn container(name: &str, definition: &Definition, task: &EcsTask) -> Result<Cont
         .image(format!("{}@{}", task.repository, definition.artifact))
         .essential(true)
         .set_port_mappings(Some(ports.into_iter().map(port).collect()))
-        .set_environment(Some(environment(name, definition).into_iter().map(variable).collect()))
+        .set_environment(Some(definition.task_environment(name).into_iter().map(variable).collect()))
         .set_secrets(Some(task.secrets.iter().map(secret).collect::<Result<_, _>>()?))
         .user(user_and_group())
         // A session's agent writes; nothing else in the image may.
@@ -201,21 +199,6 @@ fn parse(name: &str, found: &SdkTaskDefinition) -> Definition {
         }
     }
     definition
-}
-
-/// The variables that natsctl sets, and those of the manifest.
-fn environment(name: &str, definition: &Definition) -> BTreeMap<String, String> {
-    let give_up = definition.stop_timeout.as_millis() * GIVES_UP_AT / 100;
-    let mut environment = definition.environment.clone();
-    let own = [
-        ("SERVICE_NAME", name.to_owned()),
-        ("SERVICE_VERSION", definition.version.clone()),
-        ("WORKERS", definition.workers.to_string()),
-        ("CONCURRENCY", definition.concurrency.to_string()),
-        ("STOP_TIMEOUT_MS", give_up.to_string()),
-    ];
-    environment.extend(own.map(|(name, value)| (name.to_owned(), value)));
-    environment
 }
 
 pub(super) fn platform(architecture: Architecture) -> RuntimePlatform {

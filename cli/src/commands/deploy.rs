@@ -11,7 +11,7 @@ use crate::model::change::{Change, Deploy as Deployment, Selection};
 use crate::pipeline::options::ProofMode;
 use crate::screen::Report;
 
-/// Make the environment what the manifests say, and prove that it is
+/// Deploy what the manifests describe, and verify the result
 #[derive(Debug, Args)]
 pub(crate) struct Deploy {
     #[command(flatten)]

@@ -10,7 +10,7 @@ use crate::model::change::Change;
 use crate::pipeline::options::Options;
 use crate::screen::Report;
 
-/// Stop everything that runs in a local environment
+/// Stop the local environment
 #[derive(Debug, Args)]
 pub(crate) struct Down {
     /// Delete the data too: streams, buckets, identities, logs

@@ -6,7 +6,7 @@ use super::invocation::Invocation;
 use crate::pipeline::history;
 use crate::screen::Report;
 
-/// Show who changed the environment, when, how and with what result
+/// Show the history of changes: who, when, how and with what result
 #[derive(Debug, Args)]
 pub(crate) struct History {
     /// How many of the last changes

@@ -1,17 +1,12 @@
 //! `natsctl logs`
 
-use std::collections::BTreeSet;
-
 use clap::Args;
 use jiff::Timestamp;
 
 use crate::commands::invocation::Invocation;
-use crate::commands::platform::Platform;
-use crate::error::Hinted;
-use crate::local::environment::Local;
-use crate::local::logs::Follower;
 use crate::model::log::{Filter, Line};
 use crate::model::units::Span;
+use crate::pipeline::logs::Query;
 use crate::screen::{self, Format, Report};
 
 /// Lines that are shown without `--lines` and `--since`.
@@ -40,40 +35,9 @@ pub(crate) struct Logs {
 impl Logs {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
         let show = Show { format: invocation.global.output, with_service: self.services.len() != 1 };
-        match invocation.platform().await? {
-            Platform::Local(local) => self.local(&local, &show).await?,
-            #[cfg(feature = "aws")]
-            Platform::Aws(aws) => {
-                let (filter, lines) = (self.filter()?, self.lines());
-                let mut follower = crate::aws::logs::Follower::new(&aws, &self.services, filter, lines).await?;
-                if self.follow {
-                    loop {
-                        show.line(&follower.next().await?)?;
-                    }
-                }
-                follower.into_lines().try_for_each(|line| show.line(&line))?;
-            }
-        }
+        let query = Query { filter: self.filter()?, lines: self.lines(), follow: self.follow };
+        invocation.platform().await?.show_logs(&self.services, query, |line| show.line(line)).await?;
         Ok(Report::silent())
-    }
-
-    async fn local(&self, local: &Local, show: &Show) -> anyhow::Result<()> {
-        let description = local.describe().await?.ok_or_else(|| local.not_deployed())?;
-        let known: BTreeSet<&str> =
-            description.services.keys().chain(description.nodes.keys()).map(String::as_str).collect();
-        if let Some(name) = self.services.iter().find(|name| !known.contains(name.as_str())) {
-            let hint = format!("there are: {}", known.iter().copied().collect::<Vec<_>>().join(", "));
-            return Err(Hinted::new(format!("nothing called `{name}` is deployed"), hint).into());
-        }
-        let typed: BTreeSet<&str> = self.services.iter().map(String::as_str).collect();
-        let names: Vec<&str> = if typed.is_empty() { known } else { typed }.into_iter().collect();
-        let mut follower = Follower::new(local.dir(), &names, self.filter()?, self.lines())?;
-        if self.follow {
-            loop {
-                show.line(&follower.next().await?)?;
-            }
-        }
-        follower.into_lines().try_for_each(|line| show.line(&line))
     }
 
     fn filter(&self) -> anyhow::Result<Filter> {

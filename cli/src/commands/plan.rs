@@ -15,7 +15,7 @@ use crate::pipeline::Purpose;
 use crate::pipeline::options::{Options, ProofMode};
 use crate::screen::Report;
 
-/// Show what `deploy` would do, and change nothing
+/// Show what `deploy` would change
 #[derive(Debug, Args)]
 pub(crate) struct Plan {
     /// Only these services, and what they need of NATS; by default everything

@@ -7,10 +7,12 @@ use std::collections::BTreeSet;
 use crate::local::environment::Local;
 use crate::manifest::Manifests;
 use crate::model::change::Change;
+use crate::model::log::Line;
 use crate::model::observed::Observed;
 use crate::model::plan::Plan;
 use crate::model::status::Status;
 use crate::pipeline::history::Record;
+use crate::pipeline::logs::{self, Query};
 use crate::pipeline::options::Options;
 use crate::pipeline::{self, Done, Platform as _, Purpose};
 
@@ -54,6 +56,20 @@ impl Platform {
             Self::Local(local) => local.status().await,
             #[cfg(feature = "aws")]
             Self::Aws(aws) => crate::aws::status::read(aws).await,
+        }
+    }
+
+    /// The logs of these services, or of all: see [`logs::show`].
+    pub(crate) async fn show_logs(
+        &self,
+        services: &[String],
+        query: Query,
+        print: impl FnMut(&Line) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        match self {
+            Self::Local(local) => logs::show(local.logs(services).await?, query, print).await,
+            #[cfg(feature = "aws")]
+            Self::Aws(aws) => logs::show(crate::aws::logs::TaskLogs::new(aws, services)?, query, print).await,
         }
     }
 

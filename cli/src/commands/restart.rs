@@ -10,7 +10,7 @@ use crate::model::change::Change;
 use crate::pipeline::options::Options;
 use crate::screen::Report;
 
-/// Replace all tasks of services, without a gap
+/// Replace all tasks of services without downtime
 #[derive(Debug, Args)]
 pub(crate) struct Restart {
     #[command(flatten)]

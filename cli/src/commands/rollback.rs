@@ -9,7 +9,7 @@ use crate::model::change::Change;
 use crate::pipeline::options::Options;
 use crate::screen::Report;
 
-/// Roll a service back to the revision that ran before
+/// Roll a service back to an earlier revision
 #[derive(Debug, Args)]
 pub(crate) struct Rollback {
     /// Which service

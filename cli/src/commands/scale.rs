@@ -10,7 +10,7 @@ use crate::model::desired::Scaling;
 use crate::pipeline::options::Options;
 use crate::screen::Report;
 
-/// Set how many tasks of a service run
+/// Set the number of tasks of a service
 #[derive(Debug, Args)]
 pub(crate) struct Scale {
     /// Which service

@@ -10,7 +10,7 @@ use crate::model::change::{Change, TaskSelection};
 use crate::pipeline::options::Options;
 use crate::screen::{self, Report};
 
-/// Stop tasks; others start in the place of those that belong to a service
+/// Stop tasks; those of a service are replaced
 #[derive(Debug, Args)]
 pub(crate) struct Stop {
     /// All tasks of this service: it does not answer until others have started
@@ -36,7 +36,7 @@ impl Stop {
         if let Some(service) = self.all.as_ref().filter(|_| !self.yes)
             && !screen::confirm(&format!("stop all tasks of `{service}` at once?"))?
         {
-            return Err(Hinted::new("nothing was stopped", "`natsctl restart` replaces tasks without a gap").into());
+            return Err(Hinted::new("nothing was stopped", "`natsctl restart` replaces tasks without downtime").into());
         }
         let report = |done: &crate::pipeline::Done| {
             let ids: Vec<&str> = done.plan.steps.iter().map(crate::model::step::Step::name).collect();

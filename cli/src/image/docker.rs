@@ -25,7 +25,7 @@ pub(super) struct DockerBuild<'a> {
     /// What the Dockerfile sees; its own folder if `None`.
     pub(super) context: Option<PathBuf>,
     pub(super) architecture: Architecture,
-    /// Where the result is kept until the next time.
+    /// Where the result is cached until the next build.
     pub(super) folder: PathBuf,
 }
 

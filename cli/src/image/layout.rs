@@ -39,16 +39,16 @@ fn fill(folder: &Path, images: &[Packed]) -> io::Result<()> {
     fs::create_dir_all(&blobs)?;
     // First what says that this is a layout: whatever happens next, the folder can be written again.
     fs::write(folder.join(LAYOUT), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
-    let mut kept = BTreeSet::new();
+    let mut written_blobs = BTreeSet::new();
     for blob in images.iter().flat_map(all_blobs) {
-        if kept.insert(blob.digest().hex()) {
+        if written_blobs.insert(blob.digest().hex()) {
             put(&blobs, blob)?;
         }
     }
     fs::write(folder.join("index.json"), written(&index(images)))?;
     fs::write(folder.join("manifest.json"), docker(images))?;
     for entry in fs::read_dir(&blobs)?.flatten() {
-        if !kept.contains(&*entry.file_name().to_string_lossy()) {
+        if !written_blobs.contains(&*entry.file_name().to_string_lossy()) {
             fs::remove_file(entry.path())?;
         }
     }

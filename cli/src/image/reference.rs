@@ -69,7 +69,7 @@ mod tests {
     const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
     #[test]
-    fn registry_and_repository_are_told_apart_as_docker_does() {
+    fn registry_and_repository_are_distinguished_as_docker_does() {
         let check = |name: &str, expected: &str| {
             let reference: Reference = format!("{name}@{DIGEST}").parse().unwrap();
             assert_eq!(reference.to_string(), format!("{expected}@{DIGEST}"));

@@ -13,7 +13,7 @@ use super::layer::{Compression, LayerSource};
 use super::oci::{Blob, Contents, Descriptor};
 
 /// What has not been asked for during this time is deleted.
-const KEPT: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+const MAX_UNUSED: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 /// A folder of compressed layers.
 #[derive(Clone, Debug)]
@@ -114,7 +114,7 @@ impl Store {
     fn forget_the_old(&self, now: SystemTime) {
         let is_old = |entry: &fs::DirEntry| {
             let modified = entry.metadata().and_then(|metadata| metadata.modified());
-            modified.is_ok_and(|modified| now.duration_since(modified).is_ok_and(|age| age > KEPT))
+            modified.is_ok_and(|modified| now.duration_since(modified).is_ok_and(|age| age > MAX_UNUSED))
         };
         for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten().filter(is_old) {
             let _ = fs::remove_file(entry.path());
@@ -240,13 +240,13 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_wants_any_more_is_forgotten() {
+    fn what_is_no_longer_used_is_deleted() {
         let stage = Stage::new(&[3; 1000]);
         stage.packed();
         assert_eq!(stage.files().len(), 3);
-        stage.store.forget_the_old(SystemTime::now() + KEPT - Duration::from_secs(60));
+        stage.store.forget_the_old(SystemTime::now() + MAX_UNUSED - Duration::from_secs(60));
         assert_eq!(stage.files().len(), 3);
-        stage.store.forget_the_old(SystemTime::now() + KEPT + Duration::from_secs(60));
+        stage.store.forget_the_old(SystemTime::now() + MAX_UNUSED + Duration::from_secs(60));
         assert_eq!(stage.files().len(), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! Images for tests, of programs that are none but look like it.
+//! Images for tests, of files that resemble programs but are none.
 
 use std::fs;
 use std::path::{Path, PathBuf};

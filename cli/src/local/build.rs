@@ -78,7 +78,7 @@ async fn cargo_build(workspace: &Path, folder: &Path, services: &[&String]) -> a
     let said = String::from_utf8_lossy(&output.stderr);
     Err(Hinted::new(
         format!("the services do not compile:\n{}", said.trim_end()),
-        "mend them, or deploy the last binaries with `--no-build`",
+        "fix them, or deploy the last binaries with `--no-build`",
     )
     .into())
 }

@@ -32,8 +32,8 @@ const END: Duration = Duration::from_secs(5);
 /// So many lines of its log say why it did not start.
 const LAST_WORDS: usize = 10;
 
-/// Between two looks at something that is about to happen.
-const POLL: Duration = Duration::from_millis(20);
+/// Between two checks of something that is about to happen.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Between two descriptions while deployments are followed.
 const FOLLOW: Duration = Duration::from_millis(100);
@@ -171,7 +171,7 @@ pub async fn ensure_supervisor_of(program: &Path, state_dir: &Path) -> Result<Cl
                 log_tail: logs::tail_since(&dir.supervisor_log(), written_before, LAST_WORDS),
             });
         }
-        sleep(POLL).await;
+        sleep(POLL_INTERVAL).await;
     }
 }
 
@@ -198,7 +198,7 @@ impl Client {
             Ok(Response::Pong(pong)) if pong.protocol == PROTOCOL => Ok(Some(client)),
             Ok(Response::Pong(pong)) => Err(Error::OtherProtocol { pid: pong.pid, version: pong.version }),
             Ok(_) => Err(Error::Confused),
-            Err(Error::Lost(error)) if is_nobody(&error) => Ok(None),
+            Err(Error::Lost(error)) if is_not_listening(&error) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -246,7 +246,7 @@ impl Client {
         let deadline = Instant::now() + END;
         while Instant::now() < deadline {
             match File::open(dir.lock()) {
-                Ok(lock) if lock.try_lock().is_err() => sleep(POLL).await,
+                Ok(lock) if lock.try_lock().is_err() => sleep(POLL_INTERVAL).await,
                 _ => return Ok(()),
             }
         }
@@ -357,6 +357,6 @@ fn unfinished(status: &ServiceStatus) -> Outcome {
 }
 
 /// Nothing listens at the socket: it is not there, or its supervisor was killed.
-fn is_nobody(error: &io::Error) -> bool {
+fn is_not_listening(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }

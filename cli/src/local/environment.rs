@@ -1,6 +1,6 @@
 //! A local environment as natsctl's commands see it: its manifests, its state directory, and what runs in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::client::{self, Client};
 use super::cluster_files::{ADMIN, Endpoints};
+use super::logs::TaskLogs;
 use super::protocol::{Description, Revision as StoredRevision, ServiceStatus};
 use crate::error::Hinted;
 use crate::manifest::Manifests;
@@ -69,6 +70,22 @@ impl Local {
     pub(crate) fn not_deployed(&self) -> anyhow::Error {
         let message = format!("nothing is deployed in environment `{}`", self.manifests.name);
         Hinted::new(message, "`natsctl deploy --all` deploys everything").into()
+    }
+
+    /// The logs of these services or nodes, or of all.
+    ///
+    /// # Errors
+    /// Nothing is deployed, or nothing by one of these names.
+    pub(crate) async fn logs(&self, names: &[String]) -> anyhow::Result<TaskLogs> {
+        let description = self.describe().await?.ok_or_else(|| self.not_deployed())?;
+        let known: BTreeSet<&str> =
+            description.services.keys().chain(description.nodes.keys()).map(String::as_str).collect();
+        if let Some(name) = names.iter().find(|name| !known.contains(name.as_str())) {
+            let hint = format!("there are: {}", known.iter().copied().collect::<Vec<_>>().join(", "));
+            return Err(Hinted::new(format!("nothing called `{name}` is deployed"), hint).into());
+        }
+        let shown = if names.is_empty() { known } else { names.iter().map(String::as_str).collect() };
+        Ok(TaskLogs::new(&self.dir, shown)?)
     }
 
     /// What is there, as far as a change needs it.

@@ -13,7 +13,7 @@ use crate::pipeline::history::Record;
 /// A longer file is rewritten with the last runs alone.
 const LONGEST: u64 = 4 << 20;
 /// Runs that stay then.
-const KEPT_RUNS: usize = 500;
+const MAX_RUNS: usize = 500;
 
 /// `history.jsonl` of a state directory.
 #[derive(Clone, Debug)]
@@ -65,7 +65,7 @@ impl History {
 
     fn shorten(&self) -> anyhow::Result<()> {
         let mut text = Vec::new();
-        for record in self.records(KEPT_RUNS)?.iter().rev() {
+        for record in self.records(MAX_RUNS)?.iter().rev() {
             serde_json::to_writer(&mut text, record)?;
             text.push(b'\n');
         }

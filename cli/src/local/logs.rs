@@ -1,6 +1,6 @@
 //! Logs of services and nodes: one file per task, bounded in size and number, read together.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,9 @@ use jiff::tz::TimeZone;
 use serde::Deserialize;
 
 use super::dir::Dir;
-use crate::model::log::{Filter, Line, last};
+use crate::model::log::{Filter, Line};
+pub use crate::pipeline::logs::Follower;
+use crate::pipeline::logs::Logs;
 
 /// A larger file is rotated; it replaces the one that was rotated before.
 const MAX_SIZE: u64 = 10 << 20;
@@ -24,17 +26,15 @@ const MAX_ENDED: usize = 10;
 const MAX_TAIL: u64 = 1 << 20;
 
 /// Between two reads of the files.
-const POLL: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Reads the logs of tasks and nodes, those that have ended too, and follows them as they grow and as others start.
+/// The logs of tasks and nodes, of those that have ended too, and of those that start later.
 #[derive(Debug)]
-pub struct Follower {
+pub struct TaskLogs {
     /// By service or node.
     dirs: BTreeMap<String, PathBuf>,
-    filter: Filter,
     /// By file.
     positions: BTreeMap<PathBuf, Position>,
-    unread: VecDeque<Line>,
 }
 
 #[derive(Debug, Default)]
@@ -44,15 +44,21 @@ struct Position {
     partial_line: Vec<u8>,
 }
 
-impl Follower {
-    /// Starts with the last lines that have been written, in the order of their timestamps.
-    pub fn new(state_dir: &Path, names: &[&str], filter: Filter, lines: usize) -> io::Result<Self> {
+impl TaskLogs {
+    /// The logs of the services or nodes with these names.
+    pub fn new<'a>(state_dir: &Path, names: impl IntoIterator<Item = &'a str>) -> io::Result<Self> {
         let dir = Dir::new(state_dir)?;
-        let dirs: BTreeMap<String, PathBuf> = names.iter().map(|name| ((*name).to_owned(), dir.logs(name))).collect();
-        let (mut positions, mut found) = (BTreeMap::new(), Vec::new());
+        let dirs = names.into_iter().map(|name| (name.to_owned(), dir.logs(name))).collect();
+        Ok(Self { dirs, positions: BTreeMap::new() })
+    }
+}
+
+impl Logs for TaskLogs {
+    async fn tail(&mut self, filter: &Filter, lines: usize) -> anyhow::Result<Vec<Line>> {
         // A filter drops lines, so the last ones that pass it can be anywhere.
-        let enough = if filter == Filter::default() { lines } else { usize::MAX };
-        for (name, dir) in &dirs {
+        let enough = if *filter == Filter::default() { lines } else { usize::MAX };
+        let mut found = Vec::new();
+        for (name, dir) in &self.dirs {
             for (task, path) in files(dir)? {
                 let (position, texts) = last_lines(&path, enough)?;
                 let mut time = None;
@@ -60,45 +66,27 @@ impl Follower {
                     time = timestamp(&text).or(time);
                     found.push(Line { service: name.clone(), task: task.clone(), time, text });
                 }
-                positions.insert(path, position);
+                self.positions.insert(path, position);
             }
         }
-        found.retain(|line| filter.keeps(line.time, &line.text));
-        found.sort_by_key(|line| line.time);
-        Ok(Self { dirs, filter, positions, unread: last(found, lines).into() })
+        Ok(found)
     }
 
-    /// The lines that have been read so far.
-    pub fn into_lines(self) -> impl Iterator<Item = Line> {
-        self.unread.into_iter()
-    }
-
-    /// The next line. Waits until there is one. Cancel safe: no line is lost when the future is dropped.
-    pub async fn next(&mut self) -> io::Result<Line> {
-        loop {
-            if let Some(line) = self.unread.pop_front() {
-                return Ok(line);
-            }
-            self.poll()?;
-            if self.unread.is_empty() {
-                tokio::time::sleep(POLL).await;
-            }
-        }
-    }
-
-    fn poll(&mut self) -> io::Result<()> {
+    async fn read_new(&mut self) -> anyhow::Result<Vec<Line>> {
+        let mut new = Vec::new();
         for (name, dir) in &self.dirs {
             for (task, path) in files(dir)? {
                 let position = self.positions.entry(path.clone()).or_default();
                 for text in position.advance(&path)? {
-                    let line = Line { service: name.clone(), task: task.clone(), time: timestamp(&text), text };
-                    if self.filter.keeps(line.time, &line.text) {
-                        self.unread.push_back(line);
-                    }
+                    new.push(Line { service: name.clone(), task: task.clone(), time: timestamp(&text), text });
                 }
             }
         }
-        Ok(())
+        Ok(new)
+    }
+
+    fn poll_interval(&self) -> Duration {
+        POLL_INTERVAL
     }
 }
 
@@ -250,10 +238,11 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+    use crate::pipeline::logs::{Query, show};
 
-    struct Logs(tempfile::TempDir);
+    struct State(tempfile::TempDir);
 
-    impl Logs {
+    impl State {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
             fs::create_dir_all(dir.path().join("logs/quest")).unwrap();
@@ -269,13 +258,20 @@ mod tests {
             file.write_all(text.as_bytes()).unwrap();
         }
 
-        fn follow(&self, lines: usize) -> Follower {
-            Follower::new(self.0.path(), &["quest"], Filter::default(), lines).unwrap()
+        async fn follow(&self, filter: Filter, lines: usize) -> Follower<TaskLogs> {
+            let logs = TaskLogs::new(self.0.path(), ["quest", "unknown"]).unwrap();
+            Follower::new(logs, filter, lines).await.unwrap()
         }
 
-        fn tail(&self, filter: Filter) -> Vec<String> {
-            let follower = Follower::new(self.0.path(), &["quest", "unknown"], filter, 4).unwrap();
-            shown(&follower.into_lines().collect::<Vec<_>>())
+        async fn tail(&self, filter: Filter) -> Vec<String> {
+            let mut shown = Vec::new();
+            let logs = TaskLogs::new(self.0.path(), ["quest", "unknown"]).unwrap();
+            let print = |line: &Line| {
+                shown.push(format!("{} {}", line.task, line.text));
+                Ok(())
+            };
+            show(logs, Query { filter, lines: 4, follow: false }, print).await.unwrap();
+            shown
         }
     }
 
@@ -283,32 +279,28 @@ mod tests {
         format!("{{\"timestamp\":\"2026-11-21T06:41:0{second}Z\"}}")
     }
 
-    fn shown(lines: &[Line]) -> Vec<String> {
-        lines.iter().map(|line| format!("{} {}", line.task, line.text)).collect()
-    }
-
-    async fn next(follower: &mut Follower) -> String {
+    async fn next(follower: &mut Follower<TaskLogs>) -> String {
         let line = tokio::time::timeout(Duration::from_secs(5), follower.next()).await.expect("a line").unwrap();
         format!("{} {}", line.task, line.text)
     }
 
-    #[test]
-    fn lines_of_several_tasks_are_ordered_by_their_time() {
-        let logs = Logs::new();
+    #[tokio::test]
+    async fn lines_of_several_tasks_are_ordered_by_their_time() {
+        let logs = State::new();
         logs.write("a", &format!("{}\npanic\n{}\n", at(1), at(4)));
         logs.write("b", &format!("{}\n{}\n", at(2), at(3)));
         let expected = ["a panic".to_owned(), format!("b {}", at(2)), format!("b {}", at(3)), format!("a {}", at(4))];
-        assert_eq!(logs.tail(Filter::default()), expected);
+        assert_eq!(logs.tail(Filter::default()).await, expected);
     }
 
-    #[test]
-    fn lines_are_filtered_by_time_and_text() {
-        let logs = Logs::new();
+    #[tokio::test]
+    async fn lines_are_filtered_by_time_and_text() {
+        let logs = State::new();
         logs.write("a", &format!("{}\npanic\n{}\n{}\nat main\n{}\n", at(1), at(2), at(4), at(5)));
         let since = Filter { since: Some("2026-11-21T06:41:04Z".parse().unwrap()), grep: None };
-        assert_eq!(logs.tail(since), [format!("a {}", at(4)), "a at main".to_owned(), format!("a {}", at(5))]);
+        assert_eq!(logs.tail(since).await, [format!("a {}", at(4)), "a at main".to_owned(), format!("a {}", at(5))]);
         let grep = Filter { since: None, grep: Some("panic".to_owned()) };
-        assert_eq!(logs.tail(grep), ["a panic"]);
+        assert_eq!(logs.tail(grep).await, ["a panic"]);
     }
 
     #[test]
@@ -319,17 +311,17 @@ mod tests {
         assert_eq!(timestamp("[4711] panic: no time here"), None);
     }
 
-    #[test]
-    fn a_service_without_logs_has_no_lines() {
-        let logs = Logs::new();
-        assert_eq!(logs.tail(Filter::default()), Vec::<String>::new());
+    #[tokio::test]
+    async fn a_service_without_logs_has_no_lines() {
+        let logs = State::new();
+        assert_eq!(logs.tail(Filter::default()).await, Vec::<String>::new());
     }
 
     #[tokio::test]
     async fn following_continues_where_the_tail_ends() {
-        let logs = Logs::new();
+        let logs = State::new();
         logs.write("a", "1\n2\nha");
-        let mut follower = logs.follow(1);
+        let mut follower = logs.follow(Filter::default(), 1).await;
         assert_eq!(next(&mut follower).await, "a 2");
         logs.write("a", "lf\n");
         assert_eq!(next(&mut follower).await, "a half");
@@ -339,9 +331,9 @@ mod tests {
 
     #[tokio::test]
     async fn following_survives_rotation() {
-        let logs = Logs::new();
+        let logs = State::new();
         logs.write("a", "a long first line\n");
-        let mut follower = logs.follow(1);
+        let mut follower = logs.follow(Filter::default(), 1).await;
         assert_eq!(next(&mut follower).await, "a a long first line");
         rotate_above(0, &logs.path("a"));
         logs.write("a", "second\n");
@@ -351,14 +343,14 @@ mod tests {
 
     #[test]
     fn a_last_line_without_an_end_is_part_of_a_tail() {
-        let logs = Logs::new();
+        let logs = State::new();
         logs.write("a", "1\n2\ncut off");
         assert_eq!(tail_of(&logs.path("a"), 2), ["2", "cut off"]);
     }
 
     #[test]
     fn pruning_leaves_the_logs_of_running_tasks_and_of_those_that_ended_last() {
-        let logs = Logs::new();
+        let logs = State::new();
         for task in 0..20 {
             let file = File::create(logs.path(&format!("{task:02}"))).unwrap();
             file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(task)).unwrap();

@@ -120,9 +120,9 @@ pub struct Definition {
     pub workers: u32,
     /// Requests that one worker handles at the same time.
     pub concurrency: u32,
-    /// How a task is told from a healthy one.
+    /// How to check whether a task is healthy.
     pub health: Health,
-    /// How long a task may take to finish what it has begun.
+    /// How long a task may take to finish what it has started.
     #[serde(with = "crate::model::units::span")]
     pub stop_timeout: Duration,
     /// What its task definition says besides; `None` where there is no ECS.

@@ -68,7 +68,7 @@ pub struct EcsTask {
     pub architecture: Architecture,
     /// Whether a session may be opened in it; then its file system cannot be read-only.
     pub execute_command: bool,
-    /// Environment variables whose values are secrets: what ECS is told of where each comes from.
+    /// Environment variables whose values are secrets: the `valueFrom` of each.
     pub secrets: BTreeMap<String, String>,
     /// What a task definition says that natsctl never writes, by its path. Desired is none of it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

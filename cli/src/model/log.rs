@@ -29,9 +29,9 @@ pub struct Filter {
 
 impl Filter {
     /// Whether a line is asked for. One whose time is unknown is not too old.
-    pub fn keeps(&self, time: Option<Timestamp>, text: &str) -> bool {
-        let is_old = self.since.zip(time).is_some_and(|(since, time)| time < since);
-        !is_old && self.grep.as_ref().is_none_or(|grep| text.contains(grep))
+    pub fn keeps(&self, line: &Line) -> bool {
+        let is_old = self.since.zip(line.time).is_some_and(|(since, time)| time < since);
+        !is_old && self.grep.as_ref().is_none_or(|grep| line.text.contains(grep))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Quantities as people write them: `30 s`, `512 MiB`. A number without a unit is refused, because nobody knows what it means.
+//! Quantities as people write them: `30 s`, `512 MiB`. A number without a unit is refused, because its meaning would be a guess.
 
 use std::borrow::Cow;
 use std::fmt;

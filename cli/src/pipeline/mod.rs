@@ -3,6 +3,7 @@
 pub(crate) mod history;
 pub(crate) mod load;
 pub(crate) mod lock;
+pub(crate) mod logs;
 pub(crate) mod options;
 mod run;
 pub(crate) mod saved;

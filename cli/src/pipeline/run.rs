@@ -31,7 +31,7 @@ pub(crate) trait Platform {
     /// Held while the environment is changed.
     type Lock;
 
-    /// Whether taking the lock is so cheap that it is taken even if there seems to be nothing to do.
+    /// Whether taking the lock is so cheap that it is taken before anything is read.
     const LOCK_COSTS_NOTHING: bool;
 
     fn manifests(&self) -> &Manifests;
@@ -181,25 +181,41 @@ pub(crate) async fn plan<P: Platform>(
     Ok((Plan::new(change, &desired, &observed)?, observed))
 }
 
-/// Carries out a change: plans it, and plans it again while nobody else can change the environment, does what the plan says, and verifies
-/// it.
+/// Carries out a change: plans it while no other process can change the environment, does what the plan says, and verifies it.
+///
+/// Where taking the lock costs calls, the change is planned without it first: what is refused, or is done already, needs none.
 ///
 /// # Errors
 /// What runs then is not what was asked for; the message says why, on one screen for each service.
 pub(crate) async fn run<P: Platform>(platform: &P, change: &Change, options: &Options) -> anyhow::Result<Done> {
+    change.refuse_impossible()?;
+    if P::LOCK_COSTS_NOTHING {
+        let change = async {
+            let (desired, materials) = load(platform, change, options, Purpose::Change).await?;
+            locked(platform, change, options, &desired, materials.as_ref()).await
+        };
+        return with_lock(platform, options, change).await;
+    }
     let (desired, materials) = load(platform, change, options, Purpose::Change).await?;
     let observation = platform.observe(change, &desired, materials.as_ref()).await?;
     let plan = Plan::new(change, &desired, observation.as_ref())?;
     allowed(platform, change, options, &plan)?;
     // A proof that fails may fail because another process is changing the environment: then its end is waited for.
     if plan.is_empty()
-        && !P::LOCK_COSTS_NOTHING
         && let Ok(proofs) = verify(platform, change, options, Some(&observation)).await
     {
         return Ok(Done { plan, proofs, record: None });
     }
+    with_lock(platform, options, locked(platform, change, options, &desired, materials.as_ref())).await
+}
+
+async fn with_lock<P: Platform>(
+    platform: &P,
+    options: &Options,
+    change: impl Future<Output = anyhow::Result<Done>>,
+) -> anyhow::Result<Done> {
     let lock = platform.lock(options.if_held).await?;
-    let outcome = locked(platform, change, options, &desired, materials.as_ref()).await;
+    let outcome = change.await;
     let unlocked = platform.unlock(lock).await;
     let done = outcome?;
     unlocked?;
@@ -236,7 +252,7 @@ async fn load<P: Platform>(
     Ok((Desired { environment: platform.manifests().name.clone(), ..Desired::default() }, None))
 }
 
-/// Refuses a plan that was not reviewed, or that loses something that nobody accepted.
+/// Refuses a plan that was not reviewed, or with a loss that was not accepted by `--force`.
 fn allowed<P: Platform>(platform: &P, change: &Change, options: &Options, plan: &Plan) -> Result<(), Hinted> {
     if let Some(reviewed) = &options.reviewed {
         reviewed.refuse_others(&platform.manifests().name, change, plan)?;
@@ -244,7 +260,7 @@ fn allowed<P: Platform>(platform: &P, change: &Change, options: &Options, plan: 
     plan.refuse_losses(&options.accepted)
 }
 
-/// What happens while the lock is held: what is there is read once more, since it may have changed until then.
+/// What happens while the lock is held: what is there is read (again), since it may have changed until then.
 async fn locked<P: Platform>(
     platform: &P,
     change: &Change,

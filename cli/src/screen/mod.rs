@@ -198,11 +198,7 @@ pub(crate) fn log(verbosity: u8) {
         _ => LevelFilter::DEBUG,
     };
     // The supervisor sets its own.
-    let _ = tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .with_ansi(colours(&io::stderr()))
-        .with_max_level(level)
-        .try_init();
+    let _ = tracing_subscriber::fmt().with_writer(io::stderr).with_max_level(level).try_init();
 }
 
 /// Whether colours are welcome (<https://no-color.org>).

@@ -145,8 +145,8 @@ fn what_the_task_could_not_do_is_said() {
     let emulator = fleet.emulator();
     fleet.deploy(&emulator, &[]).succeeded();
     let restart = || run(outside(&fleet, &emulator, &["restart", "quest-system"]));
-    answers(&emulator, &[], r#"{"failed":{"message":"nobody is there","hint":"wake somebody"}}"#);
-    restart().failed(&["nobody is there", "--proof ecs"]);
+    answers(&emulator, &[], r#"{"failed":{"message":"no task answers","hint":"start a task"}}"#);
+    restart().failed(&["no task answers", "--proof ecs"]);
     emulator.behave(ERRAND, json!({ "log": ["panicked at 'no'"], "exit": { "code": 101, "after_ms": 20 } }));
     restart().failed(&["has not answered: Essential container in task exited", "panicked at 'no'"]);
     emulator.behave(ERRAND, json!({ "pull_error": "not found" }));
@@ -180,7 +180,7 @@ fn until(child: &mut Child, what: &str, mut happened: impl FnMut() -> bool) {
 }
 
 #[test]
-fn nobody_waits_so_the_task_is_stopped() {
+fn a_task_without_a_waiting_command_is_stopped() {
     let fleet = Fleet::of(6);
     let emulator = fleet.emulator();
     fleet.deploy(&emulator, &[]).succeeded();

@@ -101,7 +101,7 @@ fn what_autoscaling_has_set_stays() {
 }
 
 #[test]
-fn a_service_that_no_manifest_names_goes_only_when_told_so() {
+fn a_service_that_no_manifest_names_is_deleted_only_on_demand() {
     let fleet = Fleet::of(8);
     let emulator = fleet.emulator();
     fleet.deploy(&emulator, &[]).succeeded();
@@ -125,7 +125,7 @@ fn a_plan_that_was_seen_is_done_and_no_other() {
     fleet.natsctl(&emulator, &["plan", "--proof", "ecs", "--save", "plan.json"]);
     fleet.version("npc-behavior", 2);
     emulator.reset_calls();
-    fleet.deploy(&emulator, &["--plan", "plan.json"]).failed(&["the world has changed", "npc-behavior"]);
+    fleet.deploy(&emulator, &["--plan", "plan.json"]).failed(&["the environment has changed", "npc-behavior"]);
     assert_eq!(writes(&emulator), BTreeMap::new());
     fleet.deploy(&emulator, &["--plan", "nothing.json"]).failed(&["`nothing.json`"]);
 }

@@ -17,8 +17,8 @@ fn deployed() -> (Fleet, Emulator) {
     (fleet, emulator)
 }
 
-/// Somebody deploys the newest revision with another variable by hand. Through the proxy, so that the trail knows it, if there is
-/// an aws CLI on this machine; whether there is.
+/// Deploys the newest revision with another variable by hand. Through the proxy, so that CloudTrail has it, if there is an AWS CLI
+/// on this machine; whether there is.
 fn by_hand(emulator: &Emulator) -> bool {
     let newest = emulator.call("ecs", "DescribeTaskDefinition", &json!({ "taskDefinition": SERVICE }));
     let mut definition = newest["taskDefinition"].clone();

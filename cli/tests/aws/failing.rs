@@ -36,7 +36,7 @@ fn a_crash_is_explained_on_one_screen_and_everything_goes_back() {
     fleet.version("ai-integration", 2);
     crashes(&emulator, "ai-integration", 2);
     let ran = fleet.deploy(&emulator, &[]).failed(&[
-        "`ai-integration` (revision 2) failed",
+        "`ai-integration` revision 2 failed",
         "Essential container in task exited",
         "exit code 101",
         "| panicked at 'no model'",
@@ -48,11 +48,11 @@ fn a_crash_is_explained_on_one_screen_and_everything_goes_back() {
     runs(&world, "ai-integration", 1);
     runs(&world, "model-management", 1);
     assert!(!world.locked);
-    // What is told outlives the rollback.
-    let kept: Vec<_> = fs::read_dir(fleet.cache().join("failures")).unwrap().collect();
-    assert_eq!(kept.len(), 1);
-    let kept = fs::read_to_string(kept[0].as_ref().unwrap().path()).unwrap();
-    assert!(kept.contains("| panicked at 'no model'"), "{kept}");
+    // The explanation outlives the rollback.
+    let reports: Vec<_> = fs::read_dir(fleet.cache().join("failures")).unwrap().collect();
+    assert_eq!(reports.len(), 1);
+    let report = fs::read_to_string(reports[0].as_ref().unwrap().path()).unwrap();
+    assert!(report.contains("| panicked at 'no model'"), "{report}");
 }
 
 #[test]
@@ -93,7 +93,11 @@ fn a_crash_loop_is_stopped_long_before_ecs_gives_up() {
     let behaviour = json!([crash, crash, crash, { "pull_ms": 20_000 }]);
     emulator.behave(&Fleet::image("quest-system", 2), behaviour);
     let ran = fleet.deploy(&emulator, &[]).failed(&["the new tasks crash again and again; stopping the deployment"]);
-    assert!(ran.stderr.contains("service quest-system: task"), "stopped tasks are told as they stop:\n{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("service quest-system: task"),
+        "stopped tasks are reported as they stop:\n{}",
+        ran.stderr
+    );
     assert!(emulator.counts().contains_key("ecs:StopServiceDeployment"));
     assert_eq!(World::of(&emulator).services["quest-system-nats"].image, Fleet::image("quest-system", 1));
 }
@@ -113,11 +117,11 @@ fn a_new_service_that_does_not_come_up_is_kept_without_tasks() {
     let fleet = Fleet::of(6);
     let emulator = fleet.emulator();
     crashes(&emulator, "npc-behavior", 1);
-    let ran = fleet.deploy(&emulator, &[]).failed(&["`npc-behavior` (revision 1) failed"]);
+    let ran = fleet.deploy(&emulator, &[]).failed(&["`npc-behavior` revision 1 failed"]);
     assert!(!ran.stderr.contains("going back failed"), "{ran:#?}");
     let world = World::of(&emulator);
     assert_eq!(world.services["npc-behavior-nats"].desired, 0, "{world:#?}");
-    // Mended, it comes up.
+    // Once fixed, it comes up.
     fleet.version("npc-behavior", 2);
     fleet.deploy(&emulator, &[]).succeeded();
     runs(&World::of(&emulator), "npc-behavior", 2);
@@ -133,7 +137,7 @@ fn a_slow_start_is_not_waited_for_for_ever() {
 }
 
 #[test]
-fn a_deployment_of_somebody_else_meanwhile_is_no_success() {
+fn a_concurrent_foreign_deployment_is_no_success() {
     let (fleet, emulator) = deployed(6);
     let service = json!({ "cluster": "gaming-system-cluster", "services": ["quest-system-nats"] });
     let before = emulator.call("ecs", "DescribeServices", &service)["services"][0]["taskDefinition"].clone();
@@ -150,14 +154,14 @@ fn a_deployment_of_somebody_else_meanwhile_is_no_success() {
         "taskRoleArn",
     ];
     other.as_object_mut().unwrap().retain(|key, _| allowed.contains(&key.as_str()));
-    other["containerDefinitions"][0]["image"] = json!("docker.io/example/somebody-elses:9");
+    other["containerDefinitions"][0]["image"] = json!("docker.io/example/foreign:9");
 
     fleet.version("quest-system", 2);
     emulator.behave(&Fleet::image("quest-system", 2), json!({ "pull_ms": 600_000 }));
     let running = fleet.command(&emulator, &["deploy", "--all", "--proof", "ecs"]).spawn().unwrap();
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
     while !emulator.counts().contains_key("ecs:UpdateService") {
-        assert!(std::time::Instant::now() < deadline, "nothing was begun");
+        assert!(std::time::Instant::now() < deadline, "nothing was started");
         std::thread::yield_now();
     }
     let arn = emulator.call("ecs", "RegisterTaskDefinition", &other)["taskDefinition"]["taskDefinitionArn"].clone();
@@ -166,14 +170,14 @@ fn a_deployment_of_somebody_else_meanwhile_is_no_success() {
         "UpdateService",
         &json!({ "cluster": "gaming-system-cluster", "service": "quest-system-nats", "taskDefinition": arn }),
     );
-    Ran::of(running.wait_with_output().unwrap()).failed(&["was overtaken", "quest-system-nats:3"]);
-    // It is somebody else's now: nothing of it is taken back.
+    Ran::of(running.wait_with_output().unwrap()).failed(&["was superseded", "quest-system-nats:3"]);
+    // Another deployment has it now: nothing of it is taken back.
     let now = emulator.call("ecs", "DescribeServices", &service)["services"][0]["taskDefinition"].clone();
     assert_eq!(now, arn);
 }
 
 #[test]
-fn a_second_operator_waits_or_is_told_who_is_there() {
+fn a_second_operator_waits_or_learns_who_holds_the_lock() {
     let (fleet, emulator) = deployed(6);
     fleet.version("quest-system", 2);
     let gate = crate::emulator::Gate::new();

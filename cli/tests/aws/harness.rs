@@ -277,7 +277,7 @@ fn the_registry_is_as_strict_as_ecr() {
 }
 
 #[test]
-fn the_trail_tells_who_changed_what() {
+fn cloudtrail_says_who_changed_what() {
     let emulator = with_foundation(&["quest-system"]);
     let tag =
         ["ecs", "tag-resource", "--resource-arn", "arn:aws:ecs:us-east-1:123456789012:cluster/gaming-system-cluster"];

@@ -42,7 +42,7 @@ fn check(fleet: &Fleet, emulator: &Emulator, groups: &[&str], arguments: &[&str]
 fn commands_make_the_calls_that_their_policy_allows_and_no_others() {
     let fleet = Fleet::of(7);
     let emulator = fleet.emulator();
-    // Nobody has the images that these manifests name.
+    // No registry has the images that these manifests name.
     assert_eq!(check(&fleet, &emulator, &["verify"], &["verify"]).code, Some(1));
     // Done, or found something to do or something unhealthy.
     let check = |groups: &[&str], arguments: &[&str]| {
@@ -55,7 +55,7 @@ fn commands_make_the_calls_that_their_policy_allows_and_no_others() {
     check(&[], &["plan", "--proof", "ecs"]);
     // The first one makes the identities on NATS.
     check(&["deploy", "identities"], &["deploy", "--all", "--proof", "ecs"]);
-    for look in [
+    for read_only in [
         &["status"][..],
         &["tasks"],
         &["tasks", "--stopped"],
@@ -69,7 +69,7 @@ fn commands_make_the_calls_that_their_policy_allows_and_no_others() {
         &["policy", "deploy"],
         &["import", "quest-system", "--as", "copy"],
     ] {
-        check(&[], look);
+        check(&[], read_only);
     }
     std::fs::remove_file(fleet.service_file("copy")).unwrap();
     fleet.version("quest-system", 2);

@@ -1,4 +1,4 @@
-//! `natsctl import`: a service that somebody else has put on ECS becomes a manifest.
+//! `natsctl import`: a service that was created by other means on ECS becomes a manifest.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use super::fleet::Fleet;
 const DIGEST: &str = "sha256:2222222222222222222222222222222222222222222222222222222222222222";
 
 #[test]
-fn a_service_of_somebody_else_becomes_a_manifest_that_is_valid() {
+fn a_foreign_service_becomes_a_manifest_that_is_valid() {
     let fleet = Fleet::of(6);
     let emulator = fleet.emulator();
     emulator.call("ecs", "RegisterTaskDefinition", &json!({
@@ -59,6 +59,6 @@ fn a_service_of_somebody_else_becomes_a_manifest_that_is_valid() {
 
     fleet.natsctl(&emulator, &["import", "old-payment", "--as", "payment"]).failed(&["there is a manifest", "hint:"]);
     assert_eq!(std::fs::read_to_string(fleet.service_file("payment")).unwrap(), text);
-    fleet.natsctl(&emulator, &["import", "nobody"]).failed(&["there is no service `nobody` on ECS", "hint:"]);
+    fleet.natsctl(&emulator, &["import", "unknown"]).failed(&["there is no service `unknown` on ECS", "hint:"]);
     fleet.natsctl(&emulator, &["import", "old-payment", "--as", "../x"]).failed(&["is no name of a service"]);
 }

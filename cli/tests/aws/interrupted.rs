@@ -100,7 +100,7 @@ impl Matrix {
         let gate = self.emulator.hold(nth);
         let mut natsctl = self.start();
         let deadline = Instant::now() + PATIENCE;
-        // The number of looks differs from run to run: it may have ended before.
+        // The number of polls differs from run to run: it may have ended before.
         let call = loop {
             if let Some(call) = gate.reached(Duration::from_millis(50)) {
                 break Some(call);

@@ -1,7 +1,7 @@
 //! The real services on the emulated ECS: packed, pushed, started in their images, joined to a real NATS cluster with the identities
 //! that natsctl made, and proved there by the natsctl that deployed them.
 
-#![allow(clippy::print_stderr, reason = "what is skipped is told")]
+#![allow(clippy::print_stderr, reason = "what is skipped is reported")]
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -25,7 +25,7 @@ const CLUSTER: &str = "gaming-system-cluster";
 const PATIENCE: Duration = Duration::from_secs(30);
 /// A cluster that keeps three copies of everything.
 const NODES: usize = 3;
-/// Somebody else may take a port before nats-server does.
+/// Another process may take a port before nats-server does.
 const ATTEMPTS: usize = 5;
 
 /// The fleet of this repository, AWS, and NATS.

@@ -1,4 +1,4 @@
-//! What cannot work: every message names the thing and says how to mend it, and nothing is changed.
+//! What cannot work: every message names the thing and says how to fix it, and nothing is changed.
 
 use std::time::Duration;
 
@@ -169,9 +169,9 @@ fn a_clock_that_is_off_is_called_so() {
 #[test]
 fn an_endpoint_that_does_not_answer_is_not_waited_for_for_ever() {
     let case = Case::new();
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let started = std::time::Instant::now();
-    case.with(&[("AWS_ENDPOINT_URL", Some(&format!("http://{nobody}"))), ("AWS_MAX_ATTEMPTS", Some("2"))])
+    case.with(&[("AWS_ENDPOINT_URL", Some(&format!("http://{unused}"))), ("AWS_MAX_ATTEMPTS", Some("2"))])
         .failed(&["failed to find out who calls", "hint: see that this machine reaches AWS"]);
     assert!(started.elapsed() < Duration::from_secs(60));
 }

@@ -1,4 +1,4 @@
-//! What is looked at every day: how the services are, their tasks, what ECS tells, and who changed what.
+//! What operators read every day: how the services are, their tasks, what ECS reports, and who changed what.
 
 use serde_json::{Value, json};
 
@@ -85,7 +85,7 @@ fn what_is_wrong_comes_first_and_ends_with_3() {
 }
 
 #[test]
-fn a_failed_deployment_is_told_until_one_succeeds() {
+fn a_failed_deployment_is_reported_until_one_succeeds() {
     let case = Case::deployed(6);
     let crashing = json!({ "log": ["panicked at 'no'"], "exit": { "code": 101, "after_ms": 20 } });
     case.emulator.behave(&Fleet::image("quest-system", 2), crashing);

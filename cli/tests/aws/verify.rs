@@ -7,7 +7,7 @@ use crate::emulator::{Call, Emulator, Fault, Rule};
 
 const PREFIX: &str = "gaming-system-production";
 
-/// Six services that cargo builds, so that nobody asks another registry; nothing is missing.
+/// Six services that cargo builds, so that no other registry is asked; nothing is missing.
 fn complete() -> (Fleet, Emulator) {
     let fleet = Fleet::of(6);
     for name in &fleet.services {
@@ -55,7 +55,7 @@ fn where_nothing_is_missing_nothing_fails() {
 }
 
 #[test]
-fn everything_that_is_missing_is_told_at_once() {
+fn everything_that_is_missing_is_reported_at_once() {
     let (fleet, emulator) = complete();
     // A service of which Terraform knows nothing yet.
     std::fs::write(fleet.service_file("payment"), "name: payment\nsecrets: { PAYMENT_KEY: payment/key }\n").unwrap();
@@ -87,7 +87,7 @@ fn everything_that_is_missing_is_told_at_once() {
 }
 
 #[test]
-fn what_may_not_be_looked_at_is_told_with_the_right_that_lacks() {
+fn what_may_not_be_read_is_reported_with_the_missing_permission() {
     let (fleet, emulator) = complete();
     emulator.inject(Rule::every("dynamodb:DescribeTable", Fault::Deny));
     let (ran, findings) = verify(&fleet, &emulator);
@@ -98,7 +98,7 @@ fn what_may_not_be_looked_at_is_told_with_the_right_that_lacks() {
 }
 
 #[test]
-fn who_may_not_ask_iam_is_told_so_and_can_do_without() {
+fn missing_permissions_for_iam_are_reported_and_can_be_done_without() {
     let (fleet, emulator) = complete();
     emulator.inject(Rule::every("iam:SimulatePrincipalPolicy", Fault::Deny));
     let (ran, findings) = verify(&fleet, &emulator);

@@ -1,4 +1,4 @@
-//! What is on the emulated ECS in the end: the services, what they run, and what nobody should have left behind.
+//! What is on the emulated ECS in the end: the services, what they run, and what must not be left behind.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ pub(crate) struct World {
     pub(crate) policies: BTreeMap<String, usize>,
     /// Scalable targets: fewest and most tasks.
     pub(crate) targets: BTreeMap<String, (i64, i64)>,
-    /// Whether somebody who is alive holds the lock. What a dead one has left is free for whoever comes.
+    /// Whether a process that is alive holds the lock. The lock of a dead one is free.
     pub(crate) locked: bool,
 }
 

@@ -189,7 +189,7 @@ impl Fleet {
     }
 
     /// What everything logged outlives a test that has failed.
-    #[expect(clippy::print_stderr, reason = "for whoever looks into the failure")]
+    #[expect(clippy::print_stderr, reason = "for the analysis of the failure")]
     fn keep_logs(&self) {
         let to = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("failed-{}", std::process::id()));
         let folders = fs::read_dir(self.state().join("logs")).into_iter().flatten().flatten();
@@ -283,11 +283,11 @@ fn processes() -> BTreeMap<u32, String> {
     numbers.filter_map(command).collect()
 }
 
-/// Looks until it finds.
-pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, look: impl Fn() -> F) -> T {
+/// Polls until something is found.
+pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, poll: impl Fn() -> F) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        if let Some(found) = look().await {
+        if let Some(found) = poll().await {
             return found;
         }
         assert!(Instant::now() < deadline, "waited in vain until {what}");

@@ -1,4 +1,4 @@
-//! Whatever is interrupted or killed, at any time: status tells the truth, and the next deployment mends it.
+//! Whatever is interrupted or killed, at any time: `status` reports it, and the next deployment repairs it.
 
 use std::collections::BTreeSet;
 
@@ -57,7 +57,7 @@ async fn what_is_killed_comes_back_and_status_knows() {
 
 async fn a_task(fleet: &Fleet) {
     let killed = fleet.service("quest-system").await.tasks[0].clone();
-    // One that hangs is as bad as one that is gone, and stays for as long as it takes to look.
+    // One that hangs is as bad as one that is gone, and stays for as long as `status` takes.
     signal(killed.pid.unwrap(), Signal::STOP);
     let status = fleet.run(&["status", "--output", "json"]).await.ends(3).json();
     let quests = named(&status["services"], "quest-system");
@@ -102,8 +102,8 @@ async fn is_back(fleet: &Fleet, node: &str, killed: u32) {
 }
 
 async fn the_supervisor(fleet: &Fleet) {
-    let wish = json!({ "playerId": "ada", "level": 7 });
-    let quest = fleet.gateway().await.post("/api/quest/v1/generate", &wish).await.unwrap().json()["quest"].clone();
+    let request = json!({ "playerId": "ada", "level": 7 });
+    let quest = fleet.gateway().await.post("/api/quest/v1/generate", &request).await.unwrap().json()["quest"].clone();
     let before: BTreeSet<u32> = fleet.processes().into_keys().collect();
     signal(fleet.description().await.supervisor.unwrap().pid, Signal::KILL);
     eventually("no process is left", || async { fleet.processes().is_empty().then_some(()) }).await;
@@ -117,8 +117,8 @@ async fn the_supervisor(fleet: &Fleet) {
     fleet.is_healthy().await;
     assert!(fleet.processes().into_keys().all(|pid| !before.contains(&pid)));
     let wanted = json!({ "playerId": "ada", "questId": quest["id"] });
-    let kept = fleet.gateway().await.post("/api/quest/v1/get", &wanted).await.unwrap().json();
-    assert_eq!(kept["quest"], quest);
+    let found = fleet.gateway().await.post("/api/quest/v1/get", &wanted).await.unwrap().json();
+    assert_eq!(found["quest"], quest);
 }
 
 /// The leader of JetStream, which is the worst.

@@ -1,4 +1,4 @@
-//! Somebody meets the system for the first time: everything is deployed, looked at, used, stopped and removed.
+//! The first hour of a new user: everything is deployed, inspected, used, stopped and removed.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -46,8 +46,8 @@ async fn one_command_brings_up_everything_and_another_removes_it() {
     fleet.run(&["status"]).await.ends(3);
     fleet.deploy(&["--all"]).await.ends(0);
     let wanted = json!({ "playerId": "ada", "questId": quest["id"] });
-    let kept = fleet.gateway().await.post("/api/quest/v1/get", &wanted).await.unwrap().json();
-    assert_eq!(kept["quest"], quest, "the data are there after a restart of everything");
+    let found = fleet.gateway().await.post("/api/quest/v1/get", &wanted).await.unwrap().json();
+    assert_eq!(found["quest"], quest, "the data are there after a restart of everything");
 
     fleet.run(&["down", "--data"]).await.ends(0);
     assert!(!fleet.state().exists());
@@ -95,14 +95,14 @@ async fn check_status(fleet: &Fleet) {
 }
 
 async fn a_key_makes_two_requests_one(gateway: &mut Http) {
-    let wish = json!({ "playerId": "bob", "level": 3 });
+    let request = json!({ "playerId": "bob", "level": 3 });
     let key = "idempotency-key: once\r\n";
-    let first = gateway.post_with("/api/quest/v1/generate", key, &wish).await.unwrap().json();
-    let second = gateway.post_with("/api/quest/v1/generate", key, &wish).await.unwrap().json();
+    let first = gateway.post_with("/api/quest/v1/generate", key, &request).await.unwrap().json();
+    let second = gateway.post_with("/api/quest/v1/generate", key, &request).await.unwrap().json();
     assert_eq!(first, second);
 }
 
-/// Somebody outside the fleet, with nothing but what `natsctl env` says.
+/// A client outside the fleet, with nothing but what `natsctl env` says.
 async fn check_operator(access: &Value) {
     assert_eq!(keys(access), ["ca_file", "client_cert_file", "client_key_file", "credentials_file", "urls"]);
     let (refused, mut refusals) = mpsc::unbounded_channel();

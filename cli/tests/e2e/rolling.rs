@@ -1,4 +1,4 @@
-//! Changes while clients go on asking: nobody notices.
+//! Changes while clients go on asking: no request fails.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -41,8 +41,8 @@ impl Tour<'_> {
     }
 
     async fn quests(&mut self) -> Value {
-        let wish = json!({ "playerId": "ada", "level": 7, "location": "forest", "seed": "1" });
-        let quest = self.call("quest/v1/generate", wish.clone()).await["quest"].clone();
+        let request = json!({ "playerId": "ada", "level": 7, "location": "forest", "seed": "1" });
+        let quest = self.call("quest/v1/generate", request.clone()).await["quest"].clone();
         let named = json!({ "playerId": "ada", "questId": quest["id"] });
         assert_eq!(self.call("quest/v1/get", named.clone()).await["quest"], quest);
         assert_eq!(self.call("quest/v1/accept", named.clone()).await["quest"]["state"], "QUEST_STATE_ACTIVE");
@@ -55,7 +55,7 @@ impl Tour<'_> {
         let completed = self.call("quest/v1/complete", named).await["quest"].clone();
         assert_eq!(completed["state"], "QUEST_STATE_COMPLETED");
 
-        let other = self.call("quest/v1/generate", wish).await["quest"].clone();
+        let other = self.call("quest/v1/generate", request).await["quest"].clone();
         let named = json!({ "playerId": "ada", "questId": other["id"] });
         assert_eq!(self.call("quest/v1/abandon", named).await["quest"]["state"], "QUEST_STATE_ABANDONED");
         let quests = self.call("quest/v1/list", json!({ "playerId": "ada" })).await;

@@ -66,7 +66,7 @@ async fn before_anything_is_deployed_every_command_says_so() {
 }
 
 #[tokio::test]
-async fn names_that_nobody_has_are_answered_with_those_that_there_are() {
+async fn unknown_names_are_answered_with_those_that_there_are() {
     let fleet = Fleet::new(1);
     fleet.run(&["--env", "tset", "status"]).await.ends(1).says(&["environment `tset` does not exist", "`test`"]);
     let names = ["--env", "production", "status"];
@@ -79,7 +79,7 @@ async fn names_that_nobody_has_are_answered_with_those_that_there_are() {
 }
 
 #[tokio::test]
-async fn all_that_is_wrong_with_the_manifests_is_told_at_once() {
+async fn all_that_is_wrong_with_the_manifests_is_reported_at_once() {
     let fleet = Fleet::new(1);
     fleet.append("quest-system", "tasts: 3\n");
     fleet.append("npc-behavior", "calls: [quest-sytem]\nstop_timeout: 10\n");
@@ -132,6 +132,36 @@ async fn a_reader_that_goes_away_is_no_failure() {
         let run = command.stdin(Stdio::null()).stdout(writer).output().unwrap();
         let said = String::from_utf8_lossy(&run.stderr);
         assert!(run.status.success() && said.is_empty(), "{arguments:?}: {:?} {said}", run.status);
+    }
+}
+
+/// What a person sees is not what a pipe gets: colours, width, and code that only runs at a terminal.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn every_command_works_at_a_terminal() {
+    let fleet = Fleet::new(1);
+    for (width, arguments) in [80, 200].into_iter().flat_map(|width| {
+        [
+            "validate",
+            "plan --observed nowhere.json",
+            "status",
+            "down",
+            "history",
+            "doctor",
+            "deploy --help",
+            "-vv status",
+        ]
+        .map(|arguments| (width, arguments))
+    }) {
+        let typed = format!("stty cols {width}; {NATSCTL} {arguments}");
+        let mut command = std::process::Command::new("script");
+        command.args(["--quiet", "--return", "--command", &typed, "/dev/null"]);
+        let natsctl = fleet.command(&[]);
+        command.envs(natsctl.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(fleet.path("."));
+        let run = command.stdin(Stdio::null()).output().unwrap();
+        let shown = String::from_utf8_lossy(&run.stdout);
+        assert!(!shown.contains("panicked") && !shown.contains("feature is required"), "{arguments}: {shown}");
+        assert!(matches!(run.status.code(), Some(0 | 1 | 3)), "{arguments}: {:?} {shown}", run.status);
     }
 }
 

@@ -66,7 +66,7 @@ impl Call {
         }
     }
 
-    /// The resource that the call is about, as far as its body tells.
+    /// The resource that the call is about, as far as its body says.
     pub(crate) fn resource(&self) -> String {
         let mut texts = Vec::new();
         collect(&self.body, &mut texts);

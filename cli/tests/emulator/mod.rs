@@ -313,7 +313,7 @@ fn target_of(service: &str) -> &'static str {
     }
 }
 
-/// A call in JSON with a signature that nobody checks.
+/// A call in JSON with a signature that is not checked.
 pub(crate) fn signed(service: &str, target: &str, body: &Value) -> Request {
     let version = if service == "dynamodb" { "1.0" } else { "1.1" };
     Request {

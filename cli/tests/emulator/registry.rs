@@ -51,9 +51,9 @@ impl Shared {
     /// Puts a blob straight into the registry.
     pub(crate) fn push_blob(&self, repository: &str, blob: &[u8]) -> String {
         let digest = digest(blob);
-        let begun = put("POST", format!("/v2/{repository}/blobs/uploads/"), "application/octet-stream", Vec::new());
-        let begun = send(self.registry, &begun).unwrap();
-        let location = begun.header("location").unwrap();
+        let start = put("POST", format!("/v2/{repository}/blobs/uploads/"), "application/octet-stream", Vec::new());
+        let started = send(self.registry, &start).unwrap();
+        let location = started.header("location").unwrap();
         let path = location.split_once("/v2/").map_or(location, |(_, path)| path);
         let target = format!("/v2/{path}&digest={digest}");
         let done = send(self.registry, &put("PUT", target, "application/octet-stream", blob.to_vec())).unwrap();

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
-/// What stands in for the services: it tells what it sees.
+/// What stands in for the services: it prints what it sees.
 const PROGRAM: &str = r#"
 use std::{env, fs};
 fn main() {
@@ -85,7 +85,7 @@ impl Stage {
         output.stdout.trim_ascii() == b"0"
     }
 
-    /// The folder of static binaries of the services, if somebody has built them.
+    /// The folder of static binaries of the services, if they have been built.
     pub(crate) fn static_services(&self) -> Option<String> {
         let natsctl = Path::new(env!("CARGO_BIN_EXE_natsctl"));
         let target = natsctl.parent()?.parent()?.join("images/x86_64-unknown-linux-gnu");
@@ -214,7 +214,7 @@ impl Registry {
             let (_, rest) = line.split_once("listening on ")?;
             Some(rest.split(['"', ',']).next()?.to_owned())
         });
-        // Somebody must read on, or it stops at a full pipe.
+        // The log must be drained, or the registry stops at a full pipe.
         std::thread::spawn(move || log.for_each(drop));
         Some(Self { host: host.unwrap(), process, _home: home })
     }

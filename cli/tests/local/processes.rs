@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use natsctl::local::client::{self, Client, Error};
-use natsctl::local::logs::Follower;
+use natsctl::local::logs::{Follower, TaskLogs};
 use natsctl::local::protocol::PutService;
 use natsctl::model::desired::Role;
 use natsctl::model::log::Filter;
@@ -221,7 +221,8 @@ async fn the_supervisors_environment_stays_with_it() {
 #[tokio::test]
 async fn logs_of_all_tasks_are_followed() {
     let stage = Stage::start().await;
-    let mut follower = Follower::new(stage.dir.path(), &["quest"], Filter::default(), 10).unwrap();
+    let mut follower =
+        Follower::new(TaskLogs::new(stage.dir.path(), ["quest"]).unwrap(), Filter::default(), 10).await.unwrap();
     let accepted = stage.put(service("quest", &[])).await;
     let mut tasks = BTreeSet::new();
     for _ in 0..2 {

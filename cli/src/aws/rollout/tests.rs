@@ -32,7 +32,7 @@ fn check(wait_until: WaitUntil, deployments: &[Deployment], expected: RolloutSta
 }
 
 #[test]
-fn only_the_deployment_that_was_begun_counts() {
+fn only_the_deployment_that_was_started_counts() {
     let old = deployment(1, "ACTIVE", "COMPLETED", 2, 2);
     let under = RolloutState::InProgress { running: 1, desired: 2, failed: 0 };
     check(WaitUntil::Completed, &[deployment(2, "PRIMARY", "IN_PROGRESS", 1, 2), old.clone()], under);
@@ -57,7 +57,7 @@ fn a_rollback_of_ecs_is_a_failure_although_the_service_is_stable() {
 }
 
 #[test]
-fn a_deployment_of_somebody_else_is_no_success_of_ours() {
+fn a_deployment_of_another_run_is_no_success_of_ours() {
     let other = deployment(7, "PRIMARY", "COMPLETED", 2, 2);
     check(
         WaitUntil::Completed,
@@ -72,7 +72,7 @@ fn a_deployment_of_somebody_else_is_no_success_of_ours() {
 }
 
 #[test]
-fn who_waits_for_running_tasks_does_not_wait_for_the_old_ones_to_go() {
+fn waiting_for_running_tasks_does_not_wait_for_old_ones_to_stop() {
     let deployments = [deployment(2, "PRIMARY", "IN_PROGRESS", 2, 2), deployment(1, "ACTIVE", "COMPLETED", 2, 2)];
     check(WaitUntil::Running, &deployments, RolloutState::Completed);
     assert_eq!(rollout_state(&started(), WaitUntil::Running, None), RolloutState::Gone);

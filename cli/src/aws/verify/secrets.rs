@@ -60,7 +60,9 @@ pub(super) async fn list(aws: &Aws) -> anyhow::Result<Listed> {
         let has_value = stages.into_iter().any(|stage| stage == CURRENT);
         (secret.name.unwrap_or_default(), Secret { arn: secret.arn.unwrap_or_default(), has_value })
     };
-    Ok(Listed { by_name: aws.list_secrets(&templates).await?.into_iter().map(one).collect() })
+    Ok(Listed {
+        by_name: crate::aws::secrets::list(aws.clients.secrets(), &templates).await?.into_iter().map(one).collect(),
+    })
 }
 
 pub(super) async fn check(aws: &Aws, listed: &anyhow::Result<Listed>) -> anyhow::Result<Vec<Finding>> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 
-use crate::aws::platform::image_binaries;
+use crate::aws::images;
 use crate::aws::register::register;
 use crate::commands::invocation::Invocation;
 use crate::commands::options::{Binaries, Which};
@@ -26,7 +26,7 @@ impl Register {
         let aws = invocation.aws().await?;
         let which = self.which.selection(&aws.manifests)?.services;
         let registered: BTreeMap<String, String> =
-            register(&aws, &which, &image_binaries(&self.binaries.source())?).await?;
+            register(&aws, &which, &images::binaries(&self.binaries.source())?).await?;
         let rows = registered.iter().map(|(name, arn)| vec![name.clone(), arn.clone()]);
         Ok(Report::new(&registered, table(&["service", "task definition"], rows)))
     }

@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_are_shown_to_nobody_else() {
+    fn credentials_are_shown_to_no_other_host() {
         let http = Http::new("registry.example.com", Credentials::Anonymous).unwrap();
         assert!(http.is_own("/v2/"));
         assert!(http.is_own("https://registry.example.com/v2/a/blobs/uploads/1"));

@@ -1,5 +1,5 @@
-//! A real registry for tests, on a port that the system picks, and a proxy in front of it that fails when it is told
-//! to.
+//! A real registry for tests, on a port that the system picks, and a proxy in front of it that fails on
+//! request.
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -67,7 +67,7 @@ impl Server {
             panic!("the registry ended");
         };
         let address = tokio::time::timeout(PATIENCE, address).await.unwrap();
-        // Nobody reads on, but somebody must, or it stops at a full pipe.
+        // The log must be drained, or the registry stops at a full pipe.
         tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
         Some(Self { address, _process: process, _home: home })
     }

@@ -25,9 +25,9 @@ fn me(password: &str) -> Login {
 
 /// What happened to the blobs.
 #[derive(Default)]
-struct Told(Lock<Vec<Progress>>);
+struct Recorded(Lock<Vec<Progress>>);
 
-impl Told {
+impl Recorded {
     fn of(&self, kind: impl Fn(&Progress) -> bool) -> usize {
         self.0.lock().unwrap().iter().filter(|progress| kind(progress)).count()
     }
@@ -54,11 +54,16 @@ async fn push(
     registry.push(repository, image, &workshop.store, &|_| ()).await
 }
 
-async fn told(registry: &Registry, repository: &str, image: &BuiltImage, workshop: &Workshop) -> (Pushed, Told) {
-    let told = Told::default();
-    let note = |progress| told.0.lock().unwrap().push(progress);
+async fn push_recorded(
+    registry: &Registry,
+    repository: &str,
+    image: &BuiltImage,
+    workshop: &Workshop,
+) -> (Pushed, Recorded) {
+    let recorded = Recorded::default();
+    let note = |progress| recorded.0.lock().unwrap().push(progress);
     let pushed = registry.push(repository, image, &workshop.store, &note).await.unwrap();
-    (pushed, told)
+    (pushed, recorded)
 }
 
 /// Message and hint of a push that must fail.
@@ -100,11 +105,11 @@ async fn what_images_have_in_common_is_sent_once_and_mounted() {
     let (workshop, registry) = (Workshop::new(), anonymous(server.address));
     let images: Vec<BuiltImage> =
         (0..5).map(|number| workshop.image(&format!("service-{number}"), number.to_string().as_bytes())).collect();
-    let pushes = images.iter().map(|image| told(&registry, &image.service, image, &workshop));
-    let all: Vec<Told> = join_all(pushes).await.into_iter().map(|(_, told)| told).collect();
+    let pushes = images.iter().map(|image| push_recorded(&registry, &image.service, image, &workshop));
+    let all: Vec<Recorded> = join_all(pushes).await.into_iter().map(|(_, recorded)| recorded).collect();
     // Configuration, binary and list of each; once the common layer and the empty configuration of lists.
-    assert_eq!(all.iter().map(Told::sent).sum::<usize>(), 5 * 3 + 2);
-    assert_eq!(all.iter().map(Told::mounted).sum::<usize>(), 4 * 2);
+    assert_eq!(all.iter().map(Recorded::sent).sum::<usize>(), 5 * 3 + 2);
+    assert_eq!(all.iter().map(Recorded::mounted).sum::<usize>(), 4 * 2);
 }
 
 #[tokio::test]
@@ -113,8 +118,8 @@ async fn of_a_changed_image_only_what_changed_is_sent() {
     let workshop = Workshop::new();
     push(&anonymous(server.address), "team/quest", &workshop.image("quest", b"one"), &workshop).await.unwrap();
     let changed = workshop.image("quest", b"another");
-    let (_, told) = told(&anonymous(server.address), "team/quest", &changed, &workshop).await;
-    assert_eq!((told.sent(), told.skipped()), (3, 2));
+    let (_, recorded) = push_recorded(&anonymous(server.address), "team/quest", &changed, &workshop).await;
+    assert_eq!((recorded.sent(), recorded.skipped()), (3, 2));
 }
 
 #[tokio::test]
@@ -128,11 +133,12 @@ async fn without_mounting_everything_is_sent_to_every_repository() {
     .await;
     let (workshop, registry) = (Workshop::new(), anonymous(&proxy.host));
     for service in ["one", "other"] {
-        let (_, told) = told(&registry, service, &workshop.image(service, service.as_bytes()), &workshop).await;
-        assert_eq!((told.sent(), told.mounted()), (5, 0));
+        let (_, recorded) =
+            push_recorded(&registry, service, &workshop.image(service, service.as_bytes()), &workshop).await;
+        assert_eq!((recorded.sent(), recorded.mounted()), (5, 0));
     }
-    let begun = proxy.seen().iter().filter(|seen| seen.starts_with("POST")).count();
-    assert_eq!(begun, 10, "the upload that was offered instead of mounting is used");
+    let uploads = proxy.seen().iter().filter(|seen| seen.starts_with("POST")).count();
+    assert_eq!(uploads, 10, "the upload that was offered instead of mounting is used");
 }
 
 #[tokio::test]
@@ -260,8 +266,8 @@ mod failures {
         assert!(error.contains("does not allow this in `team/quest`: DENIED requested access"), "{error}");
         assert!(hint.contains("right to push"), "{hint}");
         assert_eq!(anonymous(server.address).find("team/quest", &image).await.unwrap(), None);
-        let (pushed, told) = told(&anonymous(server.address), "team/quest", &image, &workshop).await;
-        assert_eq!((pushed.bytes, told.skipped()), (0, 5));
+        let (pushed, recorded) = push_recorded(&anonymous(server.address), "team/quest", &image, &workshop).await;
+        assert_eq!((pushed.bytes, recorded.skipped()), (0, 5));
     }
 
     #[tokio::test]
@@ -273,9 +279,9 @@ mod failures {
             _ => Act::Pass,
         })
         .await;
-        let begun = Instant::now();
+        let started = Instant::now();
         push(&anonymous(&proxy.host), "team/quest", &workshop.image("quest", b""), &workshop).await.unwrap();
-        assert!(begun.elapsed() >= Duration::from_secs(2));
+        assert!(started.elapsed() >= Duration::from_secs(2));
     }
 
     #[tokio::test]
@@ -291,7 +297,7 @@ mod failures {
     }
 
     #[tokio::test]
-    async fn a_repository_that_nobody_made_is_named() {
+    async fn a_repository_that_does_not_exist_is_named() {
         let Some(server) = Server::open().await else { return };
         let proxy = Proxy::new(server.address, |head| match head.method.as_str() {
             "POST" => Act::Answer(refusal("404 Not Found", "NAME_UNKNOWN", "The repository does not exist")),
@@ -330,7 +336,7 @@ mod tags {
         assert_eq!(registry.has("team/quest", &image.tag()).await.unwrap().as_ref(), Some(other.digest()));
     }
 
-    /// What a registry with tags that cannot be moved says, after somebody else was faster.
+    /// What a registry with tags that cannot be moved says, after another push was faster.
     async fn raced(status: &'static str, code: &'static str) {
         let Some(server) = Server::open().await else { return };
         let workshop = Workshop::new();
@@ -358,11 +364,11 @@ mod tags {
         let workshop = Workshop::new();
         let (image, other) = (workshop.image("quest", b"one"), workshop.image("other", b"other"));
         push(&anonymous(server.address), "team/quest", &other, &workshop).await.unwrap();
-        // Somebody gives the tag to the other image after we have looked, and before we give it to ours.
-        let (tag, looked) = (image.tag(), Arc::new(AtomicUsize::new(0)));
+        // Another push gives the tag to the other image after we have checked it, and before we give it to ours.
+        let (tag, checks) = (image.tag(), Arc::new(AtomicUsize::new(0)));
         let moved = format!("/v2/team/quest/manifests/{}", other.tag());
         let proxy = Proxy::new(server.address, move |head| match (head.method.as_str(), head.path.ends_with(&tag)) {
-            ("GET", true) if looked.fetch_add(1, Ordering::Relaxed) > 0 => Act::PassTo(moved.clone()),
+            ("GET", true) if checks.fetch_add(1, Ordering::Relaxed) > 0 => Act::PassTo(moved.clone()),
             ("PUT", true) => Act::Answer(refusal("400 Bad Request", "TAG_INVALID", IMMUTABLE)),
             _ => Act::Pass,
         })
@@ -396,11 +402,11 @@ mod credentials {
     }
 
     #[tokio::test]
-    async fn who_may_not_is_told_at_once_and_what_to_do() {
+    async fn a_denied_push_fails_at_once_and_says_what_to_do() {
         let Some(server) = Server::with_password().await else { return };
         let (workshop, host) = (Workshop::new(), server.address.to_string());
         let image = workshop.image("quest", b"");
-        let begun = Instant::now();
+        let started = Instant::now();
         let (error, hint) = refused(&anonymous(&host), &image, &workshop).await;
         assert!(error.ends_with(&format!("registry `{host}` requires authentication")), "{error}");
         assert!(hint.contains("docker login"), "{hint}");
@@ -410,7 +416,7 @@ mod credentials {
             assert!(error.ends_with(&format!("registry `{host}` refuses the name or the password")), "{error}");
             assert!(hint.contains("log in again") && !error.contains("wrong"), "{error}");
         }
-        assert!(begun.elapsed() < Duration::from_secs(5), "nothing is tried again that cannot succeed");
+        assert!(started.elapsed() < Duration::from_secs(5), "nothing is tried again that cannot succeed");
     }
 
     #[tokio::test]
@@ -484,7 +490,7 @@ mod credentials {
     }
 
     #[tokio::test]
-    async fn who_gets_no_token_is_told_so() {
+    async fn a_refused_token_is_reported() {
         let Some(server) = Server::open().await else { return };
         let (proxy, workshop) = (token_proxy(&server, usize::MAX).await, Workshop::new());
         let registry = Registry::new(&proxy.host, Credentials::Basic(me("wrong"))).unwrap();

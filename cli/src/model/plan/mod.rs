@@ -14,6 +14,7 @@ use super::change::{Change, Deploy, Selection, TaskSelection};
 use super::desired::{Bucket, Definition, Desired, Scaling, Service, Stream};
 use super::observed::{Assets, Observed, ObservedService, ObservedTask, Revision, Seen, ServiceState};
 use super::step::{Action, FieldChange, Loss, LossKind, Operation, Step};
+use super::task::short;
 use crate::error::Hinted;
 
 /// What must be done, in the order in which it is safe to do it.
@@ -30,7 +31,7 @@ impl Plan {
     /// The steps of a change in the order in which they are safe to run. No I/O: everything that this decides, it decides from its
     /// arguments.
     ///
-    /// `desired` is what the manifests ask for; only a deployment looks at it.
+    /// `desired` is what the manifests ask for; only a deployment uses it.
     ///
     /// # Errors
     /// The change is about something that is not there, or something that could not be read is in its way.
@@ -465,10 +466,19 @@ fn task<'a>(typed: &str, running: &'a [ObservedTask]) -> Result<&'a ObservedTask
         (Some(task), None) => Ok(task),
         (Some(task), Some(_)) if task.id == id => Ok(task),
         (Some(_), Some(_)) => Err(Hinted::new(format!("several tasks begin with `{id}`"), "write more of its id")),
-        (None, _) => {
-            Err(Hinted::new(format!("no task `{id}` runs"), "`natsctl status` and `natsctl tasks` list tasks"))
-        }
+        (None, _) => Err(Hinted::new(format!("no task `{id}` runs"), format!("these run: {}", listed(running)))),
     }
+}
+
+/// The first tasks, for a hint.
+fn listed(running: &[ObservedTask]) -> String {
+    const LISTED: usize = 10;
+    let one =
+        |task: &ObservedTask| format!("`{}` of {}", short(&task.id), task.service.as_deref().unwrap_or("no service"));
+    let mut listed: Vec<String> = running.iter().take(LISTED).map(one).collect();
+    let more = running.len().saturating_sub(LISTED);
+    listed.extend((more > 0).then(|| format!("{more} more")));
+    if listed.is_empty() { "none".to_owned() } else { listed.join(", ") }
 }
 
 fn down(environment: &str, data: bool, observed: &Observed) -> Vec<Step> {

@@ -50,7 +50,7 @@ class Cbor:
 
 
 def typed(value, name=""):
-    """JSON has one kind of number; CBOR tells times and fractions from whole ones."""
+    """JSON has one kind of number; CBOR distinguishes times, fractions and whole ones."""
     if isinstance(value, dict):
         return {key: typed(inner, key) for key, inner in value.items()}
     if isinstance(value, list):

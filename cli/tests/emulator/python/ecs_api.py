@@ -372,7 +372,7 @@ def arn(kind, key, suffix):
 
 
 def settle(key):
-    """Notes what has come to an end since somebody last looked."""
+    """Notes what has come to an end since the last request."""
     records = history.get(key) or []
     for record in records:
         if record["status"] in OVER:

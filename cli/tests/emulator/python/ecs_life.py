@@ -1,7 +1,7 @@
 """What ECS does and ministack 1.5.33 does not: patches of its module `ecs`, by way of life of tasks and deployments.
 
-Without them a first deployment is complete before it has begun, a failure is counted but not explained, a deployment
-has no ARN that could be followed, a stopped task is gone at once, and nobody looks at the health of a container.
+Without them a first deployment is complete before it has started, a failure is counted but not explained, a deployment
+has no ARN that could be followed, a stopped task is gone at once, and the health of a container is not checked.
 """
 
 import itertools
@@ -69,7 +69,7 @@ class Tasks(Here):
 
 
 def _recount_cluster(_):
-    """When somebody asks, and not at every step of every task."""
+    """When it is asked for, and not at every step of every task."""
 
 
 def _build_run_kwargs(cdef, td, env, *rest):

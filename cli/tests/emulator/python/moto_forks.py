@@ -1,7 +1,7 @@
 """Servers of moto, each a fork of one process that has imported moto already: importing takes a second of processor time.
 
 `moto_forks.py NAME OWNER` listens on the abstract Unix socket NAME and says so in one line; it ends at once if another process
-does that already. Whoever connects and sends one line, the folder for its files, has a server of its own: the connection
+does that already. A client that connects and sends one line, the folder for its files, has a server of its own: the connection
 is its standard input and output. Ends with the process OWNER, however that ends, and all servers with it.
 """
 

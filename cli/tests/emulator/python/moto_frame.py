@@ -19,7 +19,7 @@ from moto.route53.responses import Route53
 from moto.secretsmanager.models import SecretsManagerBackend
 
 # By kind and name. moto is one account and one region here.
-kept = {"placement": {}, "parameters": {}, "users": {}}
+stored = {"placement": {}, "parameters": {}, "users": {}}
 
 
 def apply():
@@ -76,7 +76,7 @@ def remembering(responses, action, remember):
 
 def create_placement_group(response):
     name = response._get_param("GroupName")
-    kept["placement"][name] = {
+    stored["placement"][name] = {
         "GroupName": name,
         "Strategy": response._get_param("Strategy"),
         "SpreadLevel": response._get_param("SpreadLevel"),
@@ -85,19 +85,19 @@ def create_placement_group(response):
         "GroupArn": f"arn:aws:ec2:{response.region}:{response.current_account}:placement-group/{name}",
         "Tags": [tag for given in response._get_param("TagSpecifications", []) for tag in given["Tags"]],
     }
-    return ActionResult({"PlacementGroup": kept["placement"][name]})
+    return ActionResult({"PlacementGroup": stored["placement"][name]})
 
 
 def describe_placement_groups(response):
-    wanted = response._get_param("GroupNames", []) or list(kept["placement"])
-    missing = [name for name in wanted if name not in kept["placement"]]
+    wanted = response._get_param("GroupNames", []) or list(stored["placement"])
+    missing = [name for name in wanted if name not in stored["placement"]]
     if missing:
         raise EC2ClientError("InvalidPlacementGroup.Unknown", f"The Placement Group '{missing[0]}' is unknown.")
-    return ActionResult({"PlacementGroups": [kept["placement"][name] for name in wanted]})
+    return ActionResult({"PlacementGroups": [stored["placement"][name] for name in wanted]})
 
 
 def delete_placement_group(response):
-    kept["placement"].pop(response._get_param("GroupName"), None)
+    stored["placement"].pop(response._get_param("GroupName"), None)
     return EmptyResult()
 
 
@@ -204,9 +204,9 @@ def arn(response, kind, name):
 
 def group(response, kind, code):
     name = response._get_param("CacheParameterGroupName") or response._get_param("UserGroupId")
-    if name not in kept[kind]:
+    if name not in stored[kind]:
         raise ElastiCacheException(code, f"{name} not found")
-    return kept[kind][name]
+    return stored[kind][name]
 
 
 def parameter_group(response):
@@ -220,15 +220,15 @@ def user_group(response):
 def create_cache_parameter_group(response):
     params = response._get_params()
     name = params["CacheParameterGroupName"]
-    kept["parameters"][name] = {
+    stored["parameters"][name] = {
         "CacheParameterGroupName": name,
         "CacheParameterGroupFamily": params["CacheParameterGroupFamily"],
         "Description": params.get("Description", ""),
         "ARN": arn(response, "parametergroup", name),
         "values": {},
     }
-    tag(response, kept["parameters"][name])
-    return ActionResult({"CacheParameterGroup": kept["parameters"][name]})
+    tag(response, stored["parameters"][name])
+    return ActionResult({"CacheParameterGroup": stored["parameters"][name]})
 
 
 def describe_cache_parameter_groups(response):
@@ -256,7 +256,7 @@ def reset_cache_parameter_group(response):
 
 
 def delete_cache_parameter_group(response):
-    del kept["parameters"][parameter_group(response)["CacheParameterGroupName"]]
+    del stored["parameters"][parameter_group(response)["CacheParameterGroupName"]]
     return EmptyResult()
 
 
@@ -268,7 +268,7 @@ def delete_cache_subnet_group(response):
 def create_user_group(response):
     params = response._get_params()
     name = params["UserGroupId"]
-    kept["users"][name] = {
+    stored["users"][name] = {
         "UserGroupId": name,
         "Engine": params["Engine"].lower(),
         "UserIds": params.get("UserIds", []),
@@ -276,8 +276,8 @@ def create_user_group(response):
         "ReplicationGroups": [],
         "ARN": arn(response, "usergroup", name),
     }
-    tag(response, kept["users"][name])
-    return ActionResult(kept["users"][name])
+    tag(response, stored["users"][name])
+    return ActionResult(stored["users"][name])
 
 
 def describe_user_groups(response):
@@ -293,7 +293,7 @@ def modify_user_group(response):
 
 def delete_user_group(response):
     found = user_group(response)
-    del kept["users"][found["UserGroupId"]]
+    del stored["users"][found["UserGroupId"]]
     return ActionResult(found | {"Status": "deleting"})
 
 
@@ -305,7 +305,7 @@ def with_members(create):
     """More than one shard, or a parameter group that says so, is cluster mode; and the nodes can be described one by one."""
 
     def create_replication_group(backend, **params):
-        parameters = kept["parameters"].get(params["cache_parameter_group_name"], {"values": {}})
+        parameters = stored["parameters"].get(params["cache_parameter_group_name"], {"values": {}})
         if parameters["values"].get("cluster-enabled") == "yes" or (params["num_node_groups"] or 1) > 1:
             params["cluster_mode"] = "enabled"
         made = create(backend, **params)

@@ -55,7 +55,7 @@ class Container:
                 return
 
     def wait_for_health(self):
-        """The first health that is known; None when the container has gone. At once if nobody looks at its health."""
+        """The first health that is known; None when the container has gone. At once if there is no health check."""
         if not self.definition.get("healthCheck"):
             return "HEALTHY"
         with self.changed:

@@ -1,0 +1,204 @@
+//! The calls of ECS that create, update and delete services.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use aws_sdk_ecs::error::BuildError;
+use aws_sdk_ecs::types::{
+    AssignPublicIp, AvailabilityZoneRebalancing, AwsVpcConfiguration, DeploymentAlarms, DeploymentCircuitBreaker,
+    DeploymentConfiguration, LaunchType, LoadBalancer, NetworkConfiguration, PropagateTags, Service as SdkService, Tag,
+};
+
+use super::clients::Cluster;
+use super::error::failed;
+use super::{autoscaling, services};
+use crate::model::ecs::EcsService;
+use crate::model::observed::ServiceState;
+use crate::model::task::GATEWAY_PORT;
+
+/// How long ECS ignores the health checks of a load balancer after a task has started.
+const HEALTH_CHECK_GRACE_SECONDS: i32 = 60;
+/// Between two descriptions of a service whose tasks stop.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a service is created with, or updated to.
+#[derive(Clone, Copy)]
+pub(super) struct Target<'a> {
+    /// The manifest's name.
+    pub(super) name: &'a str,
+    pub(super) ecs: &'a EcsService,
+    /// ARN.
+    pub(super) task_definition: &'a str,
+    pub(super) tasks: u32,
+}
+
+/// An update of one property of a service.
+#[derive(Clone, Debug)]
+pub(super) enum Adjustment {
+    /// ARN of another task definition.
+    TaskDefinition(String),
+    /// Another number of tasks.
+    Tasks(u32),
+    /// New tasks, although nothing differs.
+    NewDeployment,
+}
+
+/// Creates a service.
+pub(super) async fn create(cluster: Cluster<'_>, tags: Vec<Tag>, target: Target<'_>) -> anyhow::Result<SdkService> {
+    let Target { name, ecs, task_definition, tasks } = target;
+    let call = cluster
+        .ecs
+        .create_service()
+        .cluster(cluster.name)
+        .service_name(&ecs.name)
+        .task_definition(task_definition)
+        .desired_count(count(tasks))
+        .launch_type(LaunchType::Fargate)
+        .network_configuration(network(&ecs.subnets, &ecs.security_groups)?)
+        .deployment_configuration(deployment(ecs)?)
+        .availability_zone_rebalancing(rebalancing(ecs))
+        .enable_execute_command(ecs.execute_command)
+        .enable_ecs_managed_tags(true)
+        .propagate_tags(PropagateTags::Service)
+        .set_load_balancers(load_balancers(name, ecs))
+        .set_health_check_grace_period_seconds(ecs.target_group.as_ref().map(|_| HEALTH_CHECK_GRACE_SECONDS))
+        .set_tags(Some(tags))
+        // A call that is repeated creates no second service.
+        .client_token(token(&[cluster.name, &ecs.name, task_definition]));
+    let answer = call.send().await.map_err(|error| failed(&format!("create the service `{name}`"), error))?;
+    answer.service.with_context(|| format!("ECS says nothing of the service `{name}` that it has created"))
+}
+
+/// Updates a service, unless it is at its target already. One whose deployment has failed is always updated.
+pub(super) async fn update(
+    cluster: Cluster<'_>,
+    target: Target<'_>,
+    before: &ServiceState,
+    force_new_deployment: bool,
+) -> anyhow::Result<SdkService> {
+    let Target { name, ecs, task_definition, tasks } = target;
+    if target.is_met_by(before) && !before.failed {
+        // A deployment is on its way to it, or only its scaling differs.
+        let mut services = services::describe_all_fields(cluster, std::slice::from_ref(&ecs.name)).await?;
+        return services.remove(&ecs.name).with_context(|| format!("the service `{name}` was deleted meanwhile"));
+    }
+    let call = cluster
+        .ecs
+        .update_service()
+        .cluster(cluster.name)
+        .service(&ecs.name)
+        .task_definition(task_definition)
+        // The number that autoscaling has set stays, unless the plan has another one.
+        .set_desired_count((before.desired != tasks).then(|| count(tasks)))
+        .network_configuration(network(&ecs.subnets, &ecs.security_groups)?)
+        .deployment_configuration(deployment(ecs)?)
+        .availability_zone_rebalancing(rebalancing(ecs))
+        .enable_execute_command(ecs.execute_command)
+        .propagate_tags(PropagateTags::Service)
+        .set_load_balancers(load_balancers(name, ecs))
+        .force_new_deployment(force_new_deployment);
+    let answer = call.send().await.map_err(|error| failed(&format!("update the service `{name}`"), error))?;
+    answer.service.with_context(|| format!("ECS says nothing of the service `{name}` that it has updated"))
+}
+
+/// Updates one property of a service, as `restart`, `scale` and a rollback do.
+pub(super) async fn adjust(
+    cluster: Cluster<'_>,
+    name: &str,
+    ecs_name: &str,
+    adjustment: Adjustment,
+) -> anyhow::Result<SdkService> {
+    let call = cluster.ecs.update_service().cluster(cluster.name).service(ecs_name);
+    let call = match adjustment {
+        Adjustment::TaskDefinition(arn) => call.task_definition(arn).force_new_deployment(false),
+        Adjustment::Tasks(tasks) => call.desired_count(count(tasks)).force_new_deployment(false),
+        Adjustment::NewDeployment => call.force_new_deployment(true),
+    };
+    let answer = call.send().await.map_err(|error| failed(&format!("update the service `{name}`"), error))?;
+    answer.service.with_context(|| format!("ECS says nothing of the service `{name}`"))
+}
+
+/// Deletes a service after its tasks have stopped, so that they finish their requests.
+pub(super) async fn delete(
+    cluster: Cluster<'_>,
+    autoscaling: &aws_sdk_applicationautoscaling::Client,
+    name: &str,
+    ecs_name: &str,
+) -> anyhow::Result<()> {
+    let drain = cluster.ecs.update_service().cluster(cluster.name).service(ecs_name).desired_count(0);
+    drain.send().await.map_err(|error| failed(&format!("drain the service `{name}`"), error))?;
+    autoscaling::deregister(autoscaling, cluster.name, name, ecs_name).await?;
+    loop {
+        let services = services::describe_all_fields(cluster, &[ecs_name.to_owned()]).await?;
+        if services.get(ecs_name).is_none_or(|service| service.running_count() == 0 && service.pending_count() == 0) {
+            break;
+        }
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+    let delete = cluster.ecs.delete_service().cluster(cluster.name).service(ecs_name).send().await;
+    delete.map_err(|error| failed(&format!("delete the service `{name}`"), error)).map(drop)
+}
+
+impl Target<'_> {
+    /// Whether a service is at this target. Its scaling does not count: it is not a property of the ECS service.
+    fn is_met_by(&self, service: &ServiceState) -> bool {
+        let is_same = |ecs: &EcsService| EcsService { autoscaling: self.ecs.autoscaling, ..ecs.clone() } == *self.ecs;
+        service.task_definition.as_deref() == Some(self.task_definition)
+            && service.ecs.as_ref().is_some_and(is_same)
+            && service.desired == self.tasks
+    }
+}
+
+/// Network of tasks: these subnets and security groups, and no public address.
+pub(super) fn network<'a>(
+    subnets: impl IntoIterator<Item = &'a String>,
+    security_groups: impl IntoIterator<Item = &'a String>,
+) -> Result<NetworkConfiguration, BuildError> {
+    let vpc = AwsVpcConfiguration::builder()
+        .set_subnets(Some(subnets.into_iter().cloned().collect()))
+        .set_security_groups(Some(security_groups.into_iter().cloned().collect()))
+        .assign_public_ip(AssignPublicIp::Disabled)
+        .build()?;
+    Ok(NetworkConfiguration::builder().awsvpc_configuration(vpc).build())
+}
+
+fn deployment(ecs: &EcsService) -> anyhow::Result<DeploymentConfiguration> {
+    let alarms = DeploymentAlarms::builder()
+        .set_alarm_names(Some(ecs.alarms.iter().cloned().collect()))
+        .enable(!ecs.alarms.is_empty())
+        .rollback(!ecs.alarms.is_empty())
+        .build()?;
+    let breaker = DeploymentCircuitBreaker::builder().enable(ecs.circuit_breaker).rollback(ecs.circuit_breaker).build();
+    Ok(DeploymentConfiguration::builder()
+        .deployment_circuit_breaker(breaker)
+        .alarms(alarms)
+        .minimum_healthy_percent(ecs.minimum_healthy_percent)
+        .maximum_percent(ecs.maximum_percent)
+        .build())
+}
+
+fn rebalancing(ecs: &EcsService) -> AvailabilityZoneRebalancing {
+    if ecs.zone_rebalancing { AvailabilityZoneRebalancing::Enabled } else { AvailabilityZoneRebalancing::Disabled }
+}
+
+fn load_balancers(name: &str, ecs: &EcsService) -> Option<Vec<LoadBalancer>> {
+    let group = ecs.target_group.as_ref()?;
+    Some(vec![
+        LoadBalancer::builder()
+            .target_group_arn(group)
+            .container_name(name)
+            .container_port(i32::from(GATEWAY_PORT))
+            .build(),
+    ])
+}
+
+fn count(tasks: u32) -> i32 {
+    i32::try_from(tasks).unwrap_or(i32::MAX)
+}
+
+/// A client token made of these parts: 32 characters, the most that ECS accepts.
+fn token(parts: &[&str]) -> String {
+    use sha2::Digest as _;
+    let digest = sha2::Sha256::digest(parts.join("\n"));
+    data_encoding::HEXLOWER.encode(&digest[..16])
+}
