@@ -111,9 +111,9 @@ async fn tunnel(aws: &Aws) -> anyhow::Result<(Client, Tunnel)> {
     let plugin = Plugin::find().await?;
     let manager = SessionManager::new(aws, &plugin);
     let tunnel = Tunnel::open(&manager, &Destination::nats(&aws.handover), None).await?;
-    let detour =
+    let endpoint =
         TunnelEndpoint { url: format!("tls://127.0.0.1:{}", tunnel.local_port), host: aws.handover.nats.host.clone() };
-    let client = own_identity(aws).await?.connect("natsctl", Some(&detour), CONNECT_TIMEOUT).await?;
+    let client = own_identity(aws).await?.connect("natsctl", Some(&endpoint), CONNECT_TIMEOUT).await?;
     Ok((client, tunnel))
 }
 

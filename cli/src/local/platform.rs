@@ -29,8 +29,6 @@ use crate::pipeline::{Platform, Progress, Purpose};
 pub(crate) struct Materials {
     pub(super) files: ClusterFiles,
     pub(super) server: NatsServer,
-    /// Where the binaries of services were copied from.
-    binaries: BTreeMap<String, PathBuf>,
 }
 
 impl Local {
@@ -89,7 +87,7 @@ impl Platform for Local {
             Purpose::Change => ClusterFiles::prepare(&self.manifests, &self.dir, &server)?,
         };
         let desired = load::desired(&self.manifests, &Inputs { artifacts, nodes: files.desired() })?;
-        Ok((desired, Materials { files, server, binaries }))
+        Ok((desired, Materials { files, server }))
     }
 
     async fn observe(&self, change: &Change, _: &Desired, _: Option<&Materials>) -> anyhow::Result<Observed> {
@@ -121,8 +119,6 @@ impl Platform for Local {
         options: &'a Options,
     ) -> anyhow::Result<Work<'a>> {
         if let Some(materials) = materials {
-            // A deployment that ended meanwhile may have removed copies that it did not need.
-            self.intern(&materials.binaries)?;
             materials.files.write_endpoints(&self.dir)?;
         }
         Ok(Work::new(self, materials, options))

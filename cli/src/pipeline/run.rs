@@ -173,6 +173,7 @@ pub(crate) async fn plan<P: Platform>(
     purpose: Purpose,
     observed: Option<Observed>,
 ) -> anyhow::Result<(Plan, Observed)> {
+    change.refuse_impossible()?;
     let (desired, materials) = load(platform, change, options, purpose).await?;
     let observed = match observed {
         Some(observed) => observed,
@@ -244,7 +245,6 @@ async fn load<P: Platform>(
     options: &Options,
     purpose: Purpose,
 ) -> anyhow::Result<(Desired, Option<P::Materials>)> {
-    change.refuse_impossible()?;
     if let Change::Deploy(deploy) = change {
         let (desired, materials) = platform.load(deploy, options, purpose).await?;
         return Ok((desired, Some(materials)));

@@ -218,48 +218,48 @@ fn changed_nodes(desired: &Desired, observed: &Observed) -> impl Iterator<Item =
 
 /// First what loses nothing, then what does.
 fn assets(needed: &Assets, there: &Assets, waves: &mut Waves) {
-    let mut safe = Vec::new();
-    let mut reducing = Vec::new();
-    for (name, wanted) in &needed.streams {
-        let stream = name.clone();
-        let before = there.streams.get(name);
-        let losses = before.map(|before| stream_losses(before, wanted)).unwrap_or_default();
-        let config =
-            if losses.is_empty() { wanted.clone() } else { before.map_or(wanted.clone(), |b| keeping(b, wanted)) };
-        if let Some((action, changes)) = put(before, &config) {
-            safe.push(Step::new(
-                Operation::PutStream { stream: stream.clone(), config: config.clone(), action },
-                changes,
-            ));
-        }
-        if !losses.is_empty() {
-            let changes = differences("", Some(&config), wanted);
-            let config = wanted.clone();
-            reducing.push(Step::new(Operation::ReduceStream { stream, config, losses }, changes));
-        }
-    }
-    for (name, wanted) in &needed.buckets {
-        let bucket = name.clone();
-        let before = there.buckets.get(name);
-        let losses = before.map(|before| bucket_losses(before, wanted)).unwrap_or_default();
-        let config = match before {
-            Some(before) if !losses.is_empty() => keeping_bucket(before, wanted),
-            _ => wanted.clone(),
-        };
-        if let Some((action, changes)) = put(before, &config) {
-            safe.push(Step::new(
-                Operation::PutBucket { bucket: bucket.clone(), config: config.clone(), action },
-                changes,
-            ));
-        }
-        if !losses.is_empty() {
-            let changes = differences("", Some(&config), wanted);
-            let config = wanted.clone();
-            reducing.push(Step::new(Operation::ReduceBucket { bucket, config, losses }, changes));
-        }
+    let (mut safe, mut reducing) = (Vec::new(), Vec::new());
+    for (before, reduced) in
+        asset_steps(&needed.streams, &there.streams).chain(asset_steps(&needed.buckets, &there.buckets))
+    {
+        safe.extend(before);
+        reducing.extend(reduced);
     }
     waves.add(safe);
     waves.add(reducing);
+}
+
+/// What is stored in JetStream, as far as planning a change of it goes.
+trait Asset: Clone + Serialize {
+    /// What is lost when this becomes `wanted`.
+    fn losses(&self, wanted: &Self) -> Vec<Loss>;
+
+    /// What is wanted, as far as nothing is lost by it.
+    fn keeping(&self, wanted: &Self) -> Self;
+
+    fn put(name: String, config: Self, action: Action) -> Operation;
+
+    fn reduce(name: String, config: Self, losses: Vec<Loss>) -> Operation;
+}
+
+/// For each object the step that loses nothing, and the one that loses something, where there are such.
+fn asset_steps<'a, A: Asset>(
+    needed: &'a BTreeMap<String, A>,
+    there: &'a BTreeMap<String, A>,
+) -> impl Iterator<Item = (Option<Step>, Option<Step>)> + 'a {
+    needed.iter().map(|(name, wanted)| {
+        let before = there.get(name);
+        let losses = before.map(|before| before.losses(wanted)).unwrap_or_default();
+        let config =
+            before.filter(|_| !losses.is_empty()).map_or_else(|| wanted.clone(), |before| before.keeping(wanted));
+        let reduced = (!losses.is_empty()).then(|| {
+            let changes = differences("", Some(&config), wanted);
+            Step::new(A::reduce(name.clone(), wanted.clone(), losses), changes)
+        });
+        let safe = put(before, &config);
+        let safe = safe.map(|(action, changes)| Step::new(A::put(name.clone(), config, action), changes));
+        (safe, reduced)
+    })
 }
 
 /// How an object that is there, or not, becomes what is wanted; `None` if nothing differs.
@@ -272,43 +272,60 @@ fn put<T: Serialize>(there: Option<&T>, wanted: &T) -> Option<(Action, Vec<Field
     }
 }
 
-/// What is lost when a stream that is there becomes what is wanted.
-fn stream_losses(there: &Stream, wanted: &Stream) -> Vec<Loss> {
-    let removed: Vec<String> =
-        there.subjects.iter().filter(|subject| !wanted.subjects.contains(subject)).cloned().collect();
-    let subjects = (!removed.is_empty()).then_some(Loss::Subjects { removed });
-    let losses =
-        [fewer_replicas(there.replicas, wanted.replicas), shorter(there.max_age_seconds, wanted.max_age_seconds)];
-    losses.into_iter().flatten().chain(subjects).collect()
-}
+impl Asset for Stream {
+    fn losses(&self, wanted: &Self) -> Vec<Loss> {
+        let removed = self.subjects.iter().filter(|subject| !wanted.subjects.contains(subject));
+        let removed: Vec<String> = removed.cloned().collect();
+        let subjects = (!removed.is_empty()).then_some(Loss::Subjects { removed });
+        let losses =
+            [fewer_replicas(self.replicas, wanted.replicas), shorter(self.max_age_seconds, wanted.max_age_seconds)];
+        losses.into_iter().flatten().chain(subjects).collect()
+    }
 
-/// What is wanted of a stream, as far as nothing is lost by it.
-fn keeping(there: &Stream, wanted: &Stream) -> Stream {
-    let added = wanted.subjects.iter().filter(|subject| !there.subjects.contains(subject));
-    let mut subjects: Vec<String> = there.subjects.iter().chain(added).cloned().collect();
-    subjects.sort();
-    Stream {
-        subjects,
-        replicas: there.replicas.max(wanted.replicas),
-        max_age_seconds: longer(there.max_age_seconds, wanted.max_age_seconds),
-        duplicate_window_seconds: wanted.duplicate_window_seconds,
+    fn keeping(&self, wanted: &Self) -> Self {
+        let added = wanted.subjects.iter().filter(|subject| !self.subjects.contains(subject));
+        let mut subjects: Vec<String> = self.subjects.iter().chain(added).cloned().collect();
+        subjects.sort();
+        Self {
+            subjects,
+            replicas: self.replicas.max(wanted.replicas),
+            max_age_seconds: longer(self.max_age_seconds, wanted.max_age_seconds),
+            duplicate_window_seconds: wanted.duplicate_window_seconds,
+        }
+    }
+
+    fn put(stream: String, config: Self, action: Action) -> Operation {
+        Operation::PutStream { stream, config, action }
+    }
+
+    fn reduce(stream: String, config: Self, losses: Vec<Loss>) -> Operation {
+        Operation::ReduceStream { stream, config, losses }
     }
 }
 
-/// What is lost when a bucket that is there becomes what is wanted.
-fn bucket_losses(there: &Bucket, wanted: &Bucket) -> Vec<Loss> {
-    let history = (wanted.history < there.history).then_some(Loss::History { from: there.history, to: wanted.history });
-    let losses =
-        [history, fewer_replicas(there.replicas, wanted.replicas), shorter(there.ttl_seconds, wanted.ttl_seconds)];
-    losses.into_iter().flatten().collect()
-}
+impl Asset for Bucket {
+    fn losses(&self, wanted: &Self) -> Vec<Loss> {
+        let history =
+            (wanted.history < self.history).then_some(Loss::History { from: self.history, to: wanted.history });
+        let losses =
+            [history, fewer_replicas(self.replicas, wanted.replicas), shorter(self.ttl_seconds, wanted.ttl_seconds)];
+        losses.into_iter().flatten().collect()
+    }
 
-/// What is wanted of a bucket, as far as nothing is lost by it.
-fn keeping_bucket(there: &Bucket, wanted: &Bucket) -> Bucket {
-    Bucket {
-        replicas: there.replicas.max(wanted.replicas),
-        history: there.history.max(wanted.history),
-        ttl_seconds: longer(there.ttl_seconds, wanted.ttl_seconds),
+    fn keeping(&self, wanted: &Self) -> Self {
+        Self {
+            replicas: self.replicas.max(wanted.replicas),
+            history: self.history.max(wanted.history),
+            ttl_seconds: longer(self.ttl_seconds, wanted.ttl_seconds),
+        }
+    }
+
+    fn put(bucket: String, config: Self, action: Action) -> Operation {
+        Operation::PutBucket { bucket, config, action }
+    }
+
+    fn reduce(bucket: String, config: Self, losses: Vec<Loss>) -> Operation {
+        Operation::ReduceBucket { bucket, config, losses }
     }
 }
 
