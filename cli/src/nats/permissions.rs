@@ -1,20 +1,21 @@
-//! What each NATS user may publish and subscribe to, derived from the manifests and the protocol. Nothing else is
-//! allowed.
+//! What each NATS user may publish and subscribe to, and what its account shares with others, derived from the manifests
+//! and the protocol. Nothing else is allowed.
 //!
 //! Replies are permitted by naming the inboxes of all callers. The server could do it by itself (`allow_responses`),
 //! but it stores an entry for every reply that is still permitted and, past 4096 of them, scans all of them at each
 //! message: ruinous for a worker.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::accounts::{Account, Accounts, Border, DISCOVERY, STORE};
 use super::jetstream::{bucket_stream, bucket_subjects};
 use crate::manifest::{Manifests, ServiceManifest};
 
-/// The user that natsctl itself acts as: everything in the account.
+/// The user that natsctl itself acts as: everything in [`STORE`].
 pub const NATSCTL: &str = "natsctl";
 
 /// The user for people and their tools: may call services and read what is stored.
@@ -47,104 +48,186 @@ impl Permissions {
         }
         HEXLOWER.encode(&hash.finalize())
     }
-
-    fn may_publish<S: Into<String>>(&mut self, subjects: impl IntoIterator<Item = S>) {
-        self.publish.extend(subjects.into_iter().map(Into::into));
-    }
-
-    fn may_subscribe<S: Into<String>>(&mut self, subjects: impl IntoIterator<Item = S>) {
-        self.subscribe.extend(subjects.into_iter().map(Into::into));
-    }
 }
 
-/// The permissions of every user: one for each service, [`OPERATOR`] and [`NATSCTL`].
-pub fn users(manifests: &Manifests) -> BTreeMap<String, Permissions> {
-    let services = manifests.services.values();
-    let mut users: BTreeMap<String, Permissions> =
-        services.map(|service| (service.name.to_string(), of_service(manifests, service))).collect();
-    users.insert(OPERATOR.to_owned(), of_operator(manifests));
+/// The accounts of the fleet: one for each service and for [`OPERATOR`], and [`STORE`] with [`NATSCTL`].
+pub fn accounts(manifests: &Manifests) -> Accounts {
+    let services = || manifests.services.values();
+    let mut accounts: Accounts =
+        services().map(|service| (service.name.to_string(), of_service(manifests, service))).collect();
+    accounts.insert(OPERATOR.to_owned(), of_operator(manifests));
     let everything = || BTreeSet::from([">".to_owned()]);
-    users.insert(NATSCTL.to_owned(), Permissions { publish: everything(), subscribe: everything() });
-    users
+    let natsctl = Permissions { publish: everything(), subscribe: everything() };
+    let discovered = services().map(|service| service.name.to_string());
+    accounts.insert(STORE.to_owned(), Account::store([(NATSCTL.to_owned(), natsctl)].into(), discovered));
+    accounts
 }
 
-/// The permissions of [`REMOTE_TASK`].
-pub fn of_remote_task() -> Permissions {
-    let mut permissions = Permissions::default();
-    permissions.may_publish(["$SRV.PING.*"]);
-    permissions.may_publish(["STREAM.LIST", "STREAM.INFO.*", "STREAM.CREATE.*", "STREAM.UPDATE.*"].map(api));
-    permissions.may_subscribe([DEFAULT_INBOX]);
-    permissions
+/// The same with an account for [`REMOTE_TASK`] in place of [`OPERATOR`]'s.
+pub fn accounts_on_aws(manifests: &Manifests) -> Accounts {
+    let mut accounts = accounts(manifests);
+    // People connect to an environment on AWS through natsctl.
+    accounts.remove(OPERATOR);
+    for account in accounts.values_mut() {
+        account.imports = std::mem::take(&mut account.imports)
+            .into_iter()
+            .filter(|import| import.account != OPERATOR)
+            .collect();
+    }
+    accounts.insert(REMOTE_TASK.to_owned(), of_remote_task(manifests));
+    accounts
 }
 
-fn of_service(manifests: &Manifests, service: &ServiceManifest) -> Permissions {
+/// What a user may do: its permissions, and what crosses the border of its account for it.
+#[derive(Default)]
+struct Rights {
+    permissions: Permissions,
+    border: Border,
+}
+
+impl Rights {
+    /// Publishes to other accounts.
+    fn sends<S: Into<String>>(&mut self, subjects: impl IntoIterator<Item = S>) {
+        for subject in subjects {
+            let subject = subject.into();
+            self.border.sends.insert(subject.clone());
+            self.permissions.publish.insert(subject);
+        }
+    }
+
+    /// Uses what is stored.
+    fn stores<S: Into<String>>(&mut self, subjects: impl IntoIterator<Item = S>) {
+        for subject in subjects {
+            let subject = subject.into();
+            self.border.stores.insert(subject.clone());
+            self.permissions.publish.insert(subject);
+        }
+    }
+
+    /// Takes what another account sends on a subject.
+    fn hears(&mut self, account: &str, subject: impl Into<String>) {
+        self.border.hears.insert((account.to_owned(), subject.into(), None));
+    }
+
+    fn subscribes<S: Into<String>>(&mut self, subjects: impl IntoIterator<Item = S>) {
+        self.permissions.subscribe.extend(subjects.into_iter().map(Into::into));
+    }
+
+    fn account(self, user: &str) -> Account {
+        Account::of(user, self.permissions, self.border)
+    }
+}
+
+fn of_service(manifests: &Manifests, service: &ServiceManifest) -> Account {
     let name = &*service.name;
-    let mut permissions = Permissions::default();
+    let mut rights = Rights::default();
 
     // Serves, and replies to its callers.
     let group = format!("svc-{name}-workers");
-    let subjects = serves(service).map(|served| format!("{}.* {group}", served.subject));
-    permissions.may_subscribe(subjects);
-    if !service.serves.is_empty() {
-        let callers = manifests.services.values();
-        let callers = callers.filter(|caller| manifests.callees(caller).contains(name));
-        permissions.may_publish(callers.map(|caller| inbox(&caller.name)));
+    rights.subscribes(serves(service).map(|served| format!("{}.> {group}", served.subject)));
+    let fillers = serves(service).map(|served| format!("{}.{}", served.subject, proto::rpc::FILLER));
+    rights.permissions.publish.extend(fillers);
+    let callers = manifests.services.values().filter(|caller| manifests.callees(caller).contains(name));
+    for caller in callers.filter(|_| !service.serves.is_empty()) {
+        rights.sends([inbox(&caller.name)]);
+        for method in methods(service) {
+            rights.takes_call(&caller.name, method);
+        }
+        if streams(service) {
+            rights.hears(&caller.name, control(name));
+        }
+    }
+    for method in methods(service) {
+        rights.takes_call(OPERATOR, method);
+    }
+    if streams(service) {
+        rights.hears(OPERATOR, control(name));
+        rights.subscribes([control(name)]);
     }
 
     // Calls, takes answers, and controls streams that it is sent.
-    permissions.may_subscribe([inbox(name)]);
+    rights.subscribes([inbox(name)]);
     for callee in manifests.callees(service) {
         let Some(callee) = manifests.services.get(&callee) else {
             continue;
         };
-        let methods = serves(callee).flat_map(|served| served.methods);
-        permissions.may_publish(methods.map(|method| method.subject));
-        permissions.may_publish(streams(callee).then(|| inbox(&callee.name)));
+        rights.sends(methods(callee).map(|method| method.subject));
+        rights.sends(streams(callee).then(|| control(&callee.name)));
+        rights.hears(&callee.name, inbox(name));
     }
 
     // Can be discovered.
     for verb in ["PING", "INFO", "STATS"] {
         let subject = format!("$SRV.{verb}");
-        permissions.may_subscribe([format!("{subject}.{name}.*"), format!("{subject}.{name}"), subject]);
+        rights.subscribes([format!("{subject}.{name}.*"), format!("{subject}.{name}"), subject]);
     }
-    permissions.may_publish([DEFAULT_INBOX]);
+    for account in [STORE, OPERATOR] {
+        rights.hears(account, DISCOVERY);
+    }
+    rights.sends([DEFAULT_INBOX]);
 
-    permissions.may_publish(serves(service).map(|served| format!("{}.{}", served.subject, proto::rpc::FILLER)));
-    permissions.may_publish(&service.publishes);
-    permissions.may_publish(service.buckets.keys().flat_map(|bucket| uses_bucket(bucket)));
+    // Stores.
+    rights.stores(&service.publishes);
+    rights.stores(service.buckets.keys().flat_map(|bucket| uses_bucket(bucket)));
     for publisher in manifests.services.values() {
         if !publisher.publishes.is_disjoint(&service.consumes) {
-            permissions.may_publish(consumes(&publisher.event_stream(), name));
+            rights.stores(consumes(&publisher.event_stream(), name));
         }
     }
-    permissions
+    if !rights.border.stores.is_empty() {
+        rights.stores([api("INFO")]);
+    }
+    rights.account(name)
 }
 
-/// Calls any service, finds them, reads streams and buckets, and can change nothing that is stored.
-fn of_operator(manifests: &Manifests) -> Permissions {
-    let mut permissions = Permissions::default();
-    permissions.may_publish(["svc.>", "$SRV.>"]);
-    permissions.may_publish(
-        [
-            "INFO",
-            "STREAM.INFO.>",
-            "STREAM.LIST",
-            "STREAM.NAMES",
-            "STREAM.MSG.GET.>",
-            "DIRECT.GET.>",
-            "CONSUMER.INFO.>",
-            "CONSUMER.LIST.>",
-            "CONSUMER.NAMES.>",
-            "CONSUMER.CREATE.>", // Reading a stream takes a consumer; one of one's own goes away by itself.
-            "CONSUMER.MSG.NEXT.>",
-        ]
-        .map(api),
-    );
-    permissions.may_publish(["$JS.ACK.>", "$JS.FC.>"]);
+impl Rights {
+    /// Takes calls of a method by a caller, whose name the servers append to the subject.
+    fn takes_call(&mut self, caller: &str, method: &proto::rpc::Method) {
+        let local = format!("{}.{caller}", method.subject);
+        self.border.hears.insert((caller.to_owned(), method.subject.to_owned(), Some(local)));
+    }
+
+    /// Discovers all services.
+    fn discovers(&mut self, manifests: &Manifests, requests: &str) {
+        self.permissions.publish.insert(requests.to_owned());
+        self.border.sends.insert(DISCOVERY.to_owned());
+        self.subscribes([DEFAULT_INBOX]);
+        for service in manifests.services.values() {
+            self.hears(&service.name, DEFAULT_INBOX);
+        }
+    }
+}
+
+/// Calls any service, finds them, reads streams and buckets, and can change nothing that is stored. It has no consumers:
+/// one that delivers to a subject writes there with all rights of [`STORE`].
+fn of_operator(manifests: &Manifests) -> Account {
+    let mut rights = Rights::default();
+    rights.sends(["svc.>"]);
+    rights.discovers(manifests, DISCOVERY);
+    let reads = [
+        "INFO",
+        "STREAM.LIST",
+        "STREAM.NAMES",
+        "STREAM.INFO.*",
+        "STREAM.MSG.GET.*",
+        "DIRECT.GET.*",
+        "DIRECT.GET.*.>",
+        "CONSUMER.LIST.*",
+        "CONSUMER.NAMES.*",
+        "CONSUMER.INFO.*.*",
+    ];
+    rights.stores(reads.map(api));
     let streaming = manifests.services.values().filter(|service| streams(service));
-    permissions.may_publish(streaming.map(|service| inbox(&service.name)));
-    permissions.may_subscribe([DEFAULT_INBOX, "evt.>"]);
-    permissions
+    rights.sends(streaming.map(|service| control(&service.name)));
+    rights.account(OPERATOR)
+}
+
+/// Discovers services, and makes streams and buckets.
+fn of_remote_task(manifests: &Manifests) -> Account {
+    let mut rights = Rights::default();
+    rights.discovers(manifests, "$SRV.PING.*");
+    rights.stores(["STREAM.LIST", "STREAM.INFO.*", "STREAM.CREATE.*", "STREAM.UPDATE.*"].map(api));
+    rights.account(REMOTE_TASK)
 }
 
 fn serves(service: &ServiceManifest) -> impl Iterator<Item = &'static proto::rpc::Service> {
@@ -152,56 +235,52 @@ fn serves(service: &ServiceManifest) -> impl Iterator<Item = &'static proto::rpc
     proto::SERVICES.iter().filter(served).copied()
 }
 
-fn streams(service: &ServiceManifest) -> bool {
-    serves(service).flat_map(|served| served.methods).any(|method| method.streaming)
+fn methods(service: &ServiceManifest) -> impl Iterator<Item = &'static proto::rpc::Method> {
+    serves(service).flat_map(|served| served.methods)
 }
 
-/// Answers and stream control for a service. A prefix of its own, so that no other service can subscribe.
+fn streams(service: &ServiceManifest) -> bool {
+    methods(service).any(|method| method.streaming)
+}
+
+/// Answers for a service.
 fn inbox(service: &str) -> String {
     format!("_INBOX_{service}.>")
+}
+
+/// Where a service that streams takes credit from its callers. Not its inbox, or they could forge its answers.
+fn control(service: &str) -> String {
+    format!("_STREAM_{service}.>")
 }
 
 fn api(request: &str) -> String {
     format!("$JS.API.{request}")
 }
 
-/// Everything that a client of a bucket sends: reads, writes, and short-lived consumers for listings and watches.
+/// Everything that a client of a bucket sends to read, write and list. It makes no consumers, with which it could do more.
 fn uses_bucket(bucket: &str) -> Vec<String> {
     let stream = bucket_stream(bucket);
-    let mut subjects = vec![
+    vec![
         bucket_subjects(bucket),
         api(&format!("STREAM.INFO.{stream}")),
         api(&format!("STREAM.MSG.GET.{stream}")),
         api(&format!("DIRECT.GET.{stream}")),
         api(&format!("DIRECT.GET.{stream}.>")),
-        api(&format!("CONSUMER.CREATE.{stream}")),
-        api(&format!("CONSUMER.CREATE.{stream}.>")),
-        api(&format!("CONSUMER.INFO.{stream}.>")),
-        api(&format!("CONSUMER.MSG.NEXT.{stream}.>")),
-        api(&format!("CONSUMER.DELETE.{stream}.>")),
-    ];
-    subjects.extend(replies("ACK", &stream));
-    subjects.extend(replies("FC", &stream));
-    subjects
+    ]
 }
 
-/// Everything that the only durable consumer of a service on one stream of events sends; it bears the service's name.
+/// Everything that the only durable consumer of a service on one stream of events takes; it bears the service's name, and
+/// natsctl makes it.
 fn consumes(stream: &str, service: &str) -> Vec<String> {
     let consumer = format!("{stream}.{service}");
-    let mut subjects = vec![
+    vec![
         api(&format!("STREAM.INFO.{stream}")),
-        api(&format!("CONSUMER.CREATE.{consumer}")),
-        api(&format!("CONSUMER.CREATE.{consumer}.>")),
         api(&format!("CONSUMER.INFO.{consumer}")),
         api(&format!("CONSUMER.MSG.NEXT.{consumer}")),
-    ];
-    subjects.extend(replies("ACK", &consumer));
-    subjects
-}
-
-/// Where messages of a stream are answered. Newer servers can put domain and account before the stream.
-fn replies(kind: &str, of: &str) -> [String; 2] {
-    [format!("$JS.{kind}.{of}.>"), format!("$JS.{kind}.*.*.{of}.>")]
+        // Newer servers can put domain and account before the stream.
+        format!("$JS.ACK.{consumer}.>"),
+        format!("$JS.ACK.*.*.{consumer}.>"),
+    ]
 }
 
 #[cfg(test)]
