@@ -34,7 +34,7 @@ impl Service {
     }
 
     async fn all(&self) -> Result<Vec<Model>, Error> {
-        self.models.entries(">").await?.iter().map(decode).collect()
+        self.models.decoded(">", decode).await
     }
 
     async fn current(&self, id: &str) -> Result<Option<Model>, Error> {

@@ -133,3 +133,17 @@ async fn no_model_is_a_failed_precondition_with_counts() {
     assert_eq!(error.detail("excluded_by_cost"), Some("0"));
     assert_eq!(events(&server).await, 0);
 }
+
+#[tokio::test]
+async fn an_unreadable_model_hides_no_other() {
+    let server = server().await;
+    let service = service(&server).await;
+    service.models.put("broken", b"\xff".as_slice().into()).await.unwrap();
+
+    let all = list(&service, ListRequest::default()).await;
+    assert_eq!(all, ["ngram-large", "ngram-medium", "ngram-small"]);
+    as_request(None, service.select(SelectRequest::default())).await.unwrap();
+    let request = GetRequest { id: "broken".to_owned(), ..GetRequest::default() };
+    assert_eq!(service.get(request).await.unwrap_err().code(), Code::DataLoss);
+    assert!(sdk::metrics_text().contains("unreadable_records_total{bucket=\"models\"}"));
+}

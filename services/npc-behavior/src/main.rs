@@ -69,7 +69,11 @@ fn failure(failure: Failure) -> Error {
     match failure {
         Failure::NoPlan { nodes_expanded } => Error::failed_precondition("no sequence of actions leads to the goal")
             .with_detail("nodes_expanded", nodes_expanded),
-        Failure::NodeLimit { nodes_expanded } => exhausted("no plan was found within the node limit", nodes_expanded),
+        // Not retryable: the same request reaches the same limit.
+        Failure::NodeLimit { nodes_expanded } => {
+            Error::failed_precondition(format_args!("no plan was found within the node limit of {nodes_expanded}"))
+                .with_detail("nodes_expanded", nodes_expanded)
+        }
     }
 }
 

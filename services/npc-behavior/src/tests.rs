@@ -115,7 +115,7 @@ fn chain(length: i64) -> PlanRequest {
 #[test]
 fn the_node_limit_is_exact() {
     let limited = |node_limit| PlanRequest { node_limit, ..chain(20) };
-    let error = fails(&limited(19), Code::ResourceExhausted, "node limit");
+    let error = fails(&limited(19), Code::FailedPrecondition, "node limit");
     assert_eq!(error.detail("nodes_expanded"), Some("19"));
     assert_eq!(plan_now(&limited(20)).unwrap().nodes_expanded, 20);
 }

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use proto::quest::v1::{Objective, QuestInfo, QuestState, Reward};
-use proto::rpc::{Code, Error};
+use proto::rpc::Error;
 use proto::well_known::Timestamp;
 
 use crate::catalog::{Count, LOCATIONS, Location, TEMPLATES, Target, Template};
@@ -51,10 +51,9 @@ fn unknown_location(id: &str) -> Error {
 /// Rejects another quest for a player who has too many open ones.
 pub(crate) fn check_open_limit(past: &[QuestInfo]) -> Result<(), Error> {
     match past.iter().filter(|quest| is_open(quest)).count() {
-        open if open >= MAX_OPEN => Err(Error::new(
-            Code::ResourceExhausted,
-            format!("player has {open} open quests, and at most {MAX_OPEN} are allowed"),
-        )),
+        open if open >= MAX_OPEN => Err(Error::failed_precondition(format_args!(
+            "player has {open} open quests, and at most {MAX_OPEN} are allowed"
+        ))),
         _ => Ok(()),
     }
 }

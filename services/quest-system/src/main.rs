@@ -59,10 +59,9 @@ impl Quest for Service {
         let quests = self.quests_of(&request.player_id, now()).await?;
         let answer = ListResponse { quests: filtered_newest_first(quests, state), ..ListResponse::default() };
         match answer.encoded_len() {
-            size if size > MAX_RESPONSE_BYTES => Err(Error::new(
-                Code::ResourceExhausted,
-                format!("the response would have {size} bytes, more than {MAX_RESPONSE_BYTES}: filter by state"),
-            )),
+            size if size > MAX_RESPONSE_BYTES => Err(Error::invalid(format_args!(
+                "the response would have {size} bytes, more than {MAX_RESPONSE_BYTES}: filter by state"
+            ))),
             _ => Ok(answer),
         }
     }
@@ -153,8 +152,8 @@ impl Service {
 
     /// All quests of the player, as of `now`.
     async fn quests_of(&self, player_id: &str, now: Timestamp) -> Result<Vec<QuestInfo>, Error> {
-        let entries = self.quests.entries(&player_filter(player_id)?).await?;
-        entries.iter().map(|entry| Ok(decode(entry)?.into_quest(now))).collect()
+        let filter = player_filter(player_id)?;
+        self.quests.decoded(&filter, |entry| Ok(decode(entry)?.into_quest(now))).await
     }
 }
 

@@ -206,7 +206,7 @@ async fn a_player_has_twenty_open_quests_at_most() {
         assert!(pairs.insert((quest.template, quest.objectives[0].id.clone())));
     }
     let error = service.generated(None, 20).await.unwrap_err();
-    assert_eq!(error.code(), Code::ResourceExhausted);
+    assert_eq!(error.code(), Code::FailedPrecondition);
     // A retry does not count as another quest.
     let first = service.generated(Some("k0"), 0).await.unwrap();
 
@@ -249,4 +249,16 @@ async fn missing_quests_are_not_found() {
 
     let unknown = ListRequest { player_id: "p1".to_owned(), state: 9, ..ListRequest::default() };
     assert_eq!(service.list(unknown).await.unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn an_unreadable_quest_hides_no_other() {
+    let server = server().await;
+    let service = service(&server).await;
+    let quest = service.generated(None, 1).await.unwrap();
+    service.quests.put("p1.broken", b"\xff".as_slice().into()).await.unwrap();
+
+    assert_eq!(service.ids(QuestState::Unspecified).await, [quest.id]);
+    service.generated(None, 2).await.unwrap();
+    assert_eq!(service.got("broken").await.unwrap_err().code(), Code::DataLoss);
 }

@@ -11,6 +11,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use proto::rpc::{Code, Error};
 
 use crate::fleet::Fleet;
+use crate::metrics;
 use crate::retry::retry_until_deadline;
 
 /// Concurrent reads of one listing.
@@ -203,6 +204,24 @@ impl Bucket {
         let entries: Vec<Option<Entry>> =
             futures::stream::iter(reads).buffered(MAX_CONCURRENT_READS).try_collect().await?;
         Ok(entries.into_iter().flatten().collect())
+    }
+
+    /// The latest values that match `filter`, decoded, ordered by key. A record that cannot be decoded is left out, named
+    /// in the log and counted in the metric `unreadable_records`: one of them must not hide all others.
+    ///
+    /// # Errors
+    /// UNAVAILABLE if the bucket does not answer.
+    pub async fn decoded<T>(&self, filter: &str, decode: impl Fn(&Entry) -> Result<T, Error>) -> Result<Vec<T>, Error> {
+        let entries = self.entries(filter).await?;
+        let readable = entries.iter().filter_map(|entry| match decode(entry) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                tracing::error!(bucket = self.name, key = entry.key, %error, "skipped an unreadable record");
+                metrics::count_unreadable(&self.name);
+                None
+            }
+        });
+        Ok(readable.collect())
     }
 
     async fn subjects_once(&self, filter: &str) -> Result<Vec<String>, Error> {

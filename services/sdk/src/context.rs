@@ -1,7 +1,7 @@
 //! The request context: request id, trace and deadline, propagated from the request being handled to every call that it
 //! makes.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -29,6 +29,8 @@ struct Inner {
     sampled: bool,
     idempotency_key: Option<String>,
     deadline: Instant,
+    /// What the latest failed attempt of an operation that is being repeated said.
+    last_failure: Mutex<Option<String>>,
 }
 
 /// Metadata of a request from outside the fleet. Absent or malformed ids are generated.
@@ -70,6 +72,7 @@ impl Context {
             sampled,
             idempotency_key: request.idempotency_key.filter(|key| !key.is_empty()).map(str::to_owned),
             deadline: Instant::now() + request.timeout,
+            last_failure: Mutex::default(),
         }))
     }
 
@@ -94,6 +97,7 @@ impl Context {
             sampled,
             idempotency_key: Some(meta.idempotency_key).filter(|key| !key.is_empty()),
             deadline: at + timeout,
+            last_failure: Mutex::default(),
         }))
     }
 
@@ -125,6 +129,16 @@ impl Context {
     /// When the sender stops waiting.
     pub fn deadline(&self) -> Instant {
         self.0.deadline
+    }
+
+    /// Notes why an attempt failed that is repeated until the deadline.
+    pub(crate) fn note_failure(&self, failure: String) {
+        *self.0.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+    }
+
+    /// Why the latest of the repeated attempts failed.
+    pub(crate) fn last_failure(&self) -> Option<String> {
+        self.0.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn remaining(&self) -> Duration {

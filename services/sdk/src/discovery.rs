@@ -127,7 +127,7 @@ impl Instance {
                     "queue_group": self.group,
                     "num_requests": requests,
                     "num_errors": stats.errors.load(Ordering::Relaxed),
-                    "last_error": "",
+                    "last_error": stats.last_error(),
                     "processing_time": nanoseconds,
                     "average_processing_time": nanoseconds.checked_div(requests).unwrap_or(0),
                 })

@@ -37,6 +37,8 @@ struct Metrics {
     durations: Family<Labels, Histogram>,
     calls: Family<Labels, Counter>,
     in_flight: Gauge,
+    circuits: Family<[(&'static str, &'static str); 1], Gauge>,
+    unreadable: Family<[(&'static str, String); 1], Counter>,
 }
 
 /// The label `method` and, where an outcome is counted, `code`: `OK` or the name of the error's code.
@@ -65,7 +67,15 @@ fn task_metrics() -> &'static Metrics {
         registry.register("calls", "Calls to other services, every attempt, by method and outcome", calls.clone());
         let in_flight = Gauge::default();
         registry.register("requests_in_flight", "Requests being handled", in_flight.clone());
-        Metrics { registry: Mutex::new(registry), requests, durations, calls, in_flight }
+        let circuits = Family::default();
+        registry.register(
+            "circuit_open",
+            "Workers whose circuit breaker rejects calls, by destination",
+            circuits.clone(),
+        );
+        let unreadable = Family::default();
+        registry.register("unreadable_records", "Records that a listing skipped, by bucket", unreadable.clone());
+        Metrics { registry: Mutex::new(registry), requests, durations, calls, in_flight, circuits, unreadable }
     })
 }
 
@@ -88,6 +98,14 @@ pub(crate) struct MethodStats {
     pub(crate) requests: AtomicU64,
     pub(crate) errors: AtomicU64,
     pub(crate) nanoseconds: AtomicU64,
+    last_error: Mutex<String>,
+}
+
+impl MethodStats {
+    /// Code and message of the latest error; empty if there was none.
+    pub(crate) fn last_error(&self) -> String {
+        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl ServerMetrics {
@@ -115,6 +133,8 @@ impl ServerMetrics {
             }
             Some(error) => {
                 metrics.stats.errors.fetch_add(1, Ordering::Relaxed);
+                let text = format!("{}: {}", error.code().as_str_name(), error.message());
+                *metrics.stats.last_error.lock().unwrap_or_else(PoisonError::into_inner) = text;
                 let labels = Labels { method: metrics.method.subject, code: Some(error.code().as_str_name()) };
                 task_metrics().requests.get_or_create(&labels).inc();
             }
@@ -134,6 +154,16 @@ pub(crate) fn calls_answered(method: &'static str) -> Counter {
 /// Counts an attempt that failed.
 pub(crate) fn count_failed_call(method: &'static str, error: &Error) {
     task_metrics().calls.get_or_create(&Labels { method, code: Some(error.code().as_str_name()) }).inc();
+}
+
+/// The number of this task's workers whose circuit to `destination` is open.
+pub(crate) fn circuit_open(destination: &'static str) -> Gauge {
+    task_metrics().circuits.get_or_create(&[("destination", destination)]).clone()
+}
+
+/// Counts a record of `bucket` that a listing skipped.
+pub(crate) fn count_unreadable(bucket: &str) {
+    task_metrics().unreadable.get_or_create(&[("bucket", bucket.to_owned())]).inc();
 }
 
 /// Whether an error is the fault of the service.

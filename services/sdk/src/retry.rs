@@ -20,6 +20,7 @@ pub(crate) async fn retry_until_deadline<T, E, F>(
     mut attempt: impl FnMut() -> F,
 ) -> Result<T, E>
 where
+    E: std::fmt::Display,
     F: Future<Output = Result<T, E>>,
 {
     let deadline = context::current().map_or_else(|| Instant::now() + DEFAULT_TIMEOUT, |context| context.deadline());
@@ -28,10 +29,43 @@ where
         match attempt().await {
             // The remaining time is needed for the response.
             Err(error) if is_transient(&error) && Instant::now() + delay * 2 < deadline => {
+                if let Some(context) = context::current() {
+                    context.note_failure(error.to_string());
+                }
                 sleep(delay.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
                 delay = (delay * 2).min(MAX_DELAY);
             }
             result => return result,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::rpc::Error;
+
+    use super::*;
+    use crate::context::Context;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_request_knows_why_its_latest_attempt_failed() {
+        let context = Context::root(Duration::from_secs(2));
+        let mut attempts = 0;
+        let write = retry_until_deadline(
+            |_: &Error| true,
+            || {
+                attempts += 1;
+                let hangs = attempts > 1;
+                async move {
+                    if hangs {
+                        std::future::pending::<()>().await;
+                    }
+                    Err::<(), _>(Error::unavailable("the disk is full"))
+                }
+            },
+        );
+        let ended = tokio::time::timeout_at(context.deadline(), context.clone().scope(write)).await;
+        assert!(ended.is_err());
+        assert_eq!(context.last_failure().as_deref(), Some("the disk is full (UNAVAILABLE)"));
     }
 }

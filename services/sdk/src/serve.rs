@@ -29,6 +29,8 @@ use crate::{reason, stream};
 /// The share of the stop timeout that a worker may spend leaving its queue group; the rest is for finishing accepted
 /// requests.
 const LEAVE_SHARE: f64 = 0.4;
+/// How long before its deadline a request is ended at most, so that its answer still arrives.
+const ANSWER_TIME: Duration = Duration::from_millis(50);
 
 /// Serves until `shutdown` is requested, then finishes the requests that it has accepted.
 ///
@@ -197,7 +199,7 @@ impl<S: Server> Worker<S> {
 
         let outcome = match method {
             None => Err(Error::unimplemented(S::SERVICE, operation)),
-            Some(method) => context.clone().scope(self.call(method, message.payload.clone(), context.deadline())).await,
+            Some(method) => context.clone().scope(self.call(method, message.payload.clone(), &context)).await,
         };
         let error = match outcome {
             Ok(Reply::Message(payload)) => answer(&request, payload).await.err(),
@@ -217,13 +219,18 @@ impl<S: Server> Worker<S> {
         self.metrics.record(method.unwrap_or(usize::MAX), error.as_ref(), request.at.elapsed());
     }
 
-    async fn call(&self, method: usize, payload: Bytes, deadline: Instant) -> Result<Reply, Error> {
+    async fn call(&self, method: usize, payload: Bytes, context: &Context) -> Result<Reply, Error> {
+        // The answer that names the cause must arrive before the caller stops waiting.
+        let deadline = context.deadline() - (context.remaining() / 10).min(ANSWER_TIME);
         if deadline <= Instant::now() {
             return Err(deadline_exceeded());
         }
         let called = pin!(AssertUnwindSafe(self.server.call(method, payload)).catch_unwind());
         match tokio::time::timeout_at(deadline, called).await {
-            Err(_) => Err(deadline_exceeded()),
+            Err(_) => Err(match context.last_failure() {
+                Some(failure) => deadline_exceeded().with_detail(reason::CAUSE, failure),
+                None => deadline_exceeded(),
+            }),
             Ok(Ok(outcome)) => outcome.map_err(|error| error.with_detail_renamed(reason::KEY, reason::CAUSE)),
             Ok(Err(panic)) => Err(Error::internal(format_args!("the service panicked: {}", panic_message(&*panic)))),
         }

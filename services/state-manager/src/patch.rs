@@ -1,7 +1,7 @@
 //! Patches of JSON objects: merge patches, field patches, and the limits of every object.
 
 use prost::Message as _;
-use proto::rpc::{Code, Error};
+use proto::rpc::Error;
 use proto::state::manager::v1::FieldPatch;
 use proto::well_known::value::Kind;
 use proto::well_known::{Struct, Value};
@@ -32,11 +32,7 @@ pub(crate) enum PatchError {
 
 impl From<PatchError> for Error {
     fn from(error: PatchError) -> Self {
-        let code = match error {
-            PatchError::TooLarge(_) => Code::ResourceExhausted,
-            _ => Code::InvalidArgument,
-        };
-        Self::new(code, error.to_string())
+        Self::invalid(error)
     }
 }
 

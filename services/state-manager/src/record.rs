@@ -166,10 +166,9 @@ impl From<Revision> for wire::Record {
 /// Returns the response, unless it is too large to be sent.
 pub(crate) fn check_size<M: Message>(answer: M) -> Result<M, Error> {
     match answer.encoded_len() {
-        size if size > MAX_RESPONSE_BYTES => Err(Error::new(
-            Code::ResourceExhausted,
-            format!("the response would have {size} bytes, more than {MAX_RESPONSE_BYTES}: request fewer records"),
-        )),
+        size if size > MAX_RESPONSE_BYTES => Err(Error::invalid(format_args!(
+            "the response would have {size} bytes, more than {MAX_RESPONSE_BYTES}: request fewer records"
+        ))),
         _ => Ok(answer),
     }
 }
@@ -267,6 +266,6 @@ mod tests {
             ..wire::GetResponse::default()
         };
         assert!(check_size(answer(MAX_RESPONSE_BYTES - 100)).is_ok());
-        assert_eq!(check_size(answer(MAX_RESPONSE_BYTES)).unwrap_err().code(), Code::ResourceExhausted);
+        assert_eq!(check_size(answer(MAX_RESPONSE_BYTES)).unwrap_err().code(), Code::InvalidArgument);
     }
 }

@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
+use proto::rpc::Code;
 
 use super::*;
 
@@ -190,7 +191,7 @@ fn twenty_open_quests_are_the_limit() {
     quests.extend(everything_in("forest", QuestState::Completed));
     assert_eq!(check_open_limit(&quests), Ok(()));
     let error = check_open_limit(&open(20)).unwrap_err();
-    assert_eq!(error.code(), Code::ResourceExhausted);
+    assert_eq!(error.code(), Code::FailedPrecondition);
     assert_eq!(error.message(), "player has 20 open quests, and at most 20 are allowed");
 }
 

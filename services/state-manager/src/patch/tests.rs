@@ -1,4 +1,5 @@
 use proptest::prelude::*;
+use proto::rpc::Code;
 use proto::state::manager::v1::{
     BatchGetResponse, HistoryResponse, Record, StoredRecord, UpdateRequest, UpdateResponse, update_request,
 };
@@ -172,7 +173,7 @@ fn larger_data_is_refused() {
     assert!(text(MAX_SIZE - overhead).apply(Struct::default()).is_ok());
     let error = text(MAX_SIZE - overhead + 1).apply(Struct::default()).unwrap_err();
     assert_eq!(error, PatchError::TooLarge(MAX_SIZE + 1));
-    assert_eq!(Error::from(error).code(), Code::ResourceExhausted);
+    assert_eq!(Error::from(error).code(), Code::InvalidArgument);
     assert_eq!(Error::from(PatchError::TooDeep).code(), Code::InvalidArgument);
 }
 

@@ -137,7 +137,7 @@ fn a_record_remembers_its_newest_operations() {
 fn a_record_that_would_grow_too_large_is_not_written() {
     let current = Revision { data: object(json!({ "t": "x".repeat(MAX_SIZE - 100) })), ..old() };
     let error = update("op", None, json!({ "u": "x".repeat(200) })).decide(Some(current), NOW).unwrap_err();
-    assert_eq!(error.code(), Code::ResourceExhausted);
+    assert_eq!(error.code(), Code::InvalidArgument);
 }
 
 /// A bucket with the revisions of one record.
