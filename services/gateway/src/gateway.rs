@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::body::{self, Body};
 use crate::connection::ActiveRequest;
 use crate::headers;
-use crate::limits::Limits;
+use crate::limits::{Limits, PublicMethods};
 use crate::metrics::{Metrics, RouteMetrics};
 use crate::openapi;
 use crate::problem::Problem;
@@ -47,17 +47,18 @@ pub(crate) enum Phase {
 }
 
 impl<T: Transport> Gateway<T> {
-    /// Creates a gateway to all services of the fleet.
+    /// Creates a gateway to the `public` methods of the fleet. For every other method it answers as for an unknown
+    /// path.
     ///
     /// # Errors
     /// If the contract has a message without a JSON mapping.
-    pub fn new(transport: T, limits: Limits, metrics: Metrics) -> Result<Self, Unsupported> {
+    pub fn new(transport: T, public: &PublicMethods, limits: Limits, metrics: Metrics) -> Result<Self, Unsupported> {
         let schema = Schema::for_fleet()?;
         Ok(Self {
             transport,
-            routes: Routes::new(proto::SERVICES, &schema, &metrics)?,
+            routes: Routes::new(public.methods(), &schema, &metrics)?,
             other: metrics.route("other"),
-            openapi: openapi::document(proto::SERVICES, &schema, &limits).to_string().into(),
+            openapi: openapi::document(public.methods(), &schema, &limits).to_string().into(),
             schema: Arc::new(schema),
             phase: watch::Sender::new(Phase::Open),
             limits,

@@ -1,15 +1,15 @@
-//! `/openapi.json`: every route with its messages, generated from the descriptors.
+//! `/openapi.json`: every public route with its messages, generated from the descriptors.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use proto::rpc::{Method, Service};
+use proto::rpc::Method;
 use serde_json::{Map, Value, json};
 
 use crate::limits::Limits;
 use crate::routes;
 use crate::transcode::{Enum, Field, Form, Kind, Message, MessageId, Schema, Shape};
 
-const DESCRIPTION: &str = "Every method of every service as JSON over HTTP. Keys in requests may be in lower camel \
+const DESCRIPTION: &str = "The public methods of the services as JSON over HTTP. Keys in requests may be in lower camel \
     case or as in the .proto files; responses use lower camel case and omit default values. 64-bit integers are \
     strings in responses; requests may use numbers. Unknown fields are rejected.";
 const STREAM: &str = "Server-sent events. Each message has an `id` (1, 2, …) and the response in JSON as its `data`. \
@@ -21,17 +21,19 @@ const STATUSES: &str = "`INVALID_ARGUMENT`, `OUT_OF_RANGE` 400; `PERMISSION_DENI
     `DATA_LOSS` 500; `UNIMPLEMENTED` 501; `UNAVAILABLE` 503, or 504 if a timeout expired. Responses with 429 and 503 \
     have the header `Retry-After`.";
 
-/// The description of all routes, in OpenAPI 3.1.
-pub fn document(services: &[&Service], schema: &Schema, limits: &Limits) -> Value {
+/// The description of the routes of `methods`, in OpenAPI 3.1.
+pub fn document(methods: &[&Method], schema: &Schema, limits: &Limits) -> Value {
     let mut schemas = Schemas { schema, done: Map::new(), named: BTreeSet::new() };
     let mut paths = Map::new();
-    for method in services.iter().flat_map(|service| service.methods) {
+    for method in methods {
         paths.insert(routes::path(method), schemas.path(method, limits));
     }
     schemas.done.insert("Problem".to_owned(), problem());
+    let services: BTreeMap<&str, &str> =
+        methods.iter().map(|method| (method.package, method.full_name.split('/').next().unwrap_or_default())).collect();
     let tags: Vec<Value> = services
         .iter()
-        .map(|service| json!({"name": service.package, "description": format!("`{}`", service.name)}))
+        .map(|(package, service)| json!({"name": package, "description": format!("`{service}`")}))
         .collect();
     json!({
         "openapi": "3.1.0",
@@ -251,7 +253,8 @@ mod tests {
     use super::*;
 
     fn fleet() -> Value {
-        document(proto::SERVICES, &Schema::for_fleet().unwrap(), &Limits::default())
+        let methods: Vec<&Method> = proto::SERVICES.iter().flat_map(|service| service.methods).collect();
+        document(&methods, &Schema::for_fleet().unwrap(), &Limits::default())
     }
 
     #[test]

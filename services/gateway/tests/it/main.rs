@@ -6,5 +6,6 @@ mod client;
 mod drain;
 mod fleet;
 mod nats;
+mod public;
 mod slow_clients;
 mod streams;

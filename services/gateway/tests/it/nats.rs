@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::client::{Client, INFER_STREAM};
-use crate::fleet::DEADLINE;
+use crate::fleet::{DEADLINE, all_methods};
 
 const INFER: &str = "/api/ai/llm/v1/infer";
 
@@ -91,7 +91,7 @@ impl System {
         let fleet = nats.fleet("gateway").await;
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let gateway = Arc::new(Gateway::new(fleet, Limits::default(), Metrics::default()).unwrap());
+        let gateway = Arc::new(Gateway::new(fleet, &all_methods(), Limits::default(), Metrics::default()).unwrap());
         let gateway = tokio::spawn(async move {
             gateway::serve(listener, gateway, std::future::pending()).await.unwrap();
         });
