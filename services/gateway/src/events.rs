@@ -107,7 +107,9 @@ impl Events {
 
     fn message(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
         let broken = |bad: transcode::InvalidMessage| {
-            Error::new(Code::DataLoss, format!("a message of the stream cannot be decoded: {bad}"))
+            let error = Error::new(Code::DataLoss, format!("a message of the stream cannot be decoded: {bad}"));
+            tracing::warn!(method = self.route.method.subject, %error, request_id = self.context.request_id(), "failed");
+            error
         };
         if let Some(error) = transcode::error_in(bytes).map_err(broken)? {
             return Err(error.into());

@@ -187,3 +187,23 @@ async fn malformed_http_is_refused_and_the_gateway_keeps_serving() {
     }
     assert_eq!(gateway.client().await.request("GET", "/livez").await.status, 200);
 }
+
+#[tokio::test]
+async fn a_key_that_occurs_twice_is_400_with_its_path() {
+    let gateway = gateway();
+    let mut client = gateway.client().await;
+    let answer = client.post("/api/npc/behavior/v1/plan", r#"{"world": {"a": 0, "a": 1}}"#).await;
+    let refused = problem(&answer, 400, "line 1, column 20: `world.a`: duplicate key");
+    assert_eq!(refused["details"]["field"], "world.a");
+}
+
+#[tokio::test]
+async fn a_number_that_would_be_changed_is_400_with_its_path() {
+    let gateway = gateway();
+    let mut client = gateway.client().await;
+    let answer = client.post("/api/state/manager/v1/update", r#"{"merge": {"steam_id": 76561198000000001}}"#).await;
+    let detail = "line 1, column 24: `merge.steam_id`: `76561198000000001` is not a double exactly, the nearest one is `7.6561198e16`";
+    let refused = problem(&answer, 400, detail);
+    assert_eq!(refused["details"]["field"], "merge.steam_id");
+    assert_eq!(refused["hint"], "send it as a string, which holds every number");
+}
