@@ -31,6 +31,8 @@ pub(crate) struct Events {
     /// `None` at the end of the stream. Dropping the stream cancels the worker.
     messages: Option<(Stream<Bytes>, StreamGuards)>,
     next: u64,
+    /// Whether the client was sent something after it had closed its sending side.
+    probed: bool,
     heartbeat: Pin<Box<Sleep>>,
     heartbeat_every: std::time::Duration,
     /// Resolves to the reason when the stream must end.
@@ -53,6 +55,7 @@ impl Events {
         Self {
             messages: Some((messages, guards)),
             next: 1,
+            probed: false,
             heartbeat: Box::pin(sleep(limits.heartbeat)),
             heartbeat_every: limits.heartbeat,
             end_reason,
@@ -92,7 +95,11 @@ impl Events {
             if self.messages.is_none() {
                 return Poll::Ready(None);
             }
-            if self.heartbeat.as_mut().poll(waker).is_pending() {
+            // A client that is gone resets the connection when it receives something.
+            let probe =
+                !self.probed && self.messages.as_ref().is_some_and(|(_, guards)| guards.1.client.has_ended(waker));
+            self.probed |= probe;
+            if !probe && self.heartbeat.as_mut().poll(waker).is_pending() {
                 return Poll::Pending;
             }
             out.extend_from_slice(b": heartbeat\n\n");

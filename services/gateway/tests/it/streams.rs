@@ -179,14 +179,14 @@ async fn a_disconnected_client_cancels_the_stream() {
 }
 
 #[tokio::test]
-async fn a_client_that_disconnects_before_the_first_message_cancels_the_stream() {
+async fn a_client_that_resets_before_the_first_message_cancels_the_stream() {
     let (fleet, feed, gone) = fed();
     let gateway = fleet.behind_a_gateway();
     let mut client = gateway.client().await;
     client.send(request()).await.unwrap();
     // When this request is answered, the gateway has read the other one.
     assert_eq!(gateway.client().await.request("GET", "/livez").await.status, 200);
-    drop(client);
+    client.reset();
     timeout(DEADLINE, gone).await.expect("in time").unwrap();
     drop(feed);
 }
