@@ -1,7 +1,6 @@
-//! A stream of responses as server-sent events: numbered messages, heartbeats, and always a last event `done` or
+//! A stream of responses as server-sent events: messages, heartbeats, and always a last event `done` or
 //! `error`.
 
-use std::io::Write as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as Waker, Poll};
@@ -30,7 +29,6 @@ pub(crate) type StreamGuards = (Permit, ActiveRequest, GaugeGuard);
 pub(crate) struct Events {
     /// `None` at the end of the stream. Dropping the stream cancels the worker.
     messages: Option<(Stream<Bytes>, StreamGuards)>,
-    next: u64,
     /// Whether the client was sent something after it had closed its sending side.
     probed: bool,
     heartbeat: Pin<Box<Sleep>>,
@@ -54,7 +52,6 @@ impl Events {
     ) -> Self {
         Self {
             messages: Some((messages, guards)),
-            next: 1,
             probed: false,
             heartbeat: Box::pin(sleep(limits.heartbeat)),
             heartbeat_every: limits.heartbeat,
@@ -112,7 +109,7 @@ impl Events {
         Poll::Ready(Some(out.into()))
     }
 
-    fn message(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
+    fn message(&self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
         let broken = |bad: transcode::InvalidMessage| {
             let error = Error::new(Code::DataLoss, format!("a message of the stream cannot be decoded: {bad}"));
             tracing::warn!(method = self.route.method.subject, %error, request_id = self.context.request_id(), "failed");
@@ -122,10 +119,9 @@ impl Events {
             return Err(error.into());
         }
         let json = transcode::to_json(&self.schema, self.route.output, bytes).map_err(broken)?;
-        write!(out, "id: {}\ndata: ", self.next).expect("writing to a vector does not fail");
+        out.extend_from_slice(b"data: ");
         out.extend_from_slice(&json);
         out.extend_from_slice(b"\n\n");
-        self.next += 1;
         Ok(())
     }
 

@@ -70,9 +70,11 @@ impl<T: Transport> Gateway<T> {
         let started = Instant::now();
         let (head, mut body) = request.into_parts();
         let path = head.uri.path();
-        let (mut response, metrics) = match self.routes.get(path) {
-            Some(route) => (self.call(route, &head, &mut body, active).await, &route.metrics),
-            None => (self.built_in_or_not_found(&head), &self.other),
+        let host = headers::check_host(head.version, &head.headers);
+        let (mut response, metrics) = match (host, self.routes.get(path)) {
+            (Err(problem), _) => (self.refused(&head, &problem), &self.other),
+            (Ok(()), Some(route)) => (self.call(route, &head, &mut body, active).await, &route.metrics),
+            (Ok(()), None) => (self.built_in_or_not_found(&head), &self.other),
         };
         metrics.record(response.status(), started.elapsed().as_secs_f64());
         let keep_alive = body.is_end_stream() || self.discard_body(&head, response.status(), &mut body).await;
@@ -99,9 +101,13 @@ impl<T: Transport> Gateway<T> {
         if known && matches!(head.method, Method::GET | Method::HEAD) {
             return self.built_in(head.uri.path());
         }
-        let (context, _) = headers::context(&head.headers, self.limits.request);
         let problem =
             if known { Problem::wrong_method(&head.method, "GET, HEAD") } else { self.not_found(head.uri.path()) };
+        self.refused(head, &problem)
+    }
+
+    fn refused(&self, head: &Parts, problem: &Problem) -> Response<Body> {
+        let (context, _) = headers::context(&head.headers, self.limits.request);
         let mut response = problem.response(head.uri.path(), &context);
         if let Some(id) = headers::request_id(&context) {
             response.headers_mut().insert(headers::REQUEST_ID, id);

@@ -12,7 +12,8 @@ use crate::transcode::{Enum, Field, Form, Kind, Message, MessageId, Schema, Shap
 const DESCRIPTION: &str = "The public methods of the services as JSON over HTTP. Keys in requests may be in lower camel \
     case or as in the .proto files; responses use lower camel case and omit default values. 64-bit integers are \
     strings in responses; requests may use numbers. Unknown fields are rejected.";
-const STREAM: &str = "Server-sent events. Each message has an `id` (1, 2, …) and the response in JSON as its `data`. \
+const STREAM: &str = "Server-sent events. Each message has the response in JSON as its `data`, and no `id`, because a stream \
+    cannot be resumed: a request with the header `Last-Event-ID` is answered with 400. \
     Comments are sent as heartbeats. The last event is `done`, or `error` with a problem as its data. A stream \
     without either was interrupted.";
 /// The HTTP status of each code.

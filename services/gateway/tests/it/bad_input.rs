@@ -123,7 +123,13 @@ async fn another_content_type_is_415() {
     problem(&answer, 415, "the body has no content type");
     let headers = "content-type: application/json\r\ncontent-encoding: gzip\r\n";
     let answer = client.post_with(GENERATE, headers, "{}").await;
-    problem(&answer, 415, "the content encoding `gzip` is not supported");
+    let refused = problem(&answer, 415, "the content encoding `gzip` is not supported");
+    assert_eq!(refused["hint"], "send the body without a `Content-Encoding`");
+    let answer = client.post_with(GENERATE, "content-type: application/json; charset=latin1\r\n", "{}").await;
+    let refused = problem(&answer, 415, "the content type `application/json; charset=latin1` is not supported");
+    assert_eq!(refused["hint"], "send the JSON as UTF-8, without a charset");
+    let twice = "content-type: application/json\r\ncontent-type: text/plain\r\n";
+    problem(&client.post_with(GENERATE, twice, "{}").await, 415, "header `Content-Type` occurs twice");
 }
 
 #[tokio::test]
@@ -206,4 +212,30 @@ async fn a_number_that_would_be_changed_is_400_with_its_path() {
     let refused = problem(&answer, 400, detail);
     assert_eq!(refused["details"]["field"], "merge.steam_id");
     assert_eq!(refused["hint"], "send it as a string, which holds every number");
+}
+
+#[tokio::test]
+async fn codings_are_compared_without_regard_to_case() {
+    let gateway = Fleet::quests().behind_a_gateway();
+    let mut client = gateway.client().await;
+    for coding in ["identity", "Identity", "IDENTITY, identity", ""] {
+        let headers = format!("content-type: application/json\r\ncontent-encoding: {coding}\r\n");
+        assert_eq!(client.post_with(GENERATE, &headers, "{}").await.status, 200, "{coding}");
+    }
+    let headers = "content-type: application/json\r\ncontent-encoding: identity, GZIP\r\n";
+    problem(&client.post_with(GENERATE, headers, "{}").await, 415, "the content encoding `GZIP` is not supported");
+}
+
+#[tokio::test]
+async fn a_request_without_its_one_host_is_400() {
+    let gateway = Fleet::quests().behind_a_gateway();
+    let mut client = gateway.client().await;
+    for path in ["/livez", GENERATE, "/nowhere"] {
+        client.send(format!("GET {path} HTTP/1.1\r\n\r\n")).await.unwrap();
+        problem(&client.answer().await, 400, "header `Host` is missing");
+        client.send(format!("GET {path} HTTP/1.1\r\nhost: a\r\nHost: a\r\n\r\n")).await.unwrap();
+        problem(&client.answer().await, 400, "header `Host` occurs twice");
+    }
+    client.send("GET /livez HTTP/1.0\r\n\r\n").await.unwrap();
+    assert_eq!(client.answer().await.status, 200);
 }
