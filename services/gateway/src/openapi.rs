@@ -24,7 +24,12 @@ const STATUSES: &str = "`INVALID_ARGUMENT`, `OUT_OF_RANGE` 400; `PERMISSION_DENI
 
 /// The description of the routes of `methods`, in OpenAPI 3.1.
 pub fn document(methods: &[&Method], schema: &Schema, limits: &Limits) -> Value {
-    let mut schemas = Schemas { schema, done: Map::new(), named: BTreeSet::new() };
+    let mut schemas = Schemas { schema, done: Map::new(), named: BTreeSet::new(), use_of: Use::Request };
+    // First, because a message of requests and responses is described as what requests may be.
+    for method in methods {
+        schemas.message(schema.id(method.input).expect("every method has its messages"));
+    }
+    schemas.use_of = Use::Response;
     let mut paths = Map::new();
     for method in methods {
         paths.insert(routes::path(method), schemas.path(method, limits));
@@ -71,6 +76,14 @@ struct Schemas<'a> {
     schema: &'a Schema,
     done: Map<String, Value>,
     named: BTreeSet<String>,
+    use_of: Use,
+}
+
+/// What a message is described for. Requests may be written in more ways than responses are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Request,
+    Response,
 }
 
 impl Schemas<'_> {
@@ -79,7 +92,7 @@ impl Schemas<'_> {
         let (input, output) = (id(method.input), id(method.output));
         let (request, response) = (self.message(input), self.message(output));
         // The gateway sets `meta` and handles `error`, so neither is part of the HTTP API.
-        self.without(method.input, "meta")["additionalProperties"] = false.into();
+        self.without(method.input, "meta");
         self.without(method.output, "error");
         let answer = if method.streaming {
             json!({
@@ -145,6 +158,8 @@ impl Schemas<'_> {
 
     fn object(&mut self, message: &Message) -> Value {
         let mut properties = Map::new();
+        // A field may be written with either name, but once.
+        let mut twice = Vec::new();
         for field in &message.fields {
             let mut described = self.field(field);
             if let Some(oneof) = field.oneof {
@@ -162,9 +177,23 @@ impl Schemas<'_> {
                     }
                 };
             }
+            if self.use_of == Use::Request {
+                described = or_null(described);
+                if field.name != field.json_name {
+                    properties.insert(field.name.clone(), described.clone());
+                    twice.push(json!({"not": {"required": [field.json_name, field.name]}}));
+                }
+            }
             properties.insert(field.json_name.clone(), described);
         }
-        json!({"type": "object", "properties": properties})
+        let mut object = json!({"type": "object", "properties": properties});
+        if self.use_of == Use::Request {
+            object["additionalProperties"] = false.into();
+            if !twice.is_empty() {
+                object["allOf"] = twice.into();
+            }
+        }
+        object
     }
 
     fn field(&mut self, field: &Field) -> Value {
@@ -177,6 +206,23 @@ impl Schemas<'_> {
     }
 
     fn kind(&mut self, kind: Kind) -> Value {
+        let described = self.written(kind);
+        match kind {
+            _ if self.use_of == Use::Response => described,
+            // Requests may have numbers as text.
+            Kind::Double | Kind::Float => or(described, &json!({"type": "string", "pattern": NUMBER_OR_SPECIAL})),
+            Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 | Kind::Uint32 | Kind::Fixed32 => {
+                or(described, &json!({"type": "string", "pattern": NUMBER}))
+            }
+            Kind::Enum(id) if self.schema.enumeration(id).name != "google.protobuf.NullValue" => {
+                or(described, &json!({"type": "integer", "format": "int32"}))
+            }
+            _ => described,
+        }
+    }
+
+    /// The schema of a value as responses have it.
+    fn written(&mut self, kind: Kind) -> Value {
         match kind {
             Kind::Double => json!({"type": "number", "format": "double"}),
             Kind::Float => json!({"type": "number", "format": "float"}),
@@ -210,6 +256,25 @@ impl Schemas<'_> {
             self.done.insert(of.name.clone(), json!({"type": "string", "enum": names}));
         }
         reference(&of.name)
+    }
+}
+
+const NUMBER: &str = "^-?(0|[1-9][0-9]*)(\\.[0-9]+)?([eE][+-]?[0-9]+)?$";
+const NUMBER_OR_SPECIAL: &str = "^(-?(0|[1-9][0-9]*)(\\.[0-9]+)?([eE][+-]?[0-9]+)?|NaN|-?Infinity)$";
+
+fn or(described: Value, other: &Value) -> Value {
+    json!({"anyOf": [described, other]})
+}
+
+/// A field that is null is absent.
+fn or_null(mut described: Value) -> Value {
+    match described.get("type") {
+        Some(Value::String(kind)) if kind == "null" => described,
+        Some(Value::String(kind)) if described.get("enum").is_none() => {
+            described["type"] = json!([kind, "null"]);
+            described
+        }
+        _ => or(described, &json!({"type": "null"})),
     }
 }
 
@@ -288,13 +353,33 @@ mod tests {
     }
 
     #[test]
+    fn requests_have_both_names_of_a_field_and_no_unknown_ones_at_any_depth() {
+        let document = fleet();
+        let schemas = &document["components"]["schemas"];
+        for (message, names) in [
+            ("quest.v1.GenerateRequest", ["playerId", "player_id"]),
+            ("npc.behavior.v1.PlanRequest", ["nodeLimit", "node_limit"]),
+            ("ai.llm.v1.Sampling", ["maxTokens", "max_tokens"]),
+        ] {
+            let described = &schemas[message];
+            assert_eq!(described["properties"][names[0]], described["properties"][names[1]], "{message}");
+            assert!(described["properties"][names[0]].is_object(), "{message}");
+            assert_eq!(described["additionalProperties"], false, "{message}");
+            let twice = json!({"not": {"required": names}});
+            assert!(described["allOf"].as_array().unwrap().contains(&twice), "{message}");
+        }
+        assert_eq!(schemas["npc.behavior.v1.Action"]["additionalProperties"], false);
+        assert!(schemas["quest.v1.GenerateResponse"].get("additionalProperties").is_none());
+    }
+
+    #[test]
     fn fields_that_the_gateway_handles_are_removed() {
         let document = fleet();
         let schemas = &document["components"]["schemas"];
         let request = &schemas["quest.v1.GenerateRequest"];
         assert!(request["properties"].get("meta").is_none());
         assert_eq!(request["additionalProperties"], false);
-        assert_eq!(request["properties"]["playerId"], json!({"type": "string"}));
+        assert_eq!(request["properties"]["playerId"], json!({"type": ["string", "null"]}));
         assert!(schemas["quest.v1.GenerateResponse"]["properties"].get("error").is_none());
         assert_eq!(schemas["quest.v1.QuestState"]["enum"][1], "QUEST_STATE_OFFERED");
         assert_eq!(
