@@ -189,11 +189,20 @@ impl Schemas<'_> {
         let mut object = json!({"type": "object", "properties": properties});
         if self.use_of == Use::Request {
             object["additionalProperties"] = false.into();
+            twice.extend(exclusive(message, |kind| self.null_is_a_value(kind)));
             if !twice.is_empty() {
                 object["allOf"] = twice.into();
             }
         }
         object
+    }
+
+    fn null_is_a_value(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Message(id) => self.schema.message(id).form == Form::Value,
+            Kind::Enum(id) => self.schema.enumeration(id).name == "google.protobuf.NullValue",
+            _ => false,
+        }
     }
 
     fn field(&mut self, field: &Field) -> Value {
@@ -234,7 +243,7 @@ impl Schemas<'_> {
                 json!({"type": ["string", "integer"], "format": "int64", "pattern": "^-?[0-9]+$"})
             }
             Kind::Uint64 | Kind::Fixed64 => {
-                json!({"type": ["string", "integer"], "format": "uint64", "pattern": "^[0-9]+$"})
+                json!({"type": ["string", "integer"], "format": "uint64", "minimum": 0, "pattern": "^[0-9]+$"})
             }
             Kind::Bool => json!({"type": "boolean"}),
             Kind::String => json!({"type": "string"}),
@@ -257,6 +266,27 @@ impl Schemas<'_> {
         }
         reference(&of.name)
     }
+}
+
+/// Of the members of a oneof, at most one may be set; one that is null is not.
+fn exclusive(message: &Message, null_is_a_value: impl Fn(Kind) -> bool) -> Vec<Value> {
+    let names = |field: &Field| BTreeSet::from([field.json_name.clone(), field.name.clone()]);
+    let set = |field: &Field| {
+        if null_is_a_value(field.kind) { json!(true) } else { json!({"not": {"type": "null"}}) }
+    };
+    let mut out = Vec::new();
+    for (index, left) in message.fields.iter().enumerate().filter(|(_, field)| field.oneof.is_some()) {
+        for right in message.fields[index + 1..].iter().filter(|right| right.oneof == left.oneof) {
+            for (left_name, right_name) in names(left)
+                .iter()
+                .flat_map(|left| names(right).into_iter().map(move |right| (left.clone(), right)).collect::<Vec<_>>())
+            {
+                let both = Map::from_iter([(left_name.clone(), set(left)), (right_name.clone(), set(right))]);
+                out.push(json!({"not": {"required": [left_name, right_name], "properties": both}}));
+            }
+        }
+    }
+    out
 }
 
 const NUMBER: &str = "^-?(0|[1-9][0-9]*)(\\.[0-9]+)?([eE][+-]?[0-9]+)?$";
@@ -368,6 +398,8 @@ mod tests {
             let twice = json!({"not": {"required": names}});
             assert!(described["allOf"].as_array().unwrap().contains(&twice), "{message}");
         }
+        let update = schemas["state.manager.v1.UpdateRequest"]["allOf"].to_string();
+        assert!(update.contains(r#""required":["merge","fields"]"#), "{update}");
         assert_eq!(schemas["npc.behavior.v1.Action"]["additionalProperties"], false);
         assert!(schemas["quest.v1.GenerateResponse"].get("additionalProperties").is_none());
     }
