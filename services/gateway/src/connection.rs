@@ -15,6 +15,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::limits::Limits;
+use crate::malformed;
 
 /// There is no deadline for reading while a request is being handled.
 const NO_DEADLINE: u64 = u64::MAX;
@@ -170,13 +171,14 @@ pub(crate) struct Connection {
     read_deadline: Arc<ReadDeadline>,
     write_timeout: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
+    refusal: Option<io::Cursor<Vec<u8>>>,
 }
 
 impl Connection {
     pub(crate) fn new(socket: TcpStream, read_deadline: Arc<ReadDeadline>, limits: &Limits) -> Self {
         let (read, write) = socket.into_split();
         let socket = TokioIo::new(Socket { read: Arc::new(read), write });
-        Self { socket, read_deadline, write_timeout: limits.write_timeout, stalled: None }
+        Self { socket, read_deadline, write_timeout: limits.write_timeout, stalled: None, refusal: None }
     }
 
     /// The client at the other end.
@@ -208,8 +210,32 @@ impl Read for Connection {
     }
 }
 
+impl Connection {
+    /// Writes a document in place of an answer of hyper's own, which has no body.
+    fn poll_refuse(&mut self, waker: &mut Context<'_>, bytes: &[u8]) -> Option<Poll<io::Result<usize>>> {
+        if self.refusal.is_none() {
+            self.refusal = malformed::refusal(bytes).map(io::Cursor::new);
+        }
+        let mut refusal = self.refusal.take()?;
+        while let Some(rest) = refusal.get_ref().get(refusal.position() as usize..).filter(|rest| !rest.is_empty()) {
+            let written = Pin::new(&mut self.socket).poll_write(waker, rest);
+            match self.poll_written(written, waker) {
+                Poll::Ready(Ok(written)) => refusal.set_position(refusal.position() + written as u64),
+                other => {
+                    self.refusal = Some(refusal);
+                    return Some(other);
+                }
+            }
+        }
+        Some(Poll::Ready(Ok(bytes.len())))
+    }
+}
+
 impl Write for Connection {
     fn poll_write(mut self: Pin<&mut Self>, waker: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if let Some(written) = self.poll_refuse(waker, bytes) {
+            return written;
+        }
         let written = Pin::new(&mut self.socket).poll_write(waker, bytes);
         self.poll_written(written, waker)
     }
@@ -219,6 +245,11 @@ impl Write for Connection {
         waker: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let [bytes] = bytes
+            && let Some(written) = self.poll_refuse(waker, bytes)
+        {
+            return written;
+        }
         let written = Pin::new(&mut self.socket).poll_write_vectored(waker, bytes);
         self.poll_written(written, waker)
     }

@@ -12,6 +12,7 @@ mod events;
 mod gateway;
 mod headers;
 mod limits;
+mod malformed;
 mod metrics;
 mod openapi;
 mod problem;

@@ -239,3 +239,23 @@ async fn a_request_without_its_one_host_is_400() {
     client.send("GET /livez HTTP/1.0\r\n\r\n").await.unwrap();
     assert_eq!(client.answer().await.status, 200);
 }
+
+#[tokio::test]
+async fn a_malformed_head_is_answered_with_a_document() {
+    let gateway = gateway();
+    // Exactly the limit, and nothing after it: closing a socket with unread bytes would reset the connection.
+    let mut large = "GET /livez HTTP/1.1\r\nhost: a\r\nx: ".to_owned();
+    large.extend(std::iter::repeat_n('x', 64 * 1024 - large.len()));
+    let invalid = "the head of the request is not valid HTTP/1.1";
+    for (head, status, detail) in [
+        ("GET\r\n\r\n", 400, invalid),
+        ("GET / HTTP/1.1\r\nno colon\r\n\r\n", 400, invalid),
+        (&*large, 431, "the headers of the request are too large"),
+    ] {
+        let mut client = Client::connect(gateway.address).await;
+        client.send(head).await.unwrap();
+        let answer = client.answer().await;
+        problem(&answer, status, detail);
+        assert!(answer.closes());
+    }
+}
