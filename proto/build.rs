@@ -97,8 +97,9 @@ impl Contract<'_> {
             let idempotent = method.options.idempotency_level() != IdempotencyLevel::IdempotencyUnknown;
             writeln!(
                 out,
-                "        crate::rpc::Method {{ name: \"{operation}\", subject: \"svc.{package}.{operation}\", package: \"{package}\", \
+                "        crate::rpc::Method {{ full_name: \"{package}.{proto_name}/{rpc}\", name: \"{operation}\", subject: \"svc.{package}.{operation}\", package: \"{package}\", \
                  idempotent: {idempotent}, streaming: {streaming}, input: \"{input}\", output: \"{output}\" }},",
+                rpc = method.proto_name,
                 operation = method.name,
                 streaming = method.server_streaming,
                 input = method.input_proto_type.trim_start_matches('.'),

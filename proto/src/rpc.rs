@@ -36,6 +36,8 @@ pub struct Service {
 /// One rpc.
 #[derive(Debug)]
 pub struct Method {
+    /// Full protobuf name: the service and the rpc, for example `quest.v1.Quest/Generate`.
+    pub full_name: &'static str,
     /// Last token of the subject, for example `infer_stream`.
     pub name: &'static str,
     /// For example `svc.ai.llm.v1.infer_stream`.

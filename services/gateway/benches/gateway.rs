@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use axum::extract::{Request, State};
 use axum::response::IntoResponse as _;
 use axum::{Router, routing};
-use gateway::{Gateway, Limits, Metrics};
+use gateway::{Gateway, Limits, Metrics, PublicMethods};
 use http::uri::{Authority, Scheme};
 use http::{StatusCode, Uri};
 use hyper_util::client::legacy::Client;
@@ -202,7 +202,10 @@ fn gateway_task(url: &str) {
             thread::spawn(move || {
                 current_thread().block_on(async {
                     let fleet = Fleet::connect(Settings::for_service("gateway", connection)).await.expect("NATS");
-                    let gateway = Gateway::new(fleet, Limits::default(), Metrics::default()).expect("the contract");
+                    let methods = |_: &str| Some("ai.llm.v1.Llm/Infer".to_owned());
+                    let public = PublicMethods::from_settings(methods).expect("the contract");
+                    let gateway =
+                        Gateway::new(fleet, &public, Limits::default(), Metrics::default()).expect("the contract");
                     gateway::serve(listener, Arc::new(gateway), std::future::pending()).await.expect("serving");
                 });
             })

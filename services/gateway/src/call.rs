@@ -67,6 +67,10 @@ impl<T: Transport> Gateway<T> {
             return Err(Problem::wrong_method(&head.method, "POST"));
         }
         check_content(&head.headers)?;
+        if route.method.streaming && head.headers.get(headers::LAST_EVENT_ID).is_some_and(|id| !id.is_empty()) {
+            return Err(Problem::bad_request("a stream cannot be resumed")
+                .with_hint("send the request without the header `Last-Event-ID` to start a new stream"));
+        }
         let permit = route.acquire(self.limits.route_concurrency).ok_or_else(Problem::overloaded)?;
         let deadline = Instant::now() + self.limits.request;
         let text = body::read(body, &self.limits, deadline).await?;
@@ -188,22 +192,38 @@ fn unreadable(bad: transcode::InvalidMessage) -> Problem {
 }
 
 fn check_content(headers: &HeaderMap) -> Result<(), Problem> {
-    let unsupported = |detail: String| {
-        Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::InvalidArgument, detail)
-            .with_hint("send JSON with the header `Content-Type: application/json`")
+    let unsupported = |detail: String, hint: &str| {
+        Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::InvalidArgument, detail).with_hint(hint)
     };
-    if let Some(encoding) = headers.get(CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
-        let encoding = String::from_utf8_lossy(encoding.as_bytes()).into_owned();
-        return Err(unsupported(format!("the content encoding `{encoding}` is not supported")));
+    // Codings are compared without regard to case, and may be a list.
+    let codings =
+        headers.get_all(CONTENT_ENCODING).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let mut codings = codings.map(<[u8]>::trim_ascii);
+    if let Some(coding) = codings.find(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity")) {
+        let coding = String::from_utf8_lossy(coding);
+        return Err(unsupported(
+            format!("the content encoding `{coding}` is not supported"),
+            "send the body without a `Content-Encoding`",
+        ));
     }
-    match headers.get(CONTENT_TYPE) {
-        Some(kind) if is_json(kind) => Ok(()),
-        Some(kind) => {
+    const SEND_JSON: &str = "send JSON with the header `Content-Type: application/json`";
+    let mut kinds = headers.get_all(CONTENT_TYPE).iter();
+    match (kinds.next(), kinds.next()) {
+        (Some(_), Some(_)) => Err(unsupported("header `Content-Type` occurs twice".to_owned(), "send it once")),
+        (Some(kind), None) if is_json(kind) => Ok(()),
+        (Some(kind), None) => {
+            let hint =
+                if is_json_in_any_charset(kind) { "send the JSON as UTF-8, without a charset" } else { SEND_JSON };
             let kind = String::from_utf8_lossy(kind.as_bytes()).into_owned();
-            Err(unsupported(format!("the content type `{kind}` is not supported")))
+            Err(unsupported(format!("the content type `{kind}` is not supported"), hint))
         }
-        None => Err(unsupported("the body has no content type".to_owned())),
+        (None, _) => Err(unsupported("the body has no content type".to_owned(), SEND_JSON)),
     }
+}
+
+fn is_json_in_any_charset(kind: &HeaderValue) -> bool {
+    let essence = kind.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+    essence.trim_ascii().eq_ignore_ascii_case(b"application/json")
 }
 
 fn is_json(kind: &HeaderValue) -> bool {

@@ -1,7 +1,6 @@
-//! A stream of responses as server-sent events: numbered messages, heartbeats, and always a last event `done` or
+//! A stream of responses as server-sent events: messages, heartbeats, and always a last event `done` or
 //! `error`.
 
-use std::io::Write as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as Waker, Poll};
@@ -30,7 +29,8 @@ pub(crate) type StreamGuards = (Permit, ActiveRequest, GaugeGuard);
 pub(crate) struct Events {
     /// `None` at the end of the stream. Dropping the stream cancels the worker.
     messages: Option<(Stream<Bytes>, StreamGuards)>,
-    next: u64,
+    /// Whether the client was sent something after it had closed its sending side.
+    probed: bool,
     heartbeat: Pin<Box<Sleep>>,
     heartbeat_every: std::time::Duration,
     /// Resolves to the reason when the stream must end.
@@ -52,7 +52,7 @@ impl Events {
     ) -> Self {
         Self {
             messages: Some((messages, guards)),
-            next: 1,
+            probed: false,
             heartbeat: Box::pin(sleep(limits.heartbeat)),
             heartbeat_every: limits.heartbeat,
             end_reason,
@@ -92,7 +92,11 @@ impl Events {
             if self.messages.is_none() {
                 return Poll::Ready(None);
             }
-            if self.heartbeat.as_mut().poll(waker).is_pending() {
+            // A client that is gone resets the connection when it receives something.
+            let probe =
+                !self.probed && self.messages.as_ref().is_some_and(|(_, guards)| guards.1.client.has_ended(waker));
+            self.probed |= probe;
+            if !probe && self.heartbeat.as_mut().poll(waker).is_pending() {
                 return Poll::Pending;
             }
             out.extend_from_slice(b": heartbeat\n\n");
@@ -105,18 +109,19 @@ impl Events {
         Poll::Ready(Some(out.into()))
     }
 
-    fn message(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
+    fn message(&self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
         let broken = |bad: transcode::InvalidMessage| {
-            Error::new(Code::DataLoss, format!("a message of the stream cannot be decoded: {bad}"))
+            let error = Error::new(Code::DataLoss, format!("a message of the stream cannot be decoded: {bad}"));
+            tracing::warn!(method = self.route.method.subject, %error, request_id = self.context.request_id(), "failed");
+            error
         };
         if let Some(error) = transcode::error_in(bytes).map_err(broken)? {
             return Err(error.into());
         }
         let json = transcode::to_json(&self.schema, self.route.output, bytes).map_err(broken)?;
-        write!(out, "id: {}\ndata: ", self.next).expect("writing to a vector does not fail");
+        out.extend_from_slice(b"data: ");
         out.extend_from_slice(&json);
         out.extend_from_slice(b"\n\n");
-        self.next += 1;
         Ok(())
     }
 

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::body::{self, Body};
 use crate::connection::ActiveRequest;
 use crate::headers;
-use crate::limits::Limits;
+use crate::limits::{Limits, PublicMethods};
 use crate::metrics::{Metrics, RouteMetrics};
 use crate::openapi;
 use crate::problem::Problem;
@@ -47,17 +47,18 @@ pub(crate) enum Phase {
 }
 
 impl<T: Transport> Gateway<T> {
-    /// Creates a gateway to all services of the fleet.
+    /// Creates a gateway to the `public` methods of the fleet. For every other method it answers as for an unknown
+    /// path.
     ///
     /// # Errors
     /// If the contract has a message without a JSON mapping.
-    pub fn new(transport: T, limits: Limits, metrics: Metrics) -> Result<Self, Unsupported> {
+    pub fn new(transport: T, public: &PublicMethods, limits: Limits, metrics: Metrics) -> Result<Self, Unsupported> {
         let schema = Schema::for_fleet()?;
         Ok(Self {
             transport,
-            routes: Routes::new(proto::SERVICES, &schema, &metrics)?,
+            routes: Routes::new(public.methods(), &schema, &metrics)?,
             other: metrics.route("other"),
-            openapi: openapi::document(proto::SERVICES, &schema, &limits).to_string().into(),
+            openapi: openapi::document(public.methods(), &schema, &limits).to_string().into(),
             schema: Arc::new(schema),
             phase: watch::Sender::new(Phase::Open),
             limits,
@@ -69,9 +70,11 @@ impl<T: Transport> Gateway<T> {
         let started = Instant::now();
         let (head, mut body) = request.into_parts();
         let path = head.uri.path();
-        let (mut response, metrics) = match self.routes.get(path) {
-            Some(route) => (self.call(route, &head, &mut body, active).await, &route.metrics),
-            None => (self.built_in_or_not_found(&head), &self.other),
+        let host = headers::check_host(head.version, &head.headers);
+        let (mut response, metrics) = match (host, self.routes.get(path)) {
+            (Err(problem), _) => (self.refused(&head, &problem), &self.other),
+            (Ok(()), Some(route)) => (self.call(route, &head, &mut body, active).await, &route.metrics),
+            (Ok(()), None) => (self.built_in_or_not_found(&head), &self.other),
         };
         metrics.record(response.status(), started.elapsed().as_secs_f64());
         let keep_alive = body.is_end_stream() || self.discard_body(&head, response.status(), &mut body).await;
@@ -98,9 +101,13 @@ impl<T: Transport> Gateway<T> {
         if known && matches!(head.method, Method::GET | Method::HEAD) {
             return self.built_in(head.uri.path());
         }
-        let (context, _) = headers::context(&head.headers, self.limits.request);
         let problem =
             if known { Problem::wrong_method(&head.method, "GET, HEAD") } else { self.not_found(head.uri.path()) };
+        self.refused(head, &problem)
+    }
+
+    fn refused(&self, head: &Parts, problem: &Problem) -> Response<Body> {
+        let (context, _) = headers::context(&head.headers, self.limits.request);
         let mut response = problem.response(head.uri.path(), &context);
         if let Some(id) = headers::request_id(&context) {
             response.headers_mut().insert(headers::REQUEST_ID, id);

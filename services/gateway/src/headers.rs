@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use http::header::HeaderName;
-use http::{HeaderMap, HeaderValue};
+use http::header::{HOST, HeaderName};
+use http::{HeaderMap, HeaderValue, Version};
 use sdk::{Context, ExternalRequest};
 
 use crate::problem::Problem;
@@ -12,6 +12,8 @@ use crate::problem::Problem;
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Two requests with the same key are the same operation.
 pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// What a client sends that wants to go on with a stream.
+pub(crate) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 const MAX_KEY_LENGTH: usize = 255;
@@ -28,6 +30,15 @@ pub(crate) fn context(headers: &HeaderMap, timeout: Duration) -> (Context, Resul
         timeout,
     });
     (context, key.map(|_| ()))
+}
+
+/// Refuses a request without its one `Host`, which HTTP/1.1 requires (RFC 9112, section 3.2).
+pub(crate) fn check_host(version: Version, headers: &HeaderMap) -> Result<(), Problem> {
+    match headers.get_all(HOST).iter().count() {
+        0 if version >= Version::HTTP_11 => Err(Problem::bad_request("header `Host` is missing")),
+        0 | 1 => Ok(()),
+        _ => Err(Problem::bad_request("header `Host` occurs twice")),
+    }
 }
 
 /// The value of the response header.

@@ -1,4 +1,4 @@
-//! Exposes the fleet over HTTP: every method of every contract as a JSON endpoint, without code for each service.
+//! Exposes the fleet over HTTP: every method that is public as a JSON endpoint, without code for each service.
 //!
 //! Package `quest.v1`, rpc `Generate` is `POST /api/quest/v1/generate`. The request body is the request in JSON, the
 //! response body is the response in JSON, or server-sent events for a streaming method. Errors are
@@ -12,6 +12,7 @@ mod events;
 mod gateway;
 mod headers;
 mod limits;
+mod malformed;
 mod metrics;
 mod openapi;
 mod problem;
@@ -20,7 +21,7 @@ mod server;
 pub mod transcode;
 
 pub use gateway::Gateway;
-pub use limits::Limits;
+pub use limits::{Limits, PublicMethods};
 pub use metrics::Metrics;
 pub use openapi::document as openapi;
 pub use routes::path;

@@ -1,6 +1,8 @@
-//! Limits: sizes, concurrency and timeouts.
+//! Settings: the limits of sizes, concurrency and time, and the public methods.
 
 use std::time::Duration;
+
+use proto::rpc::Method;
 
 /// The limits of the gateway.
 #[derive(Clone, Debug)]
@@ -82,9 +84,68 @@ fn drain_within(stop_timeout: Duration) -> Duration {
     stop_timeout.saturating_sub(Duration::from_millis(1500)).max(stop_timeout / 2)
 }
 
+/// The methods that clients outside may call. They are chosen one by one: a method that nobody named is not public.
+#[derive(Clone, Debug, Default)]
+pub struct PublicMethods(Vec<&'static Method>);
+
+impl PublicMethods {
+    /// The methods that the environment variable `GATEWAY_METHODS` names: full protobuf names with commas between them,
+    /// for example `quest.v1.Quest/Generate,quest.v1.Quest/Get`. None if it is unset or empty.
+    ///
+    /// # Errors
+    /// A sentence that names the variable and what is no method of a contract.
+    pub fn from_settings(setting: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
+        let value = setting(METHODS).unwrap_or_default();
+        let names = value.split(',').map(str::trim).filter(|name| !name.is_empty());
+        let mut methods: Vec<&Method> = names.map(find_method).collect::<Result<_, _>>()?;
+        methods.sort_by_key(|method| method.full_name);
+        methods.dedup_by_key(|method| method.full_name);
+        Ok(Self(methods))
+    }
+
+    /// The methods, ordered by their full names.
+    pub fn methods(&self) -> &[&'static Method] {
+        &self.0
+    }
+}
+
+const METHODS: &str = "GATEWAY_METHODS";
+
+fn find_method(name: &str) -> Result<&'static Method, String> {
+    let mut methods = proto::SERVICES.iter().flat_map(|service| service.methods);
+    methods.find(|method| method.full_name == name).ok_or_else(|| {
+        format!("environment variable `{METHODS}` names `{name}`, which is not a method of any contract")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn public(value: Option<&str>) -> Result<Vec<&'static str>, String> {
+        let public =
+            PublicMethods::from_settings(|name| value.filter(|_| name == "GATEWAY_METHODS").map(str::to_owned))?;
+        Ok(public.methods().iter().map(|method| method.full_name).collect())
+    }
+
+    #[test]
+    fn only_the_named_methods_are_public() {
+        assert_eq!(public(None).unwrap(), Vec::<&str>::new());
+        assert_eq!(public(Some("")).unwrap(), Vec::<&str>::new());
+        let expected = ["ai.llm.v1.Llm/InferStream", "quest.v1.Quest/Generate"];
+        assert_eq!(public(Some("quest.v1.Quest/Generate, ai.llm.v1.Llm/InferStream")).unwrap(), expected);
+        assert_eq!(public(Some("quest.v1.Quest/Generate,quest.v1.Quest/Generate,")).unwrap(), expected[1..]);
+    }
+
+    #[test]
+    fn a_public_method_that_no_contract_has_is_refused() {
+        for name in ["quest.v1.Quest/*", "quest.v1.Quest/generate", "quest.v1.Quest", "*", "quest.v1.Quest.Generate"] {
+            let error = public(Some(&format!("quest.v1.Quest/Get,{name}"))).unwrap_err();
+            let expected =
+                format!("environment variable `GATEWAY_METHODS` names `{name}`, which is not a method of any contract");
+            assert_eq!(error, expected);
+        }
+    }
 
     #[test]
     fn the_environment_overrides_the_defaults() {

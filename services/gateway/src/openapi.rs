@@ -1,18 +1,19 @@
-//! `/openapi.json`: every route with its messages, generated from the descriptors.
+//! `/openapi.json`: every public route with its messages, generated from the descriptors.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use proto::rpc::{Method, Service};
+use proto::rpc::Method;
 use serde_json::{Map, Value, json};
 
 use crate::limits::Limits;
 use crate::routes;
 use crate::transcode::{Enum, Field, Form, Kind, Message, MessageId, Schema, Shape};
 
-const DESCRIPTION: &str = "Every method of every service as JSON over HTTP. Keys in requests may be in lower camel \
+const DESCRIPTION: &str = "The public methods of the services as JSON over HTTP. Keys in requests may be in lower camel \
     case or as in the .proto files; responses use lower camel case and omit default values. 64-bit integers are \
     strings in responses; requests may use numbers. Unknown fields are rejected.";
-const STREAM: &str = "Server-sent events. Each message has an `id` (1, 2, …) and the response in JSON as its `data`. \
+const STREAM: &str = "Server-sent events. Each message has the response in JSON as its `data`, and no `id`, because a stream \
+    cannot be resumed: a request with the header `Last-Event-ID` is answered with 400. \
     Comments are sent as heartbeats. The last event is `done`, or `error` with a problem as its data. A stream \
     without either was interrupted.";
 /// The HTTP status of each code.
@@ -21,17 +22,24 @@ const STATUSES: &str = "`INVALID_ARGUMENT`, `OUT_OF_RANGE` 400; `PERMISSION_DENI
     `DATA_LOSS` 500; `UNIMPLEMENTED` 501; `UNAVAILABLE` 503, or 504 if a timeout expired. Responses with 429 and 503 \
     have the header `Retry-After`.";
 
-/// The description of all routes, in OpenAPI 3.1.
-pub fn document(services: &[&Service], schema: &Schema, limits: &Limits) -> Value {
-    let mut schemas = Schemas { schema, done: Map::new(), named: BTreeSet::new() };
+/// The description of the routes of `methods`, in OpenAPI 3.1.
+pub fn document(methods: &[&Method], schema: &Schema, limits: &Limits) -> Value {
+    let mut schemas = Schemas { schema, done: Map::new(), named: BTreeSet::new(), use_of: Use::Request };
+    // First, because a message of requests and responses is described as what requests may be.
+    for method in methods {
+        schemas.message(schema.id(method.input).expect("every method has its messages"));
+    }
+    schemas.use_of = Use::Response;
     let mut paths = Map::new();
-    for method in services.iter().flat_map(|service| service.methods) {
+    for method in methods {
         paths.insert(routes::path(method), schemas.path(method, limits));
     }
     schemas.done.insert("Problem".to_owned(), problem());
+    let services: BTreeMap<&str, &str> =
+        methods.iter().map(|method| (method.package, method.full_name.split('/').next().unwrap_or_default())).collect();
     let tags: Vec<Value> = services
         .iter()
-        .map(|service| json!({"name": service.package, "description": format!("`{}`", service.name)}))
+        .map(|(package, service)| json!({"name": package, "description": format!("`{service}`")}))
         .collect();
     json!({
         "openapi": "3.1.0",
@@ -68,6 +76,14 @@ struct Schemas<'a> {
     schema: &'a Schema,
     done: Map<String, Value>,
     named: BTreeSet<String>,
+    use_of: Use,
+}
+
+/// What a message is described for. Requests may be written in more ways than responses are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Request,
+    Response,
 }
 
 impl Schemas<'_> {
@@ -76,7 +92,7 @@ impl Schemas<'_> {
         let (input, output) = (id(method.input), id(method.output));
         let (request, response) = (self.message(input), self.message(output));
         // The gateway sets `meta` and handles `error`, so neither is part of the HTTP API.
-        self.without(method.input, "meta")["additionalProperties"] = false.into();
+        self.without(method.input, "meta");
         self.without(method.output, "error");
         let answer = if method.streaming {
             json!({
@@ -142,6 +158,8 @@ impl Schemas<'_> {
 
     fn object(&mut self, message: &Message) -> Value {
         let mut properties = Map::new();
+        // A field may be written with either name, but once.
+        let mut twice = Vec::new();
         for field in &message.fields {
             let mut described = self.field(field);
             if let Some(oneof) = field.oneof {
@@ -159,9 +177,32 @@ impl Schemas<'_> {
                     }
                 };
             }
+            if self.use_of == Use::Request {
+                described = or_null(described);
+                if field.name != field.json_name {
+                    properties.insert(field.name.clone(), described.clone());
+                    twice.push(json!({"not": {"required": [field.json_name, field.name]}}));
+                }
+            }
             properties.insert(field.json_name.clone(), described);
         }
-        json!({"type": "object", "properties": properties})
+        let mut object = json!({"type": "object", "properties": properties});
+        if self.use_of == Use::Request {
+            object["additionalProperties"] = false.into();
+            twice.extend(exclusive(message, |kind| self.null_is_a_value(kind)));
+            if !twice.is_empty() {
+                object["allOf"] = twice.into();
+            }
+        }
+        object
+    }
+
+    fn null_is_a_value(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Message(id) => self.schema.message(id).form == Form::Value,
+            Kind::Enum(id) => self.schema.enumeration(id).name == "google.protobuf.NullValue",
+            _ => false,
+        }
     }
 
     fn field(&mut self, field: &Field) -> Value {
@@ -174,6 +215,23 @@ impl Schemas<'_> {
     }
 
     fn kind(&mut self, kind: Kind) -> Value {
+        let described = self.written(kind);
+        match kind {
+            _ if self.use_of == Use::Response => described,
+            // Requests may have numbers as text.
+            Kind::Double | Kind::Float => or(described, &json!({"type": "string", "pattern": NUMBER_OR_SPECIAL})),
+            Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 | Kind::Uint32 | Kind::Fixed32 => {
+                or(described, &json!({"type": "string", "pattern": NUMBER}))
+            }
+            Kind::Enum(id) if self.schema.enumeration(id).name != "google.protobuf.NullValue" => {
+                or(described, &json!({"type": "integer", "format": "int32"}))
+            }
+            _ => described,
+        }
+    }
+
+    /// The schema of a value as responses have it.
+    fn written(&mut self, kind: Kind) -> Value {
         match kind {
             Kind::Double => json!({"type": "number", "format": "double"}),
             Kind::Float => json!({"type": "number", "format": "float"}),
@@ -185,7 +243,7 @@ impl Schemas<'_> {
                 json!({"type": ["string", "integer"], "format": "int64", "pattern": "^-?[0-9]+$"})
             }
             Kind::Uint64 | Kind::Fixed64 => {
-                json!({"type": ["string", "integer"], "format": "uint64", "pattern": "^[0-9]+$"})
+                json!({"type": ["string", "integer"], "format": "uint64", "minimum": 0, "pattern": "^[0-9]+$"})
             }
             Kind::Bool => json!({"type": "boolean"}),
             Kind::String => json!({"type": "string"}),
@@ -207,6 +265,46 @@ impl Schemas<'_> {
             self.done.insert(of.name.clone(), json!({"type": "string", "enum": names}));
         }
         reference(&of.name)
+    }
+}
+
+/// Of the members of a oneof, at most one may be set; one that is null is not.
+fn exclusive(message: &Message, null_is_a_value: impl Fn(Kind) -> bool) -> Vec<Value> {
+    let names = |field: &Field| BTreeSet::from([field.json_name.clone(), field.name.clone()]);
+    let set = |field: &Field| {
+        if null_is_a_value(field.kind) { json!(true) } else { json!({"not": {"type": "null"}}) }
+    };
+    let mut out = Vec::new();
+    for (index, left) in message.fields.iter().enumerate().filter(|(_, field)| field.oneof.is_some()) {
+        for right in message.fields[index + 1..].iter().filter(|right| right.oneof == left.oneof) {
+            for (left_name, right_name) in names(left)
+                .iter()
+                .flat_map(|left| names(right).into_iter().map(move |right| (left.clone(), right)).collect::<Vec<_>>())
+            {
+                let both = Map::from_iter([(left_name.clone(), set(left)), (right_name.clone(), set(right))]);
+                out.push(json!({"not": {"required": [left_name, right_name], "properties": both}}));
+            }
+        }
+    }
+    out
+}
+
+const NUMBER: &str = "^-?(0|[1-9][0-9]*)(\\.[0-9]+)?([eE][+-]?[0-9]+)?$";
+const NUMBER_OR_SPECIAL: &str = "^(-?(0|[1-9][0-9]*)(\\.[0-9]+)?([eE][+-]?[0-9]+)?|NaN|-?Infinity)$";
+
+fn or(described: Value, other: &Value) -> Value {
+    json!({"anyOf": [described, other]})
+}
+
+/// A field that is null is absent.
+fn or_null(mut described: Value) -> Value {
+    match described.get("type") {
+        Some(Value::String(kind)) if kind == "null" => described,
+        Some(Value::String(kind)) if described.get("enum").is_none() => {
+            described["type"] = json!([kind, "null"]);
+            described
+        }
+        _ => or(described, &json!({"type": "null"})),
     }
 }
 
@@ -251,7 +349,8 @@ mod tests {
     use super::*;
 
     fn fleet() -> Value {
-        document(proto::SERVICES, &Schema::for_fleet().unwrap(), &Limits::default())
+        let methods: Vec<&Method> = proto::SERVICES.iter().flat_map(|service| service.methods).collect();
+        document(&methods, &Schema::for_fleet().unwrap(), &Limits::default())
     }
 
     #[test]
@@ -284,13 +383,35 @@ mod tests {
     }
 
     #[test]
+    fn requests_have_both_names_of_a_field_and_no_unknown_ones_at_any_depth() {
+        let document = fleet();
+        let schemas = &document["components"]["schemas"];
+        for (message, names) in [
+            ("quest.v1.GenerateRequest", ["playerId", "player_id"]),
+            ("npc.behavior.v1.PlanRequest", ["nodeLimit", "node_limit"]),
+            ("ai.llm.v1.Sampling", ["maxTokens", "max_tokens"]),
+        ] {
+            let described = &schemas[message];
+            assert_eq!(described["properties"][names[0]], described["properties"][names[1]], "{message}");
+            assert!(described["properties"][names[0]].is_object(), "{message}");
+            assert_eq!(described["additionalProperties"], false, "{message}");
+            let twice = json!({"not": {"required": names}});
+            assert!(described["allOf"].as_array().unwrap().contains(&twice), "{message}");
+        }
+        let update = schemas["state.manager.v1.UpdateRequest"]["allOf"].to_string();
+        assert!(update.contains(r#""required":["merge","fields"]"#), "{update}");
+        assert_eq!(schemas["npc.behavior.v1.Action"]["additionalProperties"], false);
+        assert!(schemas["quest.v1.GenerateResponse"].get("additionalProperties").is_none());
+    }
+
+    #[test]
     fn fields_that_the_gateway_handles_are_removed() {
         let document = fleet();
         let schemas = &document["components"]["schemas"];
         let request = &schemas["quest.v1.GenerateRequest"];
         assert!(request["properties"].get("meta").is_none());
         assert_eq!(request["additionalProperties"], false);
-        assert_eq!(request["properties"]["playerId"], json!({"type": "string"}));
+        assert_eq!(request["properties"]["playerId"], json!({"type": ["string", "null"]}));
         assert!(schemas["quest.v1.GenerateResponse"]["properties"].get("error").is_none());
         assert_eq!(schemas["quest.v1.QuestState"]["enum"][1], "QUEST_STATE_OFFERED");
         assert_eq!(

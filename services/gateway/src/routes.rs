@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use proto::rpc::{Method, Service};
+use proto::rpc::Method;
 
 use crate::metrics::{Metrics, RouteMetrics};
 use crate::transcode::{MessageId, Schema, Unsupported};
@@ -41,13 +41,12 @@ impl Drop for Permit {
     }
 }
 
-/// All routes by path.
+/// The routes of the public methods by path.
 pub(crate) struct Routes(HashMap<String, Arc<Route>>);
 
 impl Routes {
-    pub(crate) fn new(services: &[&'static Service], schema: &Schema, metrics: &Metrics) -> Result<Self, Unsupported> {
-        let methods = services.iter().flat_map(|service| service.methods);
-        let routes = methods.map(|method| {
+    pub(crate) fn new(methods: &[&'static Method], schema: &Schema, metrics: &Metrics) -> Result<Self, Unsupported> {
+        let routes = methods.iter().map(|method| {
             let path = path(method);
             let route = Route {
                 method,
@@ -88,7 +87,8 @@ mod tests {
     use super::*;
 
     fn routes() -> Routes {
-        Routes::new(proto::SERVICES, &Schema::for_fleet().unwrap(), &Metrics::default()).unwrap()
+        let methods: Vec<&Method> = proto::SERVICES.iter().flat_map(|service| service.methods).collect();
+        Routes::new(&methods, &Schema::for_fleet().unwrap(), &Metrics::default()).unwrap()
     }
 
     #[test]

@@ -100,15 +100,26 @@ async fn connection<T: Transport>(socket: TcpStream, gateway: Arc<Gateway<T>>) {
     let mut phase = gateway.phase.subscribe();
     let read_deadline = ReadDeadline::new(&gateway.limits);
     let socket = Connection::new(socket, Arc::clone(&read_deadline), &gateway.limits);
+    let client = socket.client();
     let service = service_fn(|request| {
-        let (gateway, active) = (Arc::clone(&gateway), read_deadline.start_request());
+        let (gateway, active) = (Arc::clone(&gateway), read_deadline.start_request(client.clone()));
         async move { Ok::<_, Infallible>(gateway.handle(request, active).await) }
     });
     // `Connection` has the deadlines, because hyper's timeout for the head would also end idle connections.
-    let serving =
-        http1::Builder::new().header_read_timeout(None).max_buf_size(MAX_HEAD_BYTES).serve_connection(socket, service);
+    // A client that has sent its request may close its sending side, and still gets its response.
+    let serving = http1::Builder::new()
+        .half_close(true)
+        .header_read_timeout(None)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .serve_connection(socket, service);
     let mut serving = pin!(serving);
-    let mut expired = pin!(read_deadline.expired());
+    let expired = async {
+        tokio::select! {
+            () = read_deadline.expired() => {}
+            () = client.is_gone() => {}
+        }
+    };
+    let mut expired = pin!(expired);
     let closing = async { phase.wait_for(|phase| *phase >= Phase::Closing).await.is_ok() };
     let served = tokio::select! {
         served = serving.as_mut() => served,

@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context as Poller, Waker};
 use std::time::Duration;
 
-use async_nats::{HeaderMap, HeaderValue, Message, Subject};
+use async_nats::{HeaderMap, Message, Subject};
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _};
 use prost::Message as _;
-use proto::rpc::{Code, Error, Reply, Server};
+use proto::rpc::{Code, Error, Method, Reply, Server, Service};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -157,7 +157,8 @@ impl<S: Server> Worker<S> {
             )
             .with_detail(reason::KEY, reason::OVERLOADED)
             .with_detail(reason::RETRY_AFTER_MS, 100);
-            tokio::spawn(async move { answer_error(&request, &error).await });
+            let method = method_of(S::SERVICE, &request.message.subject).map(|method| &S::SERVICE.methods[method]);
+            tokio::spawn(async move { answer_error(&request, method, &error).await });
         }
     }
 
@@ -190,23 +191,20 @@ impl<S: Server> Worker<S> {
     async fn handle(&self, request: Request) {
         let message = &request.message;
         let headers = message.headers.as_ref();
-        let operation = message.subject.rsplit('.').next().unwrap_or_default();
-        let method = S::SERVICE.methods.iter().position(|known| known.name == operation);
+        let method = method_of(S::SERVICE, &message.subject);
         // A payload that cannot be decoded is reported later, by the handler that knows its type.
         let meta = RequestEnvelope::decode(message.payload.clone()).ok().and_then(|envelope| envelope.meta);
-        let traceparent = headers.and_then(|headers| headers.get(wire::TRACEPARENT)).map(HeaderValue::as_str);
+        let traceparent = wire::header(headers, &wire::TRACEPARENT);
         let context = Context::received(meta.unwrap_or_default(), traceparent, request.at);
 
         let outcome = match method {
-            None => Err(Error::unimplemented(S::SERVICE, operation)),
+            None => Err(Error::unimplemented(S::SERVICE, operation(&message.subject))),
             Some(method) => context.clone().scope(self.call(method, message.payload.clone(), &context)).await,
         };
         let error = match outcome {
             Ok(Reply::Message(payload)) => answer(&request, payload).await.err(),
             Ok(Reply::Stream(items)) => {
-                let credit = headers
-                    .and_then(|headers| headers.get(wire::STREAM_CREDIT))
-                    .and_then(|value| value.as_str().parse().ok());
+                let credit = wire::header(headers, &wire::STREAM_CREDIT).and_then(|value| value.parse().ok());
                 let sent = context.clone().scope(send_stream(&request, credit, items));
                 sent.await.err()
             }
@@ -214,7 +212,7 @@ impl<S: Server> Worker<S> {
         };
         if let Some(error) = &error {
             log_failure(&context, &message.subject, error).await;
-            answer_error(&request, error).await;
+            answer_error(&request, method.map(|method| &S::SERVICE.methods[method]), error).await;
         }
         self.metrics.record(method.unwrap_or(usize::MAX), error.as_ref(), request.at.elapsed());
     }
@@ -250,6 +248,15 @@ impl<S: Server> Worker<S> {
     fn admission(&self) -> MutexGuard<'_, Admission> {
         self.admission.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The last token of a subject, which names the method.
+fn operation(subject: &Subject) -> &str {
+    subject.rsplit('.').next().unwrap_or_default()
+}
+
+fn method_of(service: &Service, subject: &Subject) -> Option<usize> {
+    service.methods.iter().position(|known| known.name == operation(subject))
 }
 
 fn deadline_exceeded() -> Error {
@@ -308,11 +315,16 @@ async fn answer(request: &Request, payload: Bytes) -> Result<(), Error> {
     Ok(())
 }
 
-async fn answer_error(request: &Request, error: &Error) {
+/// Answers with an error. `method` is `None` if the service has no such method.
+async fn answer_error(request: &Request, method: Option<&Method>, error: &Error) {
     let Some(caller) = request.message.reply.clone() else {
         return;
     };
     let mut headers: HeaderMap = wire::error_headers(error);
-    headers.insert(wire::STREAM_END, "error");
+    let expects_credit = || wire::header(request.message.headers.as_ref(), &wire::STREAM_CREDIT).is_some();
+    // Only a stream has an end.
+    if method.map_or_else(expects_credit, |method| method.streaming) {
+        headers.insert(wire::STREAM_END, "error");
+    }
     let _ = request.connection.client.publish_with_headers(caller, headers, wire::error_payload(error)).await;
 }

@@ -117,13 +117,11 @@ impl Receiver {
             self.worker.clone_from(&message.reply);
         }
         let headers = message.headers.as_ref();
-        if headers.is_some_and(|headers| headers.get(wire::STREAM_HEARTBEAT).is_some()) {
+        if wire::header(headers, &wire::STREAM_HEARTBEAT).is_some() {
             return Ok(Part::Heartbeat);
         }
-        let sequence = headers
-            .and_then(|headers| headers.get(wire::STREAM_SEQUENCE))
-            .and_then(|value| value.as_str().parse::<u64>().ok());
-        let is_end = headers.is_some_and(|headers| headers.get(wire::STREAM_END).is_some());
+        let sequence = wire::header(headers, &wire::STREAM_SEQUENCE).and_then(|value| value.parse::<u64>().ok());
+        let is_end = wire::header(headers, &wire::STREAM_END).is_some();
         let payload = client::response(self.method, message).map_err(Failure::Reported)?;
         if sequence != Some(self.next) {
             let got =

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use async_nats::{HeaderMap, HeaderName};
+use async_nats::{HeaderMap, HeaderName, HeaderValue};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use prost::Message;
 use prost::encoding::{encode_varint, encoded_len_varint};
@@ -126,11 +126,49 @@ pub(crate) fn error_headers(error: &Error) -> HeaderMap {
     headers
 }
 
-/// The error of a response whose headers mark it as failed.
+/// The value of a header. Names are compared without regard to case: clients in other languages may write them as HTTP
+/// libraries do.
+pub(crate) fn header<'a>(headers: Option<&'a HeaderMap>, name: &HeaderName) -> Option<&'a str> {
+    let headers = headers?;
+    let wanted: &str = name.as_ref();
+    let any_case = || {
+        let mut all = headers.iter();
+        let (_, values) = all.find(|(name, _)| AsRef::<str>::as_ref(*name).eq_ignore_ascii_case(wanted))?;
+        values.first()
+    };
+    headers.get(name.clone()).or_else(any_case).map(HeaderValue::as_str)
+}
+
+/// The error of a response whose headers mark it as failed. A service that does not use the SDK may send only the
+/// headers.
 pub(crate) fn error_in(headers: Option<&HeaderMap>, payload: &Bytes) -> Option<Error> {
-    let description = headers?.get(ERROR)?;
+    let (description, status) = (header(headers, &ERROR), header(headers, &ERROR_CODE));
+    if description.is_none() && status.is_none() {
+        return None;
+    }
     let carried = ResponseEnvelope::decode(payload.clone()).ok().and_then(|envelope| envelope.error);
-    Some(carried.map_or_else(|| Error::new(Code::Unknown, description.as_str().to_owned()), Error::from))
+    let described = || {
+        let description =
+            description.filter(|text| !text.is_empty()).unwrap_or("the service did not say why it failed");
+        Error::new(code(status.unwrap_or_default()), description.to_owned())
+    };
+    Some(carried.map_or_else(described, Error::from))
+}
+
+/// The code of an HTTP status, as ADR-32 tools send it. Where several codes have the status, the most general one.
+fn code(status: &str) -> Code {
+    match status.trim().parse::<u16>() {
+        Ok(401 | 403) => Code::PermissionDenied,
+        Ok(404) => Code::NotFound,
+        Ok(409) => Code::Aborted,
+        Ok(412 | 422) => Code::FailedPrecondition,
+        Ok(429) => Code::ResourceExhausted,
+        Ok(501) => Code::Unimplemented,
+        Ok(502..=504) => Code::Unavailable,
+        Ok(400..=499) => Code::InvalidArgument,
+        Ok(500..=599) => Code::Internal,
+        _ => Code::Unknown,
+    }
 }
 
 /// The HTTP status of a code, which ADR-32 tools expect.
@@ -184,6 +222,45 @@ mod tests {
             ("new", "other", 30_000)
         );
         assert_eq!(&read.trace_id[..], added.trace_id);
+    }
+
+    #[test]
+    fn headers_are_found_whatever_their_case() {
+        for name in ["traceparent", "TRACEPARENT", "Traceparent"] {
+            let mut headers = HeaderMap::new();
+            headers.insert("other", "x");
+            headers.insert(name, "00-1");
+            assert_eq!(header(Some(&headers), &TRACEPARENT), Some("00-1"), "{name}");
+            assert_eq!(header(Some(&headers), &STREAM_END), None);
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert("nats-service-error", "no");
+        headers.insert("NATS-SERVICE-ERROR-CODE", "404");
+        assert_eq!(error_in(Some(&headers), &Bytes::new()), Some(Error::new(Code::NotFound, "no")));
+    }
+
+    #[test]
+    fn an_error_in_the_headers_alone_has_its_code_and_message() {
+        #[track_caller]
+        fn check(status: &str, expected: Code) {
+            let mut headers = HeaderMap::new();
+            headers.insert(ERROR, "no gold");
+            headers.insert(ERROR_CODE, status);
+            assert_eq!(error_in(Some(&headers), &Bytes::new()), Some(Error::new(expected, "no gold")), "{status}");
+        }
+        check("400", Code::InvalidArgument);
+        check("409", Code::Aborted);
+        check("418", Code::InvalidArgument);
+        check("429", Code::ResourceExhausted);
+        check("500", Code::Internal);
+        check("503", Code::Unavailable);
+        check("E17", Code::Unknown);
+        let mut headers = HeaderMap::new();
+        headers.insert(ERROR_CODE, "404");
+        assert_eq!(error_in(Some(&headers), &Bytes::new()).unwrap().code(), Code::NotFound);
+        let mut headers = HeaderMap::new();
+        headers.insert(ERROR, "no gold");
+        assert_eq!(error_in(Some(&headers), &Bytes::new()), Some(Error::new(Code::Unknown, "no gold")));
     }
 
     #[test]

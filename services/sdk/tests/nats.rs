@@ -182,6 +182,20 @@ async fn errors_carry_code_and_details_in_the_response_and_in_the_headers() {
 }
 
 #[tokio::test]
+async fn only_the_error_of_a_stream_has_the_end_of_a_stream() {
+    let server = NatsServer::start();
+    let (_serving, _client) = llm(&server, &Fake::default()).await;
+    let other = plain(&server.connection()).await;
+    let not_a_message = Bytes::from_static(&[0xff]);
+    for (method, end) in [("infer", None), ("bogus", None), ("infer_stream", Some("error"))] {
+        let answer = other.request(format!("svc.ai.llm.v1.{method}"), not_a_message.clone()).await.unwrap();
+        let headers = answer.headers.unwrap();
+        assert!(headers.get("Nats-Service-Error").is_some(), "{method}");
+        assert_eq!(headers.get("Stream-End").map(async_nats::HeaderValue::as_str), end, "{method}");
+    }
+}
+
+#[tokio::test]
 async fn a_payload_that_is_not_a_message_is_refused() {
     let server = NatsServer::start();
     let (_serving, _client) = llm(&server, &Fake::default()).await;

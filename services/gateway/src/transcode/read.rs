@@ -1,6 +1,7 @@
 //! Transcodes JSON text to protobuf bytes.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use base64::Engine as _;
 use base64::alphabet;
@@ -10,9 +11,9 @@ use prost::Message as _;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
 use super::json::{Json, Start};
-use super::numbers::{integer_name, is_number, whole};
+use super::numbers::{Inexact, Whole, integer_name, is_number, whole};
 use super::schema::{Enum, Field, FieldSet, Form, Kind, Message, Schema, Shape};
-use super::{InvalidBody, time};
+use super::{InvalidBody, numbers, time};
 
 const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
     .with_decode_padding_mode(DecodePaddingMode::Indifferent)
@@ -139,12 +140,18 @@ impl<'a> Reader<'a> {
 
     fn entries(&mut self, number: u32, of: Kind, kind: Kind) -> Result<(), InvalidBody> {
         let mut first = true;
+        // As they are encoded, because `1` and `1.0` are the same key of a map with numbers as keys.
+        let mut seen: HashSet<Vec<u8>> = HashSet::new();
         self.json.enter()?;
         while let Some((at, key)) = self.json.key(&mut first)? {
             self.tag(number, WireType::LengthDelimited);
             self.delimited(|reader| {
                 reader.tag(1, wire_type(of));
+                let start = reader.out.len();
                 reader.map_key(of, at, &key)?;
+                if !seen.insert(reader.out[start..].to_vec()) {
+                    return Err(InvalidBody::new(at, "duplicate key"));
+                }
                 reader.tag(2, wire_type(kind));
                 reader.value(kind)
             })
@@ -262,6 +269,9 @@ impl<'a> Reader<'a> {
             Start::Array => "list_value",
         };
         let (_, field) = value.field(member).expect("google.protobuf.Value has this member");
+        if start == Start::Number {
+            return self.one(field).map_err(|bad| bad.with_hint("send it as a string, which holds every number"));
+        }
         self.one(field)
     }
 
@@ -290,32 +300,40 @@ impl<'a> Reader<'a> {
     fn float(&mut self, kind: Kind) -> Result<(), InvalidBody> {
         let at = self.json.position();
         let text = self.numeric("a number")?;
-        let special = matches!(&*text, "NaN" | "Infinity" | "-Infinity");
-        if !special && !is_number(&text) {
-            return Err(unexpected_text(at, "a number", &text));
-        }
-        let out_of_range = || InvalidBody::new(at, format!("`{}` is out of range", short(&text)));
-        if kind == Kind::Double {
-            let value: f64 = text.parse().map_err(|_| out_of_range())?;
-            if value.is_infinite() && !special {
-                return Err(out_of_range());
+        let special = match &*text {
+            "NaN" => Some(f64::NAN),
+            "Infinity" => Some(f64::INFINITY),
+            "-Infinity" => Some(f64::NEG_INFINITY),
+            _ if is_number(&text) => None,
+            _ => return Err(unexpected_text(at, "a number", &text)),
+        };
+        if let Some(special) = special {
+            match kind {
+                Kind::Double => self.out.extend(special.to_le_bytes()),
+                _ => self.out.extend((special as f32).to_le_bytes()),
             }
+            return Ok(());
+        }
+        if kind == Kind::Double {
+            let value = numbers::double(&text).map_err(|why| inexact(at, &text, "double", why))?;
             self.out.extend(value.to_le_bytes());
         } else {
-            let value: f32 = text.parse().map_err(|_| out_of_range())?;
-            if value.is_infinite() && !special {
-                return Err(out_of_range());
-            }
+            let value = numbers::float(&text).map_err(|why| inexact(at, &text, "float", why))?;
             self.out.extend(value.to_le_bytes());
         }
         Ok(())
     }
 
     fn integer(&mut self, kind: Kind, at: usize, text: &str) -> Result<(), InvalidBody> {
-        let value = whole(text).ok_or_else(|| unexpected_text(at, integer_name(kind), text))?;
         let out_of_range = |_| {
             let name = integer_name(kind);
             InvalidBody::new(at, format!("expected {name}, and `{}` is out of range", short(text)))
+        };
+        let value = match whole(text) {
+            Whole::Value(value) => value,
+            // No integer type has this value either.
+            Whole::TooLarge => i128::MAX,
+            Whole::Other => return Err(unexpected_text(at, integer_name(kind), text)),
         };
         match kind {
             Kind::Int32 => {
@@ -431,6 +449,19 @@ fn unexpected_kind(at: usize, expected: &str, found: Start) -> InvalidBody {
 
 fn unexpected_text(at: usize, expected: &str, found: &str) -> InvalidBody {
     InvalidBody::new(at, format!("expected {expected}, found `{}`", short(found)))
+}
+
+/// Why a number would be changed by encoding it.
+fn inexact(at: usize, text: &str, kind: &str, why: Inexact) -> InvalidBody {
+    let text = short(text);
+    InvalidBody::new(
+        at,
+        match why {
+            Inexact::OutOfRange => format!("`{text}` is out of range"),
+            Inexact::TooSmall => format!("`{text}` is too small for a {kind}, which would be 0"),
+            Inexact::Rounded(nearest) => format!("`{text}` is not a {kind} exactly, the nearest one is `{nearest}`"),
+        },
+    )
 }
 
 fn short(text: &str) -> String {

@@ -1,5 +1,6 @@
 //! Transcodes protobuf bytes to JSON text.
 
+use std::collections::HashMap;
 use std::io::Write as _;
 
 use base64::Engine as _;
@@ -68,6 +69,13 @@ impl<'a> Writer<'a> {
             Form::Value => {
                 self.scan(message, bytes)?;
                 match self.items[base..].last().copied() {
+                    Some(Item { wire: Wire::Fixed64(bits), .. }) if !f64::from_bits(bits).is_finite() => {
+                        let number = f64::from_bits(bits);
+                        return Err(InvalidMessage(format!(
+                            "a `{}` is the number `{number}`, which JSON does not have",
+                            message.name
+                        )));
+                    }
                     Some(item) => self.value(&message.fields[item.field], item.wire, out)?,
                     None => out.extend(b"null"),
                 }
@@ -186,15 +194,7 @@ impl<'a> Writer<'a> {
         out: &mut Vec<u8>,
     ) -> Result<(), InvalidMessage> {
         if let Shape::Map(key) = field.shape {
-            out.push(b'{');
-            for at in items.clone() {
-                if at > items.start {
-                    out.push(b',');
-                }
-                self.entry(field, key, self.items[at].wire, out)?;
-            }
-            out.push(b'}');
-            return Ok(());
+            return self.map(field, key, items, out);
         }
         out.push(b'[');
         for at in items {
@@ -216,38 +216,62 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    fn entry(&mut self, field: &'a Field, of: Kind, wire: Wire<'a>, out: &mut Vec<u8>) -> Result<(), InvalidMessage> {
-        let Wire::Bytes(mut bytes) = wire else {
-            return Err(wrong_type(field));
-        };
-        let (mut key, mut value) = (default(of), default(field.kind));
-        while !bytes.is_empty() {
-            let tag = varint(&mut bytes)?;
-            let wire = match tag & 7 {
-                0 => Wire::Varint(varint(&mut bytes)?),
-                1 => Wire::Fixed64(bytes.try_get_u64_le().map_err(|_| truncated())?),
-                2 => Wire::Bytes(delimited(&mut bytes)?),
-                5 => Wire::Fixed32(bytes.try_get_u32_le().map_err(|_| truncated())?),
-                _ => return Err(wrong_type(field)),
-            };
-            match tag >> 3 {
-                1 => key = wire,
-                2 => value = wire,
-                _ => {}
+    /// Writes a map. Of entries with the same key, the last one counts.
+    fn map(
+        &mut self,
+        field: &'a Field,
+        of: Kind,
+        items: std::ops::Range<usize>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), InvalidMessage> {
+        let mut last = HashMap::new();
+        if items.len() > 1 {
+            for at in items.clone() {
+                let (key, _) = entry(field, of, self.items[at].wire)?;
+                let mut text = Vec::new();
+                self.map_key(field, of, key, &mut text)?;
+                last.insert(text, at);
             }
         }
-        match of {
+        out.push(b'{');
+        for at in items {
+            let (key, value) = entry(field, of, self.items[at].wire)?;
+            let start = out.len();
+            if out.last() != Some(&b'{') {
+                out.push(b',');
+            }
+            let text = out.len();
+            self.map_key(field, of, key, out)?;
+            if last.get(&out[text..]).is_some_and(|last| *last != at) {
+                out.truncate(start);
+                continue;
+            }
+            out.push(b':');
+            self.value(field, value, out)?;
+        }
+        out.push(b'}');
+        Ok(())
+    }
+
+    /// Writes the key of a map's entry, which is a string in JSON.
+    fn map_key(
+        &mut self,
+        field: &'a Field,
+        kind: Kind,
+        key: Wire<'a>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), InvalidMessage> {
+        match kind {
             Kind::String | Kind::Int64 | Kind::Uint64 | Kind::Sint64 | Kind::Fixed64 | Kind::Sfixed64 => {
-                self.kind(field, of, key, out)?;
+                self.kind(field, kind, key, out)
             }
             _ => {
                 out.push(b'"');
-                self.kind(field, of, key, out)?;
+                self.kind(field, kind, key, out)?;
                 out.push(b'"');
+                Ok(())
             }
         }
-        out.push(b':');
-        self.value(field, value, out)
     }
 
     fn value(&mut self, field: &'a Field, wire: Wire<'a>, out: &mut Vec<u8>) -> Result<(), InvalidMessage> {
@@ -282,7 +306,7 @@ impl<'a> Writer<'a> {
             }
             (Kind::Float, Wire::Fixed32(value)) => {
                 let value = f32::from_bits(value);
-                if value.is_finite() && value.fract() != 0.0 {
+                if value.is_finite() && (value.fract() != 0.0 || value.abs() > MAX_EXACT_FLOAT) {
                     write!(out, "{value:?}")
                 } else {
                     double(f64::from(value), out);
@@ -305,12 +329,41 @@ impl<'a> Writer<'a> {
     }
 }
 
+/// The key and the value of a map's entry.
+fn entry<'a>(field: &Field, of: Kind, wire: Wire<'a>) -> Result<(Wire<'a>, Wire<'a>), InvalidMessage> {
+    let Wire::Bytes(mut bytes) = wire else {
+        return Err(wrong_type(field));
+    };
+    let (mut key, mut value) = (default(of), default(field.kind));
+    while !bytes.is_empty() {
+        let tag = varint(&mut bytes)?;
+        let wire = match tag & 7 {
+            0 => Wire::Varint(varint(&mut bytes)?),
+            1 => Wire::Fixed64(bytes.try_get_u64_le().map_err(|_| truncated())?),
+            2 => Wire::Bytes(delimited(&mut bytes)?),
+            5 => Wire::Fixed32(bytes.try_get_u32_le().map_err(|_| truncated())?),
+            _ => return Err(wrong_type(field)),
+        };
+        match tag >> 3 {
+            1 => key = wire,
+            2 => value = wire,
+            _ => {}
+        }
+    }
+    Ok((key, value))
+}
+
+/// The whole numbers up to this one are all doubles.
+const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
+/// The whole numbers up to this one are all floats.
+const MAX_EXACT_FLOAT: f32 = 16_777_216.0;
+
 fn double(value: f64, out: &mut Vec<u8>) {
     let written = if value.is_nan() {
         write!(out, "\"NaN\"")
     } else if value.is_infinite() {
         write!(out, "{}", if value > 0.0 { "\"Infinity\"" } else { "\"-Infinity\"" })
-    } else if value.fract() == 0.0 && value.abs() < 1e15 && !(value == 0.0 && value.is_sign_negative()) {
+    } else if value.fract() == 0.0 && value.abs() <= MAX_EXACT && !(value == 0.0 && value.is_sign_negative()) {
         write!(out, "{}", value as i64)
     } else {
         write!(out, "{value:?}")

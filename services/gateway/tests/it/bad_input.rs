@@ -123,7 +123,13 @@ async fn another_content_type_is_415() {
     problem(&answer, 415, "the body has no content type");
     let headers = "content-type: application/json\r\ncontent-encoding: gzip\r\n";
     let answer = client.post_with(GENERATE, headers, "{}").await;
-    problem(&answer, 415, "the content encoding `gzip` is not supported");
+    let refused = problem(&answer, 415, "the content encoding `gzip` is not supported");
+    assert_eq!(refused["hint"], "send the body without a `Content-Encoding`");
+    let answer = client.post_with(GENERATE, "content-type: application/json; charset=latin1\r\n", "{}").await;
+    let refused = problem(&answer, 415, "the content type `application/json; charset=latin1` is not supported");
+    assert_eq!(refused["hint"], "send the JSON as UTF-8, without a charset");
+    let twice = "content-type: application/json\r\ncontent-type: text/plain\r\n";
+    problem(&client.post_with(GENERATE, twice, "{}").await, 415, "header `Content-Type` occurs twice");
 }
 
 #[tokio::test]
@@ -186,4 +192,70 @@ async fn malformed_http_is_refused_and_the_gateway_keeps_serving() {
         assert!(rest.is_empty() || rest.starts_with("HTTP/1.1 400"), "{rest}");
     }
     assert_eq!(gateway.client().await.request("GET", "/livez").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_key_that_occurs_twice_is_400_with_its_path() {
+    let gateway = gateway();
+    let mut client = gateway.client().await;
+    let answer = client.post("/api/npc/behavior/v1/plan", r#"{"world": {"a": 0, "a": 1}}"#).await;
+    let refused = problem(&answer, 400, "line 1, column 20: `world.a`: duplicate key");
+    assert_eq!(refused["details"]["field"], "world.a");
+}
+
+#[tokio::test]
+async fn a_number_that_would_be_changed_is_400_with_its_path() {
+    let gateway = gateway();
+    let mut client = gateway.client().await;
+    let answer = client.post("/api/state/manager/v1/update", r#"{"merge": {"steam_id": 76561198000000001}}"#).await;
+    let detail = "line 1, column 24: `merge.steam_id`: `76561198000000001` is not a double exactly, the nearest one is `7.6561198e16`";
+    let refused = problem(&answer, 400, detail);
+    assert_eq!(refused["details"]["field"], "merge.steam_id");
+    assert_eq!(refused["hint"], "send it as a string, which holds every number");
+}
+
+#[tokio::test]
+async fn codings_are_compared_without_regard_to_case() {
+    let gateway = Fleet::quests().behind_a_gateway();
+    let mut client = gateway.client().await;
+    for coding in ["identity", "Identity", "IDENTITY, identity", ""] {
+        let headers = format!("content-type: application/json\r\ncontent-encoding: {coding}\r\n");
+        assert_eq!(client.post_with(GENERATE, &headers, "{}").await.status, 200, "{coding}");
+    }
+    let headers = "content-type: application/json\r\ncontent-encoding: identity, GZIP\r\n";
+    problem(&client.post_with(GENERATE, headers, "{}").await, 415, "the content encoding `GZIP` is not supported");
+}
+
+#[tokio::test]
+async fn a_request_without_its_one_host_is_400() {
+    let gateway = Fleet::quests().behind_a_gateway();
+    let mut client = gateway.client().await;
+    for path in ["/livez", GENERATE, "/nowhere"] {
+        client.send(format!("GET {path} HTTP/1.1\r\n\r\n")).await.unwrap();
+        problem(&client.answer().await, 400, "header `Host` is missing");
+        client.send(format!("GET {path} HTTP/1.1\r\nhost: a\r\nHost: a\r\n\r\n")).await.unwrap();
+        problem(&client.answer().await, 400, "header `Host` occurs twice");
+    }
+    client.send("GET /livez HTTP/1.0\r\n\r\n").await.unwrap();
+    assert_eq!(client.answer().await.status, 200);
+}
+
+#[tokio::test]
+async fn a_malformed_head_is_answered_with_a_document() {
+    let gateway = gateway();
+    // Exactly the limit, and nothing after it: closing a socket with unread bytes would reset the connection.
+    let mut large = "GET /livez HTTP/1.1\r\nhost: a\r\nx: ".to_owned();
+    large.extend(std::iter::repeat_n('x', 64 * 1024 - large.len()));
+    let invalid = "the head of the request is not valid HTTP/1.1";
+    for (head, status, detail) in [
+        ("GET\r\n\r\n", 400, invalid),
+        ("GET / HTTP/1.1\r\nno colon\r\n\r\n", 400, invalid),
+        (&*large, 431, "the headers of the request are too large"),
+    ] {
+        let mut client = Client::connect(gateway.address).await;
+        client.send(head).await.unwrap();
+        let answer = client.answer().await;
+        problem(&answer, status, detail);
+        assert!(answer.closes());
+    }
 }

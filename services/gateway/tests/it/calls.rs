@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::client::{Answer, GENERATE};
-use crate::fleet::{Fleet, Running};
+use crate::fleet::{Fleet, Running, public};
 
 const JSON: &str = "content-type: application/json\r\n";
 
@@ -180,7 +180,9 @@ fn requests_are_counted_by_route_and_status() {
     runtime.block_on(async {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let gateway = gateway::Gateway::new(Fleet::quests(), Limits::default(), metrics).unwrap();
+        let gateway =
+            gateway::Gateway::new(Fleet::quests(), &public("quest.v1.Quest/Generate"), Limits::default(), metrics)
+                .unwrap();
         tokio::spawn(gateway::serve(listener, gateway.into(), std::future::pending()));
         let mut client = crate::client::Client::connect(address).await;
         client.post(GENERATE, "{}").await;
@@ -197,4 +199,5 @@ fn requests_are_counted_by_route_and_status() {
     ] {
         assert!(text.contains(line), "{line} is not in {text}");
     }
+    assert!(!text.contains("/api/quest/v1/get"), "{text}");
 }

@@ -47,6 +47,16 @@ impl Client {
         self.0.get_mut().write_all(bytes.as_ref()).await
     }
 
+    /// Closes the sending side.
+    pub(crate) async fn end(&mut self) {
+        self.0.get_mut().shutdown().await.unwrap();
+    }
+
+    /// Ends the connection as the system does for a process that is killed while it is being sent something.
+    pub(crate) fn reset(self) {
+        self.0.get_ref().set_zero_linger().unwrap();
+    }
+
     pub(crate) async fn post(&mut self, path: &str, body: &str) -> Answer {
         self.post_with(path, "content-type: application/json\r\n", body).await
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use gateway::{Gateway, Limits, Metrics};
+use gateway::{Gateway, Limits, Metrics, PublicMethods};
 use prost::Message as _;
 use proto::quest::v1::{GenerateRequest, GenerateResponse, QuestInfo};
 use proto::rpc::{Error, Method, Stream, Transport};
@@ -77,6 +77,12 @@ impl Fleet {
         self.behind(Limits::default())
     }
 
+    /// Behind a gateway with this value of `GATEWAY_METHODS`.
+    pub(crate) fn behind_a_gateway_to(self, methods: &str) -> Running {
+        let gateway = Gateway::new(self, &public(methods), Limits::default(), Metrics::default()).unwrap();
+        Running::serving(TcpListener::bind("127.0.0.1:0").unwrap(), gateway)
+    }
+
     pub(crate) fn behind(self, limits: Limits) -> Running {
         Running::on(TcpListener::bind("127.0.0.1:0").unwrap(), self, limits)
     }
@@ -95,6 +101,17 @@ pub(crate) fn quest(request: &GenerateRequest) -> GenerateResponse {
     }
 }
 
+/// The setting that makes every method of every contract public.
+pub(crate) fn all_methods() -> PublicMethods {
+    let methods = proto::SERVICES.iter().flat_map(|service| service.methods);
+    public(&methods.map(|method| method.full_name).collect::<Vec<_>>().join(","))
+}
+
+/// The public methods with this value of `GATEWAY_METHODS`.
+pub(crate) fn public(methods: &str) -> PublicMethods {
+    PublicMethods::from_settings(|name| (name == "GATEWAY_METHODS").then(|| methods.to_owned())).unwrap()
+}
+
 /// A gateway that serves until it is stopped or dropped.
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
@@ -104,8 +121,11 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn on(listener: TcpListener, fleet: Fleet, limits: Limits) -> Self {
-        let address = listener.local_addr().unwrap();
-        let gateway = Arc::new(Gateway::new(fleet, limits, Metrics::default()).unwrap());
+        Self::serving(listener, Gateway::new(fleet, &all_methods(), limits, Metrics::default()).unwrap())
+    }
+
+    fn serving(listener: TcpListener, gateway: Gateway<Fleet>) -> Self {
+        let (address, gateway) = (listener.local_addr().unwrap(), Arc::new(gateway));
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(async move {
             let stopped = async {

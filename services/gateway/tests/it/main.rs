@@ -5,6 +5,8 @@ mod calls;
 mod client;
 mod drain;
 mod fleet;
+mod half_closed;
 mod nats;
+mod public;
 mod slow_clients;
 mod streams;

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::client::{Client, INFER_STREAM};
-use crate::fleet::DEADLINE;
+use crate::fleet::{DEADLINE, all_methods};
 
 const INFER: &str = "/api/ai/llm/v1/infer";
 
@@ -91,7 +91,7 @@ impl System {
         let fleet = nats.fleet("gateway").await;
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let gateway = Arc::new(Gateway::new(fleet, Limits::default(), Metrics::default()).unwrap());
+        let gateway = Arc::new(Gateway::new(fleet, &all_methods(), Limits::default(), Metrics::default()).unwrap());
         let gateway = tokio::spawn(async move {
             gateway::serve(listener, gateway, std::future::pending()).await.unwrap();
         });
@@ -156,10 +156,10 @@ async fn a_stream_works_end_to_end() {
     let (system, _gone) = System::start().await;
     let mut client = system.client().await;
     let answer = client.post(INFER_STREAM, r#"{"prompt": "one two"}"#).await;
-    let expected = "id: 1\ndata: {\"text\":\"one\"}\n\nid: 2\ndata: {\"text\":\"two\"}\n\nevent: done\ndata: {}\n\n";
+    let expected = "data: {\"text\":\"one\"}\n\ndata: {\"text\":\"two\"}\n\nevent: done\ndata: {}\n\n";
     assert_eq!(answer.body, expected);
     let answer = client.post(INFER_STREAM, r#"{"prompt": "one fail"}"#).await;
-    assert!(answer.body.starts_with("id: 1\n") && answer.body.contains("event: error\n"), "{answer:?}");
+    assert!(answer.body.starts_with("data: ") && answer.body.contains("event: error\n"), "{answer:?}");
     let answer = client.post(INFER_STREAM, r#"{"prompt": "fail"}"#).await;
     assert_eq!(answer.status, 500);
 }
@@ -175,7 +175,7 @@ async fn the_worker_stops_streaming_when_the_client_disconnects() {
     );
     client.send(head).await.unwrap();
     assert_eq!(client.head().await.unwrap().status, 200);
-    assert!(client.chunk().await.unwrap().unwrap().starts_with("id: 1\n"));
+    assert!(client.chunk().await.unwrap().unwrap().starts_with("data: "));
     drop(client);
     timeout(DEADLINE, gone).await.expect("in time").unwrap();
 }

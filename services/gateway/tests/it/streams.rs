@@ -39,14 +39,29 @@ fn last_error(events: &str) -> Value {
 }
 
 #[tokio::test]
-async fn messages_are_numbered_and_the_last_event_is_done() {
+async fn messages_have_no_ids_and_the_last_event_is_done() {
     let answer = events(vec![Ok(token("one\n")), Ok(token("two"))]).await;
     assert_eq!(answer.status, 200);
     assert_eq!(answer.header("content-type"), "text/event-stream");
     assert_eq!(answer.header("cache-control"), "no-cache");
     assert_eq!(answer.header("x-request-id").len(), 32);
-    let expected = "id: 1\ndata: {\"text\":\"one\\n\"}\n\nid: 2\ndata: {\"text\":\"two\"}\n\nevent: done\ndata: {}\n\n";
+    let expected = "data: {\"text\":\"one\\n\"}\n\ndata: {\"text\":\"two\"}\n\nevent: done\ndata: {}\n\n";
     assert_eq!(answer.body, expected);
+}
+
+#[tokio::test]
+async fn a_stream_cannot_be_resumed() {
+    let fleet = Fleet::streaming(|| Ok(stream::iter([Ok(token("one"))]).boxed()));
+    let gateway = fleet.behind_a_gateway();
+    let mut client = gateway.client().await;
+    let json = "content-type: application/json\r\n";
+    for id in ["1", "x-7"] {
+        let answer = client.post_with(INFER_STREAM, &format!("{json}last-event-id: {id}\r\n"), "{}").await;
+        assert_eq!((answer.status, &answer.json()["detail"]), (400, &json!("a stream cannot be resumed")));
+    }
+    // A client without an id sends no header, or an empty one.
+    let answer = client.post_with(INFER_STREAM, &format!("{json}last-event-id:\r\n"), "{}").await;
+    assert_eq!(answer.status, 200);
 }
 
 #[tokio::test]
@@ -150,7 +165,7 @@ async fn messages_are_sent_at_once_with_heartbeats_in_between() {
     feed.send(Ok(token("one"))).unwrap();
     client.send(request()).await.unwrap();
     assert_eq!(client.head().await.unwrap().status, 200);
-    assert_eq!(client.chunk().await.unwrap().unwrap(), "id: 1\ndata: {\"text\":\"one\"}\n\n");
+    assert_eq!(client.chunk().await.unwrap().unwrap(), "data: {\"text\":\"one\"}\n\n");
     assert_eq!(client.chunk().await.unwrap().unwrap(), ": heartbeat\n\n");
     assert_eq!(client.chunk().await.unwrap().unwrap(), ": heartbeat\n\n");
     feed.send(Ok(token("two"))).unwrap();
@@ -159,7 +174,7 @@ async fn messages_are_sent_at_once_with_heartbeats_in_between() {
     while let Some(chunk) = client.chunk().await.expect("the body has its proper end") {
         rest.push_str(&chunk.replace(": heartbeat\n\n", ""));
     }
-    assert_eq!(rest, "id: 2\ndata: {\"text\":\"two\"}\n\nevent: done\ndata: {}\n\n");
+    assert_eq!(rest, "data: {\"text\":\"two\"}\n\nevent: done\ndata: {}\n\n");
     // The connection can be reused.
     assert_eq!(client.request("GET", "/livez").await.status, 200);
 }
@@ -179,14 +194,14 @@ async fn a_disconnected_client_cancels_the_stream() {
 }
 
 #[tokio::test]
-async fn a_client_that_disconnects_before_the_first_message_cancels_the_stream() {
+async fn a_client_that_resets_before_the_first_message_cancels_the_stream() {
     let (fleet, feed, gone) = fed();
     let gateway = fleet.behind_a_gateway();
     let mut client = gateway.client().await;
     client.send(request()).await.unwrap();
     // When this request is answered, the gateway has read the other one.
     assert_eq!(gateway.client().await.request("GET", "/livez").await.status, 200);
-    drop(client);
+    client.reset();
     timeout(DEADLINE, gone).await.expect("in time").unwrap();
     drop(feed);
 }

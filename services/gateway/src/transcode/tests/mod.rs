@@ -1,5 +1,6 @@
 //! Compares transcoding with `prost-reflect`, which uses a tree, and checks the errors of invalid texts.
 
+mod exact;
 mod random;
 
 use std::sync::LazyLock;
@@ -9,7 +10,7 @@ use prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
 
 use self::random::Choices;
-use super::{Schema, error_in, to_json, to_protobuf};
+use super::{InvalidBody, Schema, error_in, to_json, to_protobuf};
 
 static KINDS: LazyLock<(DescriptorPool, Schema)> = LazyLock::new(|| {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/transcode/tests");
@@ -117,11 +118,18 @@ proptest! {
         let shape = schema.id("kinds.v1.Everything").unwrap();
         let ours = to_protobuf(schema, shape, format!("{{\"value\": {text}}}").as_bytes());
         let theirs = serde_json::from_str::<serde_json::Value>(&text);
-        prop_assert_eq!(ours.is_ok(), theirs.is_ok(), "{:?} {:?}", ours, theirs);
+        // JSON has numbers that no double holds, and objects with a key twice.
+        let stricter = |bad: &InvalidBody| {
+            ["exactly", "too small", "duplicate key"].iter().any(|reason| bad.problem().contains(reason))
+        };
+        match &ours {
+            Err(bad) if stricter(bad) => {}
+            _ => prop_assert_eq!(ours.is_ok(), theirs.is_ok(), "{:?} {:?}", ours, theirs),
+        }
     }
 }
 
-fn everything(json: &str) -> Result<String, super::InvalidBody> {
+fn everything(json: &str) -> Result<String, InvalidBody> {
     let schema = &KINDS.1;
     let shape = schema.id("kinds.v1.Everything").unwrap();
     let bytes = to_protobuf(schema, shape, json.as_bytes())?;
