@@ -106,15 +106,16 @@ impl ClusterFiles {
     }
 
     fn prepare_from(manifests: &Manifests, from: &Path, dir: &Path, server: &NatsServer) -> anyhow::Result<Self> {
-        let users = permissions::users(manifests);
+        let accounts = permissions::accounts(manifests);
         let names: Vec<String> = (1..=manifests.environment.nodes()).map(|number| format!("nats-{number}")).collect();
         let servers: Vec<ServerName> = names
             .iter()
             .map(|name| ServerName { name: name.clone(), addresses: vec![HOST], dns: vec!["localhost".to_owned()] })
             .collect();
-        let clients: Vec<String> = users.keys().cloned().chain([SYSTEM_USER.to_owned()]).collect();
+        let users = accounts.values().flat_map(|account| account.users.keys().cloned());
+        let clients: Vec<String> = users.chain([SYSTEM_USER.to_owned()]).collect();
         let pki = Pki::ensure(&from.join("pki"), &servers, &clients)?;
-        let identities = Identities::ensure(&from.join("identities"), &users)?;
+        let identities = Identities::ensure(&from.join("identities"), &accounts)?;
         let ports = ports(&from.join("ports.json"), manifests, &names)?;
 
         let mut files = Self { nodes: BTreeMap::new(), read_from: from.to_owned(), users: clients, pki, identities };

@@ -141,7 +141,8 @@ impl Account {
 
     /// [`STORE`], which discovers services in these accounts.
     pub(super) fn store(users: BTreeMap<String, Permissions>, discovered: impl IntoIterator<Item = String>) -> Self {
-        let services = STORE_SERVICES.iter().map(|(subject, kind)| Export { subject: (*subject).to_owned(), kind: *kind });
+        let services =
+            STORE_SERVICES.iter().map(|(subject, kind)| Export { subject: (*subject).to_owned(), kind: *kind });
         let discovery = Export { subject: DISCOVERY.to_owned(), kind: Kind::Stream };
         let answers = discovered.into_iter().map(|account| Import {
             account,

@@ -1,10 +1,9 @@
-//! Who may connect: an operator, the accounts `SYS` and `FLEET`, and one user per service, as NKeys and JWTs under one
-//! directory.
+//! Who may connect: an operator, accounts, and their users, as NKeys and JWTs under one directory.
 //!
 //! ```text
-//! keys/operator.nk, keys/account-SYS.nk, keys/account-FLEET.nk    seeds: each can sign users
-//! operator.jwt, account-SYS.jwt, account-FLEET.jwt                what servers are configured with
-//! users/<user>.creds                                              what a client connects with
+//! keys/operator.nk, keys/account-<account>.nk    seeds: the operator's signs accounts, an account's signs users
+//! operator.jwt, account-<account>.jwt            what servers are configured with
+//! users/<user>.creds                             what a client connects with
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +14,7 @@ use anyhow::Context;
 use nkeys::{KeyPair, KeyPairType};
 use serde_json::{Value, json};
 
+use super::accounts::{Account, Accounts, STORE, SYSTEM};
 use super::jwt::Claims;
 use super::permissions::{DEFAULT_INBOX, Permissions};
 use super::private;
@@ -29,15 +29,15 @@ pub struct Identities {
     /// JWT of the operator.
     pub operator: String,
     /// The account in which servers answer questions about themselves.
-    pub system: Account,
-    /// The account of services and operators.
-    pub fleet: Account,
+    pub system: AccountToken,
+    /// The other accounts by name.
+    pub accounts: BTreeMap<String, AccountToken>,
     directory: PathBuf,
 }
 
 /// An account, as servers know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Account {
+pub struct AccountToken {
     /// Public key.
     pub id: String,
     /// JWT, signed by the operator.
@@ -45,30 +45,29 @@ pub struct Account {
 }
 
 impl Identities {
-    /// Makes what is missing in the directory, changes the users that differ, and removes the users that are gone.
-    pub fn ensure(directory: &Path, users: &BTreeMap<String, Permissions>) -> anyhow::Result<Self> {
+    /// Makes what is missing in the directory, changes the accounts and users that differ, and removes those that are gone.
+    pub fn ensure(directory: &Path, accounts: &Accounts) -> anyhow::Result<Self> {
         for part in ["", "keys", "users"] {
             private::directory(&directory.join(part))?;
         }
-        let [operator_key, system_key, fleet_key] = keys(directory)?;
-        let system = Account {
-            id: system_key.public_key(),
-            jwt: signed(directory, "account-SYS", "SYS", &system_key, &operator_key, system_account())?,
-        };
-        let fleet = Account {
-            id: fleet_key.public_key(),
-            jwt: signed(directory, "account-FLEET", "FLEET", &fleet_key, &operator_key, fleet_account())?,
-        };
-        // Last, because it marks the seeds as complete.
-        let operator =
-            signed(directory, "operator", "natsctl", &operator_key, &operator_key, operator_claims(&system.id))?;
-
-        let identities = Self { operator, system, fleet, directory: directory.to_owned() };
-        identities.ensure_user(SYSTEM_USER, &system_key, &system_permissions())?;
-        for (name, permissions) in users {
-            identities.ensure_user(name, &fleet_key, permissions)?;
+        let keys = Keys::ensure(directory, accounts)?;
+        let system = keys.account(directory, SYSTEM, &Account::default())?;
+        let mut signed = BTreeMap::new();
+        for (name, account) in accounts {
+            signed.insert(name.clone(), keys.account(directory, name, account)?);
         }
-        identities.remove_others(users.keys().map(String::as_str).chain([SYSTEM_USER]).collect())?;
+        // Last, because it marks the seeds as complete.
+        let claims = operator_claims(&system.id);
+        let operator = sign(directory, "operator", "natsctl", &keys.operator, &keys.operator, claims)?;
+
+        let identities = Self { operator, system, accounts: signed, directory: directory.to_owned() };
+        identities.ensure_user(SYSTEM_USER, keys.of(SYSTEM)?, &system_permissions())?;
+        for (name, account) in accounts {
+            for (user, permissions) in &account.users {
+                identities.ensure_user(user, keys.of(name)?, permissions)?;
+            }
+        }
+        identities.remove_others(accounts)?;
         Ok(identities)
     }
 
@@ -93,31 +92,78 @@ impl Identities {
         private::write(&path, &credentials.render()?)
     }
 
-    fn remove_others(&self, users: BTreeSet<&str>) -> anyhow::Result<()> {
-        let directory = self.directory.join("users");
-        let entries = fs::read_dir(&directory).with_context(|| format!("failed to read `{}`", directory.display()))?;
-        for entry in entries {
-            let path = entry?.path();
-            let user = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-            if path.extension().is_some_and(|extension| extension == "creds") && !users.contains(user) {
-                fs::remove_file(&path).with_context(|| format!("failed to remove `{}`", path.display()))?;
-            }
-        }
-        Ok(())
+    fn remove_others(&self, accounts: &Accounts) -> anyhow::Result<()> {
+        let users = accounts.values().flat_map(|account| account.users.keys().cloned()).chain([SYSTEM_USER.to_owned()]);
+        let users = users.map(|user| format!("{user}.creds")).collect();
+        let names = || accounts.keys().map(String::as_str).chain([SYSTEM]);
+        let keys = names().map(key_file).chain(["operator.nk".to_owned()]).collect();
+        let jwts = names().map(|name| format!("account-{name}.jwt")).chain(["operator.jwt".to_owned()]).collect();
+        remove_others(&self.directory.join("users"), "creds", &users)?;
+        remove_others(&self.directory, "jwt", &jwts)?;
+        remove_others(&self.directory.join("keys"), "nk", &keys)
     }
 }
 
-/// The seeds of operator, system account and fleet account. One is made only if nothing is there that came after it:
-/// a new one beside old JWTs would lock every running client out.
-fn keys(directory: &Path) -> anyhow::Result<[KeyPair; 3]> {
-    let path = |name: &str| directory.join("keys").join(format!("{name}.nk"));
-    let [operator, system, fleet] = ["operator", "account-SYS", "account-FLEET"].map(path);
-    let complete = directory.join("operator.jwt");
-    Ok([
-        key(&operator, KeyPairType::Operator, &[&system, &fleet, &complete])?,
-        key(&system, KeyPairType::Account, &[&fleet, &complete])?,
-        key(&fleet, KeyPairType::Account, &[&complete])?,
-    ])
+/// Removes the files with this extension that are not to be kept.
+fn remove_others(folder: &Path, extension: &str, kept: &BTreeSet<String>) -> anyhow::Result<()> {
+    let entries = fs::read_dir(folder).with_context(|| format!("failed to read `{}`", folder.display()))?;
+    for entry in entries {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if path.extension().is_some_and(|found| found == extension) && !kept.contains(name) {
+            fs::remove_file(&path).with_context(|| format!("failed to remove `{}`", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// The keys that sign: of the operator and of each account.
+struct Keys {
+    operator: KeyPair,
+    accounts: BTreeMap<String, KeyPair>,
+}
+
+impl Keys {
+    /// The seeds in the directory. Those of operator, system account and [`STORE`] are made only if nothing is there that
+    /// came after them: a new one beside old JWTs would lock every running client out, and data belongs to the key of its
+    /// account. The same holds for the key and the JWT of every other account.
+    fn ensure(directory: &Path, accounts: &Accounts) -> anyhow::Result<Self> {
+        let path = |name: &str| directory.join("keys").join(name);
+        let (operator, system, store) = (path("operator.nk"), path(&key_file(SYSTEM)), path(&key_file(STORE)));
+        // Once there was one account for all, with the data.
+        let before = path(&key_file("FLEET"));
+        if before.exists() && !store.exists() {
+            fs::rename(&before, &store).with_context(|| format!("failed to rename `{}`", before.display()))?;
+        }
+        let complete = directory.join("operator.jwt");
+        let operator = key(&operator, KeyPairType::Operator, &[&system, &store, &complete])?;
+        let mut keys = BTreeMap::new();
+        keys.insert(SYSTEM.to_owned(), key(&system, KeyPairType::Account, &[&store, &complete])?);
+        keys.insert(STORE.to_owned(), key(&store, KeyPairType::Account, &[&complete])?);
+        for name in accounts.keys().filter(|name| *name != STORE) {
+            let made = directory.join(format!("account-{name}.jwt"));
+            keys.insert(name.clone(), key(&path(&key_file(name)), KeyPairType::Account, &[&made])?);
+        }
+        Ok(Self { operator, accounts: keys })
+    }
+
+    fn of(&self, account: &str) -> anyhow::Result<&KeyPair> {
+        self.accounts.get(account).with_context(|| format!("there is no account `{account}` on NATS"))
+    }
+
+    fn account(&self, directory: &Path, name: &str, account: &Account) -> anyhow::Result<AccountToken> {
+        for import in &account.imports {
+            self.of(&import.account).with_context(|| format!("`{name}` imports `{}`", import.subject))?;
+        }
+        let key = self.of(name)?;
+        let id = |name: &str| self.accounts.get(name).map(KeyPair::public_key).unwrap_or_default();
+        let jwt = sign(directory, &format!("account-{name}"), name, key, &self.operator, account.claims(id))?;
+        Ok(AccountToken { id: key.public_key(), jwt })
+    }
+}
+
+fn key_file(account: &str) -> String {
+    format!("account-{account}.nk")
 }
 
 fn key(path: &Path, kind: KeyPairType, later: &[&Path]) -> anyhow::Result<KeyPair> {
@@ -139,7 +185,7 @@ pub(super) const START_OVER: &str =
     "restore it from a backup, or remove the environment with its data (`natsctl down --data`) and deploy again";
 
 /// The JWT of the operator or of an account: the one on disk if it says what it should, a new one otherwise.
-fn signed(
+fn sign(
     directory: &Path,
     file: &str,
     name: &str,
@@ -159,28 +205,6 @@ fn signed(
 
 fn operator_claims(system_account: &str) -> Value {
     json!({ "system_account": system_account, "type": "operator", "version": 2 })
-}
-
-/// The system account may not have JetStream.
-fn system_account() -> Value {
-    account_claims(0)
-}
-
-fn fleet_account() -> Value {
-    account_claims(-1)
-}
-
-fn account_claims(jetstream: i64) -> Value {
-    json!({
-        "limits": {
-            "subs": -1, "data": -1, "payload": -1, "conn": -1, "leaf": -1,
-            "imports": -1, "exports": -1, "wildcards": true,
-            "mem_storage": jetstream, "disk_storage": jetstream, "streams": jetstream, "consumer": jetstream,
-        },
-        "default_permissions": { "pub": {}, "sub": {} },
-        "type": "account",
-        "version": 2,
-    })
 }
 
 fn user_claims(permissions: &Permissions) -> Value {
@@ -245,11 +269,12 @@ impl CredsFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nats::testing::one_account;
 
-    fn users(publish: &[&str]) -> BTreeMap<String, Permissions> {
+    fn users(publish: &[&str]) -> Accounts {
         let publish = publish.iter().map(ToString::to_string).collect();
         let permissions = Permissions { publish, subscribe: BTreeSet::from(["_INBOX_quest.>".to_owned()]) };
-        BTreeMap::from([("quest".to_owned(), permissions)])
+        one_account([("quest".to_owned(), permissions)])
     }
 
     fn read(identities: &Identities, user: &str) -> CredsFile {
@@ -307,7 +332,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let identities = Identities::ensure(home.path(), &users(&[])).unwrap();
         assert!(identities.credentials("quest").exists());
-        let identities = Identities::ensure(home.path(), &BTreeMap::new()).unwrap();
+        let identities = Identities::ensure(home.path(), &one_account([])).unwrap();
         assert!(!identities.credentials("quest").exists());
         assert!(identities.credentials(SYSTEM_USER).exists());
     }
@@ -330,7 +355,7 @@ mod tests {
     fn a_lost_or_damaged_file_is_named_and_never_made_again() {
         let remove = |path: &Path| fs::remove_file(path).unwrap();
         let damage = |path: &Path| fs::write(path, "SOAAAA").unwrap();
-        for seed in ["keys/operator.nk", "keys/account-SYS.nk", "keys/account-FLEET.nk"] {
+        for seed in ["keys/operator.nk", "keys/account-SYS.nk", "keys/account-STORE.nk"] {
             check_refused(remove, seed, "is missing", "backup");
             check_refused(damage, seed, "is damaged", "backup");
         }

@@ -1,6 +1,7 @@
 //! Operating NATS: users and permissions, certificates, server configuration, the cluster's health, streams and
 //! buckets. Requests between services are the SDK's.
 
+pub mod accounts;
 pub mod bus;
 pub mod connect;
 pub mod discovery;

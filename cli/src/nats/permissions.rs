@@ -69,10 +69,8 @@ pub fn accounts_on_aws(manifests: &Manifests) -> Accounts {
     // People connect to an environment on AWS through natsctl.
     accounts.remove(OPERATOR);
     for account in accounts.values_mut() {
-        account.imports = std::mem::take(&mut account.imports)
-            .into_iter()
-            .filter(|import| import.account != OPERATOR)
-            .collect();
+        account.imports =
+            std::mem::take(&mut account.imports).into_iter().filter(|import| import.account != OPERATOR).collect();
     }
     accounts.insert(REMOTE_TASK.to_owned(), of_remote_task(manifests));
     accounts
@@ -283,5 +281,7 @@ fn consumes(stream: &str, service: &str) -> Vec<String> {
     ]
 }
 
+#[cfg(test)]
+mod attempts;
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::identity::{Account, Identities};
+use super::identity::{AccountToken, Identities};
 use super::pki::Tls;
 
 /// Everything that is configured of a server.
@@ -67,9 +67,9 @@ pub struct Trust {
     /// JWT of the operator.
     pub operator: String,
     /// The account in which servers answer questions about themselves.
-    pub system: Account,
+    pub system: AccountToken,
     /// The other accounts.
-    pub accounts: Vec<Account>,
+    pub accounts: Vec<AccountToken>,
 }
 
 impl From<&Identities> for Trust {
@@ -77,7 +77,7 @@ impl From<&Identities> for Trust {
         Self {
             operator: identities.operator.clone(),
             system: identities.system.clone(),
-            accounts: vec![identities.fleet.clone()],
+            accounts: identities.accounts.values().cloned().collect(),
         }
     }
 }
@@ -225,7 +225,7 @@ mod tests {
             certificate: format!("{folder}/nats-1.crt").into(),
             key: format!("{folder}/nats-1.key").into(),
         };
-        let account = |id: &str| Account { id: id.to_owned(), jwt: format!("jwt-{id}") };
+        let account = |id: &str| AccountToken { id: id.to_owned(), jwt: format!("jwt-{id}") };
         ServerConfig {
             name: "nats-1".to_owned(),
             client: ([127, 0, 0, 1], 4222).into(),

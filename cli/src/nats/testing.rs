@@ -10,6 +10,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
+use super::accounts::{Account, Accounts, STORE};
 use super::connect::Access;
 use super::health;
 use super::identity::{Identities, SYSTEM_USER};
@@ -42,6 +43,11 @@ struct ServerSpec {
     monitor: SocketAddr,
 }
 
+/// One account with JetStream for all these users.
+pub(crate) fn one_account(users: impl IntoIterator<Item = (String, Permissions)>) -> Accounts {
+    [(STORE.to_owned(), Account::store(users.into_iter().collect(), []))].into()
+}
+
 pub(crate) fn permissions(publish: &[&str], subscribe: &[&str]) -> Permissions {
     let set = |subjects: &[&str]| subjects.iter().map(ToString::to_string).collect();
     Permissions { publish: set(publish), subscribe: set(subscribe) }
@@ -49,10 +55,10 @@ pub(crate) fn permissions(publish: &[&str], subscribe: &[&str]) -> Permissions {
 
 impl TestCluster {
     /// A cluster that has settled.
-    pub(super) async fn start(size: usize, users: &BTreeMap<String, Permissions>) -> Self {
+    pub(super) async fn start(size: usize, accounts: &Accounts) -> Self {
         let server = locate(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..")).unwrap();
         for _ in 0..5 {
-            let mut cluster = Self::spawn(&server, size, users);
+            let mut cluster = Self::spawn(&server, size, accounts);
             let (access, urls) = (cluster.access(SYSTEM_USER), cluster.urls());
             tokio::select! {
                 health = health::wait_until_settled(&access, &urls, PATIENCE) => {
@@ -66,7 +72,7 @@ impl TestCluster {
         panic!("no cluster after five attempts");
     }
 
-    fn spawn(server: &NatsServer, size: usize, users: &BTreeMap<String, Permissions>) -> Self {
+    fn spawn(server: &NatsServer, size: usize, accounts: &Accounts) -> Self {
         let home = tempfile::tempdir().unwrap();
         let specs = specs(size);
         let name = |spec: &ServerSpec| ServerName {
@@ -75,9 +81,10 @@ impl TestCluster {
             dns: vec!["localhost".to_owned()],
         };
         let servers: Vec<ServerName> = specs.iter().map(name).collect();
-        let clients: Vec<String> = users.keys().cloned().chain([SYSTEM_USER.to_owned()]).collect();
+        let users = accounts.values().flat_map(|account| account.users.keys().cloned());
+        let clients: Vec<String> = users.chain([SYSTEM_USER.to_owned()]).collect();
         let pki = Pki::ensure(&home.path().join("pki"), &servers, &clients).unwrap();
-        let identities = Identities::ensure(&home.path().join("identities"), users).unwrap();
+        let identities = Identities::ensure(&home.path().join("identities"), accounts).unwrap();
         let nodes = specs.iter().map(|spec| {
             let config = config(home.path(), spec, &specs, &pki, &identities);
             let path = home.path().join(format!("{}.conf", spec.name));

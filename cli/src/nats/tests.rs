@@ -13,19 +13,19 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::accounts::Accounts;
 use super::connect::{Access, connect_to};
 use super::discovery;
 use super::health;
 use super::identity::SYSTEM_USER;
 use super::jetstream::JetStream;
-use super::permissions::Permissions;
 use super::pki::Tls;
-use super::testing::{PATIENCE, TestCluster, permissions};
+use super::testing::{PATIENCE, TestCluster, one_account, permissions};
 use crate::model::desired::{Bucket, Stream};
 use crate::model::observed::Assets;
 use crate::model::status::{ClusterHealth, NodeHealth};
 
-fn users() -> BTreeMap<String, Permissions> {
+fn users() -> Accounts {
     let many: Vec<String> = (0..600).map(|i| format!("svc.service{i}.v1.operation")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     let users = [
@@ -34,7 +34,7 @@ fn users() -> BTreeMap<String, Permissions> {
         ("mute", permissions(&[], &["_INBOX_mute.>"])),
         ("gateway", permissions(&many, &["_INBOX_gateway.>"])),
     ];
-    users.map(|(name, permissions)| (name.to_owned(), permissions)).into()
+    one_account(users.map(|(name, permissions)| (name.to_owned(), permissions)))
 }
 
 /// A client, and what its server complains about.

@@ -40,10 +40,11 @@ pub(crate) struct MissingArtifact(pub(crate) String);
 /// # Errors
 /// A service that was not built: a revision names what it runs by its digest.
 pub(crate) fn desired(manifests: &Manifests, inputs: &Inputs) -> Result<Desired, MissingArtifact> {
-    let users = permissions::users(manifests);
+    let accounts = permissions::accounts(manifests);
     let services = manifests.services.iter().map(|(name, manifest)| {
         let artifact = inputs.artifacts.get(name).ok_or_else(|| MissingArtifact(name.clone()))?;
-        let permissions = users.get(name).map(Permissions::digest).unwrap_or_default();
+        let permissions = accounts.get(name).and_then(|account| account.users.get(name));
+        let permissions = permissions.map(Permissions::digest).unwrap_or_default();
         Ok((name.clone(), service(manifests, manifest, artifact, permissions)))
     });
     Ok(Desired {

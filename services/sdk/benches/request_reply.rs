@@ -335,13 +335,14 @@ fn compare(seconds: usize, rounds: usize) {
             publish: &["_INBOX_caller.>"],
             subscribe: &[
                 "svc.ai.llm.v1.*",
-                "svc.ai.llm.v1.* svc-worker-workers",
+                "svc.ai.llm.v1.> svc-worker-workers",
                 "svc.ai.llm.v1.infer workers",
                 "_INBOX_worker.>",
+                "_STREAM_worker.>",
                 "$SRV.>",
             ],
         },
-        User { name: "caller", publish: &["svc.ai.llm.v1.*", "_INBOX_worker.>"], subscribe: &["_INBOX_caller.>"] },
+        User { name: "caller", publish: &["svc.ai.llm.v1.*", "_STREAM_worker.>"], subscribe: &["_INBOX_caller.>"] },
     ]);
     table(
         "mutual TLS and permissions",

@@ -1,12 +1,12 @@
 //! One NATS connection: TLS, credentials, reconnecting with jitter, and the inbox for its replies.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_nats::jetstream::{self, kv};
-use async_nats::{ConnectErrorKind, ConnectOptions, Event};
+use async_nats::{ConnectErrorKind, ConnectOptions, Event, SubscribeError};
 use futures::StreamExt as _;
 use proto::rpc::Error;
 use tokio::sync::{Mutex, mpsc};
@@ -29,9 +29,12 @@ pub(crate) struct Connection {
     pub(crate) client: async_nats::Client,
     pub(crate) jetstream: jetstream::Context,
     pub(crate) inbox: Arc<Inbox>,
+    /// Where a worker takes control messages of the streams that it sends.
+    pub(crate) controls: Arc<Inbox>,
     stores: Mutex<HashMap<String, kv::Store>>,
     connected: Arc<AtomicBool>,
     dispatcher: JoinHandle<()>,
+    control_dispatcher: OnceLock<JoinHandle<()>>,
 }
 
 /// An event that the owner of a connection handles.
@@ -60,13 +63,14 @@ impl Connection {
         // The process has one TLS provider; another crate may have installed it already.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let prefix = settings.inbox_prefix();
-        let inbox = Arc::new(Inbox::new(&format!("{prefix}.{:016x}", fastrand::u64(..))));
+        let inbox = Arc::new(Inbox::new(&unguessable(&prefix)));
+        let controls = Arc::new(Inbox::new(&unguessable(&settings.control_prefix())));
         let connected = Arc::new(AtomicBool::new(true));
 
         let options = options(settings)?.custom_inbox_prefix(prefix).event_callback({
-            let (inbox, connected) = (Arc::clone(&inbox), Arc::clone(&connected));
+            let (inboxes, connected) = ([Arc::clone(&inbox), Arc::clone(&controls)], Arc::clone(&connected));
             move |event| {
-                observe(&event, &inbox, &connected, &events);
+                observe(&event, &inboxes, &connected, &events);
                 std::future::ready(())
             }
         });
@@ -94,7 +98,32 @@ impl Connection {
         });
         let mut jetstream = jetstream::new(client.clone());
         jetstream.set_timeout(JETSTREAM_TIMEOUT);
-        Ok(Arc::new(Self { client, jetstream, inbox, stores: Mutex::default(), connected, dispatcher }))
+        Ok(Arc::new(Self {
+            client,
+            jetstream,
+            inbox,
+            controls,
+            stores: Mutex::default(),
+            connected,
+            dispatcher,
+            control_dispatcher: OnceLock::new(),
+        }))
+    }
+
+    /// Subscribes to control messages of streams, which a worker with streaming methods needs before its first request.
+    pub(crate) async fn take_controls(&self) -> Result<(), SubscribeError> {
+        let mut messages = self.client.subscribe(self.controls.wildcard()).await?;
+        let controls = Arc::clone(&self.controls);
+        let dispatcher = tokio::spawn(async move {
+            while let Some(message) = messages.next().await {
+                controls.deliver(message);
+            }
+        });
+        // A second one would be the same.
+        if let Err(second) = self.control_dispatcher.set(dispatcher) {
+            second.abort();
+        }
+        Ok(())
     }
 
     pub(crate) fn is_connected(&self) -> bool {
@@ -118,7 +147,15 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.dispatcher.abort();
+        if let Some(dispatcher) = self.control_dispatcher.get() {
+            dispatcher.abort();
+        }
     }
+}
+
+/// A prefix of reply subjects that only those know who were asked.
+fn unguessable(prefix: &str) -> String {
+    format!("{prefix}.{:016x}", fastrand::u64(..))
 }
 
 fn options(settings: &Settings) -> Result<ConnectOptions, ConnectError> {
@@ -165,7 +202,12 @@ fn with_tls(
     }
 }
 
-fn observe(event: &Event, inbox: &Inbox, connected: &AtomicBool, events: &mpsc::UnboundedSender<ConnectionEvent>) {
+fn observe(
+    event: &Event,
+    inboxes: &[Arc<Inbox>; 2],
+    connected: &AtomicBool,
+    events: &mpsc::UnboundedSender<ConnectionEvent>,
+) {
     match event {
         Event::Connected => {
             connected.store(true, Ordering::Relaxed);
@@ -174,7 +216,9 @@ fn observe(event: &Event, inbox: &Inbox, connected: &AtomicBool, events: &mpsc::
         Event::Disconnected => {
             connected.store(false, Ordering::Relaxed);
             // Their replies would have arrived on the lost connection: fail now rather than at the deadline.
-            inbox.fail_all();
+            for inbox in inboxes {
+                inbox.fail_all();
+            }
             tracing::warn!("disconnected from NATS");
         }
         Event::LameDuckMode => {

@@ -11,6 +11,7 @@ use proto::rpc::{Server, Service};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
+use crate::caller::discovery_inbox;
 use crate::connection::Connection;
 use crate::serve::Worker;
 use crate::settings::Settings;
@@ -36,7 +37,7 @@ impl Discovery {
         let client = connection.client.clone();
         Ok(Self(tokio::spawn(async move {
             while let Some(request) = requests.next().await {
-                let Some(caller) = request.reply else { continue };
+                let Some(caller) = discovery_inbox(&request) else { continue };
                 let verb = request.subject.split('.').nth(1).unwrap_or_default();
                 let answer = match verb {
                     "PING" => instance.response("ping"),

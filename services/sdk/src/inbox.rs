@@ -8,6 +8,8 @@ use bytes::Bytes;
 use slab::Slab;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::stream;
+
 /// The calls that wait for replies, by the last token of their reply subject.
 #[derive(Debug)]
 pub(crate) struct Inbox {
@@ -100,7 +102,10 @@ impl Inbox {
                 }
                 Waiter::Cancelled => {
                     state.waiting.remove(key);
-                    message.reply.map_or(Undelivered::Ignore, Undelivered::Cancel)
+                    message
+                        .reply
+                        .filter(|reply| stream::is_control(reply))
+                        .map_or(Undelivered::Ignore, Undelivered::Cancel)
                 }
             },
             _ => Undelivered::Ignore,

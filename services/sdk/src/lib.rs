@@ -7,6 +7,7 @@
 
 mod breaker;
 mod bucket;
+mod caller;
 mod client;
 mod connection;
 mod context;

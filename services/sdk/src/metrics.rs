@@ -39,6 +39,7 @@ struct Metrics {
     in_flight: Gauge,
     circuits: Family<[(&'static str, &'static str); 1], Gauge>,
     unreadable: Family<[(&'static str, String); 1], Counter>,
+    refused: Counter,
 }
 
 /// The label `method` and, where an outcome is counted, `code`: `OK` or the name of the error's code.
@@ -75,7 +76,13 @@ fn task_metrics() -> &'static Metrics {
         );
         let unreadable = Family::default();
         registry.register("unreadable_records", "Records that a listing skipped, by bucket", unreadable.clone());
-        Metrics { registry: Mutex::new(registry), requests, durations, calls, in_flight, circuits, unreadable }
+        let refused = Counter::default();
+        registry.register(
+            "refused_requests",
+            "Requests that were not carried out because their reply subject is no inbox of their caller",
+            refused.clone(),
+        );
+        Metrics { registry: Mutex::new(registry), requests, durations, calls, in_flight, circuits, unreadable, refused }
     })
 }
 
@@ -83,6 +90,7 @@ fn task_metrics() -> &'static Metrics {
 pub(crate) struct ServerMetrics {
     methods: Vec<MethodMetrics>,
     pub(crate) in_flight: Gauge,
+    pub(crate) refused: Counter,
 }
 
 struct MethodMetrics {
@@ -117,7 +125,7 @@ impl ServerMetrics {
             let duration = metrics.durations.get_or_create(&labels).clone();
             MethodMetrics { method, ok, duration, stats: MethodStats::default() }
         });
-        Self { methods: methods.collect(), in_flight: metrics.in_flight.clone() }
+        Self { methods: methods.collect(), in_flight: metrics.in_flight.clone(), refused: metrics.refused.clone() }
     }
 
     pub(crate) fn record(&self, method: usize, error: Option<&Error>, took: Duration) {

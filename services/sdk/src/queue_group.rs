@@ -44,7 +44,7 @@ impl Membership {
         subject: &str,
         group: String,
     ) -> Result<Self, SubscribeError> {
-        let subscriber = connection.client.queue_subscribe(format!("{subject}.*"), group).await?;
+        let subscriber = connection.client.queue_subscribe(format!("{subject}.>"), group).await?;
         let filler = format!("{subject}.{FILLER}");
         Ok(Self { connection: Arc::clone(connection), subscriber, filler, received: 0, rate: Rate::new() })
     }

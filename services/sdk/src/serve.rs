@@ -12,10 +12,11 @@ use async_nats::{HeaderMap, Message, Subject};
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _};
 use prost::Message as _;
-use proto::rpc::{Code, Error, Method, Reply, Server, Service};
+use proto::rpc::{Code, Error, Method, Reply, Server};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::caller::Called;
 use crate::connection::Connection;
 use crate::context::Context;
 use crate::discovery::Discovery;
@@ -110,6 +111,9 @@ impl Session {
         let group = format!("svc-{}-workers", settings.service);
         let membership =
             Membership::join(&connection, S::SERVICE.subject, group.clone()).await.map_err(|error| failed(&error))?;
+        if S::SERVICE.methods.iter().any(|method| method.streaming) {
+            connection.take_controls().await.map_err(|error| failed(&error))?;
+        }
         let discovery = Discovery::answer(&connection, settings, &group, S::SERVICE, Arc::clone(worker))
             .await
             .map_err(|error| failed(&error))?;
@@ -120,7 +124,7 @@ impl Session {
     /// Accepts requests until the subscription ends.
     async fn receive<S: Server>(&mut self, worker: &Arc<Worker<S>>) -> Error {
         while let Some(message) = self.membership.next_request().await {
-            worker.accept(Request { connection: Arc::clone(&self.connection), message, at: Instant::now() });
+            worker.receive(&self.connection, message);
         }
         Error::unavailable("the subscription ended")
     }
@@ -128,9 +132,7 @@ impl Session {
     /// Leaves the queue group, finishes the accepted requests, and only then stops answering discovery.
     async fn close<S: Server>(self, worker: &Arc<Worker<S>>, leave_timeout: Duration) {
         let Self { connection, membership, discovery } = self;
-        let accept =
-            |message| worker.accept(Request { connection: Arc::clone(&connection), message, at: Instant::now() });
-        membership.leave(leave_timeout, accept).await;
+        membership.leave(leave_timeout, |message| worker.receive(&connection, message)).await;
         worker.wait_until_idle().await;
         if let Err(error) = connection.client.flush().await {
             tracing::warn!(%error, "the last responses may not have been sent");
@@ -140,6 +142,18 @@ impl Session {
 }
 
 impl<S: Server> Worker<S> {
+    /// Accepts a request. One that could not be answered, or whose answer would do something else, is not carried out.
+    fn receive(self: &Arc<Self>, connection: &Arc<Connection>, message: Message) {
+        let called = Called::parse(S::SERVICE.subject, &message.subject);
+        if message.reply.as_deref().is_some_and(|reply| called.takes_answers_on(reply)) {
+            self.accept(Request { connection: Arc::clone(connection), message, at: Instant::now() });
+        } else {
+            self.metrics.refused.inc();
+            let (method, reply) = (&*message.subject, message.reply.as_deref().unwrap_or_default());
+            tracing::warn!(method, reply, "refused a request whose reply subject is no inbox of its caller");
+        }
+    }
+
     /// Starts a request, queues it, or rejects it.
     fn accept(self: &Arc<Self>, request: Request) {
         let mut admission = self.admission();
@@ -157,7 +171,7 @@ impl<S: Server> Worker<S> {
             )
             .with_detail(reason::KEY, reason::OVERLOADED)
             .with_detail(reason::RETRY_AFTER_MS, 100);
-            let method = method_of(S::SERVICE, &request.message.subject).map(|method| &S::SERVICE.methods[method]);
+            let method = method::<S>(&request.message.subject);
             tokio::spawn(async move { answer_error(&request, method, &error).await });
         }
     }
@@ -191,14 +205,15 @@ impl<S: Server> Worker<S> {
     async fn handle(&self, request: Request) {
         let message = &request.message;
         let headers = message.headers.as_ref();
-        let method = method_of(S::SERVICE, &message.subject);
+        let called = Called::parse(S::SERVICE.subject, &message.subject);
+        let method = S::SERVICE.methods.iter().position(|known| known.name == called.operation);
         // A payload that cannot be decoded is reported later, by the handler that knows its type.
         let meta = RequestEnvelope::decode(message.payload.clone()).ok().and_then(|envelope| envelope.meta);
         let traceparent = wire::header(headers, &wire::TRACEPARENT);
         let context = Context::received(meta.unwrap_or_default(), traceparent, request.at);
 
         let outcome = match method {
-            None => Err(Error::unimplemented(S::SERVICE, operation(&message.subject))),
+            None => Err(Error::unimplemented(S::SERVICE, called.operation)),
             Some(method) => context.clone().scope(self.call(method, message.payload.clone(), &context)).await,
         };
         let error = match outcome {
@@ -250,13 +265,9 @@ impl<S: Server> Worker<S> {
     }
 }
 
-/// The last token of a subject, which names the method.
-fn operation(subject: &Subject) -> &str {
-    subject.rsplit('.').next().unwrap_or_default()
-}
-
-fn method_of(service: &Service, subject: &Subject) -> Option<usize> {
-    service.methods.iter().position(|known| known.name == operation(subject))
+fn method<S: Server>(subject: &str) -> Option<&'static Method> {
+    let called = Called::parse(S::SERVICE.subject, subject);
+    S::SERVICE.methods.iter().find(|known| known.name == called.operation)
 }
 
 fn deadline_exceeded() -> Error {

@@ -102,6 +102,11 @@ impl Settings {
     pub(crate) fn inbox_prefix(&self) -> String {
         format!("_INBOX_{}", self.service)
     }
+
+    /// Where callers of its streams grant credit. Not its inbox, so that no caller can forge an answer to it.
+    pub(crate) fn control_prefix(&self) -> String {
+        format!("_STREAM_{}", self.service)
+    }
 }
 
 /// The source of the variables.

@@ -114,7 +114,7 @@ enum Failure {
 impl Receiver {
     fn receive(&mut self, message: Message) -> Result<Part, Failure> {
         if self.worker.is_none() {
-            self.worker.clone_from(&message.reply);
+            self.worker = message.reply.clone().filter(|reply| is_control(reply));
         }
         let headers = message.headers.as_ref();
         if wire::header(headers, &wire::STREAM_HEARTBEAT).is_some() {
@@ -216,7 +216,7 @@ pub(crate) async fn send(
     credit: Option<u32>,
     mut items: BoxStream<'static, Result<Bytes, Error>>,
 ) -> Result<(), Error> {
-    let (slot, mut control) = connection.inbox.slot_for_many();
+    let (slot, mut control) = connection.controls.slot_for_many();
     let control_subject = Subject::from(slot.subject());
     // Without flow control the credit is unlimited.
     let mut credit = credit.unwrap_or(u32::MAX);
@@ -298,6 +298,11 @@ fn end_with_error(headers: &mut HeaderMap, error: &Error) -> Bytes {
     }
     headers.insert(wire::STREAM_END, "error");
     wire::error_payload(error)
+}
+
+/// Whether a worker may ask for control messages on this subject: a caller publishes there with its own rights.
+pub(crate) fn is_control(reply: &str) -> bool {
+    reply.starts_with("_STREAM_")
 }
 
 fn parse_credit(payload: &[u8]) -> Option<u32> {

@@ -605,11 +605,11 @@ async fn mutual_tls_and_permissions_are_enough_for_calls_and_streams() {
         User {
             name: "llm",
             publish: &["_INBOX_caller.>", "_INBOX.>", "svc.ai.llm.v1._"],
-            subscribe: &["svc.ai.llm.v1.* svc-llm-workers", "_INBOX_llm.>", "$SRV.>"],
+            subscribe: &["svc.ai.llm.v1.> svc-llm-workers", "_INBOX_llm.>", "_STREAM_llm.>", "$SRV.>"],
         },
         User {
             name: "caller",
-            publish: &["svc.ai.llm.v1.*", "$SRV.>", "_INBOX_llm.>"],
+            publish: &["svc.ai.llm.v1.*", "$SRV.>", "_STREAM_llm.>"],
             subscribe: &["_INBOX_caller.>"],
         },
     ]);

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::manifest::fixture::Tree;
 use crate::model::desired::{Bucket, Stream};
-use crate::nats::permissions::{REMOTE_TASK, of_remote_task};
+use crate::nats::permissions::{REMOTE_TASK, accounts_on_aws};
 use crate::nats::secret::{ClientSecret, TunnelEndpoint};
-use crate::nats::testing::{PATIENCE, TestCluster, permissions};
+use crate::nats::testing::{PATIENCE, TestCluster};
 
 fn assets() -> Assets {
     let stream =
@@ -17,13 +18,13 @@ fn assets() -> Assets {
 
 /// Answers as the workers of a task do.
 async fn answer(client: Client, task: &'static str) {
-    let mut questions = client.subscribe("$SRV.PING.quest").await.unwrap();
+    let mut questions = client.subscribe("$SRV.PING.quest-system").await.unwrap();
     client.flush().await.unwrap();
     tokio::spawn(async move {
         while let Some(question) = questions.next().await {
             for worker in ["0", "1"] {
                 let answer = serde_json::json!({
-                    "name": "quest", "id": format!("{task}-{worker}"), "version": "1.2.0",
+                    "name": "quest-system", "id": format!("{task}-{worker}"), "version": "1.2.0",
                     "metadata": { "task": task, "revision": "7", "worker": worker },
                 });
                 client.publish(question.reply.clone().unwrap(), answer.to_string().into()).await.unwrap();
@@ -34,10 +35,10 @@ async fn answer(client: Client, task: &'static str) {
 
 #[tokio::test]
 async fn a_remote_task_asks_through_a_tunnel_and_can_do_nothing_else() {
-    let users = [("quest", permissions(&[">"], &[">"])), (REMOTE_TASK, of_remote_task())];
-    let cluster = TestCluster::start(1, &users.map(|(name, permissions)| (name.to_owned(), permissions)).into()).await;
+    let accounts = accounts_on_aws(&Tree::valid().load().unwrap());
+    let cluster = TestCluster::start(1, &accounts).await;
     let url = cluster.urls().into_values().next().unwrap();
-    answer(cluster.connect("quest").await, "a").await;
+    answer(cluster.connect("quest-system").await, "a").await;
 
     // The certificate is one for `localhost`, which is not what is dialled.
     let secret = ClientSecret {
@@ -49,15 +50,17 @@ async fn a_remote_task_asks_through_a_tunnel_and_can_do_nothing_else() {
     assert!(format!("{error:#}").contains("certificate"), "{error:#}");
     let client = secret.connect("test", Some(&through("localhost")), PATIENCE).await.unwrap();
 
-    let expected =
-        BTreeMap::from([("quest".to_owned(), ExpectedTasks { revision: 7, tasks: 1, ..ExpectedTasks::default() })]);
+    let expected = BTreeMap::from([(
+        "quest-system".to_owned(),
+        ExpectedTasks { revision: 7, tasks: 1, ..ExpectedTasks::default() },
+    )]);
     let mut parts = Vec::new();
     BusRequest::Find(expected.clone()).perform(&client, |part| parts.push(part.write().unwrap())).await.unwrap();
     parts.push(ReplyLine::Done.write().unwrap());
     let found = parse_reply(parts.iter().map(String::as_str)).unwrap().unwrap();
     assert_eq!(
-        expected["quest"].proof("quest", &found["quest"]).unwrap(),
-        "quest answers on the bus: 1 tasks of revision 7, version 1.2.0"
+        expected["quest-system"].proof("quest-system", &found["quest-system"]).unwrap(),
+        "quest-system answers on the bus: 1 tasks of revision 7, version 1.2.0"
     );
 
     for _ in 0..2 {

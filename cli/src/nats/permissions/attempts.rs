@@ -1,0 +1,226 @@
+//! Attempts to do more than is permitted, by naming reply subjects on which something else would happen: each identity,
+//! each subject that it may publish to, each reply subject that would change or reach what is not its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use async_nats::{Client, HeaderMap, Subscriber};
+use futures::{FutureExt as _, StreamExt as _};
+
+use super::tests::service;
+use super::*;
+use crate::manifest::fixture::Tree;
+use crate::model::desired::{Bucket, Stream};
+use crate::nats::jetstream::JetStream;
+use crate::nats::testing::{PATIENCE, TestCluster, one_account};
+
+/// What an attempt sends: a request of JetStream's API that is answered with a stored message, and nothing.
+const PAYLOADS: &[&str] = &[r#"{"last_by_subj":"$KV.quests.p"}"#, r#"{"batch":1,"no_wait":true}"#, ""];
+
+/// Requests that only natsctl may make.
+const DIRECT: &[(&str, &str)] = &[
+    (
+        "$JS.API.STREAM.CREATE.THIEF",
+        r#"{"name":"THIEF","sources":[{"name":"KV_models"}],"republish":{"src":">","dest":"_INBOX_x.>"}}"#,
+    ),
+    ("$JS.API.STREAM.CREATE.MIRROR", r#"{"name":"MIRROR","mirror":{"name":"KV_models"}}"#),
+    ("$JS.API.STREAM.UPDATE.KV_models", r#"{"name":"KV_models","subjects":["x"]}"#),
+    ("$JS.API.STREAM.DELETE.KV_models", ""),
+    ("$JS.API.STREAM.PURGE.KV_models", ""),
+    ("$JS.API.STREAM.MSG.DELETE.KV_models", r#"{"seq":1}"#),
+    (
+        "$JS.API.CONSUMER.CREATE.KV_models",
+        r#"{"stream_name":"KV_models","config":{"deliver_subject":"$KV.entities.e"}}"#,
+    ),
+    ("$JS.API.CONSUMER.CREATE.KV_quests", r#"{"stream_name":"KV_quests","config":{"deliver_subject":"$KV.models.m"}}"#),
+    (
+        "$JS.API.CONSUMER.DURABLE.CREATE.KV_quests.d",
+        r#"{"stream_name":"KV_quests","config":{"durable_name":"d","deliver_subject":"$KV.models.m"}}"#,
+    ),
+    ("$KV.models.m", "forged"),
+    ("$KV.entities.e", "forged"),
+    ("evt.ai.model.selected.v1", "forged"),
+    ("audit.forged", "forged"),
+    ("$SYS.REQ.SERVER.PING", ""),
+    ("$SYS.REQ.CLAIMS.LIST", ""),
+];
+
+/// Reply subjects on which something would happen that nobody who attempts it may do.
+fn targets(services: &BTreeSet<String>) -> Vec<String> {
+    let mut targets: Vec<String> = DIRECT.iter().map(|(subject, _)| (*subject).to_owned()).collect();
+    targets.extend(proto::SERVICES.iter().flat_map(|served| served.methods).map(|method| method.subject.to_owned()));
+    for name in services {
+        targets.extend([format!("_INBOX_{name}.1"), format!("_STREAM_{name}.1"), format!("$SRV.PING.{name}")]);
+    }
+    targets
+}
+
+struct Fleet {
+    cluster: TestCluster,
+    manifests: Manifests,
+    jetstream: JetStream,
+    natsctl: Client,
+    /// What each service hears: calls, answers, and control messages of streams.
+    heard: BTreeMap<String, (Client, Vec<Subscriber>)>,
+}
+
+impl Fleet {
+    async fn start(layout: impl Fn(Accounts) -> Accounts) -> Self {
+        let manifests = Tree::valid().load().unwrap();
+        let cluster = TestCluster::start(1, &layout(accounts(&manifests))).await;
+        let natsctl = cluster.connect(NATSCTL).await;
+        let jetstream = JetStream::new(natsctl.clone());
+        let bucket = Bucket { replicas: 1, history: 5, ttl_seconds: 0 };
+        for name in ["quests", "models", "entities"] {
+            jetstream.put_bucket(name, &bucket, PATIENCE).await.unwrap();
+        }
+        for (name, subject) in [
+            ("EVT_MODELS", "evt.ai.model.selected.v1"),
+            ("EVT_QUESTS", "evt.quest.generated.v1"),
+            ("EVT_STATE", "evt.state.>"),
+            ("EVT_NPC", "evt.npc.>"),
+            ("EVT_LLM", "evt.ai.llm.>"),
+            ("AUDIT", "audit.>"),
+        ] {
+            let stream = Stream {
+                subjects: vec![subject.to_owned()],
+                replicas: 1,
+                max_age_seconds: 0,
+                duplicate_window_seconds: 60,
+            };
+            jetstream.put_stream(name, &stream, PATIENCE).await.unwrap();
+        }
+        for key in ["$KV.quests.p", "$KV.models.m", "$KV.entities.e"] {
+            natsctl.request(key, "stored".into()).await.unwrap();
+        }
+        let mut heard = BTreeMap::new();
+        for (name, manifest) in &manifests.services {
+            let client = service(&cluster, name).await;
+            let mut subscribers = vec![client.subscribe(format!("_INBOX_{name}.>")).await.unwrap()];
+            for served in serves(manifest) {
+                let group = format!("svc-{name}-workers");
+                subscribers.push(client.queue_subscribe(format!("{}.>", served.subject), group).await.unwrap());
+            }
+            if streams(manifest) {
+                subscribers.push(client.subscribe(control(name)).await.unwrap());
+            }
+            client.flush().await.unwrap();
+            heard.insert(name.clone(), (client, subscribers));
+        }
+        Self { cluster, manifests, jetstream, natsctl, heard }
+    }
+
+    /// Makes all attempts as one user; gives how many there were and what came of them that must not be.
+    async fn attempts_of(&mut self, user: &str) -> (usize, Vec<String>) {
+        let account = accounts(&self.manifests).remove(user).unwrap();
+        let client = match user {
+            OPERATOR => self.cluster.connect(OPERATOR).await,
+            _ => service(&self.cluster, user).await,
+        };
+        let before = self.stored(user).await;
+        let targets = targets(&self.manifests.services.keys().cloned().collect());
+        let mut attempts = 0;
+        for subject in account.users[user].publish.iter().map(|subject| subject.replace(['*', '>'], "KV_quests")) {
+            for target in &targets {
+                for payload in PAYLOADS {
+                    client.publish_with_reply(subject.clone(), target.clone(), (*payload).into()).await.unwrap();
+                    attempts += 1;
+                }
+                let mut headers = HeaderMap::new();
+                headers.insert("Nats-Schedule", "@at 2020-01-01T00:00:00Z");
+                headers.insert("Nats-Schedule-Target", target.as_str());
+                headers.insert("Nats-Rollup", "sub");
+                let sent = client.publish_with_reply_and_headers(subject.clone(), target.clone(), headers, "".into());
+                sent.await.unwrap();
+                attempts += 1;
+            }
+            client.flush().await.unwrap();
+        }
+        for (subject, payload) in DIRECT {
+            client.publish_with_reply(*subject, client.new_inbox(), (*payload).into()).await.unwrap();
+            attempts += 1;
+        }
+        client.flush().await.unwrap();
+        let after = self.stored(user).await;
+        let mut faults: Vec<String> =
+            (before != after).then(|| format!("stored: {before:?} is {after:?}")).into_iter().collect();
+        faults.extend(self.misheard(user).await);
+        (attempts, faults)
+    }
+
+    /// What is stored that is not the user's own: messages of each stream, and who made consumers.
+    async fn stored(&self, user: &str) -> BTreeMap<String, (u64, usize)> {
+        // The API answers in order, so what was asked before has been done.
+        self.jetstream.observe(PATIENCE).await.unwrap();
+        let own: BTreeSet<String> = self.manifests.services.get(user).map_or_else(BTreeSet::new, |service| {
+            let buckets = service.buckets.keys().map(|bucket| bucket_stream(bucket));
+            let streams = ["EVT_MODELS", "EVT_QUESTS", "EVT_STATE", "EVT_NPC", "EVT_LLM"].iter().zip([
+                "model-management",
+                "quest-system",
+                "state-manager",
+                "npc-behavior",
+                "ai-integration",
+            ]);
+            buckets.chain(streams.filter(|(_, owner)| *owner == user).map(|(stream, _)| (*stream).to_owned())).collect()
+        });
+        let mut listed = async_nats::jetstream::new(self.natsctl.clone()).streams();
+        let mut stored = BTreeMap::new();
+        while let Some(info) = listed.next().await {
+            let info = info.unwrap();
+            let messages = if own.contains(&info.config.name) { 0 } else { info.state.last_sequence };
+            stored.insert(info.config.name, (messages, info.state.consumer_count));
+        }
+        stored
+    }
+
+    /// Messages that other services have heard from this user, and must not.
+    async fn misheard(&mut self, user: &str) -> Vec<String> {
+        let manifests = &self.manifests;
+        let calls = |caller: &str, callee: &str| {
+            caller == OPERATOR || manifests.callees(&manifests.services[caller]).contains(callee)
+        };
+        let mut faults = Vec::new();
+        for (name, (client, subscribers)) in &mut self.heard {
+            client.flush().await.unwrap();
+            for subscriber in subscribers {
+                while let Some(Some(message)) = subscriber.next().now_or_never() {
+                    let subject = message.subject.as_str();
+                    let permitted = if subject.starts_with("svc.") {
+                        calls(user, name) && subject.ends_with(&format!(".{user}"))
+                            || name == user && subject.ends_with(proto::rpc::FILLER)
+                    } else if subject.starts_with("_STREAM_") {
+                        calls(user, name)
+                    } else {
+                        name == user || user != OPERATOR && calls(name, user)
+                    };
+                    if !permitted {
+                        faults.push(format!("{name} heard {subject} of {user}"));
+                    }
+                }
+            }
+        }
+        faults
+    }
+}
+
+#[tokio::test]
+async fn no_identity_reaches_more_than_it_may_by_a_reply_subject() {
+    let mut fleet = Fleet::start(|accounts| accounts).await;
+    let users: Vec<String> = fleet.manifests.services.keys().cloned().chain([OPERATOR.to_owned()]).collect();
+    let mut attempts = 0;
+    for user in users {
+        let (made, faults) = fleet.attempts_of(&user).await;
+        assert_eq!(faults, Vec::<String>::new(), "as `{user}`");
+        attempts += made;
+    }
+    assert!(attempts > 1_000, "{attempts}");
+}
+
+/// The check above can fail.
+#[tokio::test]
+async fn in_one_account_for_all_the_same_attempts_succeed() {
+    let users = |accounts: Accounts| one_account(accounts.into_values().flat_map(|account| account.users));
+    let mut fleet = Fleet::start(users).await;
+    let (_, faults) = fleet.attempts_of("quest-system").await;
+    assert!(faults.iter().any(|fault| fault.starts_with("stored")), "{faults:?}");
+    assert!(faults.iter().any(|fault| fault.contains("heard")), "{faults:?}");
+}
