@@ -14,9 +14,10 @@ use sha2::{Digest as _, Sha256};
 use super::ledger::{Ensured, Ledger, State};
 use super::{AT_ONCE, Aws, lock, secrets};
 use crate::error::Hinted;
+use crate::nats::accounts::Accounts;
 use crate::nats::connect::Access;
 use crate::nats::identity::{Identities, SYSTEM_USER};
-use crate::nats::permissions::{self, NATSCTL, OPERATOR, Permissions, REMOTE_TASK};
+use crate::nats::permissions::{self, NATSCTL, Permissions};
 use crate::nats::pki::Pki;
 use crate::nats::private;
 use crate::nats::secret::ClientSecret;
@@ -26,7 +27,7 @@ use crate::screen::note;
 /// In the place of a service's name: the secret of the authority.
 const AUTHORITY: &str = "authority";
 /// Files of the authority, as [`Pki`] and [`Identities`] lay them.
-const FILES: [&str; 13] = [
+const FILES: [&str; 10] = [
     "pki/ca.crt",
     "pki/ca.key",
     "pki/routes/ca.crt",
@@ -34,13 +35,13 @@ const FILES: [&str; 13] = [
     "pki/clients/sys.crt",
     "pki/clients/sys.key",
     "identities/keys/operator.nk",
-    "identities/keys/account-SYS.nk",
-    "identities/keys/account-FLEET.nk",
     "identities/operator.jwt",
     "identities/account-SYS.jwt",
-    "identities/account-FLEET.jwt",
     "identities/users/sys.creds",
 ];
+
+/// The folder with the key of each account. JWTs of accounts are made again where they are needed: they would not fit in a secret.
+const KEYS: &str = "identities/keys";
 /// Certificates are renewed much earlier before they expire than this.
 const CHECK_EVERY: SignedDuration = SignedDuration::from_hours(24 * 14);
 
@@ -63,8 +64,8 @@ async fn ensure(aws: &Aws) -> anyhow::Result<Vec<String>> {
             .collect(),
     };
     let url = nats_url(aws);
-    let permissions = users.iter().map(|(name, user)| (name.clone(), user.permissions.clone())).collect();
-    let made = tokio::task::spawn_blocking(move || Made::ensure(&stored, &permissions, &url)).await?;
+    let accounts = permissions::accounts_on_aws(&aws.manifests);
+    let made = tokio::task::spawn_blocking(move || Made::ensure(&stored, &accounts, &url)).await?;
     let made = made.with_context(|| format!("the authority in the secret `{authority}` cannot be used"))?;
 
     let mut written = Vec::new();
@@ -139,15 +140,12 @@ struct User {
 
 fn users(aws: &Aws) -> BTreeMap<String, User> {
     let handover = &aws.handover;
-    let mut permissions = permissions::users(&aws.manifests);
-    // People connect to an environment on AWS through natsctl.
-    permissions.remove(OPERATOR);
-    permissions.insert(REMOTE_TASK.to_owned(), permissions::of_remote_task());
+    let accounts = permissions::accounts_on_aws(&aws.manifests);
     let user = |(name, permissions): (String, Permissions)| {
         let secret = if name == NATSCTL { handover.nats.operator_secret.clone() } else { handover.nats_secret(&name) };
         (name, User { secret, permissions })
     };
-    permissions.into_iter().map(user).collect()
+    accounts.into_values().flat_map(|account| account.users).map(user).collect()
 }
 
 /// What the secrets hold.
@@ -164,7 +162,7 @@ struct Made {
 }
 
 impl Made {
-    fn ensure(stored: &Stored, users: &BTreeMap<String, Permissions>, url: &str) -> anyhow::Result<Self> {
+    fn ensure(stored: &Stored, accounts: &Accounts, url: &str) -> anyhow::Result<Self> {
         if let (None, Some(user)) = (&stored.authority, stored.users.keys().next()) {
             let hint = "restore its last version: another authority would lock every running task out";
             return Err(Hinted::new(format!("it has no value, and `{user}` has an identity already"), hint).into());
@@ -178,16 +176,21 @@ impl Made {
             home.write(&format!("pki/clients/{name}.key"), &secret.key)?;
             home.write(&format!("identities/users/{name}.creds"), &secret.creds)?;
         }
-        let clients: Vec<String> = users.keys().cloned().chain([SYSTEM_USER.to_owned()]).collect();
+        let users = || accounts.values().flat_map(|account| account.users.keys());
+        let clients: Vec<String> = users().cloned().chain([SYSTEM_USER.to_owned()]).collect();
         let pki = Pki::ensure(&home.0.join("pki"), &[], &clients)?;
-        let identities = Identities::ensure(&home.0.join("identities"), users)?;
+        let identities = Identities::ensure(&home.0.join("identities"), accounts)?;
 
-        let authority: BTreeMap<String, String> =
-            FILES.into_iter().map(|file| Ok((file.to_owned(), home.read(file)?))).collect::<anyhow::Result<_>>()?;
+        let authority: BTreeMap<String, String> = FILES
+            .into_iter()
+            .map(str::to_owned)
+            .chain(home.keys()?)
+            .map(|file| Ok((file.clone(), home.read(&file)?)))
+            .collect::<anyhow::Result<_>>()?;
         let changed = stored.authority.as_ref() != Some(&authority);
         let authority = changed.then(|| serde_json::to_string(&authority)).transpose()?;
         let mut made = Self { authority, users: BTreeMap::new() };
-        for name in users.keys() {
+        for name in users() {
             let secret = ClientSecret::try_from(&Access::of(name, vec![url.to_owned()], &pki, &identities))?;
             if stored.users.get(name) != Some(&secret) {
                 made.users.insert(name.clone(), secret);
@@ -213,7 +216,8 @@ fn parse_authority(text: &str, name: &str) -> anyhow::Result<BTreeMap<String, St
         let missing = missing.join("`, `");
         return Err(Hinted::new(format!("the authority in the secret `{name}` lacks `{missing}`"), hint).into());
     }
-    Ok(files.into_iter().filter(|(file, _)| FILES.contains(&file.as_str())).collect())
+    let is_key = |file: &str| file.strip_prefix(KEYS).is_some_and(|file| file.starts_with('/') && !file.contains(".."));
+    Ok(files.into_iter().filter(|(file, _)| FILES.contains(&file.as_str()) || is_key(file)).collect())
 }
 
 /// A private folder that is removed again.
@@ -235,6 +239,15 @@ impl Home {
         private::write(&path, text)
     }
 
+    /// The files of the keys of accounts.
+    fn keys(&self) -> anyhow::Result<Vec<String>> {
+        let name = |entry: std::io::Result<std::fs::DirEntry>| Some(entry.ok()?.file_name().to_str()?.to_owned());
+        let folder = self.0.join(KEYS);
+        let entries = std::fs::read_dir(&folder).with_context(|| format!("failed to read `{}`", folder.display()))?;
+        let names = entries.filter_map(name).filter(|name| name.starts_with("account-"));
+        Ok(names.map(|name| format!("{KEYS}/{name}")).collect())
+    }
+
     fn read(&self, file: &str) -> anyhow::Result<String> {
         private::read(&self.0.join(file))?.with_context(|| format!("`{file}` was not made"))
     }
@@ -251,13 +264,13 @@ impl Drop for Home {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nats::testing::permissions;
+    use crate::nats::testing::{one_account, permissions};
 
     const URL: &str = "tls://nats.internal:4222";
 
-    fn users(publish: &str) -> BTreeMap<String, Permissions> {
+    fn users(publish: &str) -> Accounts {
         let of = |publish: &str| permissions(&[publish], &["_INBOX.>"]);
-        BTreeMap::from([("quest".to_owned(), of(publish)), ("weather".to_owned(), of("svc.weather.>"))])
+        one_account([("quest".to_owned(), of(publish)), ("weather".to_owned(), of("svc.weather.>"))])
     }
 
     fn stored(made: Made, before: Stored) -> Stored {
@@ -271,7 +284,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(stored: &Stored, users: &BTreeMap<String, Permissions>, url: &str, authority: bool, written: &[&str]) {
+    fn check(stored: &Stored, users: &Accounts, url: &str, authority: bool, written: &[&str]) {
         let made = Made::ensure(stored, users, url).unwrap();
         assert_eq!(made.authority.is_some(), authority);
         assert_eq!(made.users.keys().collect::<Vec<_>>(), written);

@@ -86,8 +86,6 @@ const STORE_SERVICES: &[(&str, Kind)] = &[
     ("$JS.API.STREAM.LIST", Kind::Service),
     ("$JS.API.STREAM.NAMES", Kind::Service),
     ("$JS.API.STREAM.INFO.*", Kind::Service),
-    ("$JS.API.STREAM.CREATE.*", Kind::Service),
-    ("$JS.API.STREAM.UPDATE.*", Kind::Service),
     ("$JS.API.STREAM.MSG.GET.*", Kind::Service),
     ("$JS.API.DIRECT.GET.*", Kind::ServiceOfMany),
     ("$JS.API.DIRECT.GET.*.>", Kind::Service),

@@ -95,12 +95,11 @@ impl Identities {
     fn remove_others(&self, accounts: &Accounts) -> anyhow::Result<()> {
         let users = accounts.values().flat_map(|account| account.users.keys().cloned()).chain([SYSTEM_USER.to_owned()]);
         let users = users.map(|user| format!("{user}.creds")).collect();
-        let names = || accounts.keys().map(String::as_str).chain([SYSTEM]);
-        let keys = names().map(key_file).chain(["operator.nk".to_owned()]).collect();
-        let jwts = names().map(|name| format!("account-{name}.jwt")).chain(["operator.jwt".to_owned()]).collect();
+        let names = accounts.keys().map(String::as_str).chain([SYSTEM]);
+        let jwts = names.map(|name| format!("account-{name}.jwt")).chain(["operator.jwt".to_owned()]).collect();
         remove_others(&self.directory.join("users"), "creds", &users)?;
-        remove_others(&self.directory, "jwt", &jwts)?;
-        remove_others(&self.directory.join("keys"), "nk", &keys)
+        // Keys stay: an account that comes back is the same one.
+        remove_others(&self.directory, "jwt", &jwts)
     }
 }
 

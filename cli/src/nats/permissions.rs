@@ -52,27 +52,31 @@ impl Permissions {
 
 /// The accounts of the fleet: one for each service and for [`OPERATOR`], and [`STORE`] with [`NATSCTL`].
 pub fn accounts(manifests: &Manifests) -> Accounts {
-    let services = || manifests.services.values();
-    let mut accounts: Accounts =
-        services().map(|service| (service.name.to_string(), of_service(manifests, service))).collect();
+    let mut accounts = accounts_with(manifests, &[STORE, OPERATOR], []);
     accounts.insert(OPERATOR.to_owned(), of_operator(manifests));
-    let everything = || BTreeSet::from([">".to_owned()]);
-    let natsctl = Permissions { publish: everything(), subscribe: everything() };
-    let discovered = services().map(|service| service.name.to_string());
-    accounts.insert(STORE.to_owned(), Account::store([(NATSCTL.to_owned(), natsctl)].into(), discovered));
     accounts
 }
 
-/// The same with an account for [`REMOTE_TASK`] in place of [`OPERATOR`]'s.
+/// The same with [`REMOTE_TASK`] in place of [`OPERATOR`]: people connect to an environment on AWS through natsctl. It is
+/// in [`STORE`], as natsctl is, because nobody makes streams through an import.
 pub fn accounts_on_aws(manifests: &Manifests) -> Accounts {
-    let mut accounts = accounts(manifests);
-    // People connect to an environment on AWS through natsctl.
-    accounts.remove(OPERATOR);
-    for account in accounts.values_mut() {
-        account.imports =
-            std::mem::take(&mut account.imports).into_iter().filter(|import| import.account != OPERATOR).collect();
-    }
-    accounts.insert(REMOTE_TASK.to_owned(), of_remote_task(manifests));
+    accounts_with(manifests, &[STORE], [(REMOTE_TASK.to_owned(), of_remote_task())])
+}
+
+/// `tools` are the accounts of those who discover services, `helpers` the users beside natsctl's.
+fn accounts_with(
+    manifests: &Manifests,
+    tools: &[&str],
+    helpers: impl IntoIterator<Item = (String, Permissions)>,
+) -> Accounts {
+    let services = || manifests.services.values();
+    let mut accounts: Accounts =
+        services().map(|service| (service.name.to_string(), of_service(manifests, service, tools))).collect();
+    let everything = || BTreeSet::from([">".to_owned()]);
+    let natsctl = Permissions { publish: everything(), subscribe: everything() };
+    let discovered = services().map(|service| service.name.to_string());
+    let users = helpers.into_iter().chain([(NATSCTL.to_owned(), natsctl)]).collect();
+    accounts.insert(STORE.to_owned(), Account::store(users, discovered));
     accounts
 }
 
@@ -116,7 +120,7 @@ impl Rights {
     }
 }
 
-fn of_service(manifests: &Manifests, service: &ServiceManifest) -> Account {
+fn of_service(manifests: &Manifests, service: &ServiceManifest, tools: &[&str]) -> Account {
     let name = &*service.name;
     let mut rights = Rights::default();
 
@@ -135,13 +139,15 @@ fn of_service(manifests: &Manifests, service: &ServiceManifest) -> Account {
             rights.hears(&caller.name, control(name));
         }
     }
-    for method in methods(service) {
-        rights.takes_call(OPERATOR, method);
+    if tools.contains(&OPERATOR) {
+        for method in methods(service) {
+            rights.takes_call(OPERATOR, method);
+        }
+        if streams(service) {
+            rights.hears(OPERATOR, control(name));
+        }
     }
-    if streams(service) {
-        rights.hears(OPERATOR, control(name));
-        rights.subscribes([control(name)]);
-    }
+    rights.subscribes(streams(service).then(|| control(name)));
 
     // Calls, takes answers, and controls streams that it is sent.
     rights.subscribes([inbox(name)]);
@@ -159,7 +165,7 @@ fn of_service(manifests: &Manifests, service: &ServiceManifest) -> Account {
         let subject = format!("$SRV.{verb}");
         rights.subscribes([format!("{subject}.{name}.*"), format!("{subject}.{name}"), subject]);
     }
-    for account in [STORE, OPERATOR] {
+    for account in tools {
         rights.hears(account, DISCOVERY);
     }
     rights.sends([DEFAULT_INBOX]);
@@ -186,9 +192,8 @@ impl Rights {
     }
 
     /// Discovers all services.
-    fn discovers(&mut self, manifests: &Manifests, requests: &str) {
-        self.permissions.publish.insert(requests.to_owned());
-        self.border.sends.insert(DISCOVERY.to_owned());
+    fn discovers(&mut self, manifests: &Manifests) {
+        self.sends([DISCOVERY]);
         self.subscribes([DEFAULT_INBOX]);
         for service in manifests.services.values() {
             self.hears(&service.name, DEFAULT_INBOX);
@@ -201,7 +206,7 @@ impl Rights {
 fn of_operator(manifests: &Manifests) -> Account {
     let mut rights = Rights::default();
     rights.sends(["svc.>"]);
-    rights.discovers(manifests, DISCOVERY);
+    rights.discovers(manifests);
     let reads = [
         "INFO",
         "STREAM.LIST",
@@ -221,11 +226,12 @@ fn of_operator(manifests: &Manifests) -> Account {
 }
 
 /// Discovers services, and makes streams and buckets.
-fn of_remote_task(manifests: &Manifests) -> Account {
-    let mut rights = Rights::default();
-    rights.discovers(manifests, "$SRV.PING.*");
-    rights.stores(["STREAM.LIST", "STREAM.INFO.*", "STREAM.CREATE.*", "STREAM.UPDATE.*"].map(api));
-    rights.account(REMOTE_TASK)
+fn of_remote_task() -> Permissions {
+    let streams = ["STREAM.LIST", "STREAM.INFO.*", "STREAM.CREATE.*", "STREAM.UPDATE.*"].map(api);
+    Permissions {
+        publish: streams.into_iter().chain(["$SRV.PING.*".to_owned()]).collect(),
+        subscribe: BTreeSet::from([DEFAULT_INBOX.to_owned()]),
+    }
 }
 
 fn serves(service: &ServiceManifest) -> impl Iterator<Item = &'static proto::rpc::Service> {
