@@ -31,6 +31,10 @@ pub struct ServiceManifest {
     /// Packages of the protocol that it serves, for example `quest.v1`.
     #[serde(default)]
     pub serves: BTreeSet<String>,
+    /// Methods that anybody may call through the gateway, by full protobuf name, for example `quest.v1.Quest/Generate`. All
+    /// others can be called by services that name this one in `calls`, and by operators over NATS.
+    #[serde(default)]
+    pub public: BTreeSet<String>,
     /// Services that it calls.
     #[serde(default)]
     pub calls: BTreeSet<String>,

@@ -56,6 +56,7 @@ pub(super) fn problems(services: &ServiceDocuments<'_>, folder: &Path, workspace
     problems.extend(services.cycles());
     problems.extend(services.gateways());
     problems.extend(services.protocol(folder));
+    problems.extend(services.public());
     problems.extend(services.owners("serves", "package", "served"));
     problems.extend(services.owners("publishes", "event", "published"));
     problems.extend(services.buckets());
@@ -196,6 +197,25 @@ impl<'a> ServiceDocuments<'a> {
             for package in packages.difference(&served) {
                 let problem = Problem::new(&Place::start_of(folder), format!("no service serves package `{package}`"));
                 problems.push(problem.hint(format!("add `serves: [{package}]` to a manifest")));
+            }
+        }
+        problems
+    }
+
+    /// Methods that are to be public and that their service does not serve.
+    fn public(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for document in self.readable {
+            let packages: BTreeSet<&str> = document.list("serves").map(|(package, _)| package).collect();
+            let served = proto::SERVICES.iter().filter(|served| packages.contains(served.package));
+            let known: BTreeSet<&str> =
+                served.flat_map(|served| served.methods).map(|method| method.full_name).collect();
+            for (name, node) in document.list("public").filter(|(name, _)| !known.contains(name)) {
+                let problem =
+                    document.problem(node, format!("method `{name}` is public, but this service does not serve it"));
+                let hint = did_you_mean(name, known.iter().copied())
+                    .unwrap_or_else(|| format!("it serves {}", listed(known.iter().copied())));
+                problems.push(problem.hint(hint));
             }
         }
         problems
@@ -345,6 +365,7 @@ const RESERVED: &[&str] = &[
     "WORKERS",
     "CONCURRENCY",
     "STOP_TIMEOUT_MS",
+    "GATEWAY_METHODS",
     "HEALTH_ADDR",
     "HTTP_ADDR",
 ];

@@ -52,17 +52,36 @@ pub struct Manifests {
 }
 
 impl Manifests {
-    /// The services that a service calls: for a gateway all that serve anything.
+    /// The services that a service calls: for a gateway all that have a public method.
     pub(crate) fn callees(&self, service: &ServiceManifest) -> BTreeSet<String> {
         match service.role {
             Role::Worker => service.calls.clone(),
             Role::Gateway => self
                 .services
                 .values()
-                .filter(|other| !other.serves.is_empty() && other.name != service.name)
+                .filter(|other| !other.public.is_empty() && other.name != service.name)
                 .map(|other| other.name.to_string())
                 .collect(),
         }
+    }
+
+    /// The methods of another service that a service may call: for a gateway those that are public.
+    pub(crate) fn callable(
+        &self,
+        caller: &ServiceManifest,
+        callee: &ServiceManifest,
+    ) -> Vec<&'static proto::rpc::Method> {
+        let served = proto::SERVICES.iter().filter(|served| callee.serves.contains(served.package));
+        let is_callable = |method: &&proto::rpc::Method| match caller.role {
+            Role::Worker => caller.calls.contains(&*callee.name),
+            Role::Gateway => callee.public.contains(method.full_name),
+        };
+        served.flat_map(|served| served.methods).filter(is_callable).collect()
+    }
+
+    /// The methods that anybody may call through a gateway, by full protobuf name.
+    pub(crate) fn public_methods(&self) -> BTreeSet<&str> {
+        self.services.values().flat_map(|service| &service.public).map(String::as_str).collect()
     }
 
     /// The service of this name.

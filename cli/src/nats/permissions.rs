@@ -132,10 +132,11 @@ fn of_service(manifests: &Manifests, service: &ServiceManifest, tools: &[&str]) 
     let callers = manifests.services.values().filter(|caller| manifests.callees(caller).contains(name));
     for caller in callers.filter(|_| !service.serves.is_empty()) {
         rights.sends([inbox(&caller.name)]);
-        for method in methods(service) {
+        let methods = manifests.callable(caller, service);
+        for method in &methods {
             rights.takes_call(&caller.name, method);
         }
-        if streams(service) {
+        if methods.iter().any(|method| method.streaming) {
             rights.hears(&caller.name, control(name));
         }
     }
@@ -155,8 +156,9 @@ fn of_service(manifests: &Manifests, service: &ServiceManifest, tools: &[&str]) 
         let Some(callee) = manifests.services.get(&callee) else {
             continue;
         };
-        rights.sends(methods(callee).map(|method| method.subject));
-        rights.sends(streams(callee).then(|| control(&callee.name)));
+        let methods = manifests.callable(service, callee);
+        rights.sends(methods.iter().map(|method| method.subject));
+        rights.sends(methods.iter().any(|method| method.streaming).then(|| control(&callee.name)));
         rights.hears(&callee.name, inbox(name));
     }
 

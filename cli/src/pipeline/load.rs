@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::manifest::{BucketSettings, Manifests, ServiceManifest};
-use crate::model::desired::{Bucket, Definition, Desired, Health, Node, Scaling, Service, Stream};
+use crate::model::desired::{Bucket, Definition, Desired, Health, Node, Role, Scaling, Service, Stream};
 use crate::model::units::Span;
 use crate::nats::permissions::{self, Permissions};
 
+/// The variable by which a gateway knows which methods are public.
+const PUBLIC_METHODS: &str = "GATEWAY_METHODS";
 /// The stream of audit records.
 const AUDIT: &str = "AUDIT";
 /// The stream of messages that could not be handled.
@@ -65,7 +67,7 @@ fn service(
 ) -> Service {
     let settings = &manifest.settings;
     Service {
-        definition: definition(manifest, artifact, permissions),
+        definition: definition(manifests, manifest, artifact, permissions),
         tasks: settings.tasks,
         scaling: Scaling { min: settings.autoscaling.min, max: settings.autoscaling.max },
         calls: manifests.callees(manifest),
@@ -75,15 +77,24 @@ fn service(
     }
 }
 
-fn definition(manifest: &ServiceManifest, artifact: &BuiltArtifact, permissions: String) -> Definition {
+fn definition(
+    manifests: &Manifests,
+    manifest: &ServiceManifest,
+    artifact: &BuiltArtifact,
+    permissions: String,
+) -> Definition {
     let settings = &manifest.settings;
     let environment = manifest.environment.iter().map(|(name, value)| (name.to_string(), value.clone()));
+    let public = (manifest.role == Role::Gateway).then(|| {
+        let methods: Vec<&str> = manifests.public_methods().into_iter().collect();
+        (PUBLIC_METHODS.to_owned(), methods.join(","))
+    });
     Definition {
         artifact: artifact.digest.clone(),
         version: artifact.version.clone(),
         role: manifest.role,
         permissions,
-        environment: environment.collect(),
+        environment: environment.chain(public).collect(),
         cpu: settings.cpu,
         memory_mib: u32::try_from(settings.memory.mebibytes()).unwrap_or(u32::MAX),
         workers: settings.workers,

@@ -187,7 +187,9 @@ impl Fleet {
                             Some((_, caller)) => calls(caller, name),
                             None => users.contains(name),
                         },
-                        prefix if prefix.starts_with("_STREAM_") => users.iter().any(|user| user == name || calls(user, name)),
+                        prefix if prefix.starts_with("_STREAM_") => {
+                            users.iter().any(|user| user == name || calls(user, name))
+                        }
                         _ => users.iter().any(|user| user == name || user != OPERATOR && calls(name, user)),
                     };
                     if !permitted {
