@@ -156,6 +156,8 @@ fn refusal(error: &jetstream::Error) -> Failure {
         ErrorCode::INSUFFICIENT_RESOURCES,
         ErrorCode::STREAM_OFFLINE,
         ErrorCode::STREAM_TOO_MANY_REQUESTS,
+        // A server that has just started may not have read the account yet.
+        ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT,
     ];
     if passing.contains(&error.error_code()) {
         return unavailable(error);
@@ -163,9 +165,7 @@ fn refusal(error: &jetstream::Error) -> Failure {
     let hint = match error.error_code() {
         ErrorCode::STREAM_SUBJECT_OVERLAP => "another stream has one of its subjects: see `nats stream ls --subject`",
         ErrorCode::STREAM_REPLICAS_NOT_SUPPORTED => "one server cannot keep several replicas; it needs a cluster",
-        ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => {
-            "the servers run without JetStream; `natsctl deploy --all` configures them"
-        }
+        ErrorCode::JETSTREAM_NOT_ENABLED => "the servers run without JetStream; `natsctl deploy --all` configures them",
         _ => "what the server keeps cannot be changed into this; see its log",
     };
     Failure::Refused(Hinted::new(error.to_string(), hint))
