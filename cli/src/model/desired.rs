@@ -42,6 +42,9 @@ pub struct Node {
     pub version: String,
     /// SHA-256 of the configuration file.
     pub config: String,
+    /// Digest of the accounts that it knows, which it takes over without a restart.
+    #[serde(default)]
+    pub accounts: String,
 }
 
 /// A stream that keeps events.

@@ -46,6 +46,13 @@ pub enum Operation {
         /// What it must be.
         spec: Node,
     },
+    /// Has a NATS server read its accounts again, without a restart.
+    ReloadNode {
+        /// Name of the server.
+        node: String,
+        /// What it must be.
+        spec: Node,
+    },
     /// Stops a NATS server that no manifest asks for.
     DeleteNode {
         /// Name of the server.
@@ -161,6 +168,8 @@ pub enum Action {
     Update,
     /// It is as it should be, but does not run.
     Start,
+    /// It reads its configuration again.
+    Reload,
     /// Its tasks are replaced.
     Restart,
     /// Its number of tasks is set.
@@ -263,6 +272,7 @@ impl Step {
             | Operation::PutBucket { action, .. }
             | Operation::DeployService { action, .. } => *action,
             Operation::RestartNode { .. } => Action::Update,
+            Operation::ReloadNode { .. } => Action::Reload,
             Operation::ReduceStream { .. } | Operation::ReduceBucket { .. } => Action::Reduce,
             Operation::RestartService { .. } => Action::Restart,
             Operation::ScaleService { .. } => Action::Scale,
@@ -278,7 +288,10 @@ impl Step {
     pub fn kind(&self) -> Kind {
         match &self.operation {
             Operation::PushImage { .. } => Kind::Image,
-            Operation::StartNode { .. } | Operation::RestartNode { .. } | Operation::DeleteNode { .. } => Kind::Node,
+            Operation::StartNode { .. }
+            | Operation::RestartNode { .. }
+            | Operation::ReloadNode { .. }
+            | Operation::DeleteNode { .. } => Kind::Node,
             Operation::PutStream { .. } | Operation::ReduceStream { .. } => Kind::Stream,
             Operation::PutBucket { .. } | Operation::ReduceBucket { .. } => Kind::Bucket,
             Operation::DeployService { .. }
@@ -297,6 +310,7 @@ impl Step {
         match &self.operation {
             Operation::StartNode { node, .. }
             | Operation::RestartNode { node, .. }
+            | Operation::ReloadNode { node, .. }
             | Operation::DeleteNode { node } => node,
             Operation::PutStream { stream, .. } | Operation::ReduceStream { stream, .. } => stream,
             Operation::PutBucket { bucket, .. } | Operation::ReduceBucket { bucket, .. } => bucket,

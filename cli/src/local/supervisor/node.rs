@@ -113,6 +113,10 @@ impl NodeController {
         };
         let task = process.task.clone();
         match &mut process.stopping {
+            None if should_run && process.spec.differs_in_accounts_only(&self.spec) => {
+                process.spec = self.spec.clone();
+                Some(Effect::Reload { task })
+            }
             None if !should_run || process.spec != self.spec => {
                 process.stopping = Some(Stopping { kill_at: now.at + STOP_TIMEOUT, killed: false });
                 Some(Effect::Terminate { task })
@@ -154,7 +158,7 @@ mod tests {
 
     fn spec(config: &str) -> NodeSpec {
         NodeSpec {
-            node: desired::Node { version: "2.15.1".to_owned(), config: config.to_owned() },
+            node: desired::Node { version: "2.15.1".to_owned(), config: config.to_owned(), accounts: String::new() },
             program: "/bin/nats-server".into(),
             args: Vec::new(),
             config_path: "/etc/nats.conf".into(),
@@ -197,6 +201,19 @@ mod tests {
         node.exited(&task, Exit::Signal(9), later(now, 16_000));
         started(&mut node, later(now, 16_000));
         assert_eq!(node.status(Vec::new()).restarts, 0);
+    }
+
+    #[test]
+    fn other_accounts_are_read_without_a_restart() {
+        let now = Moment::now();
+        let mut node = NodeController::new(spec("a"));
+        let task = started(&mut node, now);
+        let mut other = spec("a");
+        other.node.accounts = "other".to_owned();
+        node.put(other.clone());
+        assert_eq!(node.reconcile(now), Some(Effect::Reload { task }));
+        assert_eq!(node.reconcile(now), None);
+        assert_eq!(node.status(Vec::new()).spec, other);
     }
 
     #[test]

@@ -92,6 +92,10 @@ impl Process {
         self.signal(Signal::TERM);
     }
 
+    pub(super) fn reload(&self) {
+        self.signal(Signal::HUP);
+    }
+
     pub(super) fn kill(&self) {
         self.signal(Signal::KILL);
     }

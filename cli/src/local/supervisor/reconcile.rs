@@ -215,6 +215,7 @@ impl Supervisor {
                 }
             }
             Effect::Terminate { task } => self.signal(&task, Process::terminate),
+            Effect::Reload { task } => self.signal(&task, Process::reload),
             Effect::Kill { task } => self.signal(&task, Process::kill),
             Effect::RecordLogTail { task } => {
                 let Owner::Service(name) = owner else { return };

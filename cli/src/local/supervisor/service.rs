@@ -21,6 +21,8 @@ pub(super) enum Effect {
     Start { task: String, revision: u64 },
     /// Send SIGTERM, so that it drains.
     Terminate { task: String },
+    /// Send SIGHUP, so that it reads its configuration again.
+    Reload { task: String },
     /// Send SIGKILL.
     Kill { task: String },
     /// Add the last lines of this task's log to the deployment that it made fail.

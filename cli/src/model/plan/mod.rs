@@ -57,6 +57,7 @@ impl Plan {
         for step in changed_nodes(desired, observed) {
             waves.add([step]);
         }
+        waves.add(reloaded_nodes(desired, observed));
         if !deploy.without_jetstream {
             let needed = needed(desired, selected);
             match &observed.jetstream {
@@ -212,7 +213,19 @@ fn changed_nodes(desired: &Desired, observed: &Observed) -> impl Iterator<Item =
     desired.nodes.iter().filter_map(|(node, spec)| {
         let changes = differences("", Some(&observed.nodes.get(node)?.node), spec);
         let operation = Operation::RestartNode { node: node.clone(), spec: spec.clone() };
-        (!changes.is_empty()).then(|| Step::new(operation, changes))
+        changes.iter().any(|change| change.field != ACCOUNTS).then(|| Step::new(operation, changes))
+    })
+}
+
+/// The field of a node that it takes over without a restart.
+const ACCOUNTS: &str = "accounts";
+
+fn reloaded_nodes(desired: &Desired, observed: &Observed) -> impl Iterator<Item = Step> {
+    desired.nodes.iter().filter_map(|(node, spec)| {
+        let changes = differences("", Some(&observed.nodes.get(node)?.node), spec);
+        let only_accounts = !changes.is_empty() && changes.iter().all(|change| change.field == ACCOUNTS);
+        let operation = Operation::ReloadNode { node: node.clone(), spec: spec.clone() };
+        only_accounts.then(|| Step::new(operation, changes))
     })
 }
 

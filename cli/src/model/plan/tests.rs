@@ -52,7 +52,7 @@ fn stream(subject: &str) -> Stream {
 }
 
 fn node(version: &str) -> Node {
-    Node { version: version.to_owned(), config: "1".to_owned() }
+    Node { version: version.to_owned(), config: "1".to_owned(), accounts: "1".to_owned() }
 }
 
 fn fleet() -> Desired {
@@ -93,7 +93,9 @@ fn stored(observed: &mut Observed) -> &mut Assets {
 fn apply(plan: &Plan, observed: &mut Observed) {
     for Step { operation, .. } in plan.steps.clone() {
         match operation {
-            Operation::StartNode { node, spec, .. } | Operation::RestartNode { node, spec } => {
+            Operation::StartNode { node, spec, .. }
+            | Operation::RestartNode { node, spec }
+            | Operation::ReloadNode { node, spec } => {
                 observed.nodes.insert(node, ObservedNode { node: spec, running: true });
             }
             Operation::DeleteNode { node } => drop(observed.nodes.remove(&node)),
