@@ -78,6 +78,12 @@ impl Invocation {
             Some(typed) => self.current_dir.join(typed),
             None => self.workspace()?.join(".natsctl"),
         };
-        Ok(environments.join(&self.global.env))
+        let dir = environments.join(&self.global.env);
+        if dir.to_str().is_none() {
+            // It goes into arguments, environment variables and JSON, which are texts.
+            let message = format!("the path of the state directory, `{}`, is not UTF-8", dir.display());
+            return Err(Hinted::new(message, "name another one with `--state-dir`").into());
+        }
+        Ok(dir)
     }
 }

@@ -1,9 +1,10 @@
 //! The files of the local NATS cluster: ports, certificates, identities, server configurations.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use crate::nats::identity::{Identities, SYSTEM_USER};
 use crate::nats::locate::NatsServer;
 use crate::nats::permissions;
 pub(crate) use crate::nats::permissions::{NATSCTL as ADMIN, OPERATOR};
-use crate::nats::pki::{Pki, ServerName};
+use crate::nats::pki::{Pki, ServerName, Tls};
 use crate::nats::server::{self, ClusterConfig, JetStreamConfig, ServerConfig, Trust};
 
 /// What JetStream may keep in memory on one node: the fleet keeps everything in files.
@@ -98,7 +99,12 @@ impl ClusterFiles {
 
     /// What [`ClusterFiles::prepare`] would give, made in a copy that is deleted.
     pub(crate) fn preview(manifests: &Manifests, dir: &Path, server: &NatsServer) -> anyhow::Result<Self> {
-        let copy = Scratch::new()?;
+        Self::preview_in(&std::env::temp_dir(), manifests, dir, server)
+    }
+
+    /// The copy is made in `folder`.
+    fn preview_in(folder: &Path, manifests: &Manifests, dir: &Path, server: &NatsServer) -> anyhow::Result<Self> {
+        let copy = Scratch::new(folder)?;
         for part in ["ports.json", "ports.json.backup", "pki", "identities"] {
             copy_tree(&dir.join(part), &copy.0.join(part))?;
         }
@@ -175,7 +181,7 @@ impl ClusterFiles {
     /// The servers' configurations, as they read when everything is in `dir`.
     fn configs(&self, manifests: &Manifests, dir: &Path) -> anyhow::Result<Vec<(String, String)>> {
         let listen = |port: u16| SocketAddr::new(HOST, port);
-        let (here, there) = (self.read_from.display().to_string(), dir.display().to_string());
+        let there = |tls: Tls| moved(tls, &self.read_from, dir);
         let mut configs = Vec::new();
         for (name, node) in &self.nodes {
             let [client, route, monitor] = node.ports;
@@ -185,13 +191,13 @@ impl ClusterFiles {
                 name: "fleet".to_owned(),
                 listen: listen(route),
                 peers: peers.collect(),
-                tls: self.pki.route(name),
+                tls: there(self.pki.route(name)),
             };
             let config = ServerConfig {
                 name: name.clone(),
                 client: listen(client),
                 monitor: listen(monitor),
-                tls: self.pki.server(name),
+                tls: there(self.pki.server(name)),
                 certificates: self.pki.fingerprint(name)?,
                 cluster: (self.nodes.len() > 1).then_some(cluster),
                 store: JetStreamConfig {
@@ -203,7 +209,7 @@ impl ClusterFiles {
                 trust: Trust::from(&self.identities),
                 lame_duck: LAME_DUCK,
             };
-            configs.push((name.clone(), config.render().replace(&here, &there)));
+            configs.push((name.clone(), config.render()));
         }
         Ok(configs)
     }
@@ -245,13 +251,23 @@ fn ports(file: &Path, manifests: &Manifests, names: &[String]) -> anyhow::Result
     Ok(Ports::ensure(file, &wanted)?)
 }
 
+/// The same files, where they are when what is in `from` is in `to`.
+fn moved(tls: Tls, from: &Path, to: &Path) -> Tls {
+    let moved = |path: PathBuf| path.strip_prefix(from).map(|inside| to.join(inside)).unwrap_or(path);
+    Tls { authority: moved(tls.authority), certificate: moved(tls.certificate), key: moved(tls.key) }
+}
+
 /// A private directory that is removed again.
 struct Scratch(PathBuf);
 
 impl Scratch {
-    fn new() -> anyhow::Result<Self> {
-        let path = std::env::temp_dir().join(format!("natsctl-plan-{}-{:08x}", std::process::id(), fastrand::u32(..)));
-        create_private(&path)?;
+    fn new(folder: &Path) -> anyhow::Result<Self> {
+        let path = folder.join(format!("natsctl-plan-{}-{:08x}", std::process::id(), fastrand::u32(..)));
+        // Not with the folders above it: a temporary directory that is missing is not made by looking at a plan.
+        DirBuilder::new().mode(0o700).create(&path).map_err(|error| {
+            let message = format!("failed to make a folder in the temporary directory `{}`", folder.display());
+            Hinted::new(message, "set `TMPDIR` to a folder that exists and can be written to").because(error)
+        })?;
         Ok(Self(path))
     }
 }
@@ -275,3 +291,6 @@ fn copy_tree(from: &Path, to: &Path) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

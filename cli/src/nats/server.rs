@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -172,18 +173,18 @@ impl Text {
         self.line(format_args!("{name}: ["));
         self.depth += 1;
         for value in values {
-            self.line(format_args!("{}", quoted(&value)));
+            self.line(format_args!("{}", quoted(value.as_bytes())));
         }
         self.depth -= 1;
         self.line(format_args!("]"));
     }
 
     fn path(&mut self, name: &str, path: &Path) {
-        self.string(name, &path.to_string_lossy());
+        self.value(name, quoted(path.as_os_str().as_bytes()));
     }
 
     fn string(&mut self, name: &str, value: &str) {
-        self.value(name, quoted(value));
+        self.value(name, quoted(value.as_bytes()));
     }
 
     fn value(&mut self, name: &str, value: impl std::fmt::Display) {
@@ -191,7 +192,9 @@ impl Text {
     }
 
     fn comment(&mut self, text: &str) {
-        self.line(format_args!("# {text}"));
+        for line in text.lines() {
+            self.line(format_args!("# {line}"));
+        }
     }
 
     fn line(&mut self, line: std::fmt::Arguments<'_>) {
@@ -201,15 +204,29 @@ impl Text {
     }
 }
 
-fn quoted(value: &str) -> String {
+/// A string of the configuration language, which stands for exactly these bytes: what is not printable is escaped, also a byte
+/// that is no UTF-8, as a path may have one.
+fn quoted(value: &[u8]) -> String {
     let mut quoted = String::from('"');
-    for character in value.chars() {
-        match character {
-            '"' => quoted.push_str("\\\""),
-            '\\' => quoted.push_str("\\\\"),
-            '\n' => quoted.push_str("\\n"),
-            other => quoted.push(other),
+    let escape = |text: &mut String, bytes: &[u8]| {
+        for byte in bytes {
+            // Writing to a `String` cannot fail.
+            let _ = write!(text, "\\x{byte:02X}");
         }
+    };
+    for chunk in value.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            match character {
+                '"' => quoted.push_str("\\\""),
+                '\\' => quoted.push_str("\\\\"),
+                '\n' => quoted.push_str("\\n"),
+                '\r' => quoted.push_str("\\r"),
+                '\t' => quoted.push_str("\\t"),
+                control if control.is_control() => escape(&mut quoted, control.encode_utf8(&mut [0; 4]).as_bytes()),
+                other => quoted.push(other),
+            }
+        }
+        escape(&mut quoted, chunk.invalid());
     }
     quoted.push('"');
     quoted
@@ -304,7 +321,43 @@ resolver_preload {
 
     #[test]
     fn any_path_can_be_said() {
-        assert_eq!(quoted(r#"C:\a "b""#), r#""C:\\a \"b\"""#);
+        assert_eq!(quoted(br#"C:\a "b""#), r#""C:\\a \"b\"""#);
+        assert_eq!(quoted("a\n\r\tb\u{1b}\u{9b}ä".as_bytes()), r#""a\n\r\tb\x1B\xC2\x9Bä""#);
+        assert_eq!(quoted(b"a\xffb"), r#""a\xFFb""#);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_quoted_is_read_as_the_same_bytes(value in proptest::collection::vec(1_u8.., 0..40)) {
+            proptest::prop_assert_eq!(unquoted(&quoted(&value)), value);
+        }
+    }
+
+    /// As the lexer of nats-server reads a string in double quotes (`conf/lex.go`).
+    fn unquoted(text: &str) -> Vec<u8> {
+        let mut rest = text.as_bytes().iter().copied().skip(1);
+        let mut value = Vec::new();
+        while let Some(byte) = rest.next() {
+            match byte {
+                b'"' => break,
+                b'\\' => value.push(match rest.next().unwrap() {
+                    b'n' => b'\n',
+                    b'r' => b'\r',
+                    b't' => b'\t',
+                    b'x' => {
+                        let digits = [rest.next().unwrap(), rest.next().unwrap()];
+                        u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap()
+                    }
+                    escaped => {
+                        assert!(b"\\\"".contains(&escaped), "no escape: {escaped}");
+                        escaped
+                    }
+                }),
+                other => value.push(other),
+            }
+        }
+        assert_eq!(rest.next(), None, "the string ends early");
+        value
     }
 
     #[test]
