@@ -2,15 +2,19 @@
 
 use std::time::SystemTime;
 
+use prost::Message as _;
 use proto::rpc::{Code, Error};
 use proto::state::manager::v1::{UpdateRequest, update_request};
 use sdk::Operation;
 
-use crate::patch::Patch;
+use crate::patch::{MAX_SIZE, Patch};
 use crate::record::{RecordKey, Revision};
 
 /// The maximum number of field patches in one update.
 const MAX_PATCHES: usize = 1000;
+
+/// The maximum size of an encoded request. Each attempt of a write applies the whole of it.
+const MAX_REQUEST_SIZE: usize = 2 * MAX_SIZE;
 
 /// A validated request to update one record.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +39,12 @@ pub(crate) enum Decision {
 impl Update {
     /// Validates a request of the current context.
     pub(crate) fn new(request: UpdateRequest) -> Result<Self, Error> {
+        match request.encoded_len() {
+            size if size > MAX_REQUEST_SIZE => {
+                return Err(Error::invalid(format_args!("request has {size} bytes, more than {MAX_REQUEST_SIZE}")));
+            }
+            _ => {}
+        }
         let operation = Operation::current("update", &request);
         let patch = match request.change {
             Some(update_request::Change::Merge(patch)) => Patch::Merge(patch),

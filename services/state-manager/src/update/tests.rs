@@ -68,6 +68,21 @@ fn invalid_requests_are_refused() {
 }
 
 #[test]
+fn a_request_larger_than_two_records_is_refused_before_it_is_applied() {
+    let merge = request(None, json!({ "t": "x".repeat(MAX_REQUEST_SIZE) }));
+    let patch = FieldPatch { path: "t".to_owned(), value: Some(value(json!("x".repeat(MAX_REQUEST_SIZE / 10)))) };
+    let patches = FieldPatches { patches: vec![patch; 10] };
+    let fields = UpdateRequest { change: Some(update_request::Change::Fields(patches)), ..request(None, json!({})) };
+    let removals: serde_json::Map<_, _> =
+        (0..60_000).map(|number| (format!("f{number}"), serde_json::Value::Null)).collect();
+    for request in [merge, fields, request(None, removals.into())] {
+        let error = requested("op", request).unwrap_err();
+        assert_eq!(error.code(), Code::InvalidArgument);
+        assert!(error.message().contains("more than 524288"), "{error}");
+    }
+}
+
+#[test]
 fn a_write_replaces_the_revision_that_was_read() {
     let check = |expected, current: Option<Revision>, data: serde_json::Value, replaced| {
         let update = update("op", expected, json!({"mp": 1}));
