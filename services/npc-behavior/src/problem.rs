@@ -9,6 +9,8 @@ const MAX_ACTIONS: usize = 256;
 const MAX_NODE_LIMIT: u32 = 1_000_000;
 /// Distinct facts with values in goal, preconditions and effects. The world may have any number.
 const MAX_ATOMS: usize = 4_096;
+/// Preconditions and effects of all actions and facts of the goal together: compiling them takes a few milliseconds.
+pub(crate) const MAX_CONDITIONS: usize = 16_384;
 /// Far above any practical cost, and low enough that the cost of a plan does not become infinite.
 const MAX_COST: f64 = 1e12;
 
@@ -86,6 +88,10 @@ fn check(request: &PlanRequest) -> Result<(), String> {
     }
     if request.actions.len() > MAX_ACTIONS {
         return Err(format!("there are more than {MAX_ACTIONS} actions"));
+    }
+    let of_actions = request.actions.iter().map(|action| action.preconditions.len() + action.effects.len());
+    if request.goal.len() + of_actions.sum::<usize>() > MAX_CONDITIONS {
+        return Err(format!("goal, preconditions and effects have more than {MAX_CONDITIONS} entries together"));
     }
     let mut names = HashSet::new();
     for action in &request.actions {

@@ -277,3 +277,24 @@ proptest! {
         prop_assert_eq!(plan_now(&request), plan_now(&request));
     }
 }
+
+/// A request whose preconditions, effects and goal have this many entries together.
+fn wide(entries: usize) -> PlanRequest {
+    let sets = |count: usize| -> Facts { (0..count).map(|number| (format!("f{number}"), 1)).collect() };
+    let full = 1_000;
+    let mut actions: Vec<Action> = (0..entries / full)
+        .map(|number| Action { name: format!("a{number}"), cost: 1.0, effects: sets(full), ..Action::default() })
+        .collect();
+    actions.push(Action { name: "rest".to_owned(), cost: 1.0, effects: sets(entries % full - 1), ..Action::default() });
+    PlanRequest { npc_id: "smith".to_owned(), goal: facts(&[("f0", 1)]), actions, ..PlanRequest::default() }
+}
+
+#[tokio::test]
+async fn a_request_with_too_many_conditions_is_refused_before_it_is_compiled() {
+    assert_eq!(plan(&wide(problem::MAX_CONDITIONS)).await.unwrap().steps.len(), 1);
+    for entries in [problem::MAX_CONDITIONS + 1, 5 * problem::MAX_CONDITIONS + 7] {
+        let error = plan(&wide(entries)).await.unwrap_err();
+        assert_eq!(error.code(), Code::InvalidArgument);
+        assert!(error.message().contains("more than 16384 entries"), "{error}");
+    }
+}

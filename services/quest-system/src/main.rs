@@ -8,7 +8,6 @@ mod random;
 mod record;
 
 use std::process::ExitCode;
-use std::time::SystemTime;
 
 use prost::Message as _;
 use proto::quest::v1::{
@@ -17,7 +16,7 @@ use proto::quest::v1::{
     QuestInfo, QuestServer, QuestState,
 };
 use proto::well_known::Timestamp;
-use sdk::{Bucket, Change, Code, Entry, Error, Fleet, WriteError};
+use sdk::{Bucket, Change, Clock, Code, Entry, Error, Fleet, Operation, WriteError};
 
 use crate::generate::{QuestSpec, check_open_limit, generate};
 use crate::lifecycle::Action;
@@ -31,32 +30,34 @@ fn main() -> ExitCode {
 }
 
 struct Service {
-    fleet: Fleet,
+    clock: Clock,
     quests: Bucket,
 }
 
 impl Quest for Service {
     async fn generate(&self, request: GenerateRequest) -> Result<GenerateResponse, Error> {
+        let operation = Operation::current("generate", &request);
         let key = QuestKey::for_operation(request.player_id, sdk::context().operation_id())?;
         let spec = QuestSpec::new(&key, request.level, &request.location, request.seed)?;
         let record = match self.find(&key).await? {
             Some(repeated) => repeated,
-            None => self.offer(&key, &spec).await?,
+            None => self.offer(&key, &spec, &operation).await?,
         };
+        record.check_generated_by(&operation)?;
         self.publish_generated(&key, &record).await?;
-        Ok(GenerateResponse { quest: Some(record.into_quest(now())), ..GenerateResponse::default() })
+        Ok(GenerateResponse { quest: Some(record.into_quest(self.now())), ..GenerateResponse::default() })
     }
 
     async fn get(&self, request: GetRequest) -> Result<GetResponse, Error> {
         let key = QuestKey::new(request.player_id, request.quest_id)?;
-        let quest = self.read(&key).await?.into_quest(now());
+        let quest = self.read(&key).await?.into_quest(self.now());
         Ok(GetResponse { quest: Some(quest), ..GetResponse::default() })
     }
 
     async fn list(&self, request: ListRequest) -> Result<ListResponse, Error> {
         let state = QuestState::try_from(request.state)
             .map_err(|_| Error::invalid(format_args!("state {} is unknown", request.state)))?;
-        let quests = self.quests_of(&request.player_id, now()).await?;
+        let quests = self.quests_of(&request.player_id, self.now()).await?;
         let answer = ListResponse { quests: filtered_newest_first(quests, state), ..ListResponse::default() };
         match answer.encoded_len() {
             size if size > MAX_RESPONSE_BYTES => Err(Error::invalid(format_args!(
@@ -67,27 +68,31 @@ impl Quest for Service {
     }
 
     async fn accept(&self, request: AcceptRequest) -> Result<AcceptResponse, Error> {
+        let operation = Operation::current("accept", &request);
         let key = QuestKey::new(request.player_id, request.quest_id)?;
-        let quest = self.perform(&key, &Action::Accept).await?;
+        let quest = self.perform(&key, &Action::Accept, &operation).await?;
         Ok(AcceptResponse { quest: Some(quest), ..AcceptResponse::default() })
     }
 
     async fn progress(&self, request: ProgressRequest) -> Result<ProgressResponse, Error> {
+        let operation = Operation::current("progress", &request);
         let key = QuestKey::new(request.player_id, request.quest_id)?;
         let progress = Action::Progress { objective: request.objective_id, amount: request.amount.max(1) };
-        let quest = self.perform(&key, &progress).await?;
+        let quest = self.perform(&key, &progress, &operation).await?;
         Ok(ProgressResponse { quest: Some(quest), ..ProgressResponse::default() })
     }
 
     async fn complete(&self, request: CompleteRequest) -> Result<CompleteResponse, Error> {
+        let operation = Operation::current("complete", &request);
         let key = QuestKey::new(request.player_id, request.quest_id)?;
-        let quest = self.perform(&key, &Action::Complete).await?;
+        let quest = self.perform(&key, &Action::Complete, &operation).await?;
         Ok(CompleteResponse { quest: Some(quest), ..CompleteResponse::default() })
     }
 
     async fn abandon(&self, request: AbandonRequest) -> Result<AbandonResponse, Error> {
+        let operation = Operation::current("abandon", &request);
         let key = QuestKey::new(request.player_id, request.quest_id)?;
-        let quest = self.perform(&key, &Action::Abandon).await?;
+        let quest = self.perform(&key, &Action::Abandon, &operation).await?;
         Ok(AbandonResponse { quest: Some(quest), ..AbandonResponse::default() })
     }
 }
@@ -95,15 +100,16 @@ impl Quest for Service {
 impl Service {
     async fn new(fleet: Fleet) -> Result<QuestServer<Self>, Error> {
         let quests = fleet.bucket("quests").await?;
-        Ok(QuestServer(Self { fleet, quests }))
+        Ok(QuestServer(Self { clock: Clock::default(), quests }))
     }
 
     /// Generates and stores a quest, unless a concurrent attempt at the same operation has stored it.
-    async fn offer(&self, key: &QuestKey, spec: &QuestSpec<'_>) -> Result<QuestRecord, Error> {
-        let now = now();
+    async fn offer(&self, key: &QuestKey, spec: &QuestSpec<'_>, operation: &Operation) -> Result<QuestRecord, Error> {
+        let time = self.clock.now();
+        let now = time.into();
         let past = self.quests_of(key.player_id(), now).await?;
         check_open_limit(&past)?;
-        let record = QuestRecord::new(generate(spec, &past, now));
+        let record = QuestRecord::new(generate(spec, &past, now)).generated_by(operation, time);
         match self.quests.create(&key.bucket_key(), record.encode().into()).await {
             Ok(revision) => Ok(record.with_revision(revision)),
             Err(WriteError::Conflict) => self.read(key).await,
@@ -111,9 +117,10 @@ impl Service {
         }
     }
 
-    /// Publishes the event of the quest's generation. The id makes repeated calls one event.
+    /// Publishes the event of the quest's generation. Repeated calls are one event.
     async fn publish_generated(&self, key: &QuestKey, record: &QuestRecord) -> Result<(), Error> {
-        let published = self.fleet.publish_as(&key.event_id(), record.generated_event()).await;
+        let (bucket_key, id, now) = (key.bucket_key(), key.event_id(), self.clock.now());
+        let published = self.quests.publish_once(&bucket_key, &id, record.generated_event(), now).await;
         published.map_err(|error| {
             Error::unavailable(format_args!(
                 "{key} is stored, but its event is not published, retry the request: {}",
@@ -123,22 +130,26 @@ impl Service {
     }
 
     /// Performs an action, unless the operation was applied before.
-    async fn perform(&self, key: &QuestKey, action: &Action) -> Result<QuestInfo, Error> {
-        let (context, bucket_key) = (sdk::context(), key.bucket_key());
+    async fn perform(&self, key: &QuestKey, action: &Action, operation: &Operation) -> Result<QuestInfo, Error> {
+        let bucket_key = key.bucket_key();
         let changed = self.quests.change(&bucket_key, |entry| {
             let record = decode(entry.ok_or_else(|| Error::not_found(key))?)?;
-            Ok(match record.after(action, context.operation_id(), now())? {
+            Ok(match record.after(action, operation, self.clock.now())? {
                 Some(next) => Change::Write(next.encode().into(), next),
                 None => Change::Keep(record),
             })
         });
         match changed.await {
-            Ok((record, revision)) => Ok(record.with_revision(revision).into_quest(now())),
+            Ok((record, revision)) => Ok(record.with_revision(revision).into_quest(self.now())),
             Err(WriteError::Conflict) => {
                 Err(Error::new(Code::Aborted, format!("{key} is being changed by too many other writers")))
             }
             Err(WriteError::Failed(error)) => Err(error),
         }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now().into()
     }
 
     async fn read(&self, key: &QuestKey) -> Result<QuestRecord, Error> {
@@ -159,10 +170,6 @@ impl Service {
 
 fn decode(entry: &Entry) -> Result<QuestRecord, Error> {
     QuestRecord::decode(&entry.key, &entry.value, entry.revision)
-}
-
-fn now() -> Timestamp {
-    SystemTime::now().into()
 }
 
 #[cfg(test)]

@@ -1,3 +1,5 @@
+use std::time::{Duration, SystemTime};
+
 use futures::future::join_all;
 use proto::quest::v1::Generated;
 use sdk::Event as _;
@@ -171,7 +173,7 @@ async fn a_retried_action_counts_once() {
         assert_eq!(accepted.state(), QuestState::Active);
     }
     for _ in 0..2 {
-        let advanced = service.performed(Some("k"), &quest.id, progress(&quest, 0, 1)).await.unwrap();
+        let advanced = service.performed(Some("another"), &quest.id, progress(&quest, 0, 1)).await.unwrap();
         assert_eq!(advanced.objectives[0].done, 1);
     }
 }
@@ -225,7 +227,7 @@ async fn a_quest_expires_without_being_read() {
     let service = service(&server).await;
     let quest = service.generated(None, 1).await.unwrap();
     let late = QuestRecord::new(QuestInfo {
-        expires_at: Some(Timestamp { seconds: now().seconds - 1, nanos: 0 }),
+        expires_at: Some(Timestamp { seconds: service.now().seconds - 1, nanos: 0 }),
         ..quest.clone()
     });
     let key = format!("p1.{}", quest.id);
@@ -261,4 +263,45 @@ async fn an_unreadable_quest_hides_no_other() {
     assert_eq!(service.ids(QuestState::Unspecified).await, [quest.id]);
     service.generated(None, 2).await.unwrap();
     assert_eq!(service.got("broken").await.unwrap_err().code(), Code::DataLoss);
+}
+
+/// A clock that shows the start of the test and `seconds` more.
+fn held(seconds: u64) -> Clock {
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000 + seconds);
+    Clock::new(move || time)
+}
+
+#[tokio::test]
+async fn a_key_with_another_request_is_refused_and_changes_nothing() {
+    let server = server().await;
+    let service = service(&server).await;
+    let quest = service.generated(Some("k"), 1).await.unwrap();
+    let accepted = service.performed(Some("l"), &quest.id, Action::Accept).await.unwrap();
+    let errors = [
+        service.generated(Some("k"), 2).await.unwrap_err(),
+        service.performed(Some("k"), &quest.id, Action::Abandon).await.unwrap_err(),
+        service.performed(Some("l"), &quest.id, Action::Abandon).await.unwrap_err(),
+        service.performed(Some("l"), &quest.id, progress(&quest, 0, 1)).await.unwrap_err(),
+    ];
+    for error in errors {
+        assert_eq!((error.code(), error.detail("reason")), (Code::FailedPrecondition, Some("idempotency_key_reused")));
+    }
+    assert_eq!(service.got(&quest.id).await.unwrap(), accepted);
+    assert_eq!(events(&server).await, 1);
+}
+
+/// A new stream has forgotten the ids of its duplicate window.
+#[tokio::test]
+async fn an_acknowledged_event_is_not_published_again_after_the_duplicate_window() {
+    let server = server().await;
+    let mut service = service(&server).await;
+    service.clock = held(0);
+    let quest = service.generated(Some("k"), 1).await.unwrap();
+    server.delete_stream("EVENTS").await;
+    create_events(&server).await;
+    for seconds in [135, 599, 700] {
+        service.clock = held(seconds);
+        assert_eq!(service.generated(Some("k"), 1).await.unwrap(), quest);
+    }
+    assert_eq!(events(&server).await, 0);
 }

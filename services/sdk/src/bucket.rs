@@ -82,6 +82,10 @@ impl Bucket {
         Self { fleet, name: name.to_owned() }
     }
 
+    pub(crate) fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
     /// The latest value; `None` if there is none or it was deleted.
     ///
     /// # Errors

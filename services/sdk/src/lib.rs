@@ -9,6 +9,7 @@ mod breaker;
 mod bucket;
 mod caller;
 mod client;
+mod clock;
 mod connection;
 mod context;
 mod destination;
@@ -21,6 +22,7 @@ mod inbox;
 mod logging;
 mod material;
 mod metrics;
+mod operations;
 mod queue_group;
 mod retry;
 mod serve;
@@ -33,19 +35,21 @@ pub mod testing;
 mod wire;
 
 pub use bucket::{Bucket, Change, Entry, WriteError, check_id};
+pub use clock::Clock;
 pub use context::{Context, ExternalRequest, context};
 pub use events::digest;
 pub use fleet::Fleet;
 pub use health::is_ready;
 pub use material::Material;
 pub use metrics::{metrics_text, register_metrics};
+pub use operations::{MAX_REMEMBERED, Operation, Operations, REMEMBERED_FOR};
 pub use proto::rpc::{Channel, Code, Error, Event, Reply, Server, Stream, Transport};
 pub use serve::serve;
 pub use settings::{ConnectionSettings, Settings};
 pub use sockets::http_listener;
 pub use task::{Shutdown, run, run_workers};
 
-/// Keys and values of the error details that say why an error is [`Code::Unavailable`] or [`Code::ResourceExhausted`].
+/// Keys and values of the error details that say why a request failed.
 pub mod reason {
     /// Key of the detail.
     pub const KEY: &str = "reason";
@@ -60,6 +64,8 @@ pub mod reason {
     pub const DISCONNECTED: &str = "disconnected";
     /// The worker's queue is full.
     pub const OVERLOADED: &str = "overloaded";
+    /// The idempotency key was used for another request. It is passed on from service to service, as the key is.
+    pub const IDEMPOTENCY_KEY_REUSED: &str = "idempotency_key_reused";
     /// Key of the detail that holds the reason of an error that a service passes on from another service. `reason`
     /// itself is always about the service that the caller called.
     pub const CAUSE: &str = "cause";

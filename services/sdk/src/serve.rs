@@ -244,7 +244,11 @@ impl<S: Server> Worker<S> {
                 Some(failure) => deadline_exceeded().with_detail(reason::CAUSE, failure),
                 None => deadline_exceeded(),
             }),
-            Ok(Ok(outcome)) => outcome.map_err(|error| error.with_detail_renamed(reason::KEY, reason::CAUSE)),
+            Ok(Ok(outcome)) => outcome.map_err(|error| match error.detail(reason::KEY) {
+                // The key is the caller's own.
+                Some(reason::IDEMPOTENCY_KEY_REUSED) => error,
+                _ => error.with_detail_renamed(reason::KEY, reason::CAUSE),
+            }),
             Ok(Err(panic)) => Err(Error::internal(format_args!("the service panicked: {}", panic_message(&*panic)))),
         }
     }

@@ -8,14 +8,13 @@ mod testing;
 mod update;
 
 use std::process::ExitCode;
-use std::time::SystemTime;
 
 use futures::future::try_join_all;
 use proto::state::manager::v1::{
     BatchGetRequest, BatchGetResponse, GetRequest, GetResponse, HistoryRequest, HistoryResponse, Record, StateManager,
     StateManagerServer, UpdateRequest, UpdateResponse,
 };
-use sdk::{Bucket, Change, Entry, Error, Fleet, WriteError};
+use sdk::{Bucket, Change, Clock, Entry, Error, Fleet, WriteError};
 
 use crate::record::{Kind, RecordKey, Revision, check_size};
 use crate::update::{Decision, Update};
@@ -29,14 +28,14 @@ fn main() -> ExitCode {
 }
 
 struct Service {
-    fleet: Fleet,
+    clock: Clock,
     entities: Bucket,
     players: Bucket,
 }
 
 impl StateManager for Service {
     async fn update(&self, request: UpdateRequest) -> Result<UpdateResponse, Error> {
-        let update = Update::new(request, sdk::context().operation_id())?;
+        let update = Update::new(request)?;
         let written = self.write(&update).await?;
         self.publish_updated(&written).await?;
         Ok(UpdateResponse { record: Some(written.into()), ..UpdateResponse::default() })
@@ -85,7 +84,7 @@ impl Service {
     async fn new(fleet: Fleet) -> Result<StateManagerServer<Self>, Error> {
         let entities = fleet.bucket(Kind::Entity.bucket()).await?;
         let players = fleet.bucket(Kind::Player.bucket()).await?;
-        Ok(StateManagerServer(Self { fleet, entities, players }))
+        Ok(StateManagerServer(Self { clock: Clock::default(), entities, players }))
     }
 
     /// Applies the update, unless it was applied before.
@@ -95,7 +94,7 @@ impl Service {
         let changed = self.bucket(key).change(&key.id, |entry| {
             seen = entry.map_or(0, |entry| entry.revision);
             let current = entry.map(|entry| decode(key, entry)).transpose()?;
-            match update.decide(current, SystemTime::now().into())? {
+            match update.decide(current, self.clock.now())? {
                 Decision::AlreadyApplied(current) => Ok(Change::Keep(current)),
                 Decision::Write(next) => Ok(Change::Write(next.encode().into(), next)),
                 Decision::Conflict { current } => Err(update.conflict(current)),
@@ -114,12 +113,13 @@ impl Service {
         Ok(earlier.find(|revision| update.wrote(revision)).unwrap_or(written))
     }
 
-    /// Publishes the event of a revision. The id makes repeated calls one event.
+    /// Publishes the event of a revision, unless it is known to be published.
     async fn publish_updated(&self, revision: &Revision) -> Result<(), Error> {
+        let (bucket, key, now) = (self.bucket(&revision.key), &revision.key.id, self.clock.now());
         let id = revision.event_id();
         let published = match revision.key.kind {
-            Kind::Entity => self.fleet.publish_as(&id, revision.entity_updated()).await,
-            Kind::Player => self.fleet.publish_as(&id, revision.player_updated()).await,
+            Kind::Entity => bucket.publish_once(key, &id, revision.entity_updated(), now).await,
+            Kind::Player => bucket.publish_once(key, &id, revision.player_updated(), now).await,
         };
         published.map_err(|error| {
             Error::unavailable(format_args!(

@@ -5,7 +5,7 @@ use proto::rpc::{Code, Error};
 use proto::state::manager::v1 as wire;
 use proto::state::{entity, player};
 use proto::well_known::{Struct, Timestamp};
-use sdk::check_id;
+use sdk::{Operations, check_id};
 
 /// The maximum size of an encoded response. NATS carries a megabyte; the rest is for headers.
 const MAX_RESPONSE_BYTES: usize = 1000 * 1024;
@@ -85,8 +85,8 @@ pub(crate) struct Revision {
     pub(crate) key: RecordKey,
     pub(crate) data: Struct,
     pub(crate) updated_at: Timestamp,
-    /// Ids of the operation that wrote this revision and of earlier ones, newest first.
-    pub(crate) operations: Vec<String>,
+    /// The operations that are remembered; the last one wrote this revision.
+    pub(crate) operations: Operations,
     /// The revision that it replaced; 0 if there was none.
     pub(crate) replaced: u64,
     /// The revision number; 0 until it is written.
@@ -103,8 +103,9 @@ impl Revision {
                 revision: 0,
                 updated_at: Some(self.updated_at),
             }),
-            written_by: self.operations.clone(),
+            written_by: Vec::new(),
             replaced_revision: self.replaced,
+            operations: self.operations.clone().into(),
         }
         .encode_to_vec()
     }
@@ -118,7 +119,7 @@ impl Revision {
             key: key.clone(),
             data: record.data.unwrap_or_default(),
             updated_at: record.updated_at.unwrap_or_default(),
-            operations: stored.written_by,
+            operations: stored.operations.into(),
             replaced: stored.replaced_revision,
             number,
         })
@@ -218,7 +219,7 @@ mod tests {
             key: RecordKey::try_from(key(wire::Kind::Player, "p1")).unwrap(),
             data: object(json!({"hp": 3})),
             updated_at: Timestamp { seconds: 5, nanos: 6 },
-            operations: vec!["newer".to_owned(), "older".to_owned()],
+            operations: vec![proto::common::v1::Operation { at_seconds: 5, ..Default::default() }].into(),
             replaced: 7,
             number: 9,
         }

@@ -1,3 +1,5 @@
+use std::time::{Duration, SystemTime};
+
 use futures::future::join_all;
 use proto::state::manager::v1::{FieldPatch, FieldPatches, Key, Kind as WireKind, update_request};
 use proto::state::{entity, player};
@@ -182,4 +184,72 @@ async fn one_of_several_concurrent_claims_succeeds() {
         assert_eq!(error.code(), Code::Aborted);
     }
     assert_eq!(events(&server).await, 1);
+}
+
+/// A clock that shows the start of the test and `seconds` more.
+fn held(seconds: u64) -> Clock {
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000 + seconds);
+    Clock::new(move || time)
+}
+
+#[tokio::test]
+async fn a_key_with_another_body_is_refused_and_changes_nothing() {
+    let server = server().await;
+    let service = service(&server).await;
+    let first = service.updated(Some("k"), merge("p1", None, json!({"hp": 1}))).await.unwrap();
+    for other in [merge("p1", None, json!({"hp": 2})), merge("p1", Some(0), json!({"hp": 1}))] {
+        let error = service.updated(Some("k"), other).await.unwrap_err();
+        assert_eq!((error.code(), error.detail("reason")), (Code::FailedPrecondition, Some("idempotency_key_reused")));
+    }
+    assert_eq!(service.got("p1").await.unwrap(), first);
+    assert_eq!(events(&server).await, 1);
+}
+
+#[tokio::test]
+async fn a_key_is_remembered_through_many_other_updates_until_its_time_is_over() {
+    let server = server().await;
+    let mut service = service(&server).await;
+    service.clock = held(0);
+    let first = service.updated(Some("k"), merge("p1", None, json!({"hp": 1}))).await.unwrap();
+    for number in 0..20 {
+        service.updated(None, merge("p1", None, json!({ "n": number }))).await.unwrap();
+    }
+    service.clock = held(600);
+    assert_eq!(service.updated(Some("k"), merge("p1", None, json!({"hp": 1}))).await.unwrap(), first);
+    service.clock = held(601);
+    assert!(service.updated(Some("k"), merge("p1", None, json!({"hp": 1}))).await.unwrap().revision > first.revision);
+    assert_eq!(events(&server).await, 22);
+}
+
+/// A new stream has forgotten the ids of its duplicate window.
+#[tokio::test]
+async fn an_acknowledged_event_is_not_published_again_after_the_duplicate_window() {
+    let server = server().await;
+    let mut service = service(&server).await;
+    service.clock = held(0);
+    let first = service.updated(Some("k"), merge("p1", None, json!({"hp": 1}))).await.unwrap();
+    let second = service.updated(Some("l"), merge("p1", None, json!({"hp": 2}))).await.unwrap();
+    server.delete_stream("EVENTS").await;
+    create_events(&server).await;
+    service.clock = held(135);
+    assert_eq!(service.updated(Some("k"), merge("p1", None, json!({"hp": 1}))).await.unwrap(), first);
+    assert_eq!(service.updated(Some("l"), merge("p1", None, json!({"hp": 2}))).await.unwrap(), second);
+    assert_eq!(events(&server).await, 0);
+}
+
+#[tokio::test]
+async fn parallel_repeats_are_one_update_and_another_body_among_them_is_refused() {
+    let server = server().await;
+    let services = [service(&server).await, service(&server).await];
+    let same = join_all((0..10).map(|n| services[n % 2].updated(Some("k"), merge("p1", None, json!({"hp": 1}))))).await;
+    let first = same[0].clone().unwrap();
+    assert!(same.into_iter().all(|record| record.unwrap() == first));
+
+    let bodies = (0..6).map(|n| services[n % 2].updated(Some("l"), merge("p1", None, json!({ "hp": n }))));
+    let results = join_all(bodies).await;
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
+    for error in results.into_iter().filter_map(Result::err) {
+        assert_eq!(error.detail("reason"), Some("idempotency_key_reused"));
+    }
+    assert_eq!(events(&server).await, 2);
 }

@@ -1,25 +1,26 @@
 //! Updates: validates a request, and decides what to do with it given the current record.
 
+use std::time::SystemTime;
+
 use prost::Message as _;
 use proto::rpc::{Code, Error};
 use proto::state::manager::v1::{UpdateRequest, update_request};
-use proto::well_known::Timestamp;
-use sha2::{Digest as _, Sha256};
+use sdk::Operation;
 
-use crate::patch::Patch;
+use crate::patch::{MAX_SIZE, Patch};
 use crate::record::{RecordKey, Revision};
 
 /// The maximum number of field patches in one update.
 const MAX_PATCHES: usize = 1000;
 
-/// How many operations a record remembers. An operation that is retried after this many others is treated as a new one.
-const MAX_OPERATIONS: usize = 16;
+/// The maximum size of an encoded request. Each attempt of a write applies the whole of it.
+const MAX_REQUEST_SIZE: usize = 2 * MAX_SIZE;
 
 /// A validated request to update one record.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Update {
     pub(crate) key: RecordKey,
-    operation: String,
+    operation: Operation,
     expected: Option<u64>,
     patch: Patch,
 }
@@ -36,9 +37,15 @@ pub(crate) enum Decision {
 }
 
 impl Update {
-    /// Validates a request. `operation_id` identifies the logical request that it belongs to.
-    pub(crate) fn new(request: UpdateRequest, operation_id: &str) -> Result<Self, Error> {
-        let operation = operation(operation_id, &request);
+    /// Validates a request of the current context.
+    pub(crate) fn new(request: UpdateRequest) -> Result<Self, Error> {
+        match request.encoded_len() {
+            size if size > MAX_REQUEST_SIZE => {
+                return Err(Error::invalid(format_args!("request has {size} bytes, more than {MAX_REQUEST_SIZE}")));
+            }
+            _ => {}
+        }
+        let operation = Operation::current("update", &request);
         let patch = match request.change {
             Some(update_request::Change::Merge(patch)) => Patch::Merge(patch),
             Some(update_request::Change::Fields(fields)) => match fields.patches.len() {
@@ -56,23 +63,26 @@ impl Update {
 
     /// Whether this update wrote the revision.
     pub(crate) fn wrote(&self, revision: &Revision) -> bool {
-        revision.operations.first() == Some(&self.operation)
+        revision.operations.end_with(&self.operation)
     }
 
     /// Decides what to do, given the record as it was read.
-    pub(crate) fn decide(&self, current: Option<Revision>, now: Timestamp) -> Result<Decision, Error> {
+    pub(crate) fn decide(&self, current: Option<Revision>, now: SystemTime) -> Result<Decision, Error> {
+        if let Some(current) = &current
+            && current.operations.contain(&self.operation, now)?
+        {
+            return Ok(Decision::AlreadyApplied(current.clone()));
+        }
         let number = current.as_ref().map_or(0, |current| current.number);
         Ok(match (self.expected, current) {
-            (_, Some(current)) if current.operations.contains(&self.operation) => Decision::AlreadyApplied(current),
             (Some(expected), _) if expected != number => Decision::Conflict { current: number },
             (_, current) => {
                 let (data, earlier) = current.map(|it| (it.data, it.operations)).unwrap_or_default();
-                let operations = std::iter::once(self.operation.clone()).chain(earlier);
                 Decision::Write(Revision {
                     key: self.key.clone(),
                     data: self.patch.apply(data)?,
-                    updated_at: now,
-                    operations: operations.take(MAX_OPERATIONS).collect(),
+                    updated_at: now.into(),
+                    operations: earlier.and(&self.operation, now)?,
                     replaced: number,
                     number: 0,
                 })
@@ -90,13 +100,6 @@ impl Update {
         };
         Error::new(Code::Aborted, message).with_detail("current_revision", current)
     }
-}
-
-/// Identifies the operation. One logical request may change a record several times, so its id alone is not enough.
-fn operation(id: &str, request: &UpdateRequest) -> String {
-    let change = UpdateRequest { meta: None, expected_revision: None, ..request.clone() };
-    let digest = Sha256::new().chain_update(id).chain_update([0]).chain_update(change.encode_to_vec()).finalize();
-    digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

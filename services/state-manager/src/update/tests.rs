@@ -1,13 +1,28 @@
+use std::time::Duration;
+
+use futures::FutureExt as _;
 use proptest::prelude::*;
 use proto::state::manager::v1::{FieldPatch, FieldPatches, Key, Kind};
-use proto::well_known::Struct;
+use proto::well_known::{Struct, Timestamp};
+use sdk::{Context, ExternalRequest, Operations};
 use serde_json::json;
 
 use super::*;
 use crate::patch::MAX_SIZE;
 use crate::testing::{object, value};
 
-const NOW: Timestamp = Timestamp { seconds: 1_800_000_000, nanos: 7 };
+const SECONDS: u64 = 1_800_000_000;
+
+fn now() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(SECONDS)
+}
+
+/// The update, asked for with this idempotency key.
+fn requested(key: &str, request: UpdateRequest) -> Result<Update, Error> {
+    let timeout = Duration::from_secs(5);
+    let request_with_key = ExternalRequest { traceparent: None, request_id: None, idempotency_key: Some(key), timeout };
+    Context::external(request_with_key).scope(async { Update::new(request) }).now_or_never().unwrap()
+}
 
 fn request(expected_revision: Option<u64>, merge: serde_json::Value) -> UpdateRequest {
     UpdateRequest {
@@ -19,7 +34,7 @@ fn request(expected_revision: Option<u64>, merge: serde_json::Value) -> UpdateRe
 }
 
 fn update(operation: &str, expected: Option<u64>, merge: serde_json::Value) -> Update {
-    Update::new(request(expected, merge), operation).unwrap()
+    requested(operation, request(expected, merge)).unwrap()
 }
 
 /// Revision 5, written long ago by another operation.
@@ -27,8 +42,8 @@ fn old() -> Revision {
     Revision {
         key: update("x", None, json!({})).key,
         data: object(json!({"hp": 10})),
-        updated_at: Timestamp { seconds: NOW.seconds - 3600, nanos: 0 },
-        operations: vec!["newer".to_owned(), "older".to_owned()],
+        updated_at: Timestamp { seconds: 1_799_996_400, nanos: 0 },
+        operations: Operations::default(),
         replaced: 4,
         number: 5,
     }
@@ -38,7 +53,7 @@ fn old() -> Revision {
 fn invalid_requests_are_refused() {
     let check = |change, reason: &str| {
         let request = UpdateRequest { change, ..request(None, json!({})) };
-        let error = Update::new(request, "op").unwrap_err();
+        let error = requested("op", request).unwrap_err();
         assert_eq!(error.code(), Code::InvalidArgument);
         assert!(error.message().contains(reason), "{error}");
     };
@@ -49,18 +64,33 @@ fn invalid_requests_are_refused() {
     check(fields(MAX_PATCHES + 1), "1001 field patches");
 
     let without_key = UpdateRequest { key: None, ..request(None, json!({})) };
-    assert!(Update::new(without_key, "op").is_err());
+    assert!(requested("op", without_key).is_err());
+}
+
+#[test]
+fn a_request_larger_than_two_records_is_refused_before_it_is_applied() {
+    let merge = request(None, json!({ "t": "x".repeat(MAX_REQUEST_SIZE) }));
+    let patch = FieldPatch { path: "t".to_owned(), value: Some(value(json!("x".repeat(MAX_REQUEST_SIZE / 10)))) };
+    let patches = FieldPatches { patches: vec![patch; 10] };
+    let fields = UpdateRequest { change: Some(update_request::Change::Fields(patches)), ..request(None, json!({})) };
+    let removals: serde_json::Map<_, _> =
+        (0..60_000).map(|number| (format!("f{number}"), serde_json::Value::Null)).collect();
+    for request in [merge, fields, request(None, removals.into())] {
+        let error = requested("op", request).unwrap_err();
+        assert_eq!(error.code(), Code::InvalidArgument);
+        assert!(error.message().contains("more than 524288"), "{error}");
+    }
 }
 
 #[test]
 fn a_write_replaces_the_revision_that_was_read() {
     let check = |expected, current: Option<Revision>, data: serde_json::Value, replaced| {
         let update = update("op", expected, json!({"mp": 1}));
-        let Decision::Write(next) = update.decide(current, NOW).unwrap() else {
+        let Decision::Write(next) = update.decide(current, now()).unwrap() else {
             panic!("expected {expected:?}: no write");
         };
         assert_eq!(next.data, object(data));
-        assert_eq!((next.replaced, next.number, next.updated_at), (replaced, 0, NOW));
+        assert_eq!((next.replaced, next.number, next.updated_at), (replaced, 0, now().into()));
         assert!(update.wrote(&next));
     };
     check(None, None, json!({"mp": 1}), 0);
@@ -73,7 +103,7 @@ fn a_write_replaces_the_revision_that_was_read() {
 fn an_unexpected_revision_is_a_conflict() {
     let check = |expected, current: Option<Revision>, decision| {
         let update = update("op", Some(expected), json!({}));
-        assert_eq!(update.decide(current, NOW), Ok(decision), "expected {expected}");
+        assert_eq!(update.decide(current, now()), Ok(decision), "expected {expected}");
     };
     check(0, Some(old()), Decision::Conflict { current: 5 });
     check(4, Some(old()), Decision::Conflict { current: 5 });
@@ -96,47 +126,34 @@ fn conflicts_name_the_current_revision() {
 }
 
 #[test]
-fn a_retry_is_recognised_with_any_expected_revision() {
-    for expected in [None, Some(0), Some(4), Some(5), Some(9)] {
-        let update = update("op", expected, json!({"hp": 1}));
-        let check = |operations: [&str; 2], wrote| {
-            let written = Revision { operations: operations.map(str::to_owned).into(), ..old() };
-            assert_eq!(update.wrote(&written), wrote);
-            assert_eq!(update.decide(Some(written.clone()), NOW), Ok(Decision::AlreadyApplied(written)));
-        };
-        check([&update.operation, "another"], true);
-        check(["another", &update.operation], false);
+fn a_key_with_another_body_is_refused() {
+    let first = request(None, json!({"hp": 1}));
+    let Ok(Decision::Write(next)) = requested("k", first.clone()).unwrap().decide(Some(old()), now()) else {
+        panic!("no write");
+    };
+    let next = Revision { number: 6, ..next };
+    let check =
+        |request: UpdateRequest, at: SystemTime| requested("k", request).unwrap().decide(Some(next.clone()), at);
+    assert_eq!(check(first.clone(), now()), Ok(Decision::AlreadyApplied(next.clone())));
+    let fields = update_request::Change::Fields(FieldPatches { patches: vec![FieldPatch::default()] });
+    let others = [
+        request(None, json!({"hp": 2})),
+        request(Some(6), json!({"hp": 1})),
+        UpdateRequest { change: Some(fields), ..first },
+    ];
+    for other in others {
+        let error = check(other, now()).unwrap_err();
+        assert_eq!((error.code(), error.detail("reason")), (Code::FailedPrecondition, Some("idempotency_key_reused")));
     }
-}
-
-#[test]
-fn an_operation_is_identified_by_request_record_and_change() {
-    let named = |id: &str, expected, merge| update(id, expected, merge).operation;
-    let first = named("op", Some(3), json!({"hp": 1}));
-    assert_eq!(first, "3d2da154f7a6684f8a0a5527");
-    assert_eq!(first, named("op", None, json!({"hp": 1})));
-    assert_ne!(first, named("other", Some(3), json!({"hp": 1})));
-    assert_ne!(first, named("op", Some(3), json!({"hp": 2})));
-}
-
-#[test]
-fn a_record_remembers_its_newest_operations() {
-    let mut current = None;
-    let updates: Vec<_> = (0..20).map(|number| update(&format!("op{number}"), None, json!({ "n": number }))).collect();
-    for update in &updates {
-        let Decision::Write(next) = update.decide(current, NOW).unwrap() else {
-            panic!("no write");
-        };
-        current = Some(next);
-    }
-    let newest: Vec<_> = updates.iter().rev().take(MAX_OPERATIONS).map(|update| update.operation.clone()).collect();
-    assert_eq!(current.unwrap().operations, newest);
+    // Forgotten.
+    let later = now() + sdk::REMEMBERED_FOR + Duration::from_secs(1);
+    assert!(matches!(check(request(None, json!({"hp": 2})), later), Ok(Decision::Write(_))));
 }
 
 #[test]
 fn a_record_that_would_grow_too_large_is_not_written() {
     let current = Revision { data: object(json!({ "t": "x".repeat(MAX_SIZE - 100) })), ..old() };
-    let error = update("op", None, json!({ "u": "x".repeat(200) })).decide(Some(current), NOW).unwrap_err();
+    let error = update("op", None, json!({ "u": "x".repeat(200) })).decide(Some(current), now()).unwrap_err();
     assert_eq!(error.code(), Code::InvalidArgument);
 }
 
@@ -155,7 +172,7 @@ impl FakeBucket {
     }
 
     fn run(&mut self, update: &Update, read: Option<Revision>) -> bool {
-        match update.decide(read, NOW).unwrap() {
+        match update.decide(read, now()).unwrap() {
             Decision::AlreadyApplied(_) => self.0.iter().any(|earlier| update.wrote(earlier)),
             Decision::Write(next) => self.replace(&next),
             Decision::Conflict { .. } => false,
