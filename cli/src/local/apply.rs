@@ -57,10 +57,12 @@ impl<'a> Work<'a> {
         let of = |matches: fn(&Operation) -> bool| -> Vec<&Step> {
             wave.iter().copied().filter(|step| matches(&step.operation)).collect()
         };
-        let nodes = of(|operation| matches!(
+        let nodes = of(|operation| {
+            matches!(
                 operation,
                 Operation::StartNode { .. } | Operation::RestartNode { .. } | Operation::ReloadNode { .. }
-            ));
+            )
+        });
         if !nodes.is_empty() {
             self.recorded(&nodes, progress, self.put_nodes(&nodes)).await?;
         }

@@ -17,13 +17,14 @@ use super::protocol::NodeSpec;
 use crate::error::Hinted;
 use crate::manifest::{Environment, LocalEnvironment, Manifests};
 use crate::model::desired;
+use crate::nats::accounts;
 use crate::nats::connect::Access;
 use crate::nats::identity::{Identities, SYSTEM_USER};
 use crate::nats::locate::NatsServer;
 use crate::nats::permissions;
 pub(crate) use crate::nats::permissions::{NATSCTL as ADMIN, OPERATOR};
 use crate::nats::pki::{Pki, ServerName, Tls};
-use crate::nats::server::{self, ClusterConfig, JetStreamConfig, ServerConfig, Trust};
+use crate::nats::server::{ClusterConfig, JetStreamConfig, ServerConfig, Trust};
 
 /// What JetStream may keep in memory on one node: the fleet keeps everything in files.
 const MAX_MEMORY: u64 = 64 << 20;
@@ -128,7 +129,11 @@ impl ClusterFiles {
         for name in names {
             let config_path = dir.join("nats").join(&name).join("nats.conf");
             let spec = NodeSpec {
-                node: desired::Node { version: server.version.to_string(), config: String::new() },
+                node: desired::Node {
+                    version: server.version.to_string(),
+                    config: String::new(),
+                    accounts: accounts::digest(&accounts),
+                },
                 program: server.path.clone(),
                 args: vec!["--config".to_owned(), config_path.display().to_string()],
                 config_path,
@@ -138,8 +143,8 @@ impl ClusterFiles {
         }
         for (name, config) in files.configs(manifests, dir)? {
             if let Some(node) = files.nodes.get_mut(&name) {
-                node.spec.node.config = server::digest(&config);
-                node.config = config;
+                node.spec.node.config = config.digest();
+                node.config = config.render();
             }
         }
         Ok(files)
@@ -179,7 +184,7 @@ impl ClusterFiles {
     }
 
     /// The servers' configurations, as they read when everything is in `dir`.
-    fn configs(&self, manifests: &Manifests, dir: &Path) -> anyhow::Result<Vec<(String, String)>> {
+    fn configs(&self, manifests: &Manifests, dir: &Path) -> anyhow::Result<Vec<(String, ServerConfig)>> {
         let listen = |port: u16| SocketAddr::new(HOST, port);
         let there = |tls: Tls| moved(tls, &self.read_from, dir);
         let mut configs = Vec::new();
@@ -209,7 +214,7 @@ impl ClusterFiles {
                 trust: Trust::from(&self.identities),
                 lame_duck: LAME_DUCK,
             };
-            configs.push((name.clone(), config.render()));
+            configs.push((name.clone(), config));
         }
         Ok(configs)
     }

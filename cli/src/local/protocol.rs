@@ -107,6 +107,15 @@ pub struct NodeSpec {
     pub config_path: PathBuf,
 }
 
+impl NodeSpec {
+    /// Whether the server can become the other without a restart.
+    pub(crate) fn differs_in_accounts_only(&self, other: &Self) -> bool {
+        let mut same = self.clone();
+        same.node.accounts.clone_from(&other.node.accounts);
+        self != other && same == *other
+    }
+}
+
 /// How to run a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PutService {

@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use super::permissions::{DEFAULT_INBOX, Permissions};
 
@@ -177,6 +178,13 @@ impl Account {
             "version": 2,
         })
     }
+}
+
+/// SHA-256 of what accounts share, in hexadecimal, whatever their keys.
+pub fn digest(accounts: &Accounts) -> String {
+    let claims: BTreeMap<&String, Value> =
+        accounts.iter().map(|(name, account)| (name, account.claims(str::to_owned))).collect();
+    data_encoding::HEXLOWER.encode(&Sha256::digest(json!(claims).to_string()))
 }
 
 /// How a subject of [`STORE`] is exported.

@@ -1,5 +1,5 @@
 //! The configuration file of one nats-server. Equal values give equal text, because a node is restarted when the digest
-//! of its file has changed.
+//! of its file without the accounts has changed.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -84,6 +84,12 @@ impl From<&Identities> for Trust {
 }
 
 impl ServerConfig {
+    /// SHA-256 of all that takes a restart, in hexadecimal: of everything but the accounts.
+    pub fn digest(&self) -> String {
+        let trust = Trust { accounts: Vec::new(), ..self.trust.clone() };
+        data_encoding::HEXLOWER.encode(&Sha256::digest(Self { trust, ..self.clone() }.render()))
+    }
+
     /// The text of the file.
     pub fn render(&self) -> String {
         let mut text = Text::default();
@@ -112,11 +118,6 @@ impl ServerConfig {
         text.trust(&self.trust);
         text.done
     }
-}
-
-/// SHA-256 of a configuration file, in hexadecimal.
-pub fn digest(config: &str) -> String {
-    data_encoding::HEXLOWER.encode(&Sha256::digest(config))
 }
 
 /// The file so far, in the format of nats-server.
@@ -368,7 +369,15 @@ resolver_preload {
     #[test]
     fn a_renewed_certificate_is_a_change() {
         let renewed = ServerConfig { certificates: "4567".to_owned(), ..config(true) };
-        assert_ne!(digest(&renewed.render()), digest(&config(true).render()));
-        assert_eq!(digest(&config(true).render()), digest(&config(true).render()));
+        assert_ne!(renewed.digest(), config(true).digest());
+        assert_eq!(config(true).digest(), config(true).digest());
+    }
+
+    #[test]
+    fn other_accounts_take_no_restart() {
+        let mut other = config(true);
+        other.trust.accounts.clear();
+        assert_ne!(other.render(), config(true).render());
+        assert_eq!(other.digest(), config(true).digest());
     }
 }

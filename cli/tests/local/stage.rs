@@ -146,7 +146,7 @@ pub(crate) fn service(name: &str, env: &[(&str, &str)]) -> PutService {
 
 pub(crate) fn node(args: &[&str], config: &str) -> NodeSpec {
     NodeSpec {
-        node: desired::Node { version: "1".to_owned(), config: config.to_owned() },
+        node: desired::Node { version: "1".to_owned(), config: config.to_owned(), accounts: String::new() },
         program: "/bin/sh".into(),
         args: args.iter().map(|arg| (*arg).to_owned()).collect(),
         config_path: "/dev/null".into(),

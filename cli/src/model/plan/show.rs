@@ -107,6 +107,7 @@ impl fmt::Display for Action {
             Self::Create => "create",
             Self::Update => "update",
             Self::Start => "start",
+            Self::Reload => "reload",
             Self::Restart => "restart",
             Self::Scale => "scale",
             Self::RollBack => "roll back",
@@ -122,7 +123,7 @@ impl Action {
         match self {
             Self::Create => '+',
             Self::Update | Self::Scale | Self::RollBack => '~',
-            Self::Start | Self::Restart => '>',
+            Self::Start | Self::Reload | Self::Restart => '>',
             Self::Reduce => '!',
             Self::Stop | Self::Delete => '-',
         }
