@@ -177,3 +177,11 @@ async fn failures_behind_a_service_do_not_open_its_circuit() {
     }
     client.infer(prompt("")).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_reused_idempotency_key_is_the_reason_and_not_the_cause() {
+    let server = NatsServer::start();
+    let (_serving, client) = llm(&server, &Fake::default()).await;
+    let error = client.infer(prompt("reuse")).await.unwrap_err();
+    assert_eq!((reason_of(&error), error.detail(reason::CAUSE)), (reason::IDEMPOTENCY_KEY_REUSED, None));
+}

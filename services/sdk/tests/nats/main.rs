@@ -50,6 +50,9 @@ impl Llm for Fake {
                 return Ok(InferResponse { text: "x".repeat(2 << 20), ..InferResponse::default() });
             }
             "passes on" => return Err(Error::unavailable("model-management").with_detail(reason::KEY, reason::TIMEOUT)),
+            "reuse" => {
+                return Err(Error::failed_precondition("key").with_detail(reason::KEY, reason::IDEMPOTENCY_KEY_REUSED));
+            }
             "refuse" => return Err(Error::new(Code::Aborted, "no").with_detail("current_revision", 7)),
             _ => {}
         }
