@@ -305,3 +305,18 @@ async fn an_acknowledged_event_is_not_published_again_after_the_duplicate_window
     }
     assert_eq!(events(&server).await, 0);
 }
+
+#[tokio::test]
+async fn a_repeat_while_the_first_is_publishing_is_the_same_quest_with_one_event() {
+    let server = server().await;
+    let service = service(&server).await;
+    server.delete_stream("EVENTS").await;
+    let repeat = async {
+        while service.ids(QuestState::Offered).await.is_empty() {}
+        create_events(&server).await;
+        service.generated(Some("k"), 1).await
+    };
+    let (first, repeated) = futures::join!(service.generated(Some("k"), 1), repeat);
+    assert_eq!(first.unwrap(), repeated.unwrap());
+    assert_eq!(events(&server).await, 1);
+}

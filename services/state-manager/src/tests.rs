@@ -253,3 +253,19 @@ async fn parallel_repeats_are_one_update_and_another_body_among_them_is_refused(
     }
     assert_eq!(events(&server).await, 2);
 }
+
+#[tokio::test]
+async fn a_repeat_while_the_first_is_publishing_is_the_same_update_with_one_event() {
+    let server = server().await;
+    let service = service(&server).await;
+    server.delete_stream("EVENTS").await;
+    let update = || service.updated(Some("k"), merge("p1", None, json!({"hp": 1})));
+    let repeat = async {
+        while service.got("p1").await.is_err() {}
+        create_events(&server).await;
+        update().await
+    };
+    let (first, repeated) = futures::join!(update(), repeat);
+    assert_eq!(first.unwrap(), repeated.unwrap());
+    assert_eq!(events(&server).await, 1);
+}
