@@ -226,8 +226,11 @@ mod tests {
         let (slot, _messages) = inbox.slot_for_many();
         let subject = slot.subject();
         slot.detach().cancel(&inbox);
-        assert_eq!(inbox.deliver(message(&subject, Some("worker"))), Undelivered::Cancel("worker".into()));
-        assert_eq!(inbox.deliver(message(&subject, Some("worker"))), Undelivered::Ignore);
+        assert_eq!(
+            inbox.deliver(message(&subject, Some("_STREAM_llm.1.2"))),
+            Undelivered::Cancel("_STREAM_llm.1.2".into())
+        );
+        assert_eq!(inbox.deliver(message(&subject, Some("_STREAM_llm.1.2"))), Undelivered::Ignore);
         assert_eq!(inbox.waiting(), 0);
     }
 }
