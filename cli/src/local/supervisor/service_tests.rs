@@ -52,6 +52,7 @@ impl Simulation {
                         assert_eq!(self.running.insert(task, false), None);
                     }
                     Effect::Terminate { task } => *self.running.get_mut(&task).unwrap() = true,
+                    Effect::Reload { task } => panic!("task `{task}` of a service reloads nothing"),
                     Effect::Kill { task } => {
                         self.running.remove(&task).unwrap();
                         self.service.exited(&task, Exit::Signal(9), self.now);
