@@ -10,10 +10,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use natsctl::manifest;
+use natsctl::nats::accounts::Accounts;
 use natsctl::nats::connect::Access;
 use natsctl::nats::health::wait_until_settled;
 use natsctl::nats::identity::{Identities, SYSTEM_USER};
 use natsctl::nats::locate::{NatsServer, locate};
+use natsctl::nats::permissions::accounts_on_aws;
 use natsctl::nats::pki::{Pki, ServerName};
 use natsctl::nats::server::{ClusterConfig, JetStreamConfig, ServerConfig};
 use serde_json::{Value, json};
@@ -68,7 +71,9 @@ impl Stage {
             let emulator = Emulator::start();
             emulator.foundation(&Foundation { nats, ..fleet.foundation() });
             fleet.natsctl(&emulator, &["nats", "identities"]).succeeded();
-            if let Some(nats) = Nats::start(&server, &ports, &authority(&emulator)) {
+            let manifests = manifest::load(&fleet.manifests(), "production").unwrap();
+            let accounts = accounts_on_aws(&manifests);
+            if let Some(nats) = Nats::start(&server, &ports, &authority(&emulator), &accounts) {
                 return Some(Self { fleet, emulator, _nats: nats, binaries });
             }
         }
@@ -97,7 +102,12 @@ impl Stage {
 
 impl Nats {
     /// `None` if a port was taken meanwhile.
-    fn start(server: &NatsServer, ports: &[Ports], authority: &BTreeMap<String, String>) -> Option<Self> {
+    fn start(
+        server: &NatsServer,
+        ports: &[Ports],
+        authority: &BTreeMap<String, String>,
+        accounts: &Accounts,
+    ) -> Option<Self> {
         let home = tempfile::tempdir().unwrap();
         for (file, text) in authority {
             let path = home.path().join(file);
@@ -112,7 +122,7 @@ impl Nats {
         };
         let names: Vec<ServerName> = (0..NODES).map(called).collect();
         let pki = Pki::ensure(&home.path().join("pki"), &names, &[SYSTEM_USER.to_owned()]).unwrap();
-        let identities = Identities::ensure(&home.path().join("identities"), &BTreeMap::new()).unwrap();
+        let identities = Identities::ensure(&home.path().join("identities"), accounts).unwrap();
         let mut servers = Vec::new();
         for (number, own) in ports.iter().enumerate() {
             let peers = ports.iter().filter(|peer| peer.route != own.route).map(|peer| peer.route.to_string());
