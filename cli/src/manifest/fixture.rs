@@ -13,25 +13,25 @@ pub(crate) struct Tree(TempDir);
 const SERVICES: &[(&str, &str)] = &[
     (
         "ai-integration",
-        "serves: [ai.llm.v1]\npublic: [ai.llm.v1.Llm/Infer, ai.llm.v1.Llm/InferStream]\ncalls: [model-management]\npublishes: [evt.ai.llm.generated.v1]\n",
+        "serves: [ai.llm.v1]\ncalls: [model-management]\npublishes: [evt.ai.llm.generated.v1]\npublic: [ai.llm.v1.Llm/Infer, ai.llm.v1.Llm/InferStream]\n",
     ),
     ("gateway", "role: gateway\ncpu: 512\nmemory: 1 GiB\n"),
     (
         "model-management",
-        "serves: [ai.model.v1]\npublic: [ai.model.v1.ModelManagement/List, ai.model.v1.ModelManagement/Get, ai.model.v1.ModelManagement/Select]\npublishes: [evt.ai.model.selected.v1]\nbuckets:\n  models: {}\n",
+        "serves: [ai.model.v1]\npublishes: [evt.ai.model.selected.v1]\nbuckets:\n  models: {}\npublic: [ai.model.v1.ModelManagement/List]\n",
     ),
     (
         "npc-behavior",
-        "serves: [npc.behavior.v1]\npublic: [npc.behavior.v1.Behavior/Plan]\ncalls: []\npublishes: [evt.npc.behavior.planned.v1]\n",
+        "serves: [npc.behavior.v1]\ncalls: []\npublishes: [evt.npc.behavior.planned.v1]\npublic: [npc.behavior.v1.Behavior/Plan]\n",
     ),
     (
         "quest-system",
-        "serves: [quest.v1]\npublic: [quest.v1.Quest/Generate, quest.v1.Quest/Get, quest.v1.Quest/List, quest.v1.Quest/Accept, quest.v1.Quest/Progress, quest.v1.Quest/Complete, quest.v1.Quest/Abandon]\npublishes: [evt.quest.generated.v1]\nbuckets:\n  quests: { history: 5, ttl: 30 d }\n",
+        "serves: [quest.v1]\npublishes: [evt.quest.generated.v1]\nbuckets:\n  quests: { history: 5, ttl: 30 d }\npublic: [quest.v1.Quest/Generate, quest.v1.Quest/Get]\n",
     ),
     (
         "state-manager",
-        "serves: [state.manager.v1]\npublic: [state.manager.v1.StateManager/Update, state.manager.v1.StateManager/Get, state.manager.v1.StateManager/BatchGet, state.manager.v1.StateManager/History]\npublishes: [evt.state.entity.updated.v1, evt.state.player.updated.v1]\nbuckets:\n  \
-         entities: { history: 64, replicas: 1 }\n",
+        "serves: [state.manager.v1]\npublishes: [evt.state.entity.updated.v1, evt.state.player.updated.v1]\nbuckets:\n  \
+         entities: { history: 64, replicas: 1 }\npublic: [state.manager.v1.StateManager/Update, state.manager.v1.StateManager/Get]\n",
     ),
 ];
 

@@ -207,9 +207,13 @@ impl<'a> ServiceDocuments<'a> {
         let mut problems = Vec::new();
         for document in self.readable {
             let packages: BTreeSet<&str> = document.list("serves").map(|(package, _)| package).collect();
-            let served = proto::SERVICES.iter().filter(|served| packages.contains(served.package));
+            let served: Vec<_> = proto::SERVICES.iter().filter(|served| packages.contains(served.package)).collect();
+            if served.len() < packages.len() {
+                // Its packages are wrong, which is a problem of its own.
+                continue;
+            }
             let known: BTreeSet<&str> =
-                served.flat_map(|served| served.methods).map(|method| method.full_name).collect();
+                served.iter().flat_map(|served| served.methods).map(|method| method.full_name).collect();
             for (name, node) in document.list("public").filter(|(name, _)| !known.contains(name)) {
                 let problem =
                     document.problem(node, format!("method `{name}` is public, but this service does not serve it"));

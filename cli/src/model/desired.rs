@@ -43,7 +43,7 @@ pub struct Node {
     /// SHA-256 of the configuration file.
     pub config: String,
     /// Digest of the accounts that it knows, which it takes over without a restart.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub accounts: String,
 }
 

@@ -39,6 +39,8 @@ fn an_unknown_key_is_refused() {
         &[
             "services:1:1: no service serves package `quest.v1` (add `serves: [quest.v1]` to a manifest)",
             "2:1: unknown key `server` (did you mean `serves`?)",
+            "6:10: method `quest.v1.Quest/Generate` is public, but this service does not serve it (it serves none)",
+            "6:35: method `quest.v1.Quest/Get` is public, but this service does not serve it (it serves none)",
         ],
     );
     check("history: 5", "depth: 5", &["5:13: unknown key `depth` (the keys here are `history`, `ttl` and `replicas`)"]);
@@ -142,7 +144,7 @@ fn a_name_that_is_none_is_refused() {
 
 #[test]
 fn variables_of_the_platform_are_refused() {
-    let reserved = "rename it; reserved are `SERVICE_*`, `NATS_*`, `LISTEN_*`, `TASK_ID`, `WORKERS`, `CONCURRENCY`, `STOP_TIMEOUT_MS`, `HEALTH_ADDR` and `HTTP_ADDR`";
+    let reserved = "rename it; reserved are `SERVICE_*`, `NATS_*`, `LISTEN_*`, `TASK_ID`, `WORKERS`, `CONCURRENCY`, `STOP_TIMEOUT_MS`, `GATEWAY_METHODS`, `HEALTH_ADDR` and `HTTP_ADDR`";
     check(
         "serves",
         "environment: { NATS_URLS: x, NATSY: x }\nserves",
@@ -292,6 +294,26 @@ fn a_cycle_of_calls_is_refused() {
             "services/npc-behavior.yaml:3:9: a cycle of calls: `npc-behavior` → `quest-system` → `state-manager` → `npc-behavior` \
          (let one of them publish an event that the other consumes)",
         ]
+    );
+}
+
+#[test]
+fn a_public_method_is_one_that_its_service_serves() {
+    check(
+        "quest.v1.Quest/Get",
+        "quest.v1.Quest/Gett",
+        &[
+            "6:35: method `quest.v1.Quest/Gett` is public, but this service does not serve it (did you mean `quest.v1.Quest/Get`?)",
+        ],
+    );
+    check(
+        "quest.v1.Quest/Generate",
+        "ai.model.v1.ModelManagement/Retire",
+        &[
+            "6:10: method `ai.model.v1.ModelManagement/Retire` is public, but this service does not serve it (it serves \
+           `quest.v1.Quest/Abandon`, `quest.v1.Quest/Accept`, `quest.v1.Quest/Complete`, `quest.v1.Quest/Generate`, \
+           `quest.v1.Quest/Get`, `quest.v1.Quest/List` and `quest.v1.Quest/Progress`)",
+        ],
     );
 }
 
