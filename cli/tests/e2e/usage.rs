@@ -88,7 +88,7 @@ async fn all_that_is_wrong_with_the_manifests_is_reported_at_once() {
         let run = fleet.run(&command).await.ends(1);
         run.says(&[
             "unknown key `tasts`",
-            "quest-system.yaml:7:1",
+            "quest-system.yaml:15:1",
             "hint: did you mean `tasks`?",
             "calls `quest-sytem`, which does not exist",
             "`10` has no unit",
