@@ -292,4 +292,6 @@ fn consumes(stream: &str, service: &str) -> Vec<String> {
 #[cfg(test)]
 mod attempts;
 #[cfg(test)]
+mod concurrent;
+#[cfg(test)]
 mod tests;

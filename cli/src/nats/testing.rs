@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 use super::accounts::{Account, Accounts, STORE};
-use super::connect::Access;
+use super::connect::{Access, connect_to};
 use super::health;
 use super::identity::{Identities, SYSTEM_USER};
 use super::locate::{NatsServer, locate};
@@ -46,6 +46,14 @@ struct ServerSpec {
 /// One account with JetStream for all these users.
 pub(crate) fn one_account(users: impl IntoIterator<Item = (String, Permissions)>) -> Accounts {
     [(STORE.to_owned(), Account::store(users.into_iter().collect(), []))].into()
+}
+
+/// Waits until the server has taken all that the client has sent, and the client has got all that the server had for it: the
+/// answer to a request that nobody takes comes last. (`Client::flush` waits for the socket only.) The subject is one that
+/// the user may publish to.
+pub(super) async fn round_trip(client: &async_nats::Client, subject: &'static str) {
+    let error = client.request(subject, "".into()).await.unwrap_err();
+    assert_eq!(error.kind(), async_nats::RequestErrorKind::NoResponders, "{subject}: {error}");
 }
 
 pub(crate) fn permissions(publish: &[&str], subscribe: &[&str]) -> Permissions {
@@ -125,6 +133,14 @@ impl TestCluster {
         self.access(user).connect(user, PATIENCE).await.unwrap()
     }
 
+    /// A client as a service makes it, with an inbox prefix of its own.
+    pub(super) async fn service(&self, name: &str) -> async_nats::Client {
+        let access = self.access(name);
+        let options = access.options(name).await.unwrap().custom_inbox_prefix(format!("_INBOX_{name}"));
+        let options = options.request_timeout(Some(Duration::from_secs(5)));
+        connect_to(&access.urls, options, name, PATIENCE).await.unwrap()
+    }
+
     pub(super) async fn health(&self) -> ClusterHealth {
         let client = self.connect(SYSTEM_USER).await;
         health::ask(&client, &self.urls(), Duration::from_secs(1)).await.unwrap()
@@ -157,6 +173,7 @@ fn config(home: &Path, spec: &ServerSpec, specs: &[ServerSpec], pki: &Pki, ident
         name: spec.name.clone(),
         client: spec.client,
         monitor: spec.monitor,
+        monitor_path: None,
         certificates: pki.fingerprint(&spec.name).unwrap(),
         tls: pki.server(&spec.name),
         cluster: (specs.len() > 1).then_some(cluster),

@@ -20,7 +20,7 @@ use super::health;
 use super::identity::SYSTEM_USER;
 use super::jetstream::JetStream;
 use super::pki::Tls;
-use super::testing::{PATIENCE, TestCluster, one_account, permissions};
+use super::testing::{PATIENCE, TestCluster, one_account, permissions, round_trip};
 use crate::model::desired::{Bucket, Stream};
 use crate::model::observed::Assets;
 use crate::model::status::{ClusterHealth, NodeHealth};
@@ -55,7 +55,7 @@ async fn users_may_do_what_is_permitted_and_nothing_else() {
     let cluster = TestCluster::start(1, &users()).await;
     let natsctl = cluster.connect("natsctl").await;
     let mut heard = natsctl.subscribe("svc.>").await.unwrap();
-    natsctl.flush().await.unwrap();
+    round_trip(&natsctl, "nobody").await;
 
     let (quest, mut complaints) = listening(&cluster.access("quest")).await;
     let mut complaint = async || timeout(PATIENCE, complaints.recv()).await.unwrap().unwrap().to_lowercase();
@@ -75,7 +75,7 @@ async fn users_may_do_what_is_permitted_and_nothing_else() {
     assert!(timeout(PATIENCE, complaints.recv()).await.unwrap().unwrap().to_lowercase().contains("publish"));
 
     // Six hundred subjects in its JWT.
-    cluster.connect("gateway").await.flush().await.unwrap();
+    cluster.connect("gateway").await;
 
     refuses_clients_without_certificate(&cluster).await;
     finds_instances(&natsctl).await;

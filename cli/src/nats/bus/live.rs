@@ -7,7 +7,7 @@ use crate::manifest::fixture::Tree;
 use crate::model::desired::{Bucket, Stream};
 use crate::nats::permissions::{REMOTE_TASK, accounts_on_aws};
 use crate::nats::secret::{ClientSecret, TunnelEndpoint};
-use crate::nats::testing::{PATIENCE, TestCluster};
+use crate::nats::testing::{PATIENCE, TestCluster, round_trip};
 
 fn assets() -> Assets {
     let stream =
@@ -19,7 +19,7 @@ fn assets() -> Assets {
 /// Answers as the workers of a task do.
 async fn answer(client: Client, task: &'static str) {
     let mut questions = client.subscribe("$SRV.PING.quest-system").await.unwrap();
-    client.flush().await.unwrap();
+    round_trip(&client, "_INBOX.nobody").await;
     tokio::spawn(async move {
         while let Some(question) = questions.next().await {
             for worker in ["0", "1"] {
@@ -38,7 +38,7 @@ async fn a_remote_task_asks_through_a_tunnel_and_can_do_nothing_else() {
     let accounts = accounts_on_aws(&Tree::valid().load().unwrap());
     let cluster = TestCluster::start(1, &accounts).await;
     let url = cluster.urls().into_values().next().unwrap();
-    answer(cluster.connect("quest-system").await, "a").await;
+    answer(cluster.service("quest-system").await, "a").await;
 
     // The certificate is one for `localhost`, which is not what is dialled.
     let secret = ClientSecret {

@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use async_nats::{Client, HeaderMap, Subscriber};
 use futures::{FutureExt as _, StreamExt as _};
 
-use super::tests::service;
+use super::tests::NOBODY;
 use super::*;
 use crate::manifest::fixture::Tree;
 use crate::model::desired::{Bucket, Stream};
 use crate::nats::jetstream::JetStream;
-use crate::nats::testing::{PATIENCE, TestCluster, one_account};
+use crate::nats::testing::{PATIENCE, TestCluster, one_account, round_trip};
 
 /// What an attempt sends: a request of JetStream's API that is answered with a stored message, and nothing.
 const PAYLOADS: &[&str] = &[r#"{"last_by_subj":"$KV.quests.p"}"#, r#"{"batch":1,"no_wait":true}"#, ""];
@@ -94,8 +94,8 @@ impl Fleet {
         }
         let mut heard = BTreeMap::new();
         for (name, manifest) in &manifests.services {
-            let client = service(&cluster, name).await;
-            let mut subscribers = vec![client.subscribe(format!("_INBOX_{name}.>")).await.unwrap()];
+            let client = cluster.service(name).await;
+            let mut subscribers = vec![client.subscribe(format!("_INBOX_{name}.1")).await.unwrap()];
             for served in serves(manifest) {
                 let group = format!("svc-{name}-workers");
                 subscribers.push(client.queue_subscribe(format!("{}.>", served.subject), group).await.unwrap());
@@ -103,7 +103,7 @@ impl Fleet {
             if streams(manifest) {
                 subscribers.push(client.subscribe(control(name)).await.unwrap());
             }
-            client.flush().await.unwrap();
+            round_trip(&client, NOBODY).await;
             heard.insert(name.clone(), (client, subscribers));
         }
         Self { cluster, manifests, jetstream, natsctl, heard }
@@ -114,7 +114,7 @@ impl Fleet {
         let account = accounts(&self.manifests).remove(user).unwrap();
         let client = match user {
             OPERATOR => self.cluster.connect(OPERATOR).await,
-            _ => service(&self.cluster, user).await,
+            _ => self.cluster.service(user).await,
         };
         let before = self.stored(user).await;
         let targets = targets(&self.manifests.services.keys().cloned().collect());
@@ -133,13 +133,12 @@ impl Fleet {
                 sent.await.unwrap();
                 attempts += 1;
             }
-            client.flush().await.unwrap();
         }
         for (subject, payload) in DIRECT {
             client.publish_with_reply(*subject, client.new_inbox(), (*payload).into()).await.unwrap();
             attempts += 1;
         }
-        client.flush().await.unwrap();
+        round_trip(&client, if user == OPERATOR { "$SRV.PING.nobody" } else { NOBODY }).await;
         let after = self.stored(user).await;
         (attempts, (before != after).then(|| format!("stored: {before:?} is {after:?}")))
     }
@@ -177,7 +176,7 @@ impl Fleet {
         };
         let mut faults = BTreeSet::new();
         for (name, (client, subscribers)) in &mut self.heard {
-            client.flush().await.unwrap();
+            round_trip(client, NOBODY).await;
             for subscriber in subscribers {
                 while let Some(Some(message)) = subscriber.next().now_or_never() {
                     let subject = message.subject.as_str();

@@ -1,17 +1,16 @@
 //! Permissions as sets, and as a real server understands them.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::pull;
-use async_nats::{Client, ConnectOptions};
 use futures::StreamExt as _;
+use futures::future::join;
+use tokio::time::timeout;
 
 use super::*;
 use crate::manifest::fixture::Tree;
-use crate::nats::connect::connect_to;
-use crate::nats::testing::{PATIENCE, TestCluster};
+use crate::nats::testing::{PATIENCE, TestCluster, round_trip};
 
 fn sample() -> BTreeMap<String, Permissions> {
     accounts(&Tree::valid().load().unwrap()).into_values().flat_map(|account| account.users).collect()
@@ -89,13 +88,8 @@ fn a_digest_changes_with_the_permissions() {
     assert_ne!(other.digest(), users["gateway"].digest());
 }
 
-/// A client as the SDK makes it, with the inbox prefix of its service.
-pub(super) async fn service(cluster: &TestCluster, name: &str) -> Client {
-    let access = cluster.access(name);
-    let options: ConnectOptions = access.options(name).await.unwrap();
-    let options = options.custom_inbox_prefix(format!("_INBOX_{name}")).request_timeout(Some(Duration::from_secs(5)));
-    connect_to(&access.urls, options, name, PATIENCE).await.unwrap()
-}
+/// A subject on which every service may publish and nobody listens.
+pub(super) const NOBODY: &str = "_INBOX.nobody";
 
 #[tokio::test]
 async fn a_server_grants_what_is_derived() {
@@ -115,22 +109,23 @@ async fn a_server_grants_what_is_derived() {
     let durable = pull::Config { durable_name: Some("npc-behavior".to_owned()), ..Default::default() };
     events.create_consumer(durable).await.unwrap();
 
-    let quest = service(&cluster, "quest-system").await;
-    let gateway = service(&cluster, "gateway").await;
-    let npc = service(&cluster, "npc-behavior").await;
+    let quest = cluster.service("quest-system").await;
+    let gateway = cluster.service("gateway").await;
+    let npc = cluster.service("npc-behavior").await;
     let operator = cluster.connect(OPERATOR).await;
 
     // A request and its answer; the servers say who calls.
     let group = "svc-quest-system-workers".to_owned();
     let mut requests = quest.queue_subscribe("svc.quest.v1.>", group).await.unwrap();
-    quest.flush().await.unwrap();
+    round_trip(&quest, NOBODY).await;
     for (caller, name) in [(&gateway, "gateway"), (&operator, "operator")] {
         let answering = async {
             let request = requests.next().await.unwrap();
             assert_eq!(request.subject.as_str(), format!("svc.quest.v1.get.{name}"));
             quest.publish(request.reply.unwrap(), "answer".into()).await.unwrap();
         };
-        let (answer, ()) = tokio::join!(caller.request("svc.quest.v1.get", "".into()), answering);
+        let both = join(caller.request("svc.quest.v1.get", "".into()), answering);
+        let (answer, ()) = timeout(PATIENCE, both).await.unwrap();
         assert_eq!(answer.unwrap().payload, "answer");
     }
     let kind = gateway.request("svc.npc.behavior.v1.plan", "".into()).await.unwrap_err().kind();
