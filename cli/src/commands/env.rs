@@ -9,7 +9,8 @@ use crate::screen::Report;
 
 /// Show how a client connects to the environment
 ///
-/// The credentials are those of an operator, who may ping services, read streams and call every service.
+/// The credentials are those of an operator, who may ping services, read streams and call every service. The paths of the
+/// servers' monitoring cannot be guessed by other users of this machine.
 #[derive(Debug, Args)]
 pub(crate) struct Env {}
 
@@ -29,10 +30,16 @@ impl Env {
             access.client_key_file.display(),
             access.credentials_file.display(),
         );
+        for (name, url) in &endpoints.monitoring {
+            text.push_str(&format!("{name}   {url}/varz\n"));
+        }
         if let Some(url) = &gateway {
             let request = r#"--header 'content-type: application/json' --data '{"playerId": "ada", "level": 7}'"#;
             text.push_str(&format!("gateway  {url}\n\ncurl {url}/api/quest/v1/generate {request}"));
         }
-        Ok(Report::new(&json!({ "nats": access, "gateway": { "url": gateway } }), text))
+        Ok(Report::new(
+            &json!({ "nats": access, "monitoring": endpoints.monitoring, "gateway": { "url": gateway } }),
+            text,
+        ))
     }
 }

@@ -32,11 +32,14 @@ const MAX_MEMORY: u64 = 64 << 20;
 const LAME_DUCK: Duration = Duration::from_secs(30);
 const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// How to reach the environment's NATS cluster. Names files, holds no secret.
+/// How to reach the environment's NATS cluster.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Endpoints {
     /// Where clients reach the servers, by name.
     pub(crate) nodes: BTreeMap<String, String>,
+    /// Where the servers show health and metrics, by name. Who knows a URL may read it.
+    #[serde(default)]
+    pub(crate) monitoring: BTreeMap<String, String>,
     /// How each user connects, by name.
     users: BTreeMap<String, Access>,
 }
@@ -76,6 +79,8 @@ pub(crate) struct ClusterFiles {
     users: Vec<String>,
     pki: Pki,
     identities: Identities,
+    /// What the paths of the servers' monitoring begin with.
+    monitor_path: String,
 }
 
 /// One server, ready to be started.
@@ -125,7 +130,9 @@ impl ClusterFiles {
         let identities = Identities::ensure(&from.join("identities"), &accounts)?;
         let ports = ports(&from.join("ports.json"), manifests, &names)?;
 
-        let mut files = Self { nodes: BTreeMap::new(), read_from: from.to_owned(), users: clients, pki, identities };
+        let monitor_path = format!("/{}", identities.secret("monitoring")?);
+        let read_from = from.to_owned();
+        let mut files = Self { nodes: BTreeMap::new(), read_from, users: clients, pki, identities, monitor_path };
         for name in names {
             let config_path = dir.join("nats").join(&name).join("nats.conf");
             let spec = NodeSpec {
@@ -202,6 +209,7 @@ impl ClusterFiles {
                 name: name.clone(),
                 client: listen(client),
                 monitor: listen(monitor),
+                monitor_path: Some(self.monitor_path.clone()),
                 tls: there(self.pki.server(name)),
                 certificates: self.pki.fingerprint(name)?,
                 cluster: (self.nodes.len() > 1).then_some(cluster),
@@ -237,7 +245,11 @@ impl ClusterFiles {
     /// How all users connect.
     pub(crate) fn endpoints(&self) -> Endpoints {
         let users = self.users.iter().map(|user| (user.clone(), self.access(user)));
-        Endpoints { nodes: self.urls(), users: users.collect() }
+        let monitoring = self.nodes.iter().map(|(name, node)| {
+            let [.., port] = node.ports;
+            (name.clone(), format!("http://{HOST}:{port}{}", self.monitor_path))
+        });
+        Endpoints { nodes: self.urls(), monitoring: monitoring.collect(), users: users.collect() }
     }
 }
 

@@ -11,8 +11,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use data_encoding::HEXLOWER;
 use nkeys::{KeyPair, KeyPairType};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use super::accounts::{Account, Accounts, STORE, SYSTEM};
 use super::jwt::Claims;
@@ -74,6 +76,14 @@ impl Identities {
     /// The file with which the user connects.
     pub fn credentials(&self, user: &str) -> PathBuf {
         self.directory.join("users").join(format!("{user}.creds"))
+    }
+
+    /// A secret of the fleet for one purpose, always the same: 128 bits in hexadecimal. Who can read the keys can make it.
+    pub fn secret(&self, purpose: &str) -> anyhow::Result<String> {
+        let path = self.directory.join("keys").join(key_file(SYSTEM));
+        let seed = private::read(&path)?.with_context(|| format!("`{}` is missing", path.display()))?;
+        let digest = Sha256::digest(format!("{purpose}\n{}", seed.trim()));
+        Ok(HEXLOWER.encode(&digest[..16]))
     }
 
     /// Signs the user's JWT if it is not what it should be. The user keeps its key.

@@ -22,6 +22,9 @@ pub struct ServerConfig {
     pub client: SocketAddr,
     /// Where its health and metrics are served, without TLS.
     pub monitor: SocketAddr,
+    /// What the paths of health and metrics begin with, for example `/metrics-of-nats`. A path that cannot be guessed keeps
+    /// `/connz?auth=1`, which shows the JWTs of users, from other users of the machine.
+    pub monitor_path: Option<String>,
     /// The certificate that it presents to clients, and the authority that signs theirs.
     pub tls: Tls,
     /// Digest of its certificates, so that a renewed one is a change: a server reads them when it starts.
@@ -98,6 +101,9 @@ impl ServerConfig {
         text.string("server_name", &self.name);
         text.string("listen", &self.client.to_string());
         text.string("http", &self.monitor.to_string());
+        if let Some(path) = &self.monitor_path {
+            text.string("http_base_path", path);
+        }
         text.value("max_payload", self.max_payload);
         // A user's JWT is one line of the protocol, and that of the gateway names every subject of the fleet.
         text.value("max_control_line", 64 * 1024);
@@ -248,6 +254,7 @@ mod tests {
             name: "nats-1".to_owned(),
             client: ([127, 0, 0, 1], 4222).into(),
             monitor: ([127, 0, 0, 1], 8222).into(),
+            monitor_path: None,
             tls: tls("servers"),
             certificates: "0123".to_owned(),
             cluster: cluster.then(|| ClusterConfig {

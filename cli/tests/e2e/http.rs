@@ -43,6 +43,11 @@ impl Http {
         timeout(PATIENCE, self.exchange(request.as_bytes())).await.map_err(|_| ErrorKind::TimedOut)?
     }
 
+    pub(crate) async fn get(&mut self, path: &str) -> io::Result<Answer> {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: fleet\r\n\r\n");
+        timeout(PATIENCE, self.exchange(request.as_bytes())).await.map_err(|_| ErrorKind::TimedOut)?
+    }
+
     async fn exchange(&mut self, request: &[u8]) -> io::Result<Answer> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
@@ -54,7 +59,8 @@ impl Http {
         let (mut length, mut chunked, mut keep) = (0, false, true);
         loop {
             let header = line(&mut connection).await?;
-            match header.split_once(": ") {
+            let field = header.split_once(": ").map(|(name, value)| (name.to_ascii_lowercase(), value));
+            match field.as_ref().map(|(name, value)| (&**name, *value)) {
                 Some(("content-length", value)) => length = value.parse().map_err(|_| ErrorKind::InvalidData)?,
                 Some(("transfer-encoding", _)) => chunked = true,
                 Some(("connection", "close")) => keep = false,

@@ -34,6 +34,7 @@ async fn one_command_brings_up_everything_and_another_removes_it() {
     let quest = tour::take(&mut gateway).await.quest;
     a_key_makes_two_requests_one(&mut gateway).await;
     check_operator(&access["nats"]).await;
+    check_monitoring(&access["monitoring"]).await;
     check_secrets(&fleet.state());
 
     assert_eq!(fleet.plan(&[]).await.ends(0).json(), json!({ "steps": [] }));
@@ -100,6 +101,17 @@ async fn a_key_makes_two_requests_one(gateway: &mut Http) {
     let first = gateway.post_with("/api/quest/v1/generate", key, &request).await.unwrap().json();
     let second = gateway.post_with("/api/quest/v1/generate", key, &request).await.unwrap().json();
     assert_eq!(first, second);
+}
+
+/// Monitoring shows JWTs, so it is for those alone who may run `natsctl env`.
+async fn check_monitoring(urls: &Value) {
+    for url in urls.as_object().unwrap().values() {
+        let (address, path) = url.as_str().unwrap().strip_prefix("http://").unwrap().split_once('/').unwrap();
+        let mut monitoring = Http::new(address.parse().unwrap());
+        assert_eq!(monitoring.get("/connz?auth=1").await.unwrap().status, 404);
+        let connections = monitoring.get(&format!("/{path}/connz?auth=1")).await.unwrap().json();
+        assert!(connections["connections"].is_array(), "{connections}");
+    }
 }
 
 /// A client outside the fleet, with nothing but what `natsctl env` says.
