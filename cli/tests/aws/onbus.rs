@@ -130,6 +130,7 @@ impl Nats {
                 name: name(number),
                 client: own.client,
                 monitor: own.monitor,
+                monitor_path: None,
                 certificates: pki.fingerprint(&name(number)).unwrap(),
                 tls: pki.server(&name(number)),
                 cluster: Some(ClusterConfig {

@@ -20,6 +20,7 @@ _behaviours = {}
 _named = {}
 _pulled = {}
 _lock = threading.Lock()
+_here = threading.local()  # what this thread has pulled
 
 MANIFESTS = (
     "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, "
@@ -39,18 +40,22 @@ def forget_behaviours():
 
 
 def behaviour(image, labels, peek=False):
-    """What a container of this image does; None if the image is a real one."""
+    """What a container of this image does; None if the image is a real one. What is pulled is what then runs."""
     image = _named.get(image, image)
+    pulled = None if peek else _here.__dict__.pop("pulled", None)
+    step = pulled[1] if pulled and pulled[0] == image else _step(image, peek)
+    if step and "one_off" in step and not labels.get("emulator.service"):
+        return step["one_off"]
+    return step
+
+
+def _step(image, peek):
     with _lock:
         known = max((name for name in _behaviours if image.startswith(name)), key=len, default=None)
         if known is not None:
             steps = _behaviours[known]
-            step = steps[0] if peek or len(steps) == 1 else steps.pop(0)
-        else:
-            step = None if _is_real(image) else {}
-    if step and "one_off" in step and not labels.get("emulator.service"):
-        return step["one_off"]
-    return step
+            return steps[0] if peek or len(steps) == 1 else steps.pop(0)
+    return None if _is_real(image) else {}
 
 
 def _is_real(image):
@@ -59,10 +64,13 @@ def _is_real(image):
 
 
 def pretend_to_pull(image):
-    step = behaviour(image, {}, peek=True) or {}
-    time.sleep(step.get("pull_ms", 0) / 1000)
-    if "pull_error" in step:
-        raise CannotPull(_named.get(image, image), step["pull_error"])
+    name = _named.get(image, image)
+    step = _step(name, peek=False) or {}
+    _here.pulled = (name, step)
+    pull = step.get("one_off", step)
+    time.sleep(pull.get("pull_ms", 0) / 1000)
+    if "pull_error" in pull:
+        raise CannotPull(name, pull["pull_error"])
 
 
 def digest(image):

@@ -94,7 +94,8 @@ class Pretence(Container):
         if end := self.behaviour.get("exit"):
             self._later(end.get("after_ms", 0), lambda: self._end(end.get("code", 0)))
         health = self.behaviour.get("health", {})
-        if self.definition.get("healthCheck"):
+        # One that crashes was never healthy, however late its timer is.
+        if self.definition.get("healthCheck") and (health or not end):
             self._later(health.get("after_ms", 0), lambda: self._set(health=health.get("status", "HEALTHY")))
 
     def stop(self, timeout=30):
