@@ -76,6 +76,10 @@ pub struct Network {
 pub struct Names {
     /// Repository without its registry, with `{ecs_name}`.
     pub repository: String,
+    /// Family of task definitions, with `{ecs_name}`. All environments of an account share their families' numbers, so that
+    /// each needs families of its own.
+    #[serde(default = "task_family")]
+    pub task_family: String,
     /// ARN of a task role, with `{service}`.
     pub task_role: String,
     /// Name of a secret that manifests name, with `{name}`.
@@ -84,6 +88,11 @@ pub struct Names {
     pub nats_secret: String,
     /// Name of an alarm, with `{service}` and `{kind}`.
     pub alarm: String,
+}
+
+/// That of an environment alone in its account, which a handover of before this field is of.
+fn task_family() -> String {
+    "{ecs_name}".to_owned()
 }
 
 /// The NATS cluster.
@@ -198,6 +207,11 @@ impl Handover {
     /// Repository of a service, without the registry.
     pub fn repository(&self, service: &ServiceManifest) -> String {
         self.names.repository.replace("{ecs_name}", &service.ecs_name()).replace("{service}", &service.name)
+    }
+
+    /// Family of a service's task definitions.
+    pub fn task_family(&self, service: &ServiceManifest) -> String {
+        self.names.task_family.replace("{ecs_name}", &service.ecs_name()).replace("{service}", &service.name)
     }
 
     /// ARN of a service's task role.

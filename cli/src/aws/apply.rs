@@ -283,6 +283,7 @@ impl<'a> Work<'a> {
         }
         let deployment = StartedDeployment::of(name, &after, current, &task_definition);
         let deployed = DeployedService {
+            ecs_name: Some(ecs.name.clone()),
             definition: digest(&target.definition),
             version: target.definition.version.clone(),
             image: image(target),

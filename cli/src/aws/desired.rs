@@ -64,11 +64,12 @@ impl DesiredOnEcs<'_> {
     fn task(&self, service: &ServiceManifest) -> EcsTask {
         let handover = self.handover;
         EcsTask {
-            family: service.ecs_name(),
+            family: handover.task_family(service),
             repository: self.images.get(&*service.name).map(|image| image.repository.clone()).unwrap_or_default(),
             execution_role: handover.execution_role.clone(),
             task_role: handover.task_role(&service.name),
             log_group: handover.log_group.clone(),
+            log_prefix: service.ecs_name(),
             region: handover.region.clone(),
             architecture: service.settings.architecture,
             execute_command: service.settings.execute_command,

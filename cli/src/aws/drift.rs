@@ -97,25 +97,18 @@ pub(crate) async fn compare(aws: &Aws, names: &BTreeSet<String>, between: Betwee
     let (desired, seen) = as_deployed(aws).await?;
     let mut compared = Vec::new();
     for name in names {
-        let family = aws.manifests.services[name].ecs_name();
         let (from, before) = match between.from {
-            Some(number) => numbered(aws, name, &family, number).await?,
+            Some(number) => revisions::numbered(aws, name, number).await?,
             None => running(name, &seen)?,
         };
         let (to, after) = match between.to {
-            Some(number) => numbered(aws, name, &family, number).await?,
+            Some(number) => revisions::numbered(aws, name, number).await?,
             None => ("the manifest".to_owned(), desired.services[name].definition.clone()),
         };
         let changes = differences("", Some(&before), &after);
         compared.push(Compared { service: name.clone(), from, to, changes });
     }
     Ok(compared)
-}
-
-async fn numbered(aws: &Aws, name: &str, family: &str, number: u64) -> anyhow::Result<(String, Definition)> {
-    let revision = format!("{family}:{number}");
-    let definition = observe::definition(aws, name, &revision).await?;
-    Ok((revision, definition))
 }
 
 /// The desired state of the manifests with the images that were deployed, and the observed state.

@@ -51,6 +51,9 @@ pub(crate) struct Ensured {
 /// What was last deployed of a service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct DeployedService {
+    /// Its name on ECS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ecs_name: Option<String>,
     /// ARN of its task definition, which never changes.
     pub(crate) task_definition: String,
     /// Digest of the definition that it was made of.
@@ -151,6 +154,7 @@ mod tests {
 
     fn state(services: usize) -> State {
         let known = |number: usize| DeployedService {
+            ecs_name: Some(format!("service-{number}-nats")),
             task_definition: format!("arn:aws:ecs:us-east-1:123456789012:task-definition/service-{number}-nats:7"),
             definition: format!("{number:064x}"),
             version: "0.1.0+0123456789ab".to_owned(),

@@ -16,11 +16,7 @@ use crate::error::Hinted;
 use crate::manifest::Manifests;
 use crate::model::desired::{Definition, Desired};
 use crate::model::ecs::{Autoscaling, EcsService};
-use crate::model::observed::{Observed, ObservedService, Revision, ServiceState};
-use crate::pipeline::history::Record;
-
-/// Runs that say which deployments failed.
-const RECORDS: i32 = 100;
+use crate::model::observed::{Observed, ObservedService, ServiceState};
 
 /// The observed state, and the answers that it was made of.
 #[derive(Clone, Debug, Default)]
@@ -86,19 +82,6 @@ async fn observation(
         observed.services.insert(name.clone(), service);
     }
     Ok(Observation { observed, services, state })
-}
-
-/// Revisions that a service may be rolled back to, the newest first.
-pub(crate) async fn earlier_revisions(aws: &Aws, name: &str, current: u64) -> anyhow::Result<Vec<Revision>> {
-    let family = aws.manifests.services[name].ecs_name();
-    let active = revisions::active(aws.clients.ecs(), &family).await?;
-    let failed = failed_revisions(&Ledger::of(aws).records(RECORDS).await?);
-    let revision = |arn: String| {
-        let number = revision(&arn);
-        let succeeded = number < current && !failed.contains(&arn);
-        Revision { number, task_definition: Some(arn), definition: None, succeeded }
-    };
-    Ok(active.into_iter().map(revision).collect())
 }
 
 /// What each service's task definition says.
@@ -173,18 +156,6 @@ fn seen(
     };
     let running = count(primary.map_or(service.running_count(), Deployment::running_count));
     ObservedService { state, running, revisions: Vec::new() }
-}
-
-/// Revisions whose last deployment failed.
-fn failed_revisions(records: &[Record]) -> BTreeSet<String> {
-    let mut last: BTreeMap<&String, bool> = BTreeMap::new();
-    // The newest run is the first.
-    for step in records.iter().rev().flat_map(|record| &record.steps) {
-        if let Some(to) = &step.to {
-            last.insert(to, step.result == "failed");
-        }
-    }
-    last.into_iter().filter(|(_, failed)| *failed).map(|(arn, _)| arn.clone()).collect()
 }
 
 fn ecs(service: &Service, autoscaling: Option<Autoscaling>) -> EcsService {

@@ -11,7 +11,7 @@ use super::lock::Held;
 use super::observe::{self, Observation};
 use super::proof::{self, Evidence};
 use super::tasks::{self, DesiredStatus};
-use super::{Aws, secrets};
+use super::{Aws, revisions, secrets};
 use crate::error::Hinted;
 use crate::image::Binaries;
 use crate::manifest::Manifests;
@@ -92,10 +92,11 @@ impl Platform for Aws {
                 Ok(observation)
             }
             Change::Restart(_) | Change::Scale { .. } => observe::services(self, &change.services()).await,
-            Change::RollBack { service, .. } => {
+            Change::RollBack { service, to } => {
                 let mut observation = observe::services(self, &change.services()).await?;
                 if let Some(observed) = observation.observed.services.get_mut(service) {
-                    observed.revisions = observe::earlier_revisions(self, service, observed.state.revision).await?;
+                    let current = observed.state.task_definition.as_deref();
+                    observed.revisions = revisions::earlier(self, service, current, *to).await?;
                 }
                 Ok(observation)
             }

@@ -1,29 +1,30 @@
 //! Revisions of task definitions: they are registered, described, and deregistered when nothing needs them.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod own;
+
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use aws_sdk_ecs::config::retry::RetryConfig;
-use aws_sdk_ecs::types::{SortOrder, TaskDefinitionFamilyStatus, TaskDefinitionStatus};
+use aws_sdk_ecs::types::{SortOrder, TaskDefinitionFamilyStatus, TaskDefinitionField, TaskDefinitionStatus};
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 
+use self::own::{Outcomes, Own};
 use super::arn::{revision, short};
 use super::error::{code, failed, is_uncertain};
-use super::ledger::Ledger;
 use super::services::{self, Service};
+use super::tags::Owner;
 use super::task_definition::{TaskDefinition, registration};
 use super::{AT_ONCE, Aws, lock, tags};
 use crate::error::Hinted;
 use crate::handover::Handover;
 use crate::model::desired::Definition;
-use crate::pipeline::history::Record;
+use crate::model::observed;
 use crate::pipeline::lock::IfHeld;
 use crate::screen::table;
 
-/// Runs that are searched for the last successful one.
-const RECORDS: i32 = 100;
 /// Attempts to register a task definition: ECS accepts one registration a second, and more in a burst.
 const REGISTRATION_ATTEMPTS: u32 = 10;
 /// Before the second attempt; doubled each time.
@@ -79,51 +80,52 @@ pub(crate) struct Deregistered {
     pub(crate) remaining: Vec<u64>,
 }
 
-/// What decides which revisions are needed.
-struct Needs {
-    /// By name on ECS, which is the family too.
-    services: BTreeMap<String, Service>,
-    /// The last runs, the newest first.
-    records: Vec<Record>,
-}
-
-impl Needs {
-    async fn read(aws: &Aws, families: &[String]) -> anyhow::Result<Self> {
-        let ledger = Ledger::of(aws);
-        let (services, records) =
-            futures::try_join!(services::describe(aws.ecs_cluster(), families), ledger.records(RECORDS))?;
-        Ok(Self { services, records })
-    }
-
-    fn of(&self, name: &str, family: &str, arns: &[String]) -> Vec<(String, Use)> {
-        needed(arns, self.services.get(family), last_deployed(&self.records, name).as_deref())
-    }
-}
-
-/// The newest active revisions of a service, at most so many.
+/// The newest revisions of a service, at most so many.
 pub(crate) async fn list(aws: &Aws, name: &str, limit: usize) -> anyhow::Result<Vec<Revision>> {
-    let family = aws.manifests.services[name].ecs_name();
-    let families = [family.clone()];
-    let ecs = aws.clients.ecs();
-    let (arns, needs) = futures::try_join!(active(ecs, &family), Needs::read(aws, &families))?;
-    let needed = needs.of(name, &family, &arns);
-    let one = |arn: String| {
-        let uses = needed.iter().filter(|(needed, _)| *needed == arn).map(|(_, why)| *why).collect();
-        async move { Ok(Revision::new(describe(ecs, name, &arn).await?, uses)) }
-    };
-    let newest: Vec<_> = arns.iter().take(limit).cloned().map(one).collect();
-    futures::stream::iter(newest).buffered(AT_ONCE).try_collect().await
+    let names = [aws.manifests.services[name].ecs_name()];
+    let (services, records) = futures::try_join!(services::describe(aws.ecs_cluster(), &names), Outcomes::read(aws))?;
+    let (service, outcomes) = (services.get(&names[0]), Outcomes::of(&records, name));
+    let current = service.map(|service| &*service.task_definition);
+    let own = Own { aws, service: name, current, outcomes: &outcomes }.list(limit).await?;
+    let needed = needed(&own, service, &outcomes);
+    let uses = |arn: &str| needed.iter().filter(|(needed, _)| needed == arn).map(|(_, why)| *why).collect();
+    Ok(own.iter().map(|found| Revision::new(found, uses(&found.arn))).collect())
+}
+
+/// Revisions that a service may be rolled back to, those that are preferred first. `current` is the ARN of what it runs.
+pub(super) async fn earlier(
+    aws: &Aws,
+    name: &str,
+    current: Option<&str>,
+    to: Option<u64>,
+) -> anyhow::Result<Vec<observed::Revision>> {
+    let outcomes = Outcomes::of(&Outcomes::read(aws).await?, name);
+    Own { aws, service: name, current, outcomes: &outcomes }.earlier(to).await
+}
+
+/// A revision of a service by its number, and how it is called: `family:revision`.
+///
+/// # Errors
+/// There is none, or it is of something else.
+pub(super) async fn numbered(aws: &Aws, name: &str, number: u64) -> anyhow::Result<(String, Definition)> {
+    let revision = format!("{}:{number}", aws.handover.task_family(&aws.manifests.services[name]));
+    let found = describe(aws.clients.ecs(), name, &revision).await?;
+    if found.owner.as_ref().is_some_and(|owner| *owner != Owner::new(&aws.handover, name)) {
+        let outcomes = Outcomes::default();
+        return Err(Own { aws, service: name, current: None, outcomes: &outcomes }.is_foreign(&found).into());
+    }
+    Ok((revision, found.definition))
 }
 
 impl Revision {
-    fn new(found: TaskDefinition, uses: Vec<Use>) -> Self {
+    fn new(found: &TaskDefinition, uses: Vec<Use>) -> Self {
         let image = found.containers.first().map(|container| container.image.clone());
         Self {
             revision: revision(&found.arn),
             uses,
             image: image.unwrap_or_default(),
             registered: found.registered,
-            registered_by: found.registered_by,
+            registered_by: found.registered_by.clone(),
         }
     }
 }
@@ -140,13 +142,17 @@ pub(crate) async fn deregister(
 
 async fn deregister_locked(aws: &Aws, names: &BTreeSet<String>, keep: usize) -> anyhow::Result<Vec<Deregistered>> {
     let ecs = aws.clients.ecs();
-    let family = |name: &String| aws.manifests.services[name].ecs_name();
-    let families: Vec<String> = names.iter().map(family).collect();
-    let needs = Needs::read(aws, &families).await?;
+    let ecs_name = |name: &String| aws.manifests.services[name].ecs_name();
+    let ecs_names: Vec<String> = names.iter().map(ecs_name).collect();
+    let (services, records) =
+        futures::try_join!(services::describe(aws.ecs_cluster(), &ecs_names), Outcomes::read(aws))?;
     let mut all = Vec::new();
-    for (name, family) in names.iter().zip(families) {
-        let arns = active(ecs, &family).await?;
-        let needed = needs.of(name, &family, &arns).into_iter().map(|(arn, _)| arn).collect();
+    for (name, ecs_name) in names.iter().zip(ecs_names) {
+        let (service, outcomes) = (services.get(&ecs_name), Outcomes::of(&records, name));
+        let current = service.map(|service| &*service.task_definition);
+        let own = Own { aws, service: name, current, outcomes: &outcomes }.list(usize::MAX).await?;
+        let needed = needed(&own, service, &outcomes).into_iter().map(|(arn, _)| arn).collect();
+        let arns: Vec<String> = own.into_iter().map(|found| found.arn).collect();
         let old = superfluous(&arns, &needed, keep);
         let remaining = arns.iter().filter(|arn| !old.contains(arn)).map(|arn| revision(arn)).collect();
         let calls: Vec<_> = old.into_iter().map(|arn| deregister_one(ecs, arn)).collect();
@@ -164,9 +170,11 @@ async fn deregister_one(ecs: &aws_sdk_ecs::Client, arn: String) -> anyhow::Resul
 
 /// The task definition with this ARN or `family:revision`, as that of a service.
 pub(super) async fn describe(ecs: &aws_sdk_ecs::Client, service: &str, name: &str) -> anyhow::Result<TaskDefinition> {
-    let answer = ecs.describe_task_definition().task_definition(name).send().await;
+    let call = ecs.describe_task_definition().task_definition(name).include(TaskDefinitionField::Tags);
+    let answer = call.send().await;
     let answer = answer.map_err(|error| failed(&format!("describe the task definition `{}`", short(name)), error))?;
-    answer.task_definition.map(|found| TaskDefinition::new(service, found)).ok_or_else(|| {
+    let tags = answer.tags.unwrap_or_default();
+    answer.task_definition.map(|found| TaskDefinition::new(service, found, &tags)).ok_or_else(|| {
         let hint = "`natsctl revisions` lists the active ones";
         Hinted::new(format!("there is no task definition `{}`", short(name)), hint).into()
     })
@@ -178,8 +186,12 @@ pub(super) async fn newest(
     service: &str,
     family: &str,
 ) -> anyhow::Result<Option<TaskDefinition>> {
-    match ecs.describe_task_definition().task_definition(family).send().await {
-        Ok(answer) => Ok(answer.task_definition.map(|found| TaskDefinition::new(service, found))),
+    let call = ecs.describe_task_definition().task_definition(family).include(TaskDefinitionField::Tags);
+    match call.send().await {
+        Ok(answer) => {
+            let tags = answer.tags.unwrap_or_default();
+            Ok(answer.task_definition.map(|found| TaskDefinition::new(service, found, &tags)))
+        }
         Err(error) if code(&error) == Some("ClientException") => Ok(None),
         Err(error) => Err(failed(&format!("describe the newest task definition of `{family}`"), error)),
     }
@@ -192,7 +204,7 @@ pub(super) async fn find_or_register(
     service: &str,
     definition: &Definition,
 ) -> anyhow::Result<String> {
-    match newest_if_equal(ecs, service, definition).await? {
+    match newest_if_equal(ecs, handover, service, definition).await? {
         Some(arn) => Ok(arn),
         None => register(ecs, handover, service, definition).await,
     }
@@ -223,7 +235,7 @@ pub(super) async fn register(
             return Err(failed(&format!("register the task definition `{family}`"), error));
         }
         tokio::time::sleep((FIRST_PAUSE * 2_u32.pow(attempt - 1)).min(LONGEST_PAUSE)).await;
-        if let Some(arn) = newest_if_equal(ecs, service, definition).await? {
+        if let Some(arn) = newest_if_equal(ecs, handover, service, definition).await? {
             return Ok(arn);
         }
     }
@@ -232,13 +244,15 @@ pub(super) async fn register(
 
 async fn newest_if_equal(
     ecs: &aws_sdk_ecs::Client,
+    handover: &Handover,
     service: &str,
     definition: &Definition,
 ) -> anyhow::Result<Option<String>> {
     let family = &definition.ecs.as_ref().context("a definition for ECS")?.family;
     let Some(found) = newest(ecs, service, family).await? else { return Ok(None) };
+    let is_own = found.owner == Some(Owner::new(handover, service));
     let is_equal = found.is_active && found.definition == *definition;
-    Ok(is_equal.then_some(found.arn))
+    Ok((is_own && is_equal).then_some(found.arn))
 }
 
 /// Families that have active revisions.
@@ -266,26 +280,19 @@ pub(super) async fn active(ecs: &aws_sdk_ecs::Client, family: &str) -> anyhow::R
     Ok(arns)
 }
 
-/// The task definition that a service was last deployed with successfully.
-fn last_deployed(records: &[Record], name: &str) -> Option<String> {
-    let end = format!(" {name}");
-    let done = records.iter().flat_map(|record| &record.steps).filter(|step| step.result == "done");
-    let mut of_service = done.filter(|step| step.step.ends_with(&end)).filter_map(|step| step.to.clone());
-    of_service.next()
-}
-
-/// Which revisions are needed, and what for; the ARNs are the newest first.
-fn needed(arns: &[String], service: Option<&Service>, deployed: Option<&str>) -> Vec<(String, Use)> {
+/// Which revisions are needed, and what for; a service's own are the newest first.
+fn needed(own: &[TaskDefinition], service: Option<&Service>, outcomes: &Outcomes) -> Vec<(String, Use)> {
     let mut needed: Vec<(String, Use)> = Vec::new();
     if let Some(service) = service {
         let current = &service.task_definition;
         needed.push((current.clone(), Use::Current));
         let deployments = service.deployments.iter().map(|deployment| &deployment.task_definition);
         needed.extend(deployments.filter(|arn| *arn != current).map(|arn| (arn.clone(), Use::Deployment)));
-        let before = arns.iter().find(|arn| revision(arn) < revision(current));
-        needed.extend(before.map(|arn| (arn.clone(), Use::RollbackTarget)));
+        let current = own.iter().find(|found| found.arn == *current);
+        let target = current.and_then(|current| outcomes.rollback_target(own, current));
+        needed.extend(target.map(|arn| (arn.to_owned(), Use::RollbackTarget)));
     }
-    needed.extend(deployed.map(|arn| (arn.to_owned(), Use::LastDeployed)));
+    needed.extend(outcomes.last_deployed().map(|arn| (arn.to_owned(), Use::LastDeployed)));
     needed
 }
 
@@ -320,70 +327,61 @@ pub(crate) fn deregistered_text(all: &[Deregistered]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_ecs::types::{Deployment, Service as SdkService};
+    use aws_sdk_ecs::types::{Deployment, Service as SdkService, TaskDefinition as SdkTaskDefinition};
 
     use super::*;
-    use crate::pipeline::history::{RunResult, StepRecord};
+    use crate::pipeline::history::{Record, StepRecord};
 
     fn arn(number: u64) -> String {
         format!("arn:aws:ecs:us-east-1:123456789012:task-definition/quest-system-nats:{number}")
     }
 
-    /// Revisions 10 to 1; the service is at `current`, with deployments of `deployments`.
-    fn check(keep: usize, current: u64, deployments: &[u64], deployed: Option<u64>, gone: &[u64]) {
-        let arns: Vec<String> = (1..=10).rev().map(arn).collect();
+    fn outcomes(steps: &[(u64, &str)]) -> Outcomes {
+        let record = |(number, result): &(u64, &str)| {
+            let mut record = Record::start("", "", std::path::Path::new("/"), BTreeSet::new());
+            let (step, to, result) =
+                ("update service quest-system".to_owned(), Some(arn(*number)), (*result).to_owned());
+            record.steps = vec![StepRecord { step, from: None, to, image: None, result }];
+            record
+        };
+        Outcomes::of(&steps.iter().map(record).collect::<Vec<_>>(), "quest-system")
+    }
+
+    /// Revisions 10 to 1; the service is at `current`, with deployments of `deployments`; the last run is the first.
+    fn check(keep: usize, current: u64, deployments: &[u64], runs: &[(u64, &str)], gone: &[u64]) {
+        let own = |number| {
+            let found = SdkTaskDefinition::builder().task_definition_arn(arn(number)).build();
+            TaskDefinition::new("quest-system", found, &[])
+        };
+        let own: Vec<TaskDefinition> = (1..=10).rev().map(own).collect();
         let deployments = deployments.iter().map(|number| Deployment::builder().task_definition(arn(*number)).build());
         let service =
             SdkService::builder().task_definition(arn(current)).set_deployments(Some(deployments.collect())).build();
-        let needed = needed(&arns, Some(&service.into()), deployed.map(arn).as_deref());
-        let needed = needed.into_iter().map(|(arn, _)| arn).collect();
+        let needed = needed(&own, Some(&service.into()), &outcomes(runs)).into_iter().map(|(arn, _)| arn).collect();
+        let arns: Vec<String> = own.into_iter().map(|found| found.arn).collect();
         let found: Vec<u64> = superfluous(&arns, &needed, keep).iter().map(|arn| revision(arn)).collect();
         assert_eq!(found, gone);
     }
 
     #[test]
     fn the_newest_stay() {
-        check(5, 10, &[10], None, &[5, 4, 3, 2, 1]);
-        check(100, 10, &[10], None, &[]);
+        check(5, 10, &[10], &[(10, "done")], &[5, 4, 3, 2, 1]);
+        check(100, 10, &[10], &[], &[]);
     }
 
     #[test]
     fn what_runs_stays_and_what_rollback_goes_to() {
-        check(1, 4, &[4], None, &[9, 8, 7, 6, 5, 2, 1]);
-        check(0, 10, &[10], None, &[8, 7, 6, 5, 4, 3, 2, 1]);
+        check(1, 4, &[4], &[(4, "done"), (9, "done"), (3, "done"), (2, "done")], &[9, 8, 7, 6, 5, 2, 1]);
+        check(0, 10, &[10], &[(10, "done"), (9, "failed"), (8, "done")], &[9, 7, 6, 5, 4, 3, 2, 1]);
     }
 
     #[test]
     fn what_a_deployment_is_at_stays() {
-        check(1, 10, &[10, 6], None, &[8, 7, 5, 4, 3, 2, 1]);
+        check(1, 10, &[10, 6], &[(10, "done"), (9, "done")], &[8, 7, 5, 4, 3, 2, 1]);
     }
 
     #[test]
     fn what_was_last_deployed_successfully_stays() {
-        check(1, 10, &[10], Some(3), &[8, 7, 6, 5, 4, 2, 1]);
-        let step = |service: &str, to: u64, result: &str| StepRecord {
-            step: format!("update service {service}"),
-            from: None,
-            to: Some(arn(to)),
-            image: None,
-            result: result.to_owned(),
-        };
-        let record = |steps| Record {
-            id: String::new(),
-            who: String::new(),
-            command: String::new(),
-            git_revision: String::new(),
-            started: jiff::Timestamp::UNIX_EPOCH,
-            ended: None,
-            result: RunResult::Done,
-            error: None,
-            services: Vec::new(),
-            steps,
-        };
-        let records = [
-            record(vec![step("quest-system", 9, "failed"), step("auth", 8, "done")]),
-            record(vec![step("quest-system", 7, "done")]),
-        ];
-        assert_eq!(last_deployed(&records, "quest-system"), Some(arn(7)));
+        check(1, 10, &[10], &[(10, "failed"), (3, "done")], &[9, 8, 7, 6, 5, 4, 2, 1]);
     }
 }

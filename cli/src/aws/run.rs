@@ -306,7 +306,7 @@ mod tests {
         let ours = ContainerDefinition::builder().name("auth").log_configuration(log).build();
         let other = ContainerDefinition::builder().name("proxy").essential(true).build();
         let definition = SdkTaskDefinition::builder().container_definitions(other).container_definitions(ours).build();
-        let definition = TaskDefinition::new("auth", definition);
+        let definition = TaskDefinition::new("auth", definition, &[]);
         let found = container("auth", &definition).unwrap();
         let expected = LogStream { group: "/ecs/g".to_owned(), name: "auth-nats/auth/0123".to_owned() };
         assert_eq!(log_stream(found, "0123"), Some(expected));

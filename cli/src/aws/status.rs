@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use aws_sdk_cloudwatch::types::{AlarmType, StateValue};
 
 use super::Aws;
-use super::arn::{revision, short};
+use super::arn::{family, revision};
 use super::error::failed;
 use super::ledger::{DeployedService, Ledger, State};
 use super::services::{self, Deployment, RolloutState, Service};
@@ -72,9 +72,10 @@ async fn firing_alarms(aws: &Aws) -> anyhow::Result<BTreeSet<String>> {
 
 /// Names on ECS of services that natsctl has deployed and no manifest describes any more.
 fn undescribed(state: &State, described: &[String]) -> Vec<String> {
-    let family =
-        |known: &DeployedService| short(&known.task_definition).split(':').next().unwrap_or_default().to_owned();
-    let names = state.services.values().map(family);
+    // Before its name was kept, a service had that of its family.
+    let name =
+        |known: &DeployedService| known.ecs_name.clone().unwrap_or_else(|| family(&known.task_definition).to_owned());
+    let names = state.services.values().map(name);
     names.filter(|name| !name.is_empty() && !described.contains(name)).collect()
 }
 

@@ -15,10 +15,31 @@ pub(super) fn of(handover: &Handover, service: &str) -> Vec<Tag> {
         .to_vec()
 }
 
+/// Of which service of which environment something is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Owner {
+    project: String,
+    pub(super) environment: String,
+    service: String,
+}
+
+impl Owner {
+    /// A service of this environment.
+    pub(super) fn new(handover: &Handover, service: &str) -> Self {
+        let (project, environment) = (handover.project.clone(), handover.environment.clone());
+        Self { project, environment, service: service.to_owned() }
+    }
+
+    /// By the tags that natsctl gives; `None` if natsctl did not create it.
+    pub(super) fn read(tags: &[Tag]) -> Option<Self> {
+        let value = |key: &str| tags.iter().find(|tag| tag.key() == Some(key)).and_then(Tag::value).map(str::to_owned);
+        Some(Self { project: value(PROJECT)?, environment: value(ENVIRONMENT)?, service: value(SERVICE)? })
+    }
+}
+
 /// The name that an ECS service has in the environment, by its tags; `None` if natsctl did not create it for this environment.
 pub(super) fn name(handover: &Handover, service: &Service) -> Option<String> {
-    let value = |key: &str| service.tags().iter().find(|tag| tag.key() == Some(key)).and_then(|tag| tag.value());
-    let is_of_environment =
-        value(PROJECT) == Some(&*handover.project) && value(ENVIRONMENT) == Some(&*handover.environment);
-    value(SERVICE).filter(|_| is_of_environment).map(str::to_owned)
+    let owner = Owner::read(service.tags())?;
+    let is_of_environment = owner.project == handover.project && owner.environment == handover.environment;
+    is_of_environment.then_some(owner.service)
 }

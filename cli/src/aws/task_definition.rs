@@ -10,12 +10,13 @@ use aws_sdk_ecs::error::BuildError;
 use aws_sdk_ecs::operation::register_task_definition::builders::RegisterTaskDefinitionFluentBuilder;
 use aws_sdk_ecs::types::{
     Compatibility, ContainerDefinition, CpuArchitecture, HealthCheck, KernelCapabilities, KeyValuePair,
-    LinuxParameters, LogConfiguration, LogDriver, NetworkMode, OsFamily, PortMapping, RuntimePlatform, Secret,
+    LinuxParameters, LogConfiguration, LogDriver, NetworkMode, OsFamily, PortMapping, RuntimePlatform, Secret, Tag,
     TaskDefinition as SdkTaskDefinition, TaskDefinitionStatus, TransportProtocol, Ulimit, UlimitName,
 };
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::tags::Owner;
 use crate::model::desired::{Architecture, Definition, Health, Role};
 use crate::model::ecs::EcsTask;
 use crate::model::task::{GATEWAY_PORT, HEALTH_PORT, user_and_group};
@@ -41,6 +42,8 @@ pub(crate) struct TaskDefinition {
     pub(crate) registered: Option<Timestamp>,
     /// ARN of the caller that registered it.
     pub(crate) registered_by: String,
+    /// Whose it is by its tags; `None` if natsctl did not register it.
+    pub(super) owner: Option<Owner>,
     /// What it says of the service that it was described for.
     pub(crate) definition: Definition,
     pub(crate) containers: Vec<Container>,
@@ -68,14 +71,15 @@ pub(crate) struct LogStreams {
 
 impl TaskDefinition {
     /// Of a service; its container has the service's name, or is the first one.
-    pub(super) fn new(service: &str, found: SdkTaskDefinition) -> Self {
+    pub(super) fn new(service: &str, found: SdkTaskDefinition, tags: &[Tag]) -> Self {
         Self {
             is_active: found.status() != Some(&TaskDefinitionStatus::Inactive),
-            registered: found.registered_at().and_then(|at| Timestamp::from_second(at.secs()).ok()),
+            registered: found.registered_at().and_then(|at| Timestamp::from_nanosecond(at.as_nanos()).ok()),
             definition: parse(service, &found),
             containers: found.container_definitions().iter().map(Container::from).collect(),
             arn: found.task_definition_arn.unwrap_or_default(),
             registered_by: found.registered_by.unwrap_or_default(),
+            owner: Owner::read(tags),
         }
     }
 
@@ -138,7 +142,7 @@ fn container(name: &str, definition: &Definition, task: &EcsTask) -> Result<Cont
         .log_driver(LogDriver::Awslogs)
         .options("awslogs-group", &task.log_group)
         .options("awslogs-region", &task.region)
-        .options("awslogs-stream-prefix", &task.family)
+        .options("awslogs-stream-prefix", &task.log_prefix)
         .options("mode", "non-blocking")
         .options("max-buffer-size", LOG_BUFFER);
     let limits = Ulimit::builder().name(UlimitName::Nofile).soft_limit(OPEN_FILES).hard_limit(OPEN_FILES).build()?;
@@ -258,6 +262,7 @@ fn read(found: &SdkTaskDefinition, container: &ContainerDefinition) -> Definitio
             execution_role: found.execution_role_arn().unwrap_or_default().to_owned(),
             task_role: found.task_role_arn().unwrap_or_default().to_owned(),
             log_group: option("awslogs-group"),
+            log_prefix: option("awslogs-stream-prefix"),
             region: option("awslogs-region"),
             architecture: if is_arm { Architecture::Arm64 } else { Architecture::X86_64 },
             execute_command: container.readonly_root_filesystem() != Some(true),

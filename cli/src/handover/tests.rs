@@ -9,7 +9,7 @@ pub(crate) const GOOD: &str = r#"{
   "alerts_topic": "arn:aws:sns:us-east-1:123456789012:gaming-system-alerts",
   "registry": "123456789012.dkr.ecr.us-east-1.amazonaws.com",
   "names": {
-    "repository": "bodybroker-services/{ecs_name}",
+    "repository": "bodybroker-services/{ecs_name}", "task_family": "{ecs_name}",
     "task_role": "arn:aws:iam::123456789012:role/gaming-system-production-{service}",
     "secret": "gaming-system/production/{name}", "nats_secret": "gaming-system/production/nats/{service}",
     "alarm": "gaming-system-production-{service}-{kind}"

@@ -66,7 +66,7 @@ pub struct ServiceManifest {
 }
 
 impl ServiceManifest {
-    /// Name of its ECS service, and family of its task definitions.
+    /// Name of its ECS service.
     pub fn ecs_name(&self) -> String {
         self.ecs_name.as_ref().map_or_else(|| format!("{}{ECS_NAME_SUFFIX}", self.name), ToString::to_string)
     }

@@ -52,7 +52,7 @@ pub struct Autoscaling {
 /// What an ECS task definition says that a process on this machine does not need.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EcsTask {
-    /// Family of the task definition, and name of the service.
+    /// Family of the task definition.
     pub family: String,
     /// Repository of the image, with its registry; the image is named by the digest that the definition's `artifact` is.
     pub repository: String,
@@ -60,8 +60,10 @@ pub struct EcsTask {
     pub execution_role: String,
     /// What the task may do on AWS.
     pub task_role: String,
-    /// Log group; the prefix of the streams is the family.
+    /// Log group.
     pub log_group: String,
+    /// What the names of its log streams begin with.
+    pub log_prefix: String,
     /// Region of the log group.
     pub region: String,
     /// Processors.

@@ -95,6 +95,16 @@ pub struct ServiceState {
     pub ecs: Option<EcsService>,
 }
 
+impl Revision {
+    /// Whether it is what a service runs. Revisions of different families may have the same number.
+    pub fn is_of(&self, state: &ServiceState) -> bool {
+        match (&self.task_definition, &state.task_definition) {
+            (Some(one), Some(other)) => one == other,
+            _ => self.number == state.revision,
+        }
+    }
+}
+
 /// A revision that a service may be rolled back to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revision {

@@ -34,7 +34,7 @@ impl Fleet {
         let services: Vec<String> = REAL.into_iter().map(str::to_owned).chain(others).take(count).collect();
         let fleet = Self { dir: tempfile::tempdir().unwrap(), services };
         let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests");
-        for file in ["fleet.yaml", "environments/production.yaml"] {
+        for file in ["fleet.yaml", "environments/development.yaml", "environments/production.yaml"] {
             let to = fleet.manifests().join(file);
             fs::create_dir_all(to.parent().unwrap()).unwrap();
             fs::copy(from.join(file), to).unwrap();
@@ -99,8 +99,12 @@ impl Fleet {
 
     /// natsctl with these arguments, ready to be run.
     pub(crate) fn command(&self, emulator: &Emulator, arguments: &[&str]) -> Command {
+        self.command_in("production", emulator, arguments)
+    }
+
+    fn command_in(&self, environment: &str, emulator: &Emulator, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_natsctl"));
-        command.args(["--env", "production"]).args(arguments).current_dir(self.dir.path());
+        command.args(["--env", environment]).args(arguments).current_dir(self.dir.path());
         // Most of these fleets are only names, and on no bus.
         command.env("NATSCTL_PROOF", "ecs");
         command.envs(emulator.env()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -113,6 +117,11 @@ impl Fleet {
 
     pub(crate) fn natsctl(&self, emulator: &Emulator, arguments: &[&str]) -> Ran {
         Ran::of(self.command(emulator, arguments).output().unwrap())
+    }
+
+    /// The same in another environment.
+    pub(crate) fn natsctl_in(&self, environment: &str, emulator: &Emulator, arguments: &[&str]) -> Ran {
+        Ran::of(self.command_in(environment, emulator, arguments).output().unwrap())
     }
 
     /// Deploys everything; the bus is not asked.

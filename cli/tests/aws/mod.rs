@@ -14,5 +14,6 @@ mod onbus;
 mod refused;
 mod run;
 mod status;
+mod two_environments;
 mod verify;
 mod world;

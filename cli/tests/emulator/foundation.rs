@@ -30,6 +30,8 @@ pub(crate) struct Foundation {
     pub(crate) nats: (String, u16),
     pub(crate) redis: bool,
     pub(crate) gateway: bool,
+    /// Whether it has its families of task definitions for itself, as it has with the modules since they have a template for them.
+    pub(crate) own_families: bool,
 }
 
 impl Foundation {
@@ -46,6 +48,7 @@ impl Foundation {
             nats: ("nats.gaming-system.internal".to_owned(), 4222),
             redis: true,
             gateway: names.contains(&"gateway"),
+            own_families: true,
         }
     }
 
@@ -76,7 +79,7 @@ impl Foundation {
 
     pub(crate) fn repositories(&self) -> BTreeSet<String> {
         let names = self.services.iter().map(|service| service.ecs_name.as_str()).chain(["natsctl"]);
-        names.map(|name| format!("bodybroker-services/{name}")).collect()
+        names.map(|name| format!("{}/{name}", self.suffixed("bodybroker-services"))).collect()
     }
 
     /// `<what>` in production, `<what>-<environment>` elsewhere.
@@ -284,7 +287,7 @@ impl Foundation {
             "alerts_topic": alerts,
             "registry": format!("{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"),
             "names": {
-                "repository": "bodybroker-services/{ecs_name}",
+                "repository": format!("{}/{{ecs_name}}", self.suffixed("bodybroker-services")),
                 "task_role": format!("arn:aws:iam::{ACCOUNT}:role/{}-{{service}}", self.prefix()),
                 "secret": format!("{}/{{name}}", self.secrets()),
                 "nats_secret": format!("{}/nats/{{service}}", self.secrets()),
@@ -298,6 +301,9 @@ impl Foundation {
                 "operator_secret": format!("{}/nats/operator", self.secrets()),
             },
         });
+        if self.own_families {
+            handover["names"]["task_family"] = self.suffixed("{ecs_name}").into();
+        }
         if self.redis {
             let auth = format!("{}/redis/auth", self.secrets());
             handover["redis"] = json!({ "host": "redis.gaming-system.internal", "port": 6379, "auth_secret": auth });

@@ -76,6 +76,7 @@ variable "names" {
   description = "Names of the resources of a service: templates with `{service}`, `{ecs_name}`, `{kind}` or `{name}`."
   type = object({
     repository  = string
+    task_family = optional(string, "{ecs_name}")
     task_role   = string
     secret      = string
     nats_secret = string
@@ -84,11 +85,12 @@ variable "names" {
 
   validation {
     condition = alltrue([
-      strcontains(var.names.repository, "{ecs_name}"), strcontains(var.names.task_role, "{service}"),
+      strcontains(var.names.repository, "{ecs_name}"), strcontains(var.names.task_family, "{ecs_name}"),
+      strcontains(var.names.task_role, "{service}"),
       strcontains(var.names.secret, "{name}"), strcontains(var.names.nats_secret, "{service}"),
       strcontains(var.names.alarm, "{service}"), strcontains(var.names.alarm, "{kind}"),
     ])
-    error_message = "`repository` needs `{ecs_name}`, `task_role` and `nats_secret` need `{service}`, `secret` needs `{name}`, `alarm` needs `{service}` and `{kind}`."
+    error_message = "`repository` and `task_family` need `{ecs_name}`, `task_role` and `nats_secret` need `{service}`, `secret` needs `{name}`, `alarm` needs `{service}` and `{kind}`."
   }
 }
 

@@ -145,6 +145,7 @@ module "handover" {
 
   names = {
     repository  = "${local.namespace}/{ecs_name}"
+    task_family = "{ecs_name}${local.suffix}"
     task_role   = module.ecs.task_role_arn_template
     secret      = "${local.secret_prefix}/{name}"
     nats_secret = "${local.secret_prefix}/nats/{service}"

@@ -53,7 +53,7 @@ fn definition(change: impl FnOnce(ContainerDefinition) -> ContainerDefinition) -
 }
 
 fn imported(service: SdkService, definition: SdkTaskDefinition, manifests: &Manifests) -> Written {
-    let (service, definition) = (Service::from(service), TaskDefinition::new("payment", definition));
+    let (service, definition) = (Service::from(service), TaskDefinition::new("payment", definition, &[]));
     let found = Found {
         name: "payment",
         service: &service,

@@ -27,6 +27,7 @@ fn definition() -> Definition {
             execution_role: "arn:execution".to_owned(),
             task_role: "arn:task".to_owned(),
             log_group: "/ecs/gaming-system-nats".to_owned(),
+            log_prefix: "quest-system-nats".to_owned(),
             region: "us-east-1".to_owned(),
             architecture: Architecture::X86_64,
             execute_command: false,

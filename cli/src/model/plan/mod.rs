@@ -455,7 +455,7 @@ fn roll_back(service: &str, to: Option<u64>, observed: &Observed) -> Result<Vec<
     let ObservedService { state, revisions, .. } = deployed(service, observed)?;
     let found = match to {
         Some(number) => revisions.iter().find(|revision| revision.number == number),
-        None => revisions.iter().find(|revision| revision.succeeded && revision.number != state.revision),
+        None => revisions.iter().find(|revision| revision.succeeded && !revision.is_of(state)),
     };
     let Some(found) = found else {
         let wanted = to.map_or_else(|| "earlier revision".to_owned(), |number| format!("revision {number}"));
@@ -463,7 +463,7 @@ fn roll_back(service: &str, to: Option<u64>, observed: &Observed) -> Result<Vec<
         let hint = format!("known revisions: {}; now it runs {}", known.join(", "), state.revision);
         return Err(Hinted::new(format!("`{service}` has no {wanted} to roll back to"), hint));
     };
-    if found.number == state.revision {
+    if found.is_of(state) {
         return Ok(Vec::new());
     }
     let Revision { number, definition, .. } = found;
