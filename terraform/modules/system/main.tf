@@ -15,6 +15,7 @@ locals {
   secret_prefix = "${var.project}/${var.environment}"
   namespace     = "${var.repository_namespace}${local.suffix}"
   log_group     = "/ecs/${var.project}-nats${local.suffix}"
+  task_family   = "{ecs_name}${local.suffix}"
 }
 
 module "alerts" {
@@ -145,7 +146,7 @@ module "handover" {
 
   names = {
     repository  = "${local.namespace}/{ecs_name}"
-    task_family = "{ecs_name}${local.suffix}"
+    task_family = local.task_family
     task_role   = module.ecs.task_role_arn_template
     secret      = "${local.secret_prefix}/{name}"
     nats_secret = "${local.secret_prefix}/nats/{service}"

@@ -41,8 +41,8 @@ run "production_has_the_plain_names" {
   command = plan
 
   assert {
-    condition = [local.cluster, local.namespace, local.log_group] == [
-      "arcade-cluster", "bodybroker-services", "/ecs/arcade-nats"
+    condition = [local.cluster, local.namespace, local.log_group, local.task_family] == [
+      "arcade-cluster", "bodybroker-services", "/ecs/arcade-nats", "{ecs_name}",
     ]
     error_message = "Production has other names."
   }
@@ -57,8 +57,8 @@ run "every_other_environment_appends_its_name" {
   }
 
   assert {
-    condition = [local.cluster, local.namespace, local.log_group] == [
-      "arcade-cluster-development", "bodybroker-services-development", "/ecs/arcade-nats-development",
+    condition = [local.cluster, local.namespace, local.log_group, local.task_family] == [
+      "arcade-cluster-development", "bodybroker-services-development", "/ecs/arcade-nats-development", "{ecs_name}-development",
     ]
     error_message = "Two environments of one account would clash."
   }
