@@ -1,21 +1,27 @@
 //! The lock of an environment, an item of the ledger: one change at a time, from all machines. Its holder renews it; a lock that has
-//! expired may be taken over.
+//! not been renewed for a time may be taken over. Whoever waits measures that time by its own clock, as DynamoDB's lock clients do:
+//! the clocks of two machines are never compared.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::Aws;
 use super::error::failed;
 use super::ledger::{Ledger, number, text};
 use crate::pipeline::lock::{IfHeld, Waiting};
 
-/// When a lock expires that is not renewed.
+/// How long a lock is seen without a renewal before it may be taken over.
 const HELD_FOR: Duration = Duration::from_secs(60);
 /// Between two renewals.
 const RENEW_EVERY: Duration = Duration::from_secs(20);
+/// When the lock may be taken: nobody has it, or whoever had it has not renewed it since. Locks of before renewals were counted have
+/// none.
+const FREE: &str =
+    "attribute_not_exists(pk) OR (#owner = :owner AND (attribute_not_exists(#renewal) OR #renewal = :renewal))";
 /// Between two tries to take a lock that is held.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -35,7 +41,30 @@ struct Holder {
     pid: i32,
     command: String,
     since: String,
-    until: i64,
+    /// Another text after each renewal.
+    renewal: String,
+}
+
+/// A lock of somebody else, as it was last seen.
+struct Seen {
+    holder: Holder,
+    since: Instant,
+}
+
+impl Seen {
+    fn now(holder: Holder) -> Self {
+        Self { holder, since: Instant::now() }
+    }
+
+    /// The same lock again, or another one.
+    fn again(self, holder: Holder) -> Self {
+        let is_unchanged = (&self.holder.owner, &self.holder.renewal) == (&holder.owner, &holder.renewal);
+        if is_unchanged { self } else { Self::now(holder) }
+    }
+
+    fn has_expired(&self) -> bool {
+        self.since.elapsed() >= HELD_FOR
+    }
 }
 
 impl Ledger {
@@ -51,32 +80,36 @@ impl Ledger {
             pid: i32::try_from(std::process::id()).unwrap_or(0),
             command: command.to_owned(),
             since: format!("{:.0}", jiff::Timestamp::now()),
-            until: 0,
+            renewal: renewal(),
         };
         let mut replaces = None;
+        let mut seen: Option<Seen> = None;
         let mut waiting = Waiting::new(if_held);
         loop {
-            let Some(other) = self.try_lock(&mine, replaces.as_deref()).await? else {
+            let Some(other) = self.try_lock(&mine, replaces.as_ref()).await? else {
                 let renewing = tokio::spawn(self.clone().renew(mine.owner.clone()));
                 return Ok(Held { ledger: self.clone(), owner: mine.owner, renewing });
             };
-            if other.owner == mine.owner {
-                // The answer of a call that took the lock was lost.
-                replaces = Some(mine.owner.clone());
+            let other = match seen.take() {
+                Some(before) => before.again(other),
+                None => Seen::now(other),
+            };
+            // The answer of a call that took the lock was lost, or its holder has died.
+            if other.holder.owner == mine.owner || other.holder.is_dead_here(&mine) || other.has_expired() {
+                replaces = Some(other.holder.clone());
+                seen = Some(other);
                 continue;
             }
-            if other.is_dead_here(&mine) {
-                replaces = Some(other.owner);
-                continue;
-            }
-            waiting.held_by(&other.describe())?;
+            waiting.held_by(&other.holder.describe())?;
+            seen = Some(other);
             tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
     /// Tries once. If the lock is held, gives its holder.
-    async fn try_lock(&self, mine: &Holder, replaces: Option<&str>) -> anyhow::Result<Option<Holder>> {
-        let now = jiff::Timestamp::now().as_second();
+    async fn try_lock(&self, mine: &Holder, replaces: Option<&Holder>) -> anyhow::Result<Option<Holder>> {
+        let nobody = Holder { owner: "nobody".to_owned(), ..Holder::default() };
+        let replaces = replaces.unwrap_or(&nobody);
         let put = self
             .client
             .put_item()
@@ -89,12 +122,12 @@ impl Ledger {
             .item("pid", number(mine.pid.into()))
             .item("command", text(&mine.command))
             .item("since", text(&mine.since))
-            .item("until", number(until(now)))
-            .condition_expression("attribute_not_exists(pk) OR #until < :now OR #owner = :replaces")
-            .expression_attribute_names("#until", "until")
+            .item("renewal", text(&mine.renewal))
+            .condition_expression(FREE)
             .expression_attribute_names("#owner", "owner")
-            .expression_attribute_values(":now", number(now))
-            .expression_attribute_values(":replaces", text(replaces.unwrap_or("nobody")))
+            .expression_attribute_names("#renewal", "renewal")
+            .expression_attribute_values(":owner", text(&replaces.owner))
+            .expression_attribute_values(":renewal", text(&replaces.renewal))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
         match put.send().await {
             Ok(_) => Ok(None),
@@ -125,11 +158,11 @@ impl Ledger {
                 .table_name(&self.table)
                 .key("pk", text("lock"))
                 .key("sk", text("environment"))
-                .update_expression("SET #until = :until")
+                .update_expression("SET #renewal = :renewal")
                 .condition_expression("#owner = :owner")
-                .expression_attribute_names("#until", "until")
+                .expression_attribute_names("#renewal", "renewal")
                 .expression_attribute_names("#owner", "owner")
-                .expression_attribute_values(":until", number(until(jiff::Timestamp::now().as_second())))
+                .expression_attribute_values(":renewal", text(renewal()))
                 .expression_attribute_values(":owner", text(&owner));
             if let Err(error) = update.send().await {
                 // It is tried again before the lock expires.
@@ -200,7 +233,7 @@ impl Holder {
             pid: i32::try_from(number("pid")).unwrap_or(0),
             command: text("command"),
             since: text("since"),
-            until: number("until"),
+            renewal: text("renewal"),
         }
     }
 
@@ -218,8 +251,8 @@ impl Holder {
     }
 }
 
-fn until(now: i64) -> i64 {
-    now + i64::try_from(HELD_FOR.as_secs()).unwrap_or(60)
+fn renewal() -> String {
+    format!("{:016x}", fastrand::u64(..))
 }
 
 /// Name of this machine and id of its boot: after a restart the pids are other processes.
@@ -227,4 +260,32 @@ fn host() -> String {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     format!("{name}/{}", boot.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holder(owner: &str, renewal: &str) -> Holder {
+        Holder { owner: owner.to_owned(), renewal: renewal.to_owned(), ..Holder::default() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lock_expires_when_it_has_not_been_renewed_for_a_time() {
+        let seen = Seen::now(holder("a", "1"));
+        tokio::time::advance(HELD_FOR - Duration::from_secs(1)).await;
+        let seen = seen.again(holder("a", "1"));
+        assert!(!seen.has_expired());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(seen.has_expired());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lock_that_is_renewed_or_changes_hands_does_not_expire() {
+        for next in [holder("a", "2"), holder("b", "1")] {
+            let seen = Seen::now(holder("a", "1"));
+            tokio::time::advance(HELD_FOR).await;
+            assert!(!seen.again(next).has_expired());
+        }
+    }
 }

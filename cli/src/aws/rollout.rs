@@ -42,6 +42,8 @@ pub(crate) struct StartedDeployment {
     pub(crate) task_definition: String,
     /// ARN of the task definition before.
     pub(crate) before: Option<String>,
+    /// Ids of the service's events that were there already: clocks of two machines say nothing of that.
+    pub(crate) events: BTreeSet<String>,
 }
 
 impl StartedDeployment {
@@ -57,6 +59,7 @@ impl StartedDeployment {
             service_deployment: service.current_service_deployment().map(str::to_owned),
             task_definition: wanted.to_owned(),
             before,
+            events: service.events().iter().filter_map(|event| event.id().map(str::to_owned)).collect(),
         }
     }
 }
@@ -112,8 +115,6 @@ struct Following {
     started: StartedDeployment,
     /// Running, desired and failed tasks, as last described.
     counts: (i32, i32, i32),
-    /// Ids of the service events that were logged.
-    events: BTreeSet<String>,
     messages: Vec<String>,
     stopped: BTreeMap<String, StoppedTask>,
     aborted: bool,
@@ -130,7 +131,6 @@ pub(crate) async fn follow(
         return Ok(started.into_iter().map(|started| (started.service, Outcome::Completed)).collect());
     }
     let deadline = Instant::now() + within;
-    let since = jiff::Timestamp::now();
     let mut open: Vec<Following> = started.into_iter().map(Following::new).collect();
     let mut ended = BTreeMap::new();
     let mut pause = SHORT_PAUSE;
@@ -141,7 +141,7 @@ pub(crate) async fn follow(
         let mut still_open = Vec::new();
         for mut one in open {
             let service = services.get(&one.started.ecs_name);
-            changed |= one.log_events(service, since);
+            changed |= one.log_events(service);
             let state = rollout_state(&one.started, wait_until, service);
             if let RolloutState::InProgress { running, desired, failed } = state {
                 changed |= progress(aws.ecs_cluster(), &mut one, (running, desired, failed)).await?;
@@ -252,12 +252,14 @@ async fn abort(cluster: Cluster<'_>, started: &StartedDeployment) -> anyhow::Res
 /// Adds the stopped tasks of a deployment that are not known yet.
 async fn observe_stopped_tasks(cluster: Cluster<'_>, one: &mut Following) -> anyhow::Result<()> {
     let list = cluster.ecs.list_tasks().cluster(cluster.name).service_name(&one.started.ecs_name);
-    let answer = list.desired_status(DesiredStatus::Stopped).send().await;
-    let answer =
-        answer.map_err(|error| failed(&format!("list the stopped tasks of `{}`", one.started.service), error))?;
-    let is_new = |arn: &&String| !one.stopped.contains_key(short(arn));
-    let new: Vec<String> = answer.task_arns().iter().filter(is_new).cloned().collect();
-    let is_ours = |task: &Task| task.task_definition == one.started.task_definition;
+    let listed = list.desired_status(DesiredStatus::Stopped).into_paginator().items().send();
+    let listed = listed.collect::<Result<Vec<String>, _>>().await;
+    let listed =
+        listed.map_err(|error| failed(&format!("list the stopped tasks of `{}`", one.started.service), error))?;
+    let new: Vec<String> = listed.into_iter().filter(|arn| !one.stopped.contains_key(short(arn))).collect();
+    // A deployment before may have had tasks of the same revision.
+    let is_of_deployment = |task: &Task| task.deployment.as_ref().is_none_or(|id| *id == one.started.deployment);
+    let is_ours = |task: &Task| task.task_definition == one.started.task_definition && is_of_deployment(task);
     let ours: Vec<Task> = tasks::describe(cluster, &new).await?.into_iter().filter(is_ours).collect();
     for task in &ours {
         let stopped = stopped_task(task);
@@ -298,23 +300,15 @@ async fn last_lines(aws: &Aws, started: &StartedDeployment, task: &str) -> Vec<S
 
 impl Following {
     fn new(started: StartedDeployment) -> Self {
-        Self {
-            started,
-            counts: (-1, -1, 0),
-            events: BTreeSet::new(),
-            messages: Vec::new(),
-            stopped: BTreeMap::new(),
-            aborted: false,
-        }
+        Self { started, counts: (-1, -1, 0), messages: Vec::new(), stopped: BTreeMap::new(), aborted: false }
     }
 
     /// Logs the service events that are new; returns whether there were any.
-    fn log_events(&mut self, service: Option<&Service>, since: jiff::Timestamp) -> bool {
+    fn log_events(&mut self, service: Option<&Service>) -> bool {
         let before = self.messages.len();
         for event in service.map(Service::events).unwrap_or_default().iter().rev() {
-            let is_old = event.created_at().is_none_or(|at| at.secs() < since.as_second());
             let (Some(id), Some(message)) = (event.id(), event.message()) else { continue };
-            if !is_old && self.events.insert(id.to_owned()) {
+            if self.started.events.insert(id.to_owned()) {
                 tracing::info!(service = self.started.service, message);
                 self.messages.push(message.to_owned());
             }

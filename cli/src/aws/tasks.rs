@@ -37,6 +37,8 @@ pub(crate) struct Task {
     pub(crate) service: Option<String>,
     /// ARN of its task definition.
     pub(crate) task_definition: String,
+    /// Id of the deployment that started it: `ecs-svc/…`.
+    pub(crate) deployment: Option<String>,
     /// `PENDING`, `RUNNING`, `STOPPED`, …
     pub(crate) status: String,
     /// `HEALTHY`, `UNHEALTHY` or `UNKNOWN`.
@@ -233,6 +235,7 @@ impl From<SdkTask> for Task {
             id: arn::short(task.task_arn().unwrap_or_default()).to_owned(),
             service: task.group().and_then(|group| group.strip_prefix("service:")).map(str::to_owned),
             task_definition: task.task_definition_arn().unwrap_or_default().to_owned(),
+            deployment: task.started_by().filter(|by| by.starts_with("ecs-svc/")).map(str::to_owned),
             status: task.last_status().unwrap_or("UNKNOWN").to_owned(),
             health: task.health_status().map_or("UNKNOWN", |health| health.as_str()).to_owned(),
             zone: task.availability_zone().map(str::to_owned),

@@ -199,3 +199,16 @@ fn a_second_operator_waits_or_learns_who_holds_the_lock() {
     runs(&world, "quest-system", 2);
     assert_eq!(world.revisions["quest-system-nats"], 2);
 }
+
+#[test]
+fn a_lock_of_another_machine_is_held_whatever_its_clock_says() {
+    let (fleet, emulator) = deployed(6);
+    let texts = ["pk", "sk", "owner", "who", "host", "command", "since", "renewal"];
+    let values = ["lock", "environment", "x", "ada", "elsewhere/1", "deploy", "1970-01-01T00:00:00Z", "1"];
+    let mut item: serde_json::Map<_, _> =
+        texts.iter().zip(values).map(|(name, value)| ((*name).to_owned(), json!({ "S": value }))).collect();
+    item.extend([("pid".to_owned(), json!({ "N": "1" })), ("until".to_owned(), json!({ "N": "0" }))]);
+    emulator.call("dynamodb", "PutItem", &json!({ "TableName": "gaming-system-production-natsctl", "Item": item }));
+    fleet.version("quest-system", 2);
+    fleet.deploy(&emulator, &["--no-wait-lock"]).failed(&["is being changed by `deploy` of ada (on elsewhere"]);
+}

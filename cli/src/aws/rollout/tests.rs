@@ -8,6 +8,7 @@ fn started() -> StartedDeployment {
         service_deployment: None,
         task_definition: "arn:task-definition/quest-system-nats:2".to_owned(),
         before: Some("arn:task-definition/quest-system-nats:1".to_owned()),
+        events: BTreeSet::new(),
     }
 }
 
@@ -105,5 +106,25 @@ fn a_failure_fits_on_one_screen() {
         "unable to place",
     ] {
         assert!(screen.contains(part), "`{part}` is not in:\n{screen}");
+    }
+}
+
+#[test]
+fn events_that_were_there_before_are_not_told_whatever_their_times() {
+    let event = |id: &str, at: i64| {
+        let at = aws_sdk_ecs::primitives::DateTime::from_secs(at);
+        aws_sdk_ecs::types::ServiceEvent::builder().id(id).message(format!("event {id}")).created_at(at).build()
+    };
+    let service = |events: &[(&str, i64)]| {
+        let events = events.iter().map(|(id, at)| event(id, *at)).collect();
+        Service::builder().service_name("quest-system-nats").set_events(Some(events)).build()
+    };
+    // The clock of ECS is far behind, or far ahead.
+    for at in [0, 4_000_000_000] {
+        let started = StartedDeployment::of("quest-system", &service(&[("1", at)]), None, "arn:2");
+        let mut following = Following::new(started);
+        assert!(following.log_events(Some(&service(&[("2", at), ("1", at)]))));
+        assert!(!following.log_events(Some(&service(&[("2", at), ("1", at)]))));
+        assert_eq!(following.messages, ["event 2"]);
     }
 }
