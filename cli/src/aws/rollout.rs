@@ -22,6 +22,8 @@ use crate::screen::note;
 const SHORT_PAUSE: Duration = Duration::from_millis(250);
 /// The same at most, while nothing changes.
 const LONG_PAUSE: Duration = Duration::from_secs(4);
+/// How long ECS may go on describing a service as it was before a write.
+const STALE_FOR: Duration = Duration::from_secs(30);
 /// Crashed tasks of a new revision after which its deployment is aborted. The circuit breaker of ECS needs at least as many, and longer.
 const CRASHES: usize = 3;
 /// Lines of a task's log in an explanation.
@@ -42,6 +44,8 @@ pub(crate) struct StartedDeployment {
     pub(crate) task_definition: String,
     /// ARN of the task definition before.
     pub(crate) before: Option<String>,
+    /// How many tasks the service should have since.
+    pub(crate) tasks: i32,
     /// Ids of the service's events that were there already: clocks of two machines say nothing of that.
     pub(crate) events: BTreeSet<String>,
 }
@@ -59,6 +63,7 @@ impl StartedDeployment {
             service_deployment: service.current_service_deployment().map(str::to_owned),
             task_definition: wanted.to_owned(),
             before,
+            tasks: service.desired_count(),
             events: service.events().iter().filter_map(|event| event.id().map(str::to_owned)).collect(),
         }
     }
@@ -113,6 +118,10 @@ const WENT_BACK: &str = "ECS went back to what ran before";
 /// What is known of a deployment that is being followed.
 struct Following {
     started: StartedDeployment,
+    /// Since when it is followed.
+    since: Instant,
+    /// Whether ECS has described it.
+    seen: bool,
     /// Running, desired and failed tasks, as last described.
     counts: (i32, i32, i32),
     messages: Vec<String>,
@@ -142,6 +151,10 @@ pub(crate) async fn follow(
         for mut one in open {
             let service = services.get(&one.started.ecs_name);
             changed |= one.log_events(service);
+            if !one.is_shown_by(service) && Instant::now() < deadline {
+                still_open.push(one);
+                continue;
+            }
             let state = rollout_state(&one.started, wait_until, service);
             if let RolloutState::InProgress { running, desired, failed } = state {
                 changed |= progress(aws.ecs_cluster(), &mut one, (running, desired, failed)).await?;
@@ -300,7 +313,27 @@ async fn last_lines(aws: &Aws, started: &StartedDeployment, task: &str) -> Vec<S
 
 impl Following {
     fn new(started: StartedDeployment) -> Self {
-        Self { started, counts: (-1, -1, 0), messages: Vec::new(), stopped: BTreeMap::new(), aborted: false }
+        Self {
+            started,
+            since: Instant::now(),
+            seen: false,
+            counts: (-1, -1, 0),
+            messages: Vec::new(),
+            stopped: BTreeMap::new(),
+            aborted: false,
+        }
+    }
+
+    /// Whether a description of the service is of after the write that started the deployment: ECS may still say for a while that
+    /// there is no such service, or that it is at the deployment before.
+    fn is_shown_by(&mut self, service: Option<&Service>) -> bool {
+        let is_ours = |deployment: &Deployment| deployment.id() == Some(&*self.started.deployment);
+        let shows = |service: &Service| {
+            service.desired_count() == self.started.tasks && service.deployments().iter().any(is_ours)
+        };
+        self.seen |= service.is_some_and(shows);
+        // Superseded from the first, or ECS has not shown it for too long: what it says now counts.
+        self.seen || self.started.deployment.is_empty() || self.since.elapsed() >= STALE_FOR
     }
 
     /// Logs the service events that are new; returns whether there were any.

@@ -13,6 +13,7 @@ mod logs;
 mod onbus;
 mod refused;
 mod run;
+mod stale;
 mod status;
 mod two_environments;
 mod verify;

@@ -29,6 +29,8 @@ pub(crate) enum Fault {
     Expired,
     /// Any other refusal.
     Error { status: u16, code: &'static str, message: String },
+    /// It is answered with this JSON, whatever there is: AWS answers with what was, for some seconds after a write.
+    Stale(serde_json::Value),
     /// The test decides when it goes on.
     Gate(Gate, Side),
 }
@@ -49,13 +51,17 @@ pub(crate) struct Rule {
     about: Option<String>,
     nth: Option<usize>,
     seen: usize,
+    /// Nothing counts before a call of this action.
+    after: Option<String>,
+    /// How often at most.
+    at_most: Option<usize>,
     pub(crate) fault: Fault,
 }
 
 impl Rule {
     /// The `n`th call from now, whichever it is; the first is 1.
     pub(crate) fn nth(n: usize, fault: Fault) -> Self {
-        Self { action: None, about: None, nth: Some(n), seen: 0, fault }
+        Self { action: None, about: None, nth: Some(n), seen: 0, after: None, at_most: None, fault }
     }
 
     /// The `n`th call of an action, such as `ecs:UpdateService`.
@@ -73,8 +79,24 @@ impl Rule {
         Self { about: Some(name.to_owned()), ..self }
     }
 
+    /// Only calls after one of this action.
+    pub(crate) fn after(self, action: &str) -> Self {
+        Self { after: Some(action.to_owned()), ..self }
+    }
+
+    /// Only so many of the calls.
+    pub(crate) fn at_most(self, times: usize) -> Self {
+        Self { at_most: Some(times), ..self }
+    }
+
     pub(crate) fn applies(&mut self, call: &Call) -> bool {
         let name = call.name();
+        if let Some(after) = &self.after {
+            if *after == name {
+                self.after = None;
+            }
+            return false;
+        }
         let matches = self.action.as_ref().is_none_or(|action| {
             *action == name || action.strip_suffix('*').is_some_and(|prefix| name.starts_with(prefix))
         });
@@ -82,7 +104,7 @@ impl Rule {
             return false;
         }
         self.seen += 1;
-        self.nth.is_none_or(|nth| nth == self.seen)
+        self.nth.is_none_or(|nth| nth == self.seen) && self.at_most.is_none_or(|most| self.seen <= most)
     }
 }
 
@@ -141,6 +163,7 @@ pub(crate) fn delay(duration: Duration) {
 pub(crate) fn refusal(fault: &Fault, call: &Call, request: &Request) -> Option<Response> {
     let form = Form::of(call, request);
     let (status, code, message) = match fault {
+        Fault::Stale(answer) => return Some(Response::new(200, "application/x-amz-json-1.1", answer.to_string())),
         Fault::Throttle => form.throttle(),
         Fault::ServerError => {
             (500, "InternalFailure", "We encountered an internal error. Please try again.".to_owned())

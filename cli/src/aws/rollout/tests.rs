@@ -8,6 +8,7 @@ fn started() -> StartedDeployment {
         service_deployment: None,
         task_definition: "arn:task-definition/quest-system-nats:2".to_owned(),
         before: Some("arn:task-definition/quest-system-nats:1".to_owned()),
+        tasks: 2,
         events: BTreeSet::new(),
     }
 }
