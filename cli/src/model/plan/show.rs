@@ -145,7 +145,9 @@ impl fmt::Display for Kind {
     }
 }
 
+/// The beginning of a value, on one line.
 fn cut(text: &str) -> String {
+    let text = &text.replace('\n', "\\n");
     match text.char_indices().nth(LONGEST_VALUE) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
