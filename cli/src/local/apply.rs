@@ -14,6 +14,7 @@ use tokio::time::sleep;
 use super::artifacts::Artifacts;
 use super::client::{self, Client};
 use super::cluster_files::ClusterFiles;
+use super::dir::Dir;
 use super::environment::Local;
 use super::platform::Materials;
 use super::ports;
@@ -375,6 +376,9 @@ fn does_not_start(name: &str, node: &NodeStatus) -> anyhow::Error {
 }
 
 fn delete_data(dir: &Path) -> anyhow::Result<()> {
+    let own = Dir::new(dir)?;
+    own.remove_shared_socket_dir()
+        .with_context(|| format!("failed to remove the folder of `{}`", own.socket().display()))?;
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(error).with_context(|| format!("failed to remove `{}`", dir.display()))

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use super::dir::Dir;
 use super::logs;
+use super::owner::{self, Foreign, Refused};
 use super::protocol::{
     Accepted, Deployment, DeploymentState, Description, NodeSpec, PROTOCOL, PutService, Refusal, Request, Response,
     ServiceStatus, TaskState,
@@ -57,6 +58,8 @@ pub enum Error {
         /// The last lines of its log.
         log_tail: Vec<String>,
     },
+    /// The supervisor, or the place of its socket, belongs to another user.
+    Foreign(Foreign),
     /// The answer is not one to the request.
     Confused,
     /// A file or a process of this machine.
@@ -68,6 +71,7 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Refused(refusal) => refusal.hint.clone(),
+            Self::Foreign(foreign) => Some(foreign.hint().to_owned()),
             Self::OtherProtocol { pid, .. } => {
                 let kill = format!("stop it with `kill {pid}`, which stops the environment's processes too");
                 Some(format!("{kill}, then run `natsctl deploy --all`"))
@@ -85,6 +89,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(refusal) => f.write_str(&refusal.message),
+            Self::Foreign(foreign) => foreign.fmt(f),
             Self::Lost(_) => f.write_str("the supervisor cannot be reached"),
             Self::OtherProtocol { pid, version } => {
                 write!(
@@ -102,6 +107,15 @@ impl fmt::Display for Error {
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
         Self::Machine(error)
+    }
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Foreign(foreign) => Self::Foreign(foreign),
+            Refused::Failed(error) => Self::Lost(error),
+        }
     }
 }
 
@@ -187,13 +201,15 @@ fn spawn(program: &Path, dir: &Dir) -> io::Result<Child> {
 pub struct Client {
     dir: PathBuf,
     socket: PathBuf,
+    /// The socket's directory, if it is among those of other users.
+    shared_dir: Option<PathBuf>,
 }
 
 impl Client {
     /// `None`: no supervisor runs in this directory.
     pub async fn connect(state_dir: &Path) -> Result<Option<Self>, Error> {
         let dir = Dir::new(state_dir)?;
-        let client = Self { dir: dir.path().to_owned(), socket: dir.socket() };
+        let client = Self { dir: dir.path().to_owned(), socket: dir.socket(), shared_dir: dir.shared_socket_dir() };
         match client.ask(&Request::Ping).await {
             Ok(Response::Pong(pong)) if pong.protocol == PROTOCOL => Ok(Some(client)),
             Ok(Response::Pong(pong)) => Err(Error::OtherProtocol { pid: pong.pid, version: pong.version }),
@@ -298,24 +314,24 @@ impl Client {
     }
 
     async fn ask(&self, request: &Request) -> Result<Response, Error> {
-        let line = self.exchange(request).await.map_err(Error::Lost)?;
+        let stream = owner::connect(&self.socket, self.shared_dir.as_deref()).await?;
+        let line = exchange(stream, request).await.map_err(Error::Lost)?;
         match serde_json::from_str(&line) {
             Ok(Response::Refused(refusal)) => Err(Error::Refused(refusal)),
             Ok(response) => Ok(response),
             Err(_) => Err(Error::Confused),
         }
     }
+}
 
-    async fn exchange(&self, request: &Request) -> io::Result<String> {
-        let mut stream = UnixStream::connect(&self.socket).await?;
-        let mut question = serde_json::to_vec(request)?;
-        question.push(b'\n');
-        stream.write_all(&question).await?;
-        let mut answer = String::new();
-        match BufReader::new(stream).read_line(&mut answer).await? {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            _ => Ok(answer),
-        }
+async fn exchange(mut stream: UnixStream, request: &Request) -> io::Result<String> {
+    let mut question = serde_json::to_vec(request)?;
+    question.push(b'\n');
+    stream.write_all(&question).await?;
+    let mut answer = String::new();
+    match BufReader::new(stream).read_line(&mut answer).await? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(answer),
     }
 }
 

@@ -4,10 +4,12 @@ use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
+
+use super::owner::{self, Foreign};
 
 /// The longest path of a unix socket that every system accepts: macOS has 104 bytes, of which the last is a zero.
 const MAX_SOCKET_PATH: usize = 103;
@@ -70,22 +72,28 @@ impl Dir {
         Path::new("/tmp").join(format!("natsctl-{user}-{}", &digest[..16])).join("supervisor.sock")
     }
 
-    /// Creates the directory of the socket, and refuses one that belongs to another user.
-    pub(super) fn create_socket_dir(&self) -> io::Result<()> {
+    /// The directory of the socket, if it is not this one but a directory among those of other users.
+    pub(super) fn shared_socket_dir(&self) -> Option<PathBuf> {
         let socket = self.socket();
-        let Some(dir) = socket.parent().filter(|dir| *dir != self.0) else {
+        socket.parent().filter(|dir| *dir != self.0).map(Path::to_owned)
+    }
+
+    /// Creates the directory of the socket, and refuses one that another user can use.
+    pub(super) fn create_socket_dir(&self) -> io::Result<()> {
+        let Some(dir) = self.shared_socket_dir() else { return Ok(()) };
+        create_private(&dir)?;
+        owner::is_private(&dir)?.map_err(Foreign::into_io)
+    }
+
+    /// Removes the directory of the socket, if it is among those of other users, with the socket that a killed supervisor has left there.
+    pub(super) fn remove_shared_socket_dir(&self) -> io::Result<()> {
+        let Some(dir) = self.shared_socket_dir().filter(|dir| matches!(owner::is_private(dir), Ok(Ok(())))) else {
             return Ok(());
         };
-        create_private(dir)?;
-        let metadata = fs::symlink_metadata(dir)?;
-        let ours = metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o077 == 0;
-        if metadata.is_dir() && ours {
-            return Ok(());
+        match fs::remove_file(self.socket()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => fs::remove_dir(dir),
         }
-        Err(io::Error::new(
-            io::ErrorKind::PermissionDenied,
-            format!("`{}` belongs to another user, or others can access it", dir.display()),
-        ))
     }
 }
 
