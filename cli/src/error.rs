@@ -22,6 +22,11 @@ impl Hinted {
         Self { message: message.into(), hint, source: None }
     }
 
+    /// How to fix it, if that is known.
+    pub(crate) fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
     /// Adds the error that caused this one.
     #[must_use]
     pub(crate) fn because(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::input;
+
 /// One thing that is wrong in one place.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Problem {
@@ -37,7 +39,9 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}\n  --> {}", self.message, self.file.display())?;
+        // A key may have more lines than one, and none of them may look like another problem.
+        let message = self.message.replace('\n', "\\n");
+        write!(f, "error: {message}\n  --> {}", self.file.display())?;
         write!(f, ":{}:{}", self.line, self.column)?;
         match &self.hint {
             Some(hint) => write!(f, "\n  hint: {hint}"),
@@ -140,10 +144,12 @@ impl std::error::Error for Problems {}
 /// Reads a text file that people write.
 ///
 /// # Errors
-/// A problem that names the file, if it cannot be read or is no UTF-8.
+/// A problem that names the file, if it cannot be read, is no regular file, is too large, or is no UTF-8.
 pub fn read(file: &Path) -> Result<String, Problem> {
-    let bytes = std::fs::read(file)
-        .map_err(|error| Problem::new(&Place::start_of(file), format!("cannot read `{}`: {error}", file.display())))?;
+    let bytes = input::read(file).map_err(|error| Problem {
+        hint: error.hint().map(str::to_owned),
+        ..Problem::new(&Place::start_of(file), format!("{:#}", anyhow::Error::from(error)))
+    })?;
     String::from_utf8(bytes).map_err(|error| {
         let valid = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]);
         let (line, column) = position(&valid, valid.len());

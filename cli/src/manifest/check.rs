@@ -2,6 +2,7 @@
 //!
 //! It knows the keywords that our own schemas use, no more; a test fails if a schema uses another one.
 
+use std::collections::HashSet;
 use std::str::FromStr;
 
 use serde_json::{Map, Value as Json};
@@ -77,10 +78,10 @@ impl Checker {
     }
 
     fn array(&mut self, items: &[Node], schema: &Json, name: &str) {
+        let mut texts = HashSet::new();
         for (index, item) in items.iter().enumerate() {
             self.node(item, &schema["items"], &format!("item {} of {name}", index + 1));
-            let repeated = item.value != Value::Refused && items[..index].iter().any(|other| other.value == item.value);
-            if let (true, Some(text)) = (repeated && schema["uniqueItems"] == true, item.text()) {
+            if let Some(text) = item.text().filter(|text| schema["uniqueItems"] == true && !texts.insert(*text)) {
                 self.flaw(item, format!("`{text}` is twice in {name}"), "remove one of them".to_owned());
             }
         }

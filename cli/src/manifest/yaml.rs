@@ -4,6 +4,7 @@
 //! files, some by YAML 1.1 (`yes` is true, `010` is eight), some by 1.2.
 
 use std::borrow::Cow;
+use std::collections::{HashMap, hash_map};
 
 use serde_yaml::granit_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput};
 
@@ -213,6 +214,7 @@ impl<'a> Reader<'a> {
 
     fn map(&mut self) -> Result<Vec<Entry>, ScanError> {
         let mut entries: Vec<Entry> = Vec::new();
+        let mut lines: HashMap<String, usize> = HashMap::new();
         loop {
             let (event, span) = match self.next()? {
                 None | Some((Event::MappingEnd, _)) => return Ok(entries),
@@ -229,13 +231,17 @@ impl<'a> Reader<'a> {
             let Some(name) = self.key(&key) else {
                 continue;
             };
-            match entries.iter().find(|entry| entry.key == name) {
-                Some(first) => self.flaws.push(Flaw {
+            match lines.entry(name) {
+                hash_map::Entry::Occupied(first) => self.flaws.push(Flaw {
                     position: key.position,
-                    message: format!("duplicate key `{name}`"),
-                    hint: Some(format!("it is already in line {}", first.position.line)),
+                    message: format!("duplicate key `{}`", first.key()),
+                    hint: Some(format!("it is already in line {}", first.get())),
                 }),
-                None => entries.push(Entry { key: name, position: key.position, value }),
+                hash_map::Entry::Vacant(place) => {
+                    let name = place.key().clone();
+                    place.insert(key.position.line);
+                    entries.push(Entry { key: name, position: key.position, value });
+                }
             }
         }
     }

@@ -3,6 +3,7 @@
 mod changes;
 mod failures;
 mod fleet;
+mod hostile;
 mod http;
 mod interruptions;
 mod load;

@@ -117,7 +117,7 @@ async fn a_plan_against_a_saved_state_needs_nothing_that_runs() {
 
     fs::write(&file, r#"{ "services": { "#).unwrap();
     fleet.plan(&["--observed", &file]).await.ends(1).says(&["observed.json` is not an observed state"]);
-    fleet.plan(&["--observed", "nowhere.json"]).await.ends(1).says(&["failed to read `nowhere.json`"]);
+    fleet.plan(&["--observed", "nowhere.json"]).await.ends(1).says(&["cannot read `nowhere.json`"]);
     assert_eq!(fleet.processes().into_values().collect::<Vec<_>>(), Vec::<String>::new());
 }
 
