@@ -117,6 +117,13 @@ impl Node {
 
 /// The tree, as far as there is one, and everything that is wrong with it.
 pub(super) fn parse(text: &str) -> (Option<Node>, Vec<Flaw>) {
+    // A parser may take it as the end of the text.
+    if let Some(offset) = text.find('\0') {
+        let (line, column) = crate::problem::position(text, offset);
+        let message = "the file has a NUL character here".to_owned();
+        let flaw = Flaw { position: Position { line, column }, message, hint: Some("remove it".to_owned()) };
+        return (None, vec![flaw]);
+    }
     let mut reader = Reader { events: Parser::new_from_str(text), flaws: Vec::new() };
     let root = match reader.document() {
         Ok(root) => root,
