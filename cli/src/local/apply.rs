@@ -19,6 +19,7 @@ use super::environment::Local;
 use super::platform::Materials;
 use super::ports;
 use super::protocol::{Accepted, Force, NodeStatus, PutService, TaskSpec};
+use super::secrets;
 use crate::error::Hinted;
 use crate::manifest::Environment;
 use crate::model::desired::{Definition, Role};
@@ -275,7 +276,8 @@ impl<'a> Work<'a> {
         ];
         let mut env = definition.task_environment(name);
         env.extend(access.map(|(name, value)| (name.to_owned(), value)));
-        Ok(TaskSpec { definition: definition.clone(), program, env })
+        let secrets = secrets::files(&Dir::new(self.local.dir())?, &definition.secrets);
+        Ok(TaskSpec { definition: definition.clone(), program, env, secrets })
     }
 
     // ------------------------------------------------------------------------------------------ everything
@@ -379,9 +381,26 @@ fn delete_data(dir: &Path) -> anyhow::Result<()> {
     let own = Dir::new(dir)?;
     own.remove_shared_socket_dir()
         .with_context(|| format!("failed to remove the folder of `{}`", own.socket().display()))?;
-    match fs::remove_dir_all(dir) {
+    // The user has written them, and natsctl cannot make them again.
+    let kept = own.secrets();
+    if !kept.exists() {
+        return remove(dir);
+    }
+    for entry in fs::read_dir(dir).with_context(|| format!("failed to read `{}`", dir.display()))? {
+        let path = entry.with_context(|| format!("failed to read `{}`", dir.display()))?.path();
+        if path != kept {
+            remove(&path)?;
+        }
+    }
+    note(&format!("the values of secrets are left in `{}`", kept.display()));
+    Ok(())
+}
+
+fn remove(path: &Path) -> anyhow::Result<()> {
+    let is_folder = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir());
+    match if is_folder { fs::remove_dir_all(path) } else { fs::remove_file(path) } {
         Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("failed to remove `{}`", dir.display()))
+            Err(error).with_context(|| format!("failed to remove `{}`", path.display()))
         }
         _ => Ok(()),
     }

@@ -51,6 +51,11 @@ impl Dir {
         self.0.join("artifacts")
     }
 
+    /// Values of secrets, which the user writes.
+    pub(super) fn secrets(&self) -> PathBuf {
+        self.0.join("secrets")
+    }
+
     /// Logs of one service or node.
     pub(super) fn logs(&self, name: &str) -> PathBuf {
         self.0.join("logs").join(name)

@@ -6,9 +6,11 @@ use std::process::Command;
 
 use serde::Serialize;
 
+use super::dir::Dir;
 use super::environment::Local;
 use super::ports;
 use super::protocol::{Description, ServiceStatus};
+use super::secrets;
 use crate::manifest::{Environment, LocalEnvironment};
 use crate::nats::locate;
 
@@ -42,6 +44,8 @@ pub(crate) async fn check(workspace: &Path, local: anyhow::Result<Local>) -> any
             findings.push(ok("manifests", format!("{} services", local.manifests.services.len())));
             let running = local.describe().await?.unwrap_or_default();
             findings.extend(taken_ports(&local.manifests.environment, &running));
+            let without_value = secrets::missing(&Dir::new(&local.dir)?, local.manifests.services.values());
+            findings.extend(without_value.into_iter().map(|one| missing(&one.what, one.reason, one.hint)));
         }
         Err(error) => {
             let found = first_line(&format!("{error:#}"));

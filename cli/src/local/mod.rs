@@ -15,6 +15,7 @@ mod owner;
 mod platform;
 pub mod ports;
 pub mod protocol;
+mod secrets;
 pub mod shim;
 mod status;
 pub mod supervisor;

@@ -11,5 +11,6 @@ mod machine;
 mod newcomer;
 mod rolling;
 mod run;
+mod secrets;
 mod tour;
 mod usage;

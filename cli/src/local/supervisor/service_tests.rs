@@ -134,6 +134,7 @@ fn put(version: &str, tasks: u32, force: Force) -> PutService {
         role: Role::Worker,
         permissions: String::new(),
         environment: BTreeMap::new(),
+        secrets: BTreeMap::new(),
         cpu: 256,
         memory_mib: 512,
         workers: 1,
@@ -147,7 +148,7 @@ fn put(version: &str, tasks: u32, force: Force) -> PutService {
         stop_timeout: Duration::from_secs(30),
         ecs: None,
     };
-    let spec = TaskSpec { definition, program: "/bin/true".into(), env: BTreeMap::new() };
+    let spec = TaskSpec { definition, program: "/bin/true".into(), env: BTreeMap::new(), secrets: BTreeMap::new() };
     PutService { name: "quest".to_owned(), spec, declared_tasks: tasks, tasks, http_listen: None, force }
 }
 

@@ -16,6 +16,7 @@ fn definition(version: &str) -> Definition {
         role: Role::Worker,
         permissions: String::new(),
         environment: BTreeMap::from([("MODE".to_owned(), "fast".to_owned())]),
+        secrets: BTreeMap::new(),
         cpu: 256,
         memory_mib: 512,
         workers: 2,
