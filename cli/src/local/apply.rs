@@ -17,9 +17,9 @@ use super::cluster_files::ClusterFiles;
 use super::dir::Dir;
 use super::environment::Local;
 use super::platform::Materials;
-use super::ports;
 use super::protocol::{Accepted, Force, NodeStatus, PutService, TaskSpec};
 use super::secrets;
+use super::taken_ports;
 use crate::error::Hinted;
 use crate::manifest::Environment;
 use crate::model::desired::{Definition, Role};
@@ -31,6 +31,7 @@ use crate::nats::health;
 use crate::nats::identity::SYSTEM_USER;
 use crate::pipeline::Progress;
 use crate::pipeline::options::Options;
+use crate::problem::counted;
 use crate::screen::note;
 
 /// What a rollout may take beyond the start and the stop of its tasks.
@@ -151,7 +152,7 @@ impl<'a> Work<'a> {
         for step in steps {
             let is_ours = running.get(step.name()).is_some_and(|status| status.running);
             if !is_ours {
-                refuse_taken_ports(step.name(), files.node(step.name())?.ports)?;
+                taken_ports::refuse(&taken_ports::of_node(step.name(), files.node(step.name())?.ports))?;
             }
         }
         for step in steps {
@@ -328,7 +329,7 @@ impl<'a> Wanted<'a> {
 fn show_progress(progress: client::Progress) {
     match progress {
         client::Progress::Tasks { service, ready, desired } => {
-            note(&format!("service {service}: {ready} of {desired} tasks ready"));
+            note(&format!("service {service}: {ready} of {} ready", counted(desired, "task")));
         }
         // Why one failed is explained at the end, when everything else has been tried.
         client::Progress::Ended { service, outcome: Outcome::Failed(_) } => note(&format!("service {service} FAILED")),
@@ -355,20 +356,6 @@ async fn settled(supervisor: &Client, files: &ClusterFiles) -> anyhow::Result<Cl
     }
 }
 
-fn refuse_taken_ports(node: &str, ports: [u16; 3]) -> anyhow::Result<()> {
-    let purposes = [("client_port", "clients"), ("route_port", "its peers"), ("monitor_port", "monitoring")];
-    for (port, (key, purpose)) in ports.into_iter().zip(purposes) {
-        if std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            continue;
-        }
-        let holder = ports::holder(port).map_or_else(|| "another process".to_owned(), |holder| holder.to_string());
-        let message = format!("port {port}, which `{node}` needs for {purpose}, is held by {holder}");
-        let hint = format!("stop it, or set another `{key}` in the environment's manifest (0 takes any free port)");
-        return Err(Hinted::new(message, hint).into());
-    }
-    Ok(())
-}
-
 fn does_not_start(name: &str, node: &NodeStatus) -> anyhow::Error {
     let exit = node.last_exit.as_ref().map_or_else(|| "ended".to_owned(), ToString::to_string);
     let log = node.log_tail.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n");
@@ -379,8 +366,7 @@ fn does_not_start(name: &str, node: &NodeStatus) -> anyhow::Error {
 
 fn delete_data(dir: &Path) -> anyhow::Result<()> {
     let own = Dir::new(dir)?;
-    own.remove_shared_socket_dir()
-        .with_context(|| format!("failed to remove the folder of `{}`", own.socket().display()))?;
+    own.remove_shared_socket_dir()?;
     // The user has written them, and natsctl cannot make them again.
     let kept = own.secrets();
     if !kept.exists() {

@@ -21,8 +21,9 @@ use super::protocol::{
     ServiceStatus, TaskState,
 };
 use super::supervisor::SavedState;
-use crate::error::Hinted;
+use crate::error::{Hinted, at};
 use crate::model::rollout::{Failure, Outcome, StoppedTask};
+use crate::problem::counted;
 
 /// How long the supervisor may take to answer after it was started.
 const START: Duration = Duration::from_secs(5);
@@ -77,10 +78,12 @@ impl Error {
                 Some(format!("{kill}, then run `natsctl deploy --all`"))
             }
             Self::Lost(_) => Some("run the command again".to_owned()),
-            Self::NotStarted { log_tail } if !log_tail.is_empty() => {
-                Some(format!("the end of its log:\n{}", log_tail.join("\n")))
-            }
-            Self::NotStarted { .. } | Self::Confused | Self::Machine(_) => None,
+            Self::NotStarted { log_tail } => match (last(log_tail, "hint: "), last(log_tail, "error: ")) {
+                (Some(hint), _) => Some(hint.to_owned()),
+                (None, None) if !log_tail.is_empty() => Some(format!("the end of its log:\n{}", log_tail.join("\n"))),
+                _ => None,
+            },
+            Self::Confused | Self::Machine(_) => None,
         }
     }
 }
@@ -97,7 +100,10 @@ impl fmt::Display for Error {
                     "the supervisor (pid {pid}, natsctl {version}) speaks another protocol than this natsctl ({PROTOCOL})"
                 )
             }
-            Self::NotStarted { .. } => f.write_str("the supervisor did not start"),
+            Self::NotStarted { log_tail } => {
+                let reason = last(log_tail, "error: ").map(|reason| format!(": {reason}")).unwrap_or_default();
+                write!(f, "the supervisor did not start{reason}")
+            }
             Self::Confused => f.write_str("the supervisor's answer is not one to the request"),
             Self::Machine(_) => f.write_str("failed to use the state directory"),
         }
@@ -190,10 +196,11 @@ pub async fn ensure_supervisor_of(program: &Path, state_dir: &Path) -> Result<Cl
 }
 
 fn spawn(program: &Path, dir: &Dir) -> io::Result<Child> {
-    let log = File::options().append(true).create(true).mode(0o600).open(dir.supervisor_log())?;
+    let path = dir.supervisor_log();
+    let log = File::options().append(true).create(true).mode(0o600).open(&path).map_err(at("open", &path))?;
     let mut command = Command::new(program);
     command.arg("supervise").arg("--state-dir").arg(dir.path()).current_dir(dir.path());
-    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn().map_err(at("run", program))
 }
 
 /// A way to the supervisor. Each request has a connection of its own, so any number may be under way.
@@ -335,6 +342,11 @@ async fn exchange(mut stream: UnixStream, request: &Request) -> io::Result<Strin
     }
 }
 
+/// The rest of the last line that begins like this.
+fn last<'a>(lines: &'a [String], start: &str) -> Option<&'a str> {
+    lines.iter().rev().find_map(|line| line.strip_prefix(start))
+}
+
 /// What a service's status says of a deployment; `None` while it is in progress.
 fn outcome(status: Option<&ServiceStatus>, id: u64) -> Option<Outcome> {
     let Some(status) = status else { return Some(Outcome::Gone) };
@@ -368,7 +380,7 @@ fn unfinished(status: &ServiceStatus) -> Outcome {
         unhealthy: false,
         crashed: false,
     });
-    let reason = format!("{} of {} tasks are ready", status.ready(), status.desired);
+    let reason = format!("{} of {} ready", status.ready(), counted(status.desired, "task"));
     Outcome::Unfinished(Failure { reason, tasks: waiting.collect(), ..Failure::default() })
 }
 

@@ -10,9 +10,11 @@ use super::client::{self, Client};
 use super::cluster_files::{ADMIN, Endpoints};
 use super::logs::TaskLogs;
 use super::protocol::{Description, Revision as StoredRevision, ServiceStatus};
-use crate::error::Hinted;
+use super::taken_ports;
+use crate::error::{Hinted, at};
 use crate::manifest::Manifests;
 use crate::model::change::{Change, Deploy};
+use crate::model::desired::Role;
 use crate::model::observed::{
     Assets, Observed, ObservedNode, ObservedService, ObservedTask, Revision, Seen, ServiceState,
 };
@@ -52,6 +54,11 @@ impl Local {
     /// The supervisor, started if need be.
     pub(crate) async fn supervisor(&self) -> anyhow::Result<Client> {
         Ok(client::ensure_supervisor(&self.dir).await?)
+    }
+
+    /// The service that takes HTTP requests.
+    pub(super) fn gateway(&self) -> Option<&str> {
+        self.manifests.services.values().find(|service| service.role == Role::Gateway).map(|service| &*service.name)
     }
 
     /// How to reach NATS.
@@ -99,6 +106,12 @@ impl Local {
             (None, Change::Deploy(_) | Change::Down { .. }) => Description::default(),
             (None, _) => return Err(self.not_deployed()),
         };
+        if let Change::Deploy(deploy) = change {
+            // Known before anything is started, rather than in the last wave.
+            let gateway = self.gateway().filter(|name| deploy.selection.services.contains(*name));
+            let taken = taken_ports::of_environment(&self.manifests.environment, gateway, &description);
+            taken_ports::refuse(&taken)?;
+        }
         let jetstream = match change {
             Change::Deploy(Deploy { without_jetstream: false, .. }) => self.stored(&description).await?,
             _ => Seen::Absent,
@@ -131,13 +144,14 @@ impl Local {
 
     /// Whether a NATS server has ever stored anything here.
     fn has_stores(&self) -> anyhow::Result<bool> {
-        let folders = match fs::read_dir(self.dir.join("nats")) {
+        let nats = self.dir.join("nats");
+        let folders = match fs::read_dir(&nats) {
             Ok(folders) => folders,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(at("read", &nats)(error).into()),
         };
         for folder in folders {
-            if folder?.path().join("jetstream").is_dir() {
+            if folder.map_err(at("read", &nats))?.path().join("jetstream").is_dir() {
                 return Ok(true);
             }
         }

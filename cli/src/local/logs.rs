@@ -12,6 +12,7 @@ use jiff::tz::TimeZone;
 use serde::Deserialize;
 
 use super::dir::Dir;
+use crate::error::at;
 use crate::model::log::{Filter, Line};
 pub use crate::pipeline::logs::Follower;
 use crate::pipeline::logs::Logs;
@@ -187,11 +188,11 @@ fn files(dir: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
+        Err(error) => return Err(at("read", dir)(error)),
     };
     let mut files = Vec::new();
     for entry in entries {
-        let path = entry?.path();
+        let path = entry.map_err(at("read", dir))?.path();
         if path.extension().is_some_and(|extension| extension == "log")
             && let Some(task) = path.file_stem().and_then(|stem| stem.to_str())
         {
@@ -209,7 +210,7 @@ fn open(path: &Path) -> io::Result<Option<File>> {
         Ok(file) => Ok(Some(file)),
         // It has just been pruned.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+        Err(error) => Err(at("read", path)(error)),
     }
 }
 

@@ -19,6 +19,7 @@ mod secrets;
 pub mod shim;
 mod status;
 pub mod supervisor;
+mod taken_ports;
 mod verify;
 
 mod dir;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::net::UnixStream;
 
-use crate::error::Hinted;
+use crate::error::{Hinted, at};
 
 /// The bits of a file's mode that give rights to others than its owner.
 const OTHERS: u32 = 0o077;
@@ -59,7 +59,7 @@ pub(super) async fn connect(socket: &Path, shared: Option<&Path>) -> Result<Unix
     if let Some(dir) = shared {
         is_private(dir)?.map_err(Refused::Foreign)?;
     }
-    let stream = UnixStream::connect(socket).await?;
+    let stream = UnixStream::connect(socket).await.map_err(at("connect to", socket))?;
     let peer = stream.peer_cred()?.uid();
     if peer == us() {
         return Ok(stream);
@@ -73,7 +73,7 @@ pub(super) async fn connect(socket: &Path, shared: Option<&Path>) -> Result<Unix
 
 /// Whether a directory is this user's alone. It is looked at itself: a link leads to where its owner wants.
 pub(super) fn is_private(dir: &Path) -> io::Result<Result<(), Foreign>> {
-    let metadata = fs::symlink_metadata(dir)?;
+    let metadata = fs::symlink_metadata(dir).map_err(at("read", dir))?;
     let reason = if metadata.is_symlink() {
         format!("is a symbolic link of {}", user(metadata.uid()))
     } else if !metadata.is_dir() {

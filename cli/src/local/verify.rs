@@ -15,6 +15,7 @@ use crate::error::Hinted;
 use crate::nats::bus::{self, ExpectedTasks, RESPONSE_TIMEOUT};
 use crate::nats::health;
 use crate::nats::identity::SYSTEM_USER;
+use crate::problem::counted;
 
 impl Local {
     /// Asks the bus and the gateway whether what was deployed answers: every task, with the revision that it should have.
@@ -50,8 +51,11 @@ impl Local {
                 return Ok(description);
             };
             if Instant::now() >= deadline {
-                let message =
-                    format!("`{name}` is deployed, but {} of {} tasks are ready", short.ready(), short.desired);
+                let message = format!(
+                    "`{name}` is deployed, but only {} of {} ready",
+                    short.ready(),
+                    counted(short.desired, "task")
+                );
                 return Err(Hinted::new(message, format!("see `natsctl status` and `natsctl logs {name}`")).into());
             }
             sleep(POLL_INTERVAL).await;

@@ -389,7 +389,8 @@ fn failure(dir: &Path, options: &Options, progress: &mut Progress) -> anyhow::Re
     }
     let text = progress.failures.values().map(String::as_str).collect::<Vec<_>>().join("\n\n");
     let file = failure_file(dir, &progress.record.id);
-    fs::create_dir_all(file.parent().unwrap_or(dir))?;
+    let folder = file.parent().unwrap_or(dir);
+    fs::create_dir_all(folder).with_context(|| format!("failed to make `{}`", folder.display()))?;
     fs::write(&file, format!("{text}\n")).with_context(|| format!("failed to write `{}`", file.display()))?;
     let now = progress.aftermath.clone().unwrap_or_else(|| {
         let now = match options.on_failure {
