@@ -152,7 +152,7 @@ fn failed(service: &Running) -> String {
     match failed.filter(|deployment| deployment.revision != service.revision) {
         Some(failed) if service.ready() > 0 => {
             let (new, old) = (failed.revision, service.revision);
-            format!("the deployment of revision {new} failed, revision {old} runs: {reason}")
+            format!("the last deployment failed, of revision {new}; revision {old} runs: {reason}")
         }
         _ => format!("the last deployment failed: {reason}"),
     }
