@@ -16,7 +16,7 @@ use crate::error::Hinted;
 use crate::image::Binaries;
 use crate::model::desired::Role;
 use crate::model::observed::{Assets, Seen};
-use crate::nats::bus::ExpectedTasks;
+use crate::nats::bus::{ExpectedTasks, stopped};
 use crate::pipeline::options::ProofMode;
 use crate::problem::counted;
 
@@ -55,10 +55,11 @@ pub(crate) async fn prove(
             expected.insert(name.clone(), running);
         } else {
             let (tasks, revision) = (running.tasks, running.revision);
-            proofs.insert(
-                name.clone(),
-                format!("{name} runs: {} of revision {revision} (as ECS says)", counted(tasks, "task")),
-            );
+            let proof = match tasks {
+                0 => stopped(name),
+                _ => format!("{name} runs: {} of revision {revision} (as ECS says)", counted(tasks, "task")),
+            };
+            proofs.insert(name.clone(), proof);
         }
     }
     if !expected.is_empty() {

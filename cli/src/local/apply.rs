@@ -328,6 +328,7 @@ impl<'a> Wanted<'a> {
 
 fn show_progress(progress: client::Progress) {
     match progress {
+        client::Progress::Tasks { service, desired: 0, .. } => note(&format!("service {service}: its tasks stop")),
         client::Progress::Tasks { service, ready, desired } => {
             note(&format!("service {service}: {ready} of {} ready", counted(desired, "task")));
         }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::client::{self, Client};
 use super::cluster_files::{ADMIN, Endpoints};
 use super::logs::TaskLogs;
+use super::owner;
 use super::protocol::{Description, Revision as StoredRevision, ServiceStatus};
 use super::taken_ports;
 use crate::error::{Hinted, at};
@@ -37,7 +38,7 @@ pub(crate) struct Local {
 
 impl Local {
     pub(crate) fn new(manifests: Manifests, dir: PathBuf, workspace: PathBuf, command_line: String) -> Self {
-        let user = std::env::var("USER").unwrap_or_else(|_| "unknown".to_owned());
+        let user = std::env::var("USER").unwrap_or_else(|_| owner::name_of_this_user());
         Self { manifests, workspace, dir, user, command_line }
     }
 

@@ -94,18 +94,27 @@ fn us() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-/// A user in a sentence: the name where the system has one in its file, and the number.
+/// The name of this user, or else the number.
+pub(super) fn name_of_this_user() -> String {
+    name(us()).unwrap_or_else(|| us().to_string())
+}
+
+/// A user in a sentence: the name where it is known, and the number.
 fn user(uid: u32) -> String {
-    let names = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let name = names.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let (name, found) = (fields.next()?, fields.nth(1)?);
-        (found.parse() == Ok(uid)).then_some(name)
-    });
-    match name {
+    match name(uid) {
         Some(name) => format!("user `{name}` ({uid})"),
         None => format!("user {uid}"),
     }
+}
+
+/// The name of a user that the system has in its file; others are in a directory elsewhere.
+fn name(uid: u32) -> Option<String> {
+    let names = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    names.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (name, found) = (fields.next()?, fields.nth(1)?);
+        (found.parse() == Ok(uid)).then(|| name.to_owned())
+    })
 }
 
 #[cfg(test)]

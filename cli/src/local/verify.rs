@@ -25,8 +25,11 @@ impl Local {
         let description = self.complete(services).await?;
         let client = endpoints.of(ADMIN)?.connect("natsctl", CONNECT).await?;
         let deployed = || description.services.iter().filter(|(name, _)| services.contains(*name));
-        let gateways = deployed().filter_map(|(name, service)| Some((name, service.http?)));
-        let gateways = try_join_all(gateways.map(|(name, address)| async move {
+        let gateways = deployed().filter_map(|(name, service)| Some((name, service.http?, service.desired)));
+        let gateways = try_join_all(gateways.map(|(name, address, tasks)| async move {
+            if tasks == 0 {
+                return Ok((name.clone(), bus::stopped(name)));
+            }
             prove_gateway(address).await.map(|()| (name.clone(), format!("{name} takes HTTP at http://{address}")))
         }));
         let workers = deployed().filter(|(_, service)| service.http.is_none());

@@ -82,6 +82,9 @@ impl ExpectedTasks {
     /// Which of its tasks do not answer.
     pub fn proof(&self, name: &str, found: &BTreeSet<RespondingTask>) -> Result<String, Hinted> {
         let (answering, revision) = (self.answering(found), self.revision);
+        if self.is_met(found) && answering.is_empty() {
+            return Ok(stopped(name));
+        }
         if self.is_met(found) {
             let version = found.iter().find(|one| answering.contains(&*one.task)).map_or("", |one| &one.version);
             let count = answering.len();
@@ -215,6 +218,11 @@ fn halves<T: Clone>(map: &BTreeMap<String, T>) -> Option<(BTreeMap<String, T>, B
     let mut first = map.clone();
     let second = first.split_off(&middle);
     Some((first, second))
+}
+
+/// What is said of a service of which no task should run.
+pub(crate) fn stopped(name: &str) -> String {
+    format!("{name} is scaled to 0: no task of it runs")
 }
 
 impl ReplyLine {

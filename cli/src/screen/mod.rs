@@ -133,6 +133,11 @@ pub(crate) fn redraw(text: &str) -> io::Result<()> {
     line(text)
 }
 
+/// Text as it is printed, for a file that people look at.
+pub(crate) fn printable(text: &str) -> String {
+    Printable::new(text).to_string()
+}
+
 /// What happens on the way, for people: on standard error.
 pub(crate) fn note(text: &str) {
     eprintln!("{}", Printable::new(text));

@@ -60,6 +60,8 @@ async fn the_log_of_a_failed_service_is_shown_and_not_obeyed() {
     let run = fleet.run(&["deploy", "--all", "--binaries", &binaries]).await.ends(1);
     is_harmless(&run);
     run.says(&[&format!("{SHOWN} is the reason")]);
+    let explanation = fs::read_dir(fleet.state().join("failures")).unwrap().next().unwrap().unwrap().path();
+    assert!(fs::read_to_string(explanation).unwrap().contains(&format!("{SHOWN} is the reason")));
     let logs = fleet.run(&["logs", "quest-system", "-n", "1"]).await.ends(0).out;
     assert!(logs.contains(&format!("{SEQUENCES} is the reason")), "a pipe gets what was written: {logs:?}");
     let logs = fleet.run(&["logs", "quest-system", "-n", "1", "--output", "json"]).await.ends(0);

@@ -17,7 +17,8 @@ async fn a_service_that_was_scaled_to_0_is_not_healthy_and_comes_back_as_its_man
     fleet.append("quest-system", "tasks: 3\nautoscaling: { min: 1 }\n");
     fleet.deploy(&["--all"]).await.ends(0);
 
-    fleet.run(&["scale", "quest-system", "0"]).await.ends(0);
+    let scaled = fleet.run(&["scale", "quest-system", "0"]).await.ends(0);
+    assert!(scaled.out.contains("quest-system is scaled to 0: no task of it runs"), "{scaled:?}");
     let shown = fleet.run(&["status"]).await.ends(3).out;
     assert!(shown.contains("environment test: NOT healthy"), "{shown}");
     let reason = state(&fleet, "quest-system").await["reason"].as_str().unwrap().to_owned();
@@ -36,6 +37,16 @@ async fn a_service_that_was_scaled_to_0_is_not_healthy_and_comes_back_as_its_man
     fleet.plan(&[]).await.ends(0);
 
     another_number_within_bounds_is_noted_and_stays(&fleet).await;
+    the_gateway_can_be_scaled_to_0_too(&fleet).await;
+}
+
+async fn the_gateway_can_be_scaled_to_0_too(fleet: &Fleet) {
+    let scaled = fleet.run(&["scale", "gateway", "0"]).await.ends(0);
+    assert!(scaled.out.contains("gateway is scaled to 0: no task of it runs"), "{scaled:?}");
+    scaled.says(&["service gateway: its tasks stop"]);
+    fleet.run(&["status"]).await.ends(3);
+    fleet.deploy(&["gateway"]).await.ends(0);
+    fleet.is_healthy().await;
 }
 
 async fn another_number_within_bounds_is_noted_and_stays(fleet: &Fleet) {
