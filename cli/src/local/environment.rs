@@ -167,7 +167,7 @@ fn service(found: &ServiceStatus) -> ObservedService {
         task_definition: None,
         declared_tasks: found.declared_tasks,
         desired: found.desired,
-        failed: found.failed,
+        failed: found.failed || found.lacks_listener(),
         ecs: None,
     };
     let revision = |stored: &StoredRevision, succeeded| Revision {

@@ -85,9 +85,16 @@ pub(super) fn is_private(dir: &Path) -> io::Result<Result<(), Foreign>> {
     } else {
         return Ok(Ok(()));
     };
-    let hint = "nothing is sent to the supervisor there: remove it, or name a state directory with a shorter path with \
-                `--state-dir`, which holds the socket itself";
-    Ok(Err(Foreign { path: dir.to_owned(), reason, hint: hint.to_owned() }))
+    let way_out = if metadata.is_dir() && metadata.uid() == us() {
+        format!("`chmod 700 {}`, if no other user has put anything into it", dir.display())
+    } else {
+        "remove it".to_owned()
+    };
+    let hint = format!(
+        "nothing is sent to the supervisor there: {way_out}, or name a state directory with a shorter path with \
+         `--state-dir`, which holds the socket itself"
+    );
+    Ok(Err(Foreign { path: dir.to_owned(), reason, hint }))
 }
 
 fn us() -> u32 {

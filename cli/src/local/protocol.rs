@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::desired::{Definition, Node};
+use crate::model::desired::{Definition, Node, Role};
 
 /// The version of this protocol. A client refuses to talk to a supervisor with another one.
 pub const PROTOCOL: u32 = 3;
@@ -240,6 +240,11 @@ impl ServiceStatus {
     pub fn ready(&self) -> u32 {
         let ready = |task: &&TaskStatus| task.revision == self.revision && task.state == TaskState::Ready;
         self.tasks.iter().filter(ready).count().try_into().unwrap_or(u32::MAX)
+    }
+
+    /// Whether it should take HTTP requests and does not: another process had its port when the supervisor started.
+    pub fn lacks_listener(&self) -> bool {
+        self.definition.role == Role::Gateway && self.http.is_none()
     }
 
     /// The latest deployment.

@@ -186,6 +186,8 @@ fn service_status(name: &str, service: &Running, instances: &[Instance], descrip
     }));
     let reason = if service.failed {
         Some(failed(service))
+    } else if service.lacks_listener() {
+        Some(format!("it does not listen for HTTP clients; `natsctl deploy {name}` lets it"))
     } else if count(ready.iter()) < service.desired {
         Some(not_ready(service, description))
     } else if healthy < service.desired {

@@ -3,8 +3,10 @@
 use std::net::{Ipv4Addr, TcpListener};
 
 use rustix::process::Signal;
+use serde_json::json;
 
 use super::fleet::{Fleet, eventually, serving, signal};
+use super::http::Http;
 
 /// The first of three ports next to each other that are free, outside of the range that connections use.
 fn three_free_ports() -> u16 {
@@ -48,4 +50,29 @@ async fn what_ran_comes_back_although_a_node_cannot_and_what_is_said_agrees() {
     drop(listener);
     fleet.deploy(&["--all"]).await.ends(0);
     fleet.is_healthy().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_whose_port_was_taken_is_not_healthy_until_it_listens() {
+    let fleet = Fleet::new(1);
+    let port = three_free_ports();
+    fleet.environment(1, 0, port);
+    fleet.deploy(&["--all"]).await.ends(0);
+    signal(fleet.description().await.supervisor.unwrap().pid, Signal::KILL);
+    let listener =
+        eventually("the gateway's port is free", || async { TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok() })
+            .await;
+    fleet.run(&["scale", "npc-behavior", "3"]).await.ends(0);
+    let deaf = "it does not listen for HTTP clients";
+    let shown = fleet.run(&["status"]).await.ends(3).out;
+    assert!(shown.contains(deaf) && shown.contains(&format!("port {port}, which `gateway` needs")), "{shown}");
+
+    drop(listener);
+    let shown = fleet.run(&["status"]).await.ends(3).out;
+    assert!(shown.contains(deaf) && !shown.contains("is held by"), "{shown}");
+    fleet.deploy(&["--all"]).await.ends(0);
+    fleet.is_healthy().await;
+    fleet.plan(&[]).await.ends(0);
+    let answer = Http::new((Ipv4Addr::LOCALHOST, port).into()).post("/api/quest/v1/get", &json!({})).await.unwrap();
+    assert_eq!(answer.status, 400, "it answers: {answer:?}");
 }
