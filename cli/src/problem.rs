@@ -39,14 +39,24 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A key may have more lines than one, and none of them may look like another problem.
-        let message = self.message.replace('\n', "\\n");
-        write!(f, "error: {message}\n  --> {}", self.file.display())?;
+        write!(f, "error: {}\n  --> {}", quotable(&self.message), quotable(&self.file.display().to_string()))?;
         write!(f, ":{}:{}", self.line, self.column)?;
         match &self.hint {
             Some(hint) => write!(f, "\n  hint: {hint}"),
             None => Ok(()),
         }
+    }
+}
+
+/// The longest message that is shown, in characters.
+const LONGEST: usize = 2_000;
+
+/// What a message quotes may have more lines than one, none of which may look like another problem, and be longer than any screen.
+fn quotable(text: &str) -> String {
+    let text = text.replace('\n', "\\n");
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
     }
 }
 
@@ -190,5 +200,29 @@ pub(crate) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
         None => "none".to_owned(),
         Some(last) if names.is_empty() => last,
         Some(last) => format!("{} and {last}", names.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_quoted_is_no_problem_of_its_own() {
+        let place = Place::start_of("a\nerror: b.yaml");
+        let problem = Problem::new(&place, "unknown key `x`\nerror: all is lost\n  --> c.yaml`");
+        let expected = "error: unknown key `x`\\nerror: all is lost\\n  --> c.yaml`\n  --> a\\nerror: b.yaml:1:1";
+        assert_eq!(problem.to_string(), expected);
+    }
+
+    #[test]
+    fn a_message_fits_on_a_screen() {
+        let problem = Problem::new(&Place::start_of("a.yaml"), "ä".repeat(1_000_000));
+        assert_eq!(problem.to_string(), format!("error: {}…\n  --> a.yaml:1:1", "ä".repeat(LONGEST)));
+    }
+
+    #[test]
+    fn nouns_are_counted() {
+        assert_eq!([counted(0, "task"), counted(1, "task"), counted(2, "task")], ["0 tasks", "1 task", "2 tasks"]);
     }
 }

@@ -167,7 +167,8 @@ pub async fn describe(state_dir: &Path) -> Result<Option<Description>, Error> {
 
 /// Connects to the supervisor; starts it from this very program, as `supervise --state-dir …`, if none runs.
 pub async fn ensure_supervisor(state_dir: &Path) -> Result<Client, Error> {
-    ensure_supervisor_of(&std::env::current_exe()?, state_dir).await
+    let own = std::env::current_exe().map_err(at("find", Path::new("natsctl")))?;
+    ensure_supervisor_of(&own, state_dir).await
 }
 
 /// The same from another program.

@@ -46,6 +46,18 @@ async fn a_folder_that_cannot_be_used_is_named_with_the_way_out() {
 }
 
 #[tokio::test]
+async fn a_current_folder_that_is_gone_is_said() {
+    let fleet = Fleet::new(1);
+    let gone = fleet.path("gone");
+    fs::create_dir(&gone).unwrap();
+    let mut command = std::process::Command::new("/bin/sh");
+    command.args(["-c", r#"rmdir "$PWD" && exec "$0" validate"#, NATSCTL]).current_dir(&gone);
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.starts_with("error: the current folder is gone, or cannot be read: "), "{said}");
+}
+
+#[tokio::test]
 async fn binaries_are_found_by_a_relative_path_too() {
     let fleet = Fleet::new(1);
     let plan = fleet.run(&["plan", "--binaries", "bin"]).await.ends(2).out;
