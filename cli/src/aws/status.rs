@@ -226,6 +226,14 @@ mod tests {
         check(&draining, Some("it is DRAINING"));
     }
 
+    #[test]
+    fn a_service_that_was_scaled_to_0_is_not_healthy() {
+        let completed = deployment("PRIMARY", DeploymentRolloutState::Completed, 0);
+        let stopped = SdkService::builder().service_name("a-nats").status("ACTIVE").deployments(completed).build();
+        let status = judge("a", &stopped.into(), &BTreeMap::new(), &State::default());
+        assert!(status.reason.unwrap().starts_with("scaled to 0: nothing answers its callers"));
+    }
+
     #[track_caller]
     fn check_runs(results: &[RunResult], problems: usize, notes: usize) {
         let run = |result: &RunResult| Record {

@@ -248,6 +248,21 @@ fn scaling_is_kept_until_the_manifest_changes() {
 }
 
 #[test]
+fn a_service_that_was_scaled_to_0_runs_again_as_its_manifest_says() {
+    for tasks in [2, 3, 10] {
+        let expected = format!("0 Update Service b ×{tasks} tasks 0 → {tasks}");
+        check(
+            |desired, observed| {
+                wanted(desired, "b").tasks = tasks;
+                here(observed, "b").declared_tasks = tasks;
+                here(observed, "b").desired = 0;
+            },
+            &[&expected],
+        );
+    }
+}
+
+#[test]
 fn what_nothing_asks_for_goes_last_and_data_never() {
     check(
         |desired, observed| {
