@@ -6,6 +6,9 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tokio::time::{Instant, sleep};
+
+use super::apply::POLL_INTERVAL;
 use super::client::{self, Client};
 use super::cluster_files::{ADMIN, Endpoints};
 use super::logs::TaskLogs;
@@ -25,6 +28,9 @@ use crate::nats::jetstream::JetStream;
 pub(super) const CONNECT: Duration = Duration::from_secs(2);
 /// How long JetStream may take to list what it has: when its leader dies, another one is elected in four to nine seconds.
 const LISTING: Duration = Duration::from_secs(12);
+
+/// How long the ports of processes that end may stay taken.
+const RELEASE: Duration = Duration::from_secs(2);
 
 /// The environment of one state directory.
 pub(crate) struct Local {
@@ -107,12 +113,11 @@ impl Local {
             (None, Change::Deploy(_) | Change::Down { .. }) => Description::default(),
             (None, _) => return Err(self.not_deployed()),
         };
-        if let Change::Deploy(deploy) = change {
+        let description = match change {
             // Known before anything is started, rather than in the last wave.
-            let gateway = self.gateway().filter(|name| deploy.selection.services.contains(*name));
-            let taken = taken_ports::of_environment(&self.manifests.environment, gateway, &description);
-            taken_ports::refuse(&taken)?;
-        }
+            Change::Deploy(deploy) => self.with_free_ports(deploy, description).await?,
+            _ => description,
+        };
         let jetstream = match change {
             Change::Deploy(Deploy { without_jetstream: false, .. }) => self.stored(&description).await?,
             _ => Seen::Absent,
@@ -131,6 +136,27 @@ impl Local {
             services: description.services.iter().map(|(name, found)| (name.clone(), service(found))).collect(),
             images: BTreeMap::new(),
         })
+    }
+
+    /// What the supervisor has, once no other process holds a port that a deployment needs. Processes of a supervisor that was killed a moment
+    /// ago hold theirs for a moment more.
+    ///
+    /// # Errors
+    /// Ports that stay taken.
+    async fn with_free_ports(&self, deploy: &Deploy, mut description: Description) -> anyhow::Result<Description> {
+        let gateway = self.gateway().filter(|name| deploy.selection.services.contains(*name));
+        let deadline = Instant::now() + RELEASE;
+        loop {
+            let taken = taken_ports::of_environment(&self.manifests.environment, gateway, &description);
+            if taken.is_empty() {
+                return Ok(description);
+            }
+            if Instant::now() >= deadline {
+                taken_ports::refuse(&taken)?;
+            }
+            sleep(POLL_INTERVAL).await;
+            description = self.describe().await?.unwrap_or_default();
+        }
     }
 
     /// What JetStream holds. Without a server that runs nothing can be known of it, unless none has ever run.

@@ -11,7 +11,7 @@ use super::http::Http;
 /// The first of three ports next to each other that are free, outside of the range that connections use.
 fn three_free_ports() -> u16 {
     let is_free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
-    (12_000..20_000).step_by(7).find(|first| (*first..first + 3).all(is_free)).unwrap()
+    (12_000..20_000).step_by(7).skip(fastrand::usize(..1_000)).find(|first| (*first..first + 3).all(is_free)).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -75,4 +75,14 @@ async fn a_gateway_whose_port_was_taken_is_not_healthy_until_it_listens() {
     fleet.plan(&[]).await.ends(0);
     let answer = Http::new((Ipv4Addr::LOCALHOST, port).into()).post("/api/quest/v1/get", &json!({})).await.unwrap();
     assert_eq!(answer.status, 400, "it answers: {answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deployment_waits_for_the_ports_of_a_supervisor_that_was_just_killed() {
+    let fleet = Fleet::new(3);
+    fleet.environment(3, three_free_ports(), 0);
+    fleet.deploy(&["--all"]).await.ends(0);
+    signal(fleet.description().await.supervisor.unwrap().pid, Signal::KILL);
+    fleet.deploy(&["--all"]).await.ends(0);
+    fleet.is_healthy().await;
 }
