@@ -185,6 +185,12 @@ pub async fn ensure_supervisor_of(program: &Path, state_dir: &Path) -> Result<Cl
         // Looked at before the socket: of two that were started at the same time, one ends and the other answers.
         let ended = child.try_wait()?.is_some();
         if let Some(client) = Client::connect(state_dir).await? {
+            let supervisor = client.describe().await?.supervisor.map(|supervisor| supervisor.pid);
+            if !ended && supervisor != Some(child.id()) {
+                // It would take over if the other one were shut down before it has come so far as to find it.
+                child.kill()?;
+                child.wait()?;
+            }
             return Ok(client);
         }
         if ended || Instant::now() > deadline {

@@ -137,6 +137,15 @@ async fn two_commands_that_start_it_at_the_same_time_share_one_supervisor() {
     let (one, other) = (one.unwrap(), other.unwrap());
     assert_eq!(one.describe().await.unwrap().supervisor, other.describe().await.unwrap().supervisor);
     one.shutdown().await.unwrap();
+    // The other process does not take its place.
+    let supervisors = || {
+        let processes =
+            std::fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path().join("cmdline"));
+        let lines = processes.filter_map(|file| std::fs::read_to_string(file).ok());
+        lines.filter(|line| line.contains("supervise") && line.contains(dir.path().to_str().unwrap())).count()
+    };
+    eventually("no supervisor is left", || async { (supervisors() == 0).then_some(()) }).await;
+    assert!(Client::connect(dir.path()).await.unwrap().is_none());
 }
 
 #[tokio::test]
