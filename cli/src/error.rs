@@ -2,6 +2,8 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io;
+use std::path::Path;
 
 /// An error with a hint: the message says what is wrong, the hint says how to fix it.
 #[derive(Debug)]
@@ -20,6 +22,11 @@ impl Hinted {
     /// The same where a hint is not always known.
     pub(crate) fn with(message: impl Into<String>, hint: Option<String>) -> Self {
         Self { message: message.into(), hint, source: None }
+    }
+
+    /// How to fix it, if that is known.
+    pub(crate) fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
     }
 
     /// Adds the error that caused this one.
@@ -42,13 +49,20 @@ impl Error for Hinted {
     }
 }
 
+/// Makes an error of a file or folder name it: ``failed to open `…` ``. Its kind stays.
+pub(crate) fn at(action: &str, path: &Path) -> impl FnOnce(io::Error) -> io::Error {
+    let message = format!("failed to {action} `{}`", path.display());
+    // All of it is in one text, since much of what shows such an error shows no causes.
+    move |error| io::Error::new(error.kind(), format!("{message}: {error}"))
+}
+
 /// The hint of an error: that of the outermost error in its chain that has one.
 pub fn hint(error: &anyhow::Error) -> Option<String> {
     error.chain().find_map(|cause| hinted(cause)?.hint.clone())
 }
 
-/// An [`std::io::Error`] shows the error that it was made from, but leaves it out of the chain.
+/// An [`io::Error`] shows the error that it was made from, but leaves it out of the chain.
 fn hinted<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a Hinted> {
-    let inside = || cause.downcast_ref::<std::io::Error>()?.get_ref()?.downcast_ref();
+    let inside = || cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref();
     cause.downcast_ref().or_else(inside)
 }

@@ -11,6 +11,7 @@ pub mod error;
 pub mod handover;
 #[cfg(feature = "aws")]
 mod image;
+mod input;
 pub mod local;
 pub mod manifest;
 pub mod model;

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::input;
+
 /// One thing that is wrong in one place.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Problem {
@@ -37,12 +39,24 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}\n  --> {}", self.message, self.file.display())?;
+        write!(f, "error: {}\n  --> {}", quotable(&self.message), quotable(&self.file.display().to_string()))?;
         write!(f, ":{}:{}", self.line, self.column)?;
         match &self.hint {
             Some(hint) => write!(f, "\n  hint: {hint}"),
             None => Ok(()),
         }
+    }
+}
+
+/// The longest message that is shown, in characters.
+const LONGEST: usize = 2_000;
+
+/// What a message quotes may have more lines than one, none of which may look like another problem, and be longer than any screen.
+fn quotable(text: &str) -> String {
+    let text = text.replace('\n', "\\n");
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
     }
 }
 
@@ -140,10 +154,12 @@ impl std::error::Error for Problems {}
 /// Reads a text file that people write.
 ///
 /// # Errors
-/// A problem that names the file, if it cannot be read or is no UTF-8.
+/// A problem that names the file, if it cannot be read, is no regular file, is too large, or is no UTF-8.
 pub fn read(file: &Path) -> Result<String, Problem> {
-    let bytes = std::fs::read(file)
-        .map_err(|error| Problem::new(&Place::start_of(file), format!("cannot read `{}`: {error}", file.display())))?;
+    let bytes = input::read(file).map_err(|error| Problem {
+        hint: error.hint().map(str::to_owned),
+        ..Problem::new(&Place::start_of(file), format!("{:#}", anyhow::Error::from(error)))
+    })?;
     String::from_utf8(bytes).map_err(|error| {
         let valid = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]);
         let (line, column) = position(&valid, valid.len());
@@ -170,6 +186,13 @@ pub(crate) fn did_you_mean<'a>(written: &str, known: impl IntoIterator<Item = &'
         .map(|(_, name)| format!("did you mean `{name}`?"))
 }
 
+/// `1 task`, `2 tasks`
+pub(crate) fn counted(number: impl fmt::Display, noun: &str) -> String {
+    let number = number.to_string();
+    let ending = if number == "1" { "" } else { "s" };
+    format!("{number} {noun}{ending}")
+}
+
 /// `` `a`, `b` and `c` ``
 pub(crate) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     let mut names: Vec<String> = names.into_iter().map(|name| format!("`{name}`")).collect();
@@ -177,5 +200,29 @@ pub(crate) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
         None => "none".to_owned(),
         Some(last) if names.is_empty() => last,
         Some(last) => format!("{} and {last}", names.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_quoted_is_no_problem_of_its_own() {
+        let place = Place::start_of("a\nerror: b.yaml");
+        let problem = Problem::new(&place, "unknown key `x`\nerror: all is lost\n  --> c.yaml`");
+        let expected = "error: unknown key `x`\\nerror: all is lost\\n  --> c.yaml`\n  --> a\\nerror: b.yaml:1:1";
+        assert_eq!(problem.to_string(), expected);
+    }
+
+    #[test]
+    fn a_message_fits_on_a_screen() {
+        let problem = Problem::new(&Place::start_of("a.yaml"), "ä".repeat(1_000_000));
+        assert_eq!(problem.to_string(), format!("error: {}…\n  --> a.yaml:1:1", "ä".repeat(LONGEST)));
+    }
+
+    #[test]
+    fn nouns_are_counted() {
+        assert_eq!([counted(0, "task"), counted(1, "task"), counted(2, "task")], ["0 tasks", "1 task", "2 tasks"]);
     }
 }

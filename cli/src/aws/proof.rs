@@ -16,8 +16,9 @@ use crate::error::Hinted;
 use crate::image::Binaries;
 use crate::model::desired::Role;
 use crate::model::observed::{Assets, Seen};
-use crate::nats::bus::ExpectedTasks;
+use crate::nats::bus::{ExpectedTasks, stopped};
 use crate::pipeline::options::ProofMode;
+use crate::problem::counted;
 
 /// How services are proved to run.
 #[derive(Clone, Copy, Default)]
@@ -54,7 +55,11 @@ pub(crate) async fn prove(
             expected.insert(name.clone(), running);
         } else {
             let (tasks, revision) = (running.tasks, running.revision);
-            proofs.insert(name.clone(), format!("{name} runs: {tasks} tasks of revision {revision} (as ECS says)"));
+            let proof = match tasks {
+                0 => stopped(name),
+                _ => format!("{name} runs: {} of revision {revision} (as ECS says)", counted(tasks, "task")),
+            };
+            proofs.insert(name.clone(), proof);
         }
     }
     if !expected.is_empty() {
@@ -126,7 +131,8 @@ fn running(name: &str, service: Option<&Service>) -> anyhow::Result<ExpectedTask
     let (running, desired) = (primary.running_count(), service.desired_count());
     let revision = revision(service.task_definition().unwrap_or_default());
     if running < desired {
-        let message = format!("`{name}` is deployed, but {running} of {desired} tasks of revision {revision} run");
+        let message =
+            format!("`{name}` is deployed, but {running} of {} of revision {revision} run", counted(desired, "task"));
         return Err(Hinted::new(message, format!("see `natsctl tasks {name}` and `natsctl logs {name}`")).into());
     }
     let tasks = u32::try_from(desired).context("ECS gives a negative number of tasks")?;

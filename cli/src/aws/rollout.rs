@@ -16,6 +16,7 @@ use super::services::{self, primary};
 use super::tasks::{self, Task};
 use crate::model::rollout::{Failure, Outcome, StoppedTask};
 use crate::pipeline::options::WaitUntil;
+use crate::problem::counted;
 use crate::screen::note;
 
 /// Between two descriptions of the services, as long as something changes.
@@ -182,7 +183,7 @@ async fn progress(cluster: Cluster<'_>, one: &mut Following, counts: (i32, i32, 
     let changed = one.counts != counts;
     if changed {
         let service = &one.started.service;
-        note(&format!("service {service}: {running} of {desired} tasks of the new revision run"));
+        note(&format!("service {service}: {running} of {} of the new revision run", counted(desired, "task")));
     }
     if failed > one.counts.2 {
         observe_stopped_tasks(cluster, one).await?;
@@ -211,7 +212,7 @@ async fn outcome(aws: &Aws, one: &mut Following, state: RolloutState, within: Du
         },
         RolloutState::Failed(reason) => Outcome::Failed(explain(aws, one, reason).await?),
         RolloutState::InProgress { running, desired, .. } => {
-            let reason = format!("{running} of {desired} tasks run after {} s", within.as_secs());
+            let reason = format!("{running} of {} run after {} s", counted(desired, "task"), within.as_secs());
             Outcome::Unfinished(explain(aws, one, reason).await?)
         }
     })

@@ -13,6 +13,7 @@ use crate::handover::{Handover, prefix};
 use crate::manifest::ServiceManifest;
 use crate::model::status::{GatewayStatus, Rollout, ServiceStatus, Status};
 use crate::pipeline::history::{Record, RunResult};
+use crate::problem::counted;
 
 /// The run that is under way, and the one before.
 const LAST_RUNS: i32 = 2;
@@ -143,12 +144,15 @@ fn problem(service: &Service, running: u32) -> Option<String> {
     let primary = service.primary();
     let failed_tasks = primary.map_or(0, |deployment| deployment.failed_tasks);
     let is_rolling = primary.is_some_and(|deployment| deployment.rollout == Some(RolloutState::InProgress));
-    let failures = if failed_tasks > 0 { format!(", {failed_tasks} have failed") } else { String::new() };
+    let failures = if failed_tasks > 0 { format!(", {failed_tasks} failed") } else { String::new() };
     match (is_rolling, running < desired) {
-        (true, true) => Some(format!("rolling out: {running} of {desired} tasks run{failures}")),
+        _ if desired == 0 => {
+            Some("scaled to 0: nothing answers its callers; `natsctl scale` starts it again".to_owned())
+        }
+        (true, true) => Some(format!("rolling out: {running} of {} run{failures}", counted(desired, "task"))),
         (false, true) => {
             let event = last_event(service).map(|event| format!(": {event}")).unwrap_or_default();
-            Some(format!("{running} of {desired} tasks run{failures}{event}"))
+            Some(format!("{running} of {} run{failures}{event}", counted(desired, "task")))
         }
         (true, false) if failed_tasks > 0 => Some(format!("rolling out{failures}")),
         _ => None,
@@ -221,6 +225,14 @@ mod tests {
         let mut draining = service(2, vec![deployment("PRIMARY", Completed, 2)]);
         draining.status = Some("DRAINING".to_owned());
         check(&draining, Some("it is DRAINING"));
+    }
+
+    #[test]
+    fn a_service_that_was_scaled_to_0_is_not_healthy() {
+        let completed = deployment("PRIMARY", DeploymentRolloutState::Completed, 0);
+        let stopped = SdkService::builder().service_name("a-nats").status("ACTIVE").deployments(completed).build();
+        let status = judge("a", &stopped.into(), &BTreeMap::new(), &State::default());
+        assert!(status.reason.unwrap().starts_with("scaled to 0: nothing answers its callers"));
     }
 
     #[track_caller]

@@ -245,6 +245,7 @@ fn read(found: &SdkTaskDefinition, container: &ContainerDefinition) -> Definitio
         role: if is_gateway { Role::Gateway } else { Role::Worker },
         permissions: label(PERMISSIONS).unwrap_or_default(),
         environment,
+        secrets: BTreeMap::new(),
         cpu: found.cpu().and_then(|text| text.parse().ok()).unwrap_or(0),
         memory_mib: found.memory().and_then(|text| text.parse().ok()).unwrap_or(0),
         workers,

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
+
 use crate::commands::options::Global;
 use crate::commands::platform::Platform;
 use crate::error::Hinted;
@@ -18,7 +20,8 @@ pub(crate) struct Invocation {
 
 impl Invocation {
     pub(crate) fn new(global: Global, command_line: String) -> anyhow::Result<Self> {
-        Ok(Self { global, command_line, current_dir: std::env::current_dir()? })
+        let current_dir = std::env::current_dir().context("the current folder is gone, or cannot be read")?;
+        Ok(Self { global, command_line, current_dir })
     }
 
     /// The folder of the manifests: as typed, or the nearest one above.

@@ -62,6 +62,6 @@ impl Show {
             true => format!("{}/{}  {}", line.service, line.task, line.text),
             false => format!("{}  {}", line.task, line.text),
         };
-        screen::item(line, &text, self.format)
+        screen::log_line(line, &text, self.format)
     }
 }

@@ -74,7 +74,8 @@ pub(crate) struct Binaries {
 impl Binaries {
     pub(crate) fn source(&self) -> BinarySource {
         match (&self.binaries, self.no_build) {
-            (Some(folder), _) => BinarySource::Folder(folder.clone()),
+            // What is said of it names it in full. Without a current directory it is said as typed.
+            (Some(folder), _) => BinarySource::Folder(std::path::absolute(folder).unwrap_or_else(|_| folder.clone())),
             (None, true) => BinarySource::LastBuild,
             (None, false) => BinarySource::Build,
         }

@@ -9,6 +9,7 @@ use super::change::planned;
 use super::invocation::Invocation;
 use super::options::{Binaries, Which};
 use super::proof::Proof;
+use crate::input;
 use crate::model::change::{Change, Deploy};
 use crate::model::observed::Observed;
 use crate::pipeline::Purpose;
@@ -62,7 +63,7 @@ impl Plan {
 }
 
 fn read(file: &Path) -> anyhow::Result<Observed> {
-    let text = std::fs::read(file).with_context(|| format!("failed to read `{}`", file.display()))?;
+    let text = input::read(file)?;
     serde_json::from_slice(&text).with_context(|| {
         format!("`{}` is not an observed state; `natsctl plan --save-observed` writes one", file.display())
     })

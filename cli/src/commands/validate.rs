@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::commands::invocation::Invocation;
+use crate::problem::counted;
 use crate::screen::Report;
 
 /// Check the manifests and report all problems
@@ -14,7 +15,7 @@ impl Validate {
     pub(crate) fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
         let manifests = invocation.load()?;
         let names: Vec<&String> = manifests.services.keys().collect();
-        let text = format!("{} services in environment `{}`: no problems", names.len(), manifests.name);
+        let text = format!("{} in environment `{}`: no problems", counted(names.len(), "service"), manifests.name);
         Ok(Report::new(&json!({ "environment": manifests.name, "services": names, "problems": [] }), text))
     }
 }

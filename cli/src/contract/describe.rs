@@ -67,6 +67,9 @@ pub(super) fn describe(folder: &Path) -> Result<Described, Problems> {
     })?;
     let mut compiler = protox::Compiler::new([folder]).map_err(|error| refused(folder, &error))?;
     compiler.include_source_info(true).include_imports(true);
+    // The compiler reads whatever there is under such a name.
+    let unreadable: Vec<Problem> = files.iter().filter_map(|file| read(file).err()).collect();
+    Problems::from(unreadable).none_or(())?;
     let broken = files.iter().filter_map(|file| compiler.open_file(file).err());
     let broken: Vec<Problem> = broken.map(|error| refused(folder, &error)).collect();
     Problems::from(broken).none_or(())?;

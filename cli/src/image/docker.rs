@@ -12,7 +12,7 @@ use tokio::process::Command;
 
 use super::digest::Digest;
 use super::oci::{Blob, Contents, Descriptor, INDEX, Index, Manifest};
-use crate::error::Hinted;
+use crate::error::{Hinted, at};
 use crate::model::desired::Architecture;
 
 /// One image to be built.
@@ -82,11 +82,15 @@ const INSTALL: &str = "install Docker with the plugin buildx (https://docs.docke
 fn read(archive: &Path, folder: &Path) -> anyhow::Result<(Bytes, Vec<Blob>)> {
     let unpacked = folder.join("layout");
     if unpacked.exists() {
-        fs::remove_dir_all(&unpacked)?;
+        fs::remove_dir_all(&unpacked).map_err(at("remove", &unpacked))?;
     }
-    tar::Archive::new(File::open(archive)?).unpack(&unpacked)?;
-    fs::remove_file(archive)?;
-    let index: Index = serde_json::from_slice(&fs::read(unpacked.join("index.json"))?)?;
+    let opened = File::open(archive).map_err(at("open", archive))?;
+    tar::Archive::new(opened).unpack(&unpacked).map_err(at("unpack", archive))?;
+    fs::remove_file(archive).map_err(at("remove", archive))?;
+    let file = unpacked.join("index.json");
+    let index = fs::read(&file).map_err(at("read", &file))?;
+    let index: Index =
+        serde_json::from_slice(&index).with_context(|| format!("`{}` is no index of images", file.display()))?;
     let mut chosen = only(&index)?.clone();
     if chosen.media_type == INDEX {
         chosen = only(&parsed::<Index>(&unpacked, &chosen)?)?.clone();
@@ -95,7 +99,7 @@ fn read(archive: &Path, folder: &Path) -> anyhow::Result<(Bytes, Vec<Blob>)> {
     let config = contents(&unpacked, &manifest.config)?;
     let layer = |descriptor: &Descriptor| {
         let file = path(&unpacked, descriptor);
-        let (digest, size) = Digest::of_reader(File::open(&file)?)?;
+        let (digest, size) = File::open(&file).and_then(Digest::of_reader).map_err(at("read", &file))?;
         if (&digest, size) != (&descriptor.digest, descriptor.size) {
             bail!("layer `{}` is damaged", descriptor.digest);
         }
@@ -117,7 +121,8 @@ fn parsed<T: DeserializeOwned>(layout: &Path, descriptor: &Descriptor) -> anyhow
 }
 
 fn contents(layout: &Path, descriptor: &Descriptor) -> anyhow::Result<Bytes> {
-    let bytes = fs::read(path(layout, descriptor))?;
+    let file = path(layout, descriptor);
+    let bytes = fs::read(&file).map_err(at("read", &file))?;
     if Digest::of(&bytes) != descriptor.digest {
         bail!("`{}` is damaged", descriptor.digest);
     }

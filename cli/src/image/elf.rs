@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::Context as _;
 
 use crate::error::Hinted;
+use crate::input;
 use crate::model::desired::Architecture;
 
 const MAGIC: [u8; 6] = [0x7f, b'E', b'L', b'F', /* 64 bits */ 2, /* little-endian */ 1];
@@ -26,7 +27,7 @@ struct Program {
 /// # Errors
 /// What it is instead.
 pub(super) fn check(path: &Path, wanted: Architecture) -> anyhow::Result<()> {
-    let file = File::open(path).with_context(|| format!("failed to open `{}`", path.display()))?;
+    let file = input::open(path)?;
     let program = read(file).with_context(|| format!("failed to read `{}`", path.display()))?;
     let Some(program) = program else {
         let message = format!("`{}` is no program for Linux", path.display());

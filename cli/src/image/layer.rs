@@ -14,6 +14,7 @@ use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
 
 use super::digest::{CHUNK, Digest, Hashing};
 use super::oci::{LAYER_GZIP, LAYER_ZSTD};
+use crate::error::at;
 use crate::model::task::USER;
 
 /// Where the certificates of certificate authorities are.
@@ -42,7 +43,7 @@ impl LayerSource {
         match self {
             Self::Base => base(&mut archive)?,
             Self::Binary(path) => {
-                let file = File::open(path)?;
+                let file = File::open(path).map_err(at("open", path))?;
                 let size = file.metadata()?.len();
                 let contents = BufReader::with_capacity(CHUNK, file.take(size));
                 append(&mut archive, BINARY, EntryType::Regular, 0o755, size, contents)?;

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use super::digest::{CHUNK, Digest, Hashing};
 use super::layer::{Compression, LayerSource};
 use super::oci::{Blob, Contents, Descriptor};
+use crate::error::at;
 
 /// What has not been asked for during this time is deleted.
 const MAX_UNUSED: Duration = Duration::from_secs(14 * 24 * 60 * 60);
@@ -23,7 +24,7 @@ pub(crate) struct Store {
 
 impl Store {
     pub(crate) fn open(dir: &Path) -> io::Result<Self> {
-        fs::create_dir_all(dir)?;
+        fs::create_dir_all(dir).map_err(at("make", dir))?;
         let store = Self { dir: dir.to_owned() };
         store.forget_the_old(SystemTime::now());
         Ok(store)
@@ -78,7 +79,10 @@ impl Store {
         note: &Path,
     ) -> io::Result<(Digest, u64)> {
         let draft = self.draft();
-        let out = Hashing::new(BufWriter::with_capacity(CHUNK, File::create(draft.path())?));
+        let out = Hashing::new(BufWriter::with_capacity(
+            CHUNK,
+            File::create(draft.path()).map_err(at("write", draft.path()))?,
+        ));
         let (encoder, found, _) = source.write(Hashing::new(compression.encoder(out)?))?.finish();
         let (mut out, digest, size) = encoder.finish()?.finish();
         out.flush()?;
@@ -86,7 +90,7 @@ impl Store {
             return Err(io::Error::other("the binary changed while it was packed"));
         }
         // A layer without its note is packed again; a note without its layer would not be.
-        fs::rename(draft.path(), file)?;
+        fs::rename(draft.path(), file).map_err(at("write", file))?;
         self.write_note(note, &digest)?;
         Ok((digest, size))
     }
@@ -99,8 +103,9 @@ impl Store {
 
     fn write_note(&self, note: &Path, digest: &Digest) -> io::Result<()> {
         let draft = self.draft();
-        fs::write(draft.path(), digest.as_str())?;
-        fs::rename(draft.path(), note)
+        fs::write(draft.path(), digest.as_str())
+            .and_then(|()| fs::rename(draft.path(), note))
+            .map_err(at("write", note))
     }
 
     /// A file that no other process writes, deleted if it is not renamed.
@@ -139,7 +144,7 @@ impl Drop for Draft {
 
 /// What changes when a file is written.
 fn state(path: &Path) -> io::Result<String> {
-    let metadata = fs::metadata(path)?;
+    let metadata = fs::metadata(path).map_err(at("read", path))?;
     let path = std::path::absolute(path)?;
     let (seconds, nanos) = (metadata.mtime(), metadata.mtime_nsec());
     Ok(format!("{}|{}|{}|{seconds}.{nanos:09}", path.display(), metadata.size(), metadata.ino()))

@@ -14,10 +14,12 @@ use tokio::time::sleep;
 use super::artifacts::Artifacts;
 use super::client::{self, Client};
 use super::cluster_files::ClusterFiles;
+use super::dir::Dir;
 use super::environment::Local;
 use super::platform::Materials;
-use super::ports;
 use super::protocol::{Accepted, Force, NodeStatus, PutService, TaskSpec};
+use super::secrets;
+use super::taken_ports;
 use crate::error::Hinted;
 use crate::manifest::Environment;
 use crate::model::desired::{Definition, Role};
@@ -29,6 +31,7 @@ use crate::nats::health;
 use crate::nats::identity::SYSTEM_USER;
 use crate::pipeline::Progress;
 use crate::pipeline::options::Options;
+use crate::problem::counted;
 use crate::screen::note;
 
 /// What a rollout may take beyond the start and the stop of its tasks.
@@ -149,7 +152,7 @@ impl<'a> Work<'a> {
         for step in steps {
             let is_ours = running.get(step.name()).is_some_and(|status| status.running);
             if !is_ours {
-                refuse_taken_ports(step.name(), files.node(step.name())?.ports)?;
+                taken_ports::refuse(&taken_ports::of_node(step.name(), files.node(step.name())?.ports))?;
             }
         }
         for step in steps {
@@ -274,7 +277,8 @@ impl<'a> Work<'a> {
         ];
         let mut env = definition.task_environment(name);
         env.extend(access.map(|(name, value)| (name.to_owned(), value)));
-        Ok(TaskSpec { definition: definition.clone(), program, env })
+        let secrets = secrets::files(&Dir::new(self.local.dir())?, &definition.secrets);
+        Ok(TaskSpec { definition: definition.clone(), program, env, secrets })
     }
 
     // ------------------------------------------------------------------------------------------ everything
@@ -324,8 +328,9 @@ impl<'a> Wanted<'a> {
 
 fn show_progress(progress: client::Progress) {
     match progress {
+        client::Progress::Tasks { service, desired: 0, .. } => note(&format!("service {service}: its tasks stop")),
         client::Progress::Tasks { service, ready, desired } => {
-            note(&format!("service {service}: {ready} of {desired} tasks ready"));
+            note(&format!("service {service}: {ready} of {} ready", counted(desired, "task")));
         }
         // Why one failed is explained at the end, when everything else has been tried.
         client::Progress::Ended { service, outcome: Outcome::Failed(_) } => note(&format!("service {service} FAILED")),
@@ -352,20 +357,6 @@ async fn settled(supervisor: &Client, files: &ClusterFiles) -> anyhow::Result<Cl
     }
 }
 
-fn refuse_taken_ports(node: &str, ports: [u16; 3]) -> anyhow::Result<()> {
-    let purposes = [("client_port", "clients"), ("route_port", "its peers"), ("monitor_port", "monitoring")];
-    for (port, (key, purpose)) in ports.into_iter().zip(purposes) {
-        if std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            continue;
-        }
-        let holder = ports::holder(port).map_or_else(|| "another process".to_owned(), |holder| holder.to_string());
-        let message = format!("port {port}, which `{node}` needs for {purpose}, is held by {holder}");
-        let hint = format!("stop it, or set another `{key}` in the environment's manifest (0 takes any free port)");
-        return Err(Hinted::new(message, hint).into());
-    }
-    Ok(())
-}
-
 fn does_not_start(name: &str, node: &NodeStatus) -> anyhow::Error {
     let exit = node.last_exit.as_ref().map_or_else(|| "ended".to_owned(), ToString::to_string);
     let log = node.log_tail.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n");
@@ -375,9 +366,28 @@ fn does_not_start(name: &str, node: &NodeStatus) -> anyhow::Error {
 }
 
 fn delete_data(dir: &Path) -> anyhow::Result<()> {
-    match fs::remove_dir_all(dir) {
+    let own = Dir::new(dir)?;
+    own.remove_shared_socket_dir()?;
+    // The user has written them, and natsctl cannot make them again.
+    let kept = own.secrets();
+    if !kept.exists() {
+        return remove(dir);
+    }
+    for entry in fs::read_dir(dir).with_context(|| format!("failed to read `{}`", dir.display()))? {
+        let path = entry.with_context(|| format!("failed to read `{}`", dir.display()))?.path();
+        if path != kept {
+            remove(&path)?;
+        }
+    }
+    note(&format!("the values of secrets are left in `{}`", kept.display()));
+    Ok(())
+}
+
+fn remove(path: &Path) -> anyhow::Result<()> {
+    let is_folder = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir());
+    match if is_folder { fs::remove_dir_all(path) } else { fs::remove_file(path) } {
         Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("failed to remove `{}`", dir.display()))
+            Err(error).with_context(|| format!("failed to remove `{}`", path.display()))
         }
         _ => Ok(()),
     }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::dir::{Dir, create_private, hex, write_atomically};
+use crate::error::at;
 use crate::model::task;
 
 const SCHEME: &str = "sha256:";
@@ -55,7 +56,7 @@ impl Artifacts {
     /// Stores a copy of a binary, unless its content is stored already.
     pub fn intern(&mut self, binary: &Path, package_version: &str) -> io::Result<Artifact> {
         let name = binary.file_name().ok_or_else(|| io::Error::other("a binary needs a name"))?;
-        let metadata = fs::metadata(binary)?;
+        let metadata = fs::metadata(binary).map_err(at("read", binary))?;
         let key = std::path::absolute(binary)?;
         let cached = self.index.get(&key).filter(|entry| entry.describes(&metadata)).map(|entry| entry.digest.clone());
         let stored = |digest: &str| self.dir.join(digest).join(name);
@@ -84,11 +85,12 @@ impl Artifacts {
 
     /// Removes all artifacts but those with these digests.
     pub fn prune(&mut self, keep: &BTreeSet<String>) -> io::Result<()> {
-        for entry in fs::read_dir(&self.dir)? {
-            let entry = entry?;
+        for entry in fs::read_dir(&self.dir).map_err(at("read", &self.dir))? {
+            let entry = entry.map_err(at("read", &self.dir))?;
             let digest = format!("{SCHEME}{}", entry.file_name().display());
-            if entry.file_type()?.is_dir() && !keep.contains(&digest) {
-                fs::remove_dir_all(entry.path())?;
+            let path = entry.path();
+            if entry.file_type().map_err(at("read", &path))?.is_dir() && !keep.contains(&digest) {
+                fs::remove_dir_all(&path).map_err(at("remove", &path))?;
             }
         }
         self.index.retain(|_, entry| keep.contains(&format!("{SCHEME}{}", entry.digest)));
@@ -103,13 +105,14 @@ impl Artifacts {
     /// Returns the digest of the copy, because the original may change meanwhile.
     fn copy(&self, binary: &Path) -> io::Result<String> {
         let draft = tempfile_in(&self.dir);
-        let digest = fs::copy(binary, &draft).and_then(|_| digest_of(&draft)).inspect_err(|_| {
+        let copied = fs::copy(binary, &draft).and_then(|_| digest_of(&draft));
+        let digest = copied.map_err(at("copy it to", &draft)).inspect_err(|_| {
             let _ = fs::remove_file(&draft);
         })?;
-        fs::set_permissions(&draft, Permissions::from_mode(0o755))?;
+        fs::set_permissions(&draft, Permissions::from_mode(0o755)).map_err(at("change", &draft))?;
         let path = self.path(&digest, binary)?;
         create_private(&self.dir.join(&digest))?;
-        fs::rename(&draft, path)?;
+        fs::rename(&draft, &path).map_err(at("write", &path))?;
         Ok(digest)
     }
 }

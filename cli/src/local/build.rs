@@ -1,13 +1,15 @@
 //! What is built of the services before they are deployed: one binary each, by cargo.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::Context as _;
 use tokio::process::Command;
 
-use crate::error::Hinted;
+use crate::error::{Hinted, at};
 
 /// Where binaries come from.
 #[derive(Clone, Debug)]
@@ -47,8 +49,17 @@ impl Source {
         }
         let binaries: BTreeMap<String, PathBuf> =
             services.iter().map(|name| ((*name).clone(), self.folder.join(name))).collect();
-        let missing: Vec<&str> =
-            binaries.iter().filter(|(_, path)| !path.is_file()).map(|(name, _)| name.as_str()).collect();
+        let mut missing: Vec<&str> = Vec::new();
+        for (name, path) in &binaries {
+            match fs::metadata(path) {
+                Ok(metadata) if metadata.is_file() => {}
+                Ok(_) => missing.push(name),
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                    missing.push(name);
+                }
+                Err(error) => return Err(at("read", path)(error).into()),
+            }
+        }
         if missing.is_empty() {
             return Ok(binaries);
         }

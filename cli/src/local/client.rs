@@ -15,13 +15,15 @@ use tokio::time::{Instant, sleep};
 
 use super::dir::Dir;
 use super::logs;
+use super::owner::{self, Foreign, Refused};
 use super::protocol::{
     Accepted, Deployment, DeploymentState, Description, NodeSpec, PROTOCOL, PutService, Refusal, Request, Response,
     ServiceStatus, TaskState,
 };
 use super::supervisor::SavedState;
-use crate::error::Hinted;
+use crate::error::{Hinted, at};
 use crate::model::rollout::{Failure, Outcome, StoppedTask};
+use crate::problem::counted;
 
 /// How long the supervisor may take to answer after it was started.
 const START: Duration = Duration::from_secs(5);
@@ -57,6 +59,8 @@ pub enum Error {
         /// The last lines of its log.
         log_tail: Vec<String>,
     },
+    /// The supervisor, or the place of its socket, belongs to another user.
+    Foreign(Foreign),
     /// The answer is not one to the request.
     Confused,
     /// A file or a process of this machine.
@@ -68,15 +72,18 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Refused(refusal) => refusal.hint.clone(),
+            Self::Foreign(foreign) => Some(foreign.hint().to_owned()),
             Self::OtherProtocol { pid, .. } => {
                 let kill = format!("stop it with `kill {pid}`, which stops the environment's processes too");
                 Some(format!("{kill}, then run `natsctl deploy --all`"))
             }
             Self::Lost(_) => Some("run the command again".to_owned()),
-            Self::NotStarted { log_tail } if !log_tail.is_empty() => {
-                Some(format!("the end of its log:\n{}", log_tail.join("\n")))
-            }
-            Self::NotStarted { .. } | Self::Confused | Self::Machine(_) => None,
+            Self::NotStarted { log_tail } => match (last(log_tail, "hint: "), last(log_tail, "error: ")) {
+                (Some(hint), _) => Some(hint.to_owned()),
+                (None, None) if !log_tail.is_empty() => Some(format!("the end of its log:\n{}", log_tail.join("\n"))),
+                _ => None,
+            },
+            Self::Confused | Self::Machine(_) => None,
         }
     }
 }
@@ -85,6 +92,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(refusal) => f.write_str(&refusal.message),
+            Self::Foreign(foreign) => foreign.fmt(f),
             Self::Lost(_) => f.write_str("the supervisor cannot be reached"),
             Self::OtherProtocol { pid, version } => {
                 write!(
@@ -92,7 +100,10 @@ impl fmt::Display for Error {
                     "the supervisor (pid {pid}, natsctl {version}) speaks another protocol than this natsctl ({PROTOCOL})"
                 )
             }
-            Self::NotStarted { .. } => f.write_str("the supervisor did not start"),
+            Self::NotStarted { log_tail } => {
+                let reason = last(log_tail, "error: ").map(|reason| format!(": {reason}")).unwrap_or_default();
+                write!(f, "the supervisor did not start{reason}")
+            }
             Self::Confused => f.write_str("the supervisor's answer is not one to the request"),
             Self::Machine(_) => f.write_str("failed to use the state directory"),
         }
@@ -102,6 +113,15 @@ impl fmt::Display for Error {
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
         Self::Machine(error)
+    }
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Foreign(foreign) => Self::Foreign(foreign),
+            Refused::Failed(error) => Self::Lost(error),
+        }
     }
 }
 
@@ -147,7 +167,8 @@ pub async fn describe(state_dir: &Path) -> Result<Option<Description>, Error> {
 
 /// Connects to the supervisor; starts it from this very program, as `supervise --state-dir …`, if none runs.
 pub async fn ensure_supervisor(state_dir: &Path) -> Result<Client, Error> {
-    ensure_supervisor_of(&std::env::current_exe()?, state_dir).await
+    let own = std::env::current_exe().map_err(at("find", Path::new("natsctl")))?;
+    ensure_supervisor_of(&own, state_dir).await
 }
 
 /// The same from another program.
@@ -164,6 +185,12 @@ pub async fn ensure_supervisor_of(program: &Path, state_dir: &Path) -> Result<Cl
         // Looked at before the socket: of two that were started at the same time, one ends and the other answers.
         let ended = child.try_wait()?.is_some();
         if let Some(client) = Client::connect(state_dir).await? {
+            let supervisor = client.describe().await?.supervisor.map(|supervisor| supervisor.pid);
+            if !ended && supervisor != Some(child.id()) {
+                // It would take over if the other one were shut down before it has come so far as to find it.
+                child.kill()?;
+                child.wait()?;
+            }
             return Ok(client);
         }
         if ended || Instant::now() > deadline {
@@ -176,10 +203,11 @@ pub async fn ensure_supervisor_of(program: &Path, state_dir: &Path) -> Result<Cl
 }
 
 fn spawn(program: &Path, dir: &Dir) -> io::Result<Child> {
-    let log = File::options().append(true).create(true).mode(0o600).open(dir.supervisor_log())?;
+    let path = dir.supervisor_log();
+    let log = File::options().append(true).create(true).mode(0o600).open(&path).map_err(at("open", &path))?;
     let mut command = Command::new(program);
     command.arg("supervise").arg("--state-dir").arg(dir.path()).current_dir(dir.path());
-    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn().map_err(at("run", program))
 }
 
 /// A way to the supervisor. Each request has a connection of its own, so any number may be under way.
@@ -187,13 +215,15 @@ fn spawn(program: &Path, dir: &Dir) -> io::Result<Child> {
 pub struct Client {
     dir: PathBuf,
     socket: PathBuf,
+    /// The socket's directory, if it is among those of other users.
+    shared_dir: Option<PathBuf>,
 }
 
 impl Client {
     /// `None`: no supervisor runs in this directory.
     pub async fn connect(state_dir: &Path) -> Result<Option<Self>, Error> {
         let dir = Dir::new(state_dir)?;
-        let client = Self { dir: dir.path().to_owned(), socket: dir.socket() };
+        let client = Self { dir: dir.path().to_owned(), socket: dir.socket(), shared_dir: dir.shared_socket_dir() };
         match client.ask(&Request::Ping).await {
             Ok(Response::Pong(pong)) if pong.protocol == PROTOCOL => Ok(Some(client)),
             Ok(Response::Pong(pong)) => Err(Error::OtherProtocol { pid: pong.pid, version: pong.version }),
@@ -298,25 +328,30 @@ impl Client {
     }
 
     async fn ask(&self, request: &Request) -> Result<Response, Error> {
-        let line = self.exchange(request).await.map_err(Error::Lost)?;
+        let stream = owner::connect(&self.socket, self.shared_dir.as_deref()).await?;
+        let line = exchange(stream, request).await.map_err(Error::Lost)?;
         match serde_json::from_str(&line) {
             Ok(Response::Refused(refusal)) => Err(Error::Refused(refusal)),
             Ok(response) => Ok(response),
             Err(_) => Err(Error::Confused),
         }
     }
+}
 
-    async fn exchange(&self, request: &Request) -> io::Result<String> {
-        let mut stream = UnixStream::connect(&self.socket).await?;
-        let mut question = serde_json::to_vec(request)?;
-        question.push(b'\n');
-        stream.write_all(&question).await?;
-        let mut answer = String::new();
-        match BufReader::new(stream).read_line(&mut answer).await? {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            _ => Ok(answer),
-        }
+async fn exchange(mut stream: UnixStream, request: &Request) -> io::Result<String> {
+    let mut question = serde_json::to_vec(request)?;
+    question.push(b'\n');
+    stream.write_all(&question).await?;
+    let mut answer = String::new();
+    match BufReader::new(stream).read_line(&mut answer).await? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(answer),
     }
+}
+
+/// The rest of the last line that begins like this.
+fn last<'a>(lines: &'a [String], start: &str) -> Option<&'a str> {
+    lines.iter().rev().find_map(|line| line.strip_prefix(start))
 }
 
 /// What a service's status says of a deployment; `None` while it is in progress.
@@ -352,7 +387,7 @@ fn unfinished(status: &ServiceStatus) -> Outcome {
         unhealthy: false,
         crashed: false,
     });
-    let reason = format!("{} of {} tasks are ready", status.ready(), status.desired);
+    let reason = format!("{} of {} ready", status.ready(), counted(status.desired, "task"));
     Outcome::Unfinished(Failure { reason, tasks: waiting.collect(), ..Failure::default() })
 }
 

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::dir::{create_private, write_atomically};
 use super::ports::Ports;
 use super::protocol::NodeSpec;
-use crate::error::Hinted;
+use crate::error::{Hinted, at};
 use crate::manifest::{Environment, LocalEnvironment, Manifests};
 use crate::model::desired;
 use crate::nats::accounts;
@@ -95,11 +95,10 @@ pub(crate) struct NodeFiles {
 impl ClusterFiles {
     /// Makes the keys that are missing and reserves ports. `dir` is the environment's state directory.
     pub(crate) fn prepare(manifests: &Manifests, dir: &Path, server: &NatsServer) -> anyhow::Result<Self> {
-        create_private(dir).with_context(|| format!("failed to make `{}`", dir.display()))?;
+        create_private(dir)?;
         // Two commands that make keys at the same time must not make two sets of them.
         let lock = dir.join("keys.lock");
-        let lock = File::create(&lock).and_then(|file| file.lock().map(|()| file));
-        let _lock = lock.context("failed to lock `keys.lock`")?;
+        let _lock = File::create(&lock).and_then(|file| file.lock().map(|()| file)).map_err(at("lock", &lock))?;
         Self::prepare_from(manifests, dir, dir, server)
     }
 
@@ -160,7 +159,7 @@ impl ClusterFiles {
     /// Writes how clients connect.
     pub(crate) fn write_endpoints(&self, dir: &Path) -> anyhow::Result<()> {
         let endpoints = serde_json::to_vec_pretty(&self.endpoints())?;
-        write_atomically(&dir.join("endpoints.json"), &endpoints).context("failed to write `endpoints.json`")
+        Ok(write_atomically(&dir.join("endpoints.json"), &endpoints)?)
     }
 
     /// Writes the configuration of a server, once the server has accepted it.
@@ -172,10 +171,9 @@ impl ClusterFiles {
         let path = &node.spec.config_path;
         if fs::read_to_string(path).ok().as_deref() != Some(node.config.as_str()) {
             let folder = path.parent().context("a configuration file is in a folder")?;
-            create_private(folder).with_context(|| format!("failed to make `{}`", folder.display()))?;
+            create_private(folder)?;
             let new = path.with_extension("conf.new");
-            write_atomically(&new, node.config.as_bytes())
-                .with_context(|| format!("failed to write `{}`", new.display()))?;
+            write_atomically(&new, node.config.as_bytes())?;
             server.check(&new)?;
             fs::rename(&new, path).with_context(|| format!("failed to write `{}`", path.display()))?;
         }
@@ -299,12 +297,12 @@ impl Drop for Scratch {
 fn copy_tree(from: &Path, to: &Path) -> anyhow::Result<()> {
     if from.is_dir() {
         create_private(to)?;
-        for entry in fs::read_dir(from)? {
-            let entry = entry?;
+        for entry in fs::read_dir(from).map_err(at("read", from))? {
+            let entry = entry.map_err(at("read", from))?;
             copy_tree(&entry.path(), &to.join(entry.file_name()))?;
         }
     } else if from.is_file() {
-        fs::copy(from, to)?;
+        fs::copy(from, to).map_err(at("copy", from))?;
     }
     Ok(())
 }

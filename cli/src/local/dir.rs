@@ -2,12 +2,15 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
+
+use super::owner::{self, Foreign};
+use crate::error::{Hinted, at};
 
 /// The longest path of a unix socket that every system accepts: macOS has 104 bytes, of which the last is a zero.
 const MAX_SOCKET_PATH: usize = 103;
@@ -49,6 +52,11 @@ impl Dir {
         self.0.join("artifacts")
     }
 
+    /// Values of secrets, which the user writes.
+    pub(super) fn secrets(&self) -> PathBuf {
+        self.0.join("secrets")
+    }
+
     /// Logs of one service or node.
     pub(super) fn logs(&self, name: &str) -> PathBuf {
         self.0.join("logs").join(name)
@@ -70,40 +78,55 @@ impl Dir {
         Path::new("/tmp").join(format!("natsctl-{user}-{}", &digest[..16])).join("supervisor.sock")
     }
 
-    /// Creates the directory of the socket, and refuses one that belongs to another user.
-    pub(super) fn create_socket_dir(&self) -> io::Result<()> {
+    /// The directory of the socket, if it is not this one but a directory among those of other users.
+    pub(super) fn shared_socket_dir(&self) -> Option<PathBuf> {
         let socket = self.socket();
-        let Some(dir) = socket.parent().filter(|dir| *dir != self.0) else {
+        socket.parent().filter(|dir| *dir != self.0).map(Path::to_owned)
+    }
+
+    /// Creates the directory of the socket, and refuses one that another user can use.
+    pub(super) fn create_socket_dir(&self) -> io::Result<()> {
+        let Some(dir) = self.shared_socket_dir() else { return Ok(()) };
+        create_private(&dir)?;
+        owner::is_private(&dir)?.map_err(Foreign::into_io)
+    }
+
+    /// Removes the directory of the socket, if it is among those of other users, with the socket that a killed supervisor has left there.
+    pub(super) fn remove_shared_socket_dir(&self) -> io::Result<()> {
+        let Some(dir) = self.shared_socket_dir().filter(|dir| matches!(owner::is_private(dir), Ok(Ok(())))) else {
             return Ok(());
         };
-        create_private(dir)?;
-        let metadata = fs::symlink_metadata(dir)?;
-        let ours = metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o077 == 0;
-        if metadata.is_dir() && ours {
-            return Ok(());
+        match fs::remove_file(self.socket()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at("remove", &self.socket())(error)),
+            _ => fs::remove_dir(&dir).map_err(at("remove", &dir)),
         }
-        Err(io::Error::new(
-            io::ErrorKind::PermissionDenied,
-            format!("`{}` belongs to another user, or others can access it", dir.display()),
-        ))
     }
 }
 
 /// Creates a directory that only its owner can access.
 pub(crate) fn create_private(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| match error.kind() {
+        kind @ (ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotADirectory) => {
+            let hint = "natsctl keeps its files there; `--state-dir` names another folder for them";
+            io::Error::new(kind, Hinted::new(at("make", path)(error).to_string(), hint))
+        }
+        _ => at("make", path)(error),
+    })
 }
 
 /// Replaces a file. Readers see the old content or the new, never half of it, also after the machine has lost power.
 pub(super) fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
     let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
     let draft = path.with_file_name(format!(".{name}.{}", std::process::id()));
-    write_synced(&draft, content).and_then(|()| fs::rename(&draft, path)).inspect_err(|_| {
-        // On a full disk the draft takes the space that the next attempt needs.
-        let _ = fs::remove_file(&draft);
-    })?;
+    write_synced(&draft, content)
+        .and_then(|()| fs::rename(&draft, path))
+        .inspect_err(|_| {
+            // On a full disk the draft takes the space that the next attempt needs.
+            let _ = fs::remove_file(&draft);
+        })
+        .map_err(at("write", path))?;
     // The new name is durable once its directory is.
-    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+    path.parent().map_or(Ok(()), |dir| File::open(dir).and_then(|dir| dir.sync_all()).map_err(at("write", dir)))
 }
 
 fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {

@@ -1,16 +1,17 @@
 //! What the local environment needs of this machine: programs, manifests, ports.
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::Command;
 
 use serde::Serialize;
 
+use super::dir::Dir;
 use super::environment::Local;
-use super::ports;
-use super::protocol::{Description, ServiceStatus};
-use crate::manifest::{Environment, LocalEnvironment};
+use super::protocol::Description;
+use super::secrets;
+use super::taken_ports::{self, TakenPort};
 use crate::nats::locate;
+use crate::problem::counted;
 
 /// One thing that the local environment needs.
 #[derive(Debug, Serialize)]
@@ -39,9 +40,11 @@ pub(crate) async fn check(workspace: &Path, local: anyhow::Result<Local>) -> any
     ];
     match local {
         Ok(local) => {
-            findings.push(ok("manifests", format!("{} services", local.manifests.services.len())));
+            findings.push(ok("manifests", counted(local.manifests.services.len(), "service")));
             let running = local.describe().await?.unwrap_or_default();
-            findings.extend(taken_ports(&local.manifests.environment, &running));
+            findings.extend(taken_ports(&local, &running));
+            let without_value = secrets::missing(&Dir::new(&local.dir)?, local.manifests.services.values());
+            findings.extend(without_value.into_iter().map(|one| missing(&one.what, one.reason, one.hint)));
         }
         Err(error) => {
             let found = first_line(&format!("{error:#}"));
@@ -75,30 +78,16 @@ fn nats_server(workspace: &Path) -> Finding {
 }
 
 /// Ports that the environment needs and another process holds. Free ports are not worth a line.
-fn taken_ports(environment: &Environment, running: &Description) -> Vec<Finding> {
-    let Environment::Local(LocalEnvironment { nats, gateway }) = environment else {
-        return Vec::new();
-    };
-    let first = [nats.client_port, nats.route_port, nats.monitor_port];
-    let stopped = (1..=nats.nodes)
-        .filter(|number| !running.nodes.get(&format!("nats-{number}")).is_some_and(|node| node.running));
-    let of_nodes = stopped.flat_map(|number| {
-        let offset = u16::try_from(number - 1).unwrap_or(u16::MAX);
-        first.into_iter().filter(|port| *port != 0).map(move |port| port.saturating_add(offset))
-    });
-    let listens = |service: &ServiceStatus| service.http.is_some_and(|address| address.port() == gateway.port);
-    let of_gateway = Some(gateway.port).filter(|_| !running.services.values().any(listens));
-    let taken = of_nodes
-        .chain(of_gateway)
-        .filter(|port| *port != 0 && TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_err());
-    let finding = |port: u16| {
-        let holder = ports::holder(port).map_or_else(|| "another process".to_owned(), |holder| holder.to_string());
-        let hint = "stop it, or set another port in the environment's manifest";
-        missing(&format!("port {port}"), format!("held by {holder}"), hint)
-    };
-    taken.map(finding).collect()
+fn taken_ports(local: &Local, running: &Description) -> Vec<Finding> {
+    let taken = taken_ports::of_environment(&local.manifests.environment, local.gateway(), running);
+    let hint = "stop it, or set another port in the environment's manifest";
+    let finding =
+        |taken: &TakenPort| missing(&format!("port {}", taken.port), format!("held by {}", taken.held_by()), hint);
+    taken.iter().map(finding).collect()
 }
 
+/// What a program or natsctl itself says first, without the word for it.
 fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().to_owned()
+    let line = text.lines().next().unwrap_or_default();
+    line.strip_prefix("error: ").unwrap_or(line).to_owned()
 }

@@ -6,13 +6,19 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tokio::time::{Instant, sleep};
+
+use super::apply::POLL_INTERVAL;
 use super::client::{self, Client};
 use super::cluster_files::{ADMIN, Endpoints};
 use super::logs::TaskLogs;
+use super::owner;
 use super::protocol::{Description, Revision as StoredRevision, ServiceStatus};
-use crate::error::Hinted;
+use super::taken_ports;
+use crate::error::{Hinted, at};
 use crate::manifest::Manifests;
 use crate::model::change::{Change, Deploy};
+use crate::model::desired::Role;
 use crate::model::observed::{
     Assets, Observed, ObservedNode, ObservedService, ObservedTask, Revision, Seen, ServiceState,
 };
@@ -22,6 +28,9 @@ use crate::nats::jetstream::JetStream;
 pub(super) const CONNECT: Duration = Duration::from_secs(2);
 /// How long JetStream may take to list what it has: when its leader dies, another one is elected in four to nine seconds.
 const LISTING: Duration = Duration::from_secs(12);
+
+/// How long the ports of processes that end may stay taken.
+const RELEASE: Duration = Duration::from_secs(2);
 
 /// The environment of one state directory.
 pub(crate) struct Local {
@@ -35,7 +44,7 @@ pub(crate) struct Local {
 
 impl Local {
     pub(crate) fn new(manifests: Manifests, dir: PathBuf, workspace: PathBuf, command_line: String) -> Self {
-        let user = std::env::var("USER").unwrap_or_else(|_| "unknown".to_owned());
+        let user = std::env::var("USER").unwrap_or_else(|_| owner::name_of_this_user());
         Self { manifests, workspace, dir, user, command_line }
     }
 
@@ -52,6 +61,11 @@ impl Local {
     /// The supervisor, started if need be.
     pub(crate) async fn supervisor(&self) -> anyhow::Result<Client> {
         Ok(client::ensure_supervisor(&self.dir).await?)
+    }
+
+    /// The service that takes HTTP requests.
+    pub(super) fn gateway(&self) -> Option<&str> {
+        self.manifests.services.values().find(|service| service.role == Role::Gateway).map(|service| &*service.name)
     }
 
     /// How to reach NATS.
@@ -99,6 +113,11 @@ impl Local {
             (None, Change::Deploy(_) | Change::Down { .. }) => Description::default(),
             (None, _) => return Err(self.not_deployed()),
         };
+        let description = match change {
+            // Known before anything is started, rather than in the last wave.
+            Change::Deploy(deploy) => self.with_free_ports(deploy, description).await?,
+            _ => description,
+        };
         let jetstream = match change {
             Change::Deploy(Deploy { without_jetstream: false, .. }) => self.stored(&description).await?,
             _ => Seen::Absent,
@@ -119,6 +138,27 @@ impl Local {
         })
     }
 
+    /// What the supervisor has, once no other process holds a port that a deployment needs. Processes of a supervisor that was killed a moment
+    /// ago hold theirs for a moment more.
+    ///
+    /// # Errors
+    /// Ports that stay taken.
+    async fn with_free_ports(&self, deploy: &Deploy, mut description: Description) -> anyhow::Result<Description> {
+        let gateway = self.gateway().filter(|name| deploy.selection.services.contains(*name));
+        let deadline = Instant::now() + RELEASE;
+        loop {
+            let taken = taken_ports::of_environment(&self.manifests.environment, gateway, &description);
+            if taken.is_empty() {
+                return Ok(description);
+            }
+            if Instant::now() >= deadline {
+                taken_ports::refuse(&taken)?;
+            }
+            sleep(POLL_INTERVAL).await;
+            description = self.describe().await?.unwrap_or_default();
+        }
+    }
+
     /// What JetStream holds. Without a server that runs nothing can be known of it, unless none has ever run.
     async fn stored(&self, description: &Description) -> anyhow::Result<Seen<Assets>> {
         if !description.nodes.values().any(|node| node.running) {
@@ -131,13 +171,14 @@ impl Local {
 
     /// Whether a NATS server has ever stored anything here.
     fn has_stores(&self) -> anyhow::Result<bool> {
-        let folders = match fs::read_dir(self.dir.join("nats")) {
+        let nats = self.dir.join("nats");
+        let folders = match fs::read_dir(&nats) {
             Ok(folders) => folders,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(at("read", &nats)(error).into()),
         };
         for folder in folders {
-            if folder?.path().join("jetstream").is_dir() {
+            if folder.map_err(at("read", &nats))?.path().join("jetstream").is_dir() {
                 return Ok(true);
             }
         }
@@ -152,7 +193,7 @@ fn service(found: &ServiceStatus) -> ObservedService {
         task_definition: None,
         declared_tasks: found.declared_tasks,
         desired: found.desired,
-        failed: found.failed,
+        failed: found.failed || found.lacks_listener(),
         ecs: None,
     };
     let revision = |stored: &StoredRevision, succeeded| Revision {

@@ -69,7 +69,7 @@ impl History {
             serde_json::to_writer(&mut text, record)?;
             text.push(b'\n');
         }
-        write_atomically(&self.0, &text).with_context(|| format!("failed to write `{}`", self.0.display()))
+        Ok(write_atomically(&self.0, &text)?)
     }
 }
 

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use super::create_private;
+use crate::error::at;
 use crate::pipeline::lock::{IfHeld, Waiting};
 
 /// Between two tries while another process holds the lock.
@@ -33,7 +34,7 @@ impl Lock {
     /// Takes the lock of the environment whose state directory this is.
     pub(crate) async fn take(dir: &Path, user: &str, command: &str, if_held: IfHeld) -> anyhow::Result<Self> {
         let path = dir.join("lock");
-        create_private(dir).with_context(|| format!("failed to make `{}`", dir.display()))?;
+        create_private(dir)?;
         let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
         let mut file = file.with_context(|| format!("failed to open `{}`", path.display()))?;
         let mut waiting = Waiting::new(if_held);
@@ -55,8 +56,8 @@ impl Lock {
             command: command.to_owned(),
             since: jiff::Timestamp::now(),
         };
-        file.set_len(0)?;
-        file.write_all(&serde_json::to_vec(&holder)?)?;
+        let text = serde_json::to_vec(&holder)?;
+        file.set_len(0).and_then(|()| file.write_all(&text)).map_err(at("write", &path))?;
         Ok(Self { _file: file })
     }
 }

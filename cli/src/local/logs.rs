@@ -12,6 +12,7 @@ use jiff::tz::TimeZone;
 use serde::Deserialize;
 
 use super::dir::Dir;
+use crate::error::at;
 use crate::model::log::{Filter, Line};
 pub use crate::pipeline::logs::Follower;
 use crate::pipeline::logs::Logs;
@@ -92,17 +93,23 @@ impl Logs for TaskLogs {
 
 impl Position {
     fn advance(&mut self, path: &Path) -> io::Result<Vec<String>> {
-        let Some(mut file) = open(path)? else {
+        let Some(file) = open(path)? else {
             return Ok(Vec::new());
         };
-        if file.metadata()?.len() < self.offset {
+        let length = file.metadata().map_err(at("read", path))?.len();
+        if length < self.offset {
             // It was rotated.
             *self = Self::default();
         }
-        file.seek(SeekFrom::Start(self.offset))?;
-        let read = file.take(MAX_TAIL).read_to_end(&mut self.partial_line)?;
-        self.offset += read as u64;
+        self.read(file).map_err(at("read", path))?;
         Ok(self.complete_lines())
+    }
+
+    /// Reads on from its offset.
+    fn read(&mut self, mut file: File) -> io::Result<()> {
+        file.seek(SeekFrom::Start(self.offset))?;
+        self.offset += file.take(MAX_TAIL).read_to_end(&mut self.partial_line)? as u64;
+        Ok(())
     }
 
     fn complete_lines(&mut self) -> Vec<String> {
@@ -133,14 +140,13 @@ pub(super) fn tail_of(path: &Path, lines: usize) -> Vec<String> {
 }
 
 fn last_lines(path: &Path, lines: usize) -> io::Result<(Position, Vec<String>)> {
-    let Some(mut file) = open(path)? else {
+    let Some(file) = open(path)? else {
         return Ok((Position::default(), Vec::new()));
     };
-    let length = file.metadata()?.len();
+    let length = file.metadata().map_err(at("read", path))?.len();
     let start = length.saturating_sub(MAX_TAIL);
-    file.seek(SeekFrom::Start(start))?;
     let mut position = Position { offset: start, partial_line: Vec::new() };
-    position.offset += file.take(MAX_TAIL).read_to_end(&mut position.partial_line)? as u64;
+    position.read(file).map_err(at("read", path))?;
     let mut texts = position.complete_lines();
     if start > 0 && !texts.is_empty() {
         // The first line is cut.
@@ -187,11 +193,11 @@ fn files(dir: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
+        Err(error) => return Err(at("read", dir)(error)),
     };
     let mut files = Vec::new();
     for entry in entries {
-        let path = entry?.path();
+        let path = entry.map_err(at("read", dir))?.path();
         if path.extension().is_some_and(|extension| extension == "log")
             && let Some(task) = path.file_stem().and_then(|stem| stem.to_str())
         {
@@ -209,7 +215,7 @@ fn open(path: &Path) -> io::Result<Option<File>> {
         Ok(file) => Ok(Some(file)),
         // It has just been pruned.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+        Err(error) => Err(at("read", path)(error)),
     }
 }
 

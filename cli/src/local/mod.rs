@@ -11,12 +11,15 @@ pub(crate) mod environment;
 pub(crate) mod history;
 pub(crate) mod lock;
 pub mod logs;
+mod owner;
 mod platform;
 pub mod ports;
 pub mod protocol;
+mod secrets;
 pub mod shim;
 mod status;
 pub mod supervisor;
+mod taken_ports;
 mod verify;
 
 mod dir;

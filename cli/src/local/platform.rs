@@ -9,9 +9,11 @@ use super::apply::Work;
 use super::artifacts::Artifacts;
 use super::build::Source;
 use super::cluster_files::ClusterFiles;
+use super::dir::Dir;
 use super::environment::Local;
 use super::history::History;
 use super::lock::Lock;
+use super::secrets;
 use crate::manifest::Manifests;
 use crate::model::change::{Change, Deploy};
 use crate::model::desired::Desired;
@@ -77,7 +79,10 @@ impl Platform for Local {
         (&self.user, &self.command_line)
     }
 
-    async fn load(&self, _: &Deploy, options: &Options, purpose: Purpose) -> anyhow::Result<(Desired, Materials)> {
+    async fn load(&self, deploy: &Deploy, options: &Options, purpose: Purpose) -> anyhow::Result<(Desired, Materials)> {
+        let deployed = self.manifests.services.values();
+        let deployed = deployed.filter(|service| deploy.selection.services.contains(&*service.name));
+        secrets::refuse_missing(&Dir::new(&self.dir)?, deployed)?;
         let binaries = self.source(&options.binaries)?.build(self.manifests.services.keys()).await?;
         let artifacts = self.intern(&binaries)?;
         let server = locate::locate(&self.workspace)?;
@@ -86,7 +91,12 @@ impl Platform for Local {
             Purpose::Preview => ClusterFiles::preview(&self.manifests, &self.dir, &server)?,
             Purpose::Change => ClusterFiles::prepare(&self.manifests, &self.dir, &server)?,
         };
-        let desired = load::desired(&self.manifests, &Inputs { artifacts, nodes: files.desired() })?;
+        let mut desired = load::desired(&self.manifests, &Inputs { artifacts, nodes: files.desired() })?;
+        for (name, service) in &mut desired.services {
+            let secrets = self.manifests.services[name].secrets.iter();
+            service.definition.secrets =
+                secrets.map(|(variable, secret)| (variable.to_string(), secret.to_string())).collect();
+        }
         Ok((desired, Materials { files, server }))
     }
 

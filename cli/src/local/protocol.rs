@@ -7,10 +7,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::desired::{Definition, Node};
+use crate::model::desired::{Definition, Node, Role};
 
 /// The version of this protocol. A client refuses to talk to a supervisor with another one.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// What a client sends.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -153,6 +153,9 @@ pub struct TaskSpec {
     /// Its environment variables. The supervisor adds `PATH`, `HOME`, `TMPDIR`, `TASK_ID`, `SERVICE_REVISION` and those of the inherited
     /// sockets.
     pub env: BTreeMap<String, String>,
+    /// Environment variables whose values are in these files when the task starts.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, PathBuf>,
 }
 
 /// The supervisor itself.
@@ -237,6 +240,11 @@ impl ServiceStatus {
     pub fn ready(&self) -> u32 {
         let ready = |task: &&TaskStatus| task.revision == self.revision && task.state == TaskState::Ready;
         self.tasks.iter().filter(ready).count().try_into().unwrap_or(u32::MAX)
+    }
+
+    /// Whether it should take HTTP requests and does not: another process had its port when the supervisor started.
+    pub fn lacks_listener(&self) -> bool {
+        self.definition.role == Role::Gateway && self.http.is_none()
     }
 
     /// The latest deployment.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::dir::write_atomically;
-use crate::error::Hinted;
+use crate::error::{Hinted, at};
 
 /// Reads a state file, or its backup if the file is damaged. `None`: there is no such file.
 ///
@@ -17,7 +17,7 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     let content = match fs::read(path) {
         Ok(content) => content,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(unreadable(path, error)),
+        Err(error) => return Err(at("read", path)(error)),
     };
     match serde_json::from_slice(&content) {
         Ok(value) => Ok(Some(value)),
@@ -36,7 +36,7 @@ pub(super) fn write(path: &Path, value: &impl Serialize) -> io::Result<()> {
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     for path in [path, &backup(path)] {
         match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at("remove", path)(error)),
             _ => {}
         }
     }
@@ -53,11 +53,6 @@ fn read_backup<T: DeserializeOwned>(path: &Path, error: &serde_json::Error) -> O
     let value = serde_json::from_slice(&fs::read(backup(path)).ok()?).ok()?;
     tracing::warn!(path = %path.display(), %error, "state file damaged, its backup is used");
     Some(value)
-}
-
-fn unreadable(path: &Path, error: io::Error) -> io::Error {
-    let message = format!("failed to read `{}`", path.display());
-    io::Error::new(error.kind(), Hinted::with(message, None).because(error))
 }
 
 fn damaged(path: &Path, error: serde_json::Error) -> io::Error {

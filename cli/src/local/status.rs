@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::cluster_files::{ADMIN, Endpoints};
 use super::environment::{CONNECT, Local};
-use super::protocol::{Description, ServiceStatus as Running, TaskState};
+use super::history::History;
+use super::protocol::{DeploymentState, Description, ServiceStatus as Running, TaskState};
+use super::taken_ports;
 use super::verify::{expected, ready_tasks};
 use crate::model::desired::Role;
 use crate::model::status::{ClusterHealth, GatewayStatus, NodeHealth, ServiceStatus, Status};
@@ -12,6 +14,8 @@ use crate::nats::bus::tasks;
 use crate::nats::discovery::{Instance, instances};
 use crate::nats::health;
 use crate::nats::identity::SYSTEM_USER;
+use crate::pipeline::history::Record;
+use crate::problem::counted;
 
 /// How long servers and services may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(1_000);
@@ -34,8 +38,29 @@ impl Local {
         } else {
             (nats_down(&endpoints), Vec::new())
         };
-        let services: Vec<ServiceStatus> =
-            description.services.iter().map(|(name, service)| service_status(name, service, &instances)).collect();
+        let services = description.services.iter();
+        let mut services: Vec<ServiceStatus> =
+            services.map(|(name, service)| service_status(name, service, &instances, &description)).collect();
+        let mut notes = Vec::new();
+        // Who has scaled a service is worth knowing, and no reason to show no status when it cannot be read.
+        let records = History::new(&self.dir).records(usize::MAX).unwrap_or_default();
+        for (service, declared) in services.iter_mut().zip(description.services.values().map(|one| one.declared_tasks))
+        {
+            let scaled = (service.desired != declared).then(|| scaled(&service.name, service.desired, &records));
+            match scaled {
+                Some(scaled) if service.desired == 0 && service.reason.is_none() => {
+                    let start = format!("`natsctl scale {} {declared}` starts it again", service.name);
+                    service.reason = Some(format!("{scaled}: nothing answers its callers; {start}"));
+                }
+                Some(scaled) => {
+                    notes.push(format!("service `{}`: {scaled}; its manifest says {declared}", service.name));
+                }
+                None => {}
+            }
+        }
+        let running = self.gateway().filter(|name| description.services.contains_key(*name));
+        let taken = taken_ports::of_environment(&self.manifests.environment, running, &description);
+        problems.extend(taken.iter().map(ToString::to_string));
         for name in self.manifests.services.keys().filter(|name| !description.services.contains_key(*name)) {
             problems.push(format!("service `{name}` is not deployed; `natsctl deploy {name}` deploys it"));
         }
@@ -53,7 +78,7 @@ impl Local {
             nats: Some(nats),
             gateway: GatewayStatus { url: gateway },
             problems,
-            notes: Vec::new(),
+            notes,
         })
     }
 
@@ -112,7 +137,43 @@ fn count<T>(items: impl Iterator<Item = T>) -> u32 {
     u32::try_from(items.count()).unwrap_or(u32::MAX)
 }
 
-fn service_status(name: &str, service: &Running, instances: &[Instance]) -> ServiceStatus {
+/// That a service was scaled, and by whom, if the history knows it.
+fn scaled(name: &str, tasks: u32, records: &[Record]) -> String {
+    let step = format!("scale service {name}");
+    let by = records.iter().find(|record| record.steps.iter().any(|one| one.step == step && one.result == "done"));
+    let by = by.map(|record| format!(" by {} at {:.0}", record.who, record.started)).unwrap_or_default();
+    format!("scaled to {tasks}{by}")
+}
+
+/// That the last deployment failed, why, and what runs instead.
+fn failed(service: &Running) -> String {
+    let failed = service.deployments.iter().find(|deployment| deployment.state == DeploymentState::Failed);
+    let reason = failed.and_then(|deployment| deployment.reason.as_deref()).unwrap_or("see `natsctl logs`");
+    match failed.filter(|deployment| deployment.revision != service.revision) {
+        Some(failed) if service.ready() > 0 => {
+            let (new, old) = (failed.revision, service.revision);
+            format!("the last deployment failed, of revision {new}; revision {old} runs: {reason}")
+        }
+        _ => format!("the last deployment failed: {reason}"),
+    }
+}
+
+/// Why a service has fewer tasks that are ready than it should.
+fn not_ready(service: &Running, description: &Description) -> String {
+    if description.supervisor.is_none() {
+        return "it does not run".to_owned();
+    }
+    if let Some(reason) = service.tasks.iter().find_map(|task| task.reason.clone()) {
+        return reason;
+    }
+    let starting = count(service.tasks.iter().filter(|task| task.state == TaskState::Starting));
+    match starting {
+        0 => format!("{} of {} ready", service.ready(), counted(service.desired, "task")),
+        starting => format!("{starting} of {} starting", counted(service.desired, "task")),
+    }
+}
+
+fn service_status(name: &str, service: &Running, instances: &[Instance], description: &Description) -> ServiceStatus {
     let ready = ready_tasks(service);
     let found = tasks(instances, name);
     let answering = expected(service).answering(&found);
@@ -123,14 +184,14 @@ fn service_status(name: &str, service: &Running, instances: &[Instance]) -> Serv
         let stops = matches!(task.state, TaskState::Draining | TaskState::Stopped);
         task.revision == service.revision && task.pid.is_some() && !stops
     }));
-    let failed = service.deployment().filter(|_| service.failed).and_then(|deployment| deployment.reason.clone());
-    let pending = || service.tasks.iter().find_map(|task| task.reason.clone());
     let reason = if service.failed {
-        Some(format!("the last deployment failed: {}", failed.unwrap_or_else(|| "see the logs".to_owned())))
+        Some(failed(service))
+    } else if service.lacks_listener() {
+        Some(format!("it does not listen for HTTP clients; `natsctl deploy {name}` lets it"))
     } else if count(ready.iter()) < service.desired {
-        Some(pending().unwrap_or_else(|| "tasks are being started".to_owned()))
+        Some(not_ready(service, description))
     } else if healthy < service.desired {
-        Some(format!("{healthy} of {} tasks answer on the bus", service.desired))
+        Some(format!("{healthy} of {} answer on the bus", counted(service.desired, "task")))
     } else {
         None
     };

@@ -15,6 +15,7 @@ use crate::error::Hinted;
 use crate::nats::bus::{self, ExpectedTasks, RESPONSE_TIMEOUT};
 use crate::nats::health;
 use crate::nats::identity::SYSTEM_USER;
+use crate::problem::counted;
 
 impl Local {
     /// Asks the bus and the gateway whether what was deployed answers: every task, with the revision that it should have.
@@ -24,8 +25,11 @@ impl Local {
         let description = self.complete(services).await?;
         let client = endpoints.of(ADMIN)?.connect("natsctl", CONNECT).await?;
         let deployed = || description.services.iter().filter(|(name, _)| services.contains(*name));
-        let gateways = deployed().filter_map(|(name, service)| Some((name, service.http?)));
-        let gateways = try_join_all(gateways.map(|(name, address)| async move {
+        let gateways = deployed().filter_map(|(name, service)| Some((name, service.http?, service.desired)));
+        let gateways = try_join_all(gateways.map(|(name, address, tasks)| async move {
+            if tasks == 0 {
+                return Ok((name.clone(), bus::stopped(name)));
+            }
             prove_gateway(address).await.map(|()| (name.clone(), format!("{name} takes HTTP at http://{address}")))
         }));
         let workers = deployed().filter(|(_, service)| service.http.is_none());
@@ -50,8 +54,11 @@ impl Local {
                 return Ok(description);
             };
             if Instant::now() >= deadline {
-                let message =
-                    format!("`{name}` is deployed, but {} of {} tasks are ready", short.ready(), short.desired);
+                let message = format!(
+                    "`{name}` is deployed, but only {} of {} ready",
+                    short.ready(),
+                    counted(short.desired, "task")
+                );
                 return Err(Hinted::new(message, format!("see `natsctl status` and `natsctl logs {name}`")).into());
             }
             sleep(POLL_INTERVAL).await;

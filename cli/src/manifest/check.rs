@@ -2,6 +2,7 @@
 //!
 //! It knows the keywords that our own schemas use, no more; a test fails if a schema uses another one.
 
+use std::collections::HashSet;
 use std::str::FromStr;
 
 use serde_json::{Map, Value as Json};
@@ -10,6 +11,10 @@ use super::files::{FORMS, Form};
 use super::yaml::{Entry, Flaw, Node, Position, Value};
 use crate::model::units::{Size, Span, UnitError};
 use crate::problem::{did_you_mean, listed};
+
+/// The longest key or value, in bytes: more than any needs, and less than what Linux (128 KiB for one variable) and ECS (64 KiB for a task
+/// definition) allow.
+const MAX_TEXT: usize = 32 << 10;
 
 /// Everything that is wrong with a tree.
 pub(super) fn check(root: &Node, schema: &Json) -> Vec<Flaw> {
@@ -50,6 +55,9 @@ impl Checker {
         let properties = schema["properties"].as_object().unwrap_or(&none);
         let pattern = schema["patternProperties"].as_object().and_then(|patterns| patterns.iter().next());
         for entry in entries {
+            if !self.is_sendable(entry.position, &entry.key, "a key") {
+                continue;
+            }
             let called = format!("`{}`", entry.key);
             match (properties.get(&entry.key), pattern) {
                 (Some(property), _) => self.node(&entry.value, property, &called),
@@ -77,22 +85,39 @@ impl Checker {
     }
 
     fn array(&mut self, items: &[Node], schema: &Json, name: &str) {
+        let mut texts = HashSet::new();
         for (index, item) in items.iter().enumerate() {
             self.node(item, &schema["items"], &format!("item {} of {name}", index + 1));
-            let repeated = item.value != Value::Refused && items[..index].iter().any(|other| other.value == item.value);
-            if let (true, Some(text)) = (repeated && schema["uniqueItems"] == true, item.text()) {
+            if let Some(text) = item.text().filter(|text| schema["uniqueItems"] == true && !texts.insert(*text)) {
                 self.flaw(item, format!("`{text}` is twice in {name}"), "remove one of them".to_owned());
             }
         }
     }
 
     fn string(&mut self, node: &Node, text: &str, schema: &Json, name: &str) {
+        if !self.is_sendable(node.position, text, name) {
+            return;
+        }
         match (schema["format"].as_str(), schema["pattern"].as_str()) {
             (Some("time-span"), _) => self.quantity::<Span>(node, text, schema, name),
             (Some("size"), _) => self.quantity::<Size>(node, text, schema, name),
             (_, Some(pattern)) => self.form(node.position, text, pattern),
             _ => {}
         }
+    }
+
+    /// Whether a text can be an argument, an environment variable or a name anywhere.
+    fn is_sendable(&mut self, position: Position, text: &str, name: &str) -> bool {
+        if text.contains('\0') {
+            let hint = "remove it: no environment variable, file or name can have one";
+            self.flaw_at(position, format!("{name} has a NUL character"), hint.to_owned());
+        } else if text.len() > MAX_TEXT {
+            let message = format!("{name} has {} bytes, and at most {MAX_TEXT} are allowed", text.len());
+            self.flaw_at(position, message, "shorten it, or let the service read it from elsewhere".to_owned());
+        } else {
+            return true;
+        }
+        false
     }
 
     fn quantity<T: FromStr<Err = UnitError> + PartialOrd>(

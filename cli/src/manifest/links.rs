@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::yaml::{Node, Position};
+use super::yaml::{Entry, Node, Position};
 use crate::problem::{Place, Problem, did_you_mean, listed};
 
 /// A file and what it says.
@@ -284,8 +284,10 @@ impl<'a> ServiceDocuments<'a> {
                         .push(problem.hint(format!("rename it; reserved are {}", listed(RESERVED.iter().copied()))));
                 }
             }
+            let plain: BTreeMap<&str, &Entry> =
+                variables("environment").iter().map(|entry| (entry.key.as_str(), entry)).collect();
             for entry in variables("secrets") {
-                if let Some(other) = variables("environment").iter().find(|other| other.key == entry.key) {
+                if let Some(other) = plain.get(entry.key.as_str()) {
                     let problem = Problem::new(
                         &document.place(entry.position),
                         format!("variable `{}` is in `environment` and in `secrets`", entry.key),

@@ -194,7 +194,11 @@ impl Loading {
     }
 
     fn environment(&mut self, folder: &Path, name: &str) -> Option<Document> {
-        let file = folder.join("environments").join(format!("{name}.yaml"));
+        let folder_of_all = folder.join("environments");
+        let file = folder_of_all.join(format!("{name}.yaml"));
+        if !self.can_list(&folder_of_all) {
+            return None;
+        }
         let known = environments(folder);
         if known.contains(name) {
             return self.read::<Environment>(file);
@@ -207,13 +211,16 @@ impl Loading {
         None
     }
 
+    /// Whether the files of a folder can be listed. Why not is noted.
+    fn can_list(&mut self, folder: &Path) -> bool {
+        let Err(error) = std::fs::read_dir(folder) else { return true };
+        let problem = Problem::new(&Place::start_of(folder), format!("cannot read `{}`: {error}", folder.display()));
+        self.problems.push(problem.hint("name the folder of the manifests with `--manifests`"));
+        false
+    }
+
     fn services(&mut self, folder: &Path) -> Vec<Document> {
-        if let Err(error) = std::fs::read_dir(folder) {
-            let problem =
-                Problem::new(&Place::start_of(folder), format!("cannot read `{}`: {error}", folder.display()));
-            let hint = "name the folder of the manifests with `--manifests`";
-            self.problems.push(problem.hint(hint));
-        }
+        self.can_list(folder);
         let mut documents = Vec::new();
         for file in yaml_files(folder) {
             if file.extension().is_some_and(|extension| extension == "yml") {

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use super::links::Document;
-use super::yaml::Node;
+use super::yaml::{Entry, Node};
 use crate::model::units::{Size, Span};
 use crate::problem::Problem;
 
@@ -18,6 +18,9 @@ const SMALLEST: (u64, [u64; 3]) = (256, [512, 1024, 2048]);
 pub(super) fn cpu_units() -> Vec<u64> {
     [SMALLEST.0].into_iter().chain(FARGATE.iter().map(|(units, ..)| *units)).collect()
 }
+
+/// Most bytes of names and values of environment variables. ECS allows 64 KiB for a whole task definition.
+const MAX_ENVIRONMENT: usize = 48 << 10;
 
 /// What does not fit in `fleet.yaml` itself.
 pub(super) fn fleet(document: &Document) -> Vec<Problem> {
@@ -37,7 +40,27 @@ pub(super) fn fleet(document: &Document) -> Vec<Problem> {
 /// What does not fit in a service's manifest, taken together with the defaults.
 pub(super) fn service(document: &Document, fleet: Option<&Document>) -> Vec<Problem> {
     let defaults = fleet.and_then(|fleet| Some((fleet, fleet.root.get("defaults")?)));
-    EffectiveSettings { own: Some((document, &document.root)), defaults }.problems()
+    let mut problems = EffectiveSettings { own: Some((document, &document.root)), defaults }.problems();
+    problems.extend(variables(document));
+    problems
+}
+
+/// More in environment variables than a task can be given.
+fn variables(document: &Document) -> Option<Problem> {
+    let size = |entry: &Entry| entry.key.len() + entry.value.text().map_or(0, str::len);
+    let entries = document.root.get("environment")?.entries();
+    let largest = entries.iter().max_by_key(|entry| size(entry))?;
+    let total: usize = entries.iter().map(size).sum();
+    if total <= MAX_ENVIRONMENT {
+        return None;
+    }
+    let message = format!(
+        "names and values in `environment` have {total} bytes, and at most {MAX_ENVIRONMENT} are allowed; `{}` alone has {}",
+        largest.key,
+        size(largest)
+    );
+    let hint = "a task definition of ECS has at most 64 KiB: let the service read it from elsewhere";
+    Some(Problem::new(&document.place(largest.position), message).hint(hint))
 }
 
 /// Ports that clash or that do not exist.

@@ -1,6 +1,7 @@
 //! Manifests, right and wrong.
 
 mod cloud;
+mod hostile;
 mod refused;
 
 use std::path::Path;

@@ -4,6 +4,7 @@
 //! files, some by YAML 1.1 (`yes` is true, `010` is eight), some by 1.2.
 
 use std::borrow::Cow;
+use std::collections::{HashMap, hash_map};
 
 use serde_yaml::granit_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput};
 
@@ -116,6 +117,13 @@ impl Node {
 
 /// The tree, as far as there is one, and everything that is wrong with it.
 pub(super) fn parse(text: &str) -> (Option<Node>, Vec<Flaw>) {
+    // A parser may take it as the end of the text.
+    if let Some(offset) = text.find('\0') {
+        let (line, column) = crate::problem::position(text, offset);
+        let message = "the file has a NUL character here".to_owned();
+        let flaw = Flaw { position: Position { line, column }, message, hint: Some("remove it".to_owned()) };
+        return (None, vec![flaw]);
+    }
     let mut reader = Reader { events: Parser::new_from_str(text), flaws: Vec::new() };
     let root = match reader.document() {
         Ok(root) => root,
@@ -213,6 +221,7 @@ impl<'a> Reader<'a> {
 
     fn map(&mut self) -> Result<Vec<Entry>, ScanError> {
         let mut entries: Vec<Entry> = Vec::new();
+        let mut lines: HashMap<String, usize> = HashMap::new();
         loop {
             let (event, span) = match self.next()? {
                 None | Some((Event::MappingEnd, _)) => return Ok(entries),
@@ -229,13 +238,17 @@ impl<'a> Reader<'a> {
             let Some(name) = self.key(&key) else {
                 continue;
             };
-            match entries.iter().find(|entry| entry.key == name) {
-                Some(first) => self.flaws.push(Flaw {
+            match lines.entry(name) {
+                hash_map::Entry::Occupied(first) => self.flaws.push(Flaw {
                     position: key.position,
-                    message: format!("duplicate key `{name}`"),
-                    hint: Some(format!("it is already in line {}", first.position.line)),
+                    message: format!("duplicate key `{}`", first.key()),
+                    hint: Some(format!("it is already in line {}", first.get())),
                 }),
-                None => entries.push(Entry { key: name, position: key.position, value }),
+                hash_map::Entry::Vacant(place) => {
+                    let name = place.key().clone();
+                    place.insert(key.position.line);
+                    entries.push(Entry { key: name, position: key.position, value });
+                }
             }
         }
     }

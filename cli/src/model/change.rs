@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::desired::Scaling;
 use crate::error::Hinted;
+use crate::problem::counted;
 
 /// A change of an environment. Together with what was observed it becomes a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,11 +90,17 @@ impl Change {
         let Self::Scale { service, tasks, bounds: Scaling { min, max } } = self else { return Ok(()) };
         if tasks > max {
             let hint = format!("raise `autoscaling.max` in `services/{service}.yaml`");
-            return Err(Hinted::new(format!("`{service}` may have at most {max} tasks, not {tasks}"), hint));
+            return Err(Hinted::new(
+                format!("`{service}` may have at most {}, not {tasks}", counted(max, "task")),
+                hint,
+            ));
         }
         if *tasks > 0 && tasks < min {
             let hint = format!("lower `autoscaling.min` in `services/{service}.yaml`, or scale it to 0 to stop it");
-            return Err(Hinted::new(format!("`{service}` may have no fewer than {min} tasks, not {tasks}"), hint));
+            return Err(Hinted::new(
+                format!("`{service}` may have no fewer than {}, not {tasks}", counted(min, "task")),
+                hint,
+            ));
         }
         Ok(())
     }

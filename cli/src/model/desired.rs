@@ -115,6 +115,9 @@ pub struct Definition {
     pub permissions: String,
     /// Environment variables from the manifest.
     pub environment: BTreeMap<String, String>,
+    /// Environment variables whose values are secrets that the platform keeps by name. On ECS they are in `ecs`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, String>,
     /// CPU units; 1024 are one core.
     pub cpu: u32,
     /// Memory in MiB.

@@ -14,6 +14,7 @@ use super::discovery::{Instance, instances};
 use super::jetstream::JetStream;
 use crate::error::Hinted;
 use crate::model::observed::Assets;
+use crate::problem::counted;
 
 /// How long a deployed service may take to answer.
 pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -81,17 +82,23 @@ impl ExpectedTasks {
     /// Which of its tasks do not answer.
     pub fn proof(&self, name: &str, found: &BTreeSet<RespondingTask>) -> Result<String, Hinted> {
         let (answering, revision) = (self.answering(found), self.revision);
+        if self.is_met(found) && answering.is_empty() {
+            return Ok(stopped(name));
+        }
         if self.is_met(found) {
             let version = found.iter().find(|one| answering.contains(&*one.task)).map_or("", |one| &one.version);
             let count = answering.len();
-            return Ok(format!("{name} answers on the bus: {count} tasks of revision {revision}, version {version}"));
+            return Ok(format!(
+                "{name} answers on the bus: {} of revision {revision}, version {version}",
+                counted(count, "task")
+            ));
         }
         let mut message = format!("`{name}` is deployed, but of revision {revision} ");
         let silent: Vec<&str> =
             self.known.iter().map(String::as_str).filter(|task| !answering.contains(task)).collect();
         // Writing to a string does not fail.
         let _ = if silent.is_empty() {
-            write!(message, "only {} of {} tasks answer on the bus", answering.len(), self.tasks)
+            write!(message, "only {} of {} answer on the bus", answering.len(), counted(self.tasks, "task"))
         } else {
             write!(message, "these tasks do not answer on the bus: {}", silent.join(", "))
         };
@@ -211,6 +218,11 @@ fn halves<T: Clone>(map: &BTreeMap<String, T>) -> Option<(BTreeMap<String, T>, B
     let mut first = map.clone();
     let second = first.split_off(&middle);
     Some((first, second))
+}
+
+/// What is said of a service of which no task should run.
+pub(crate) fn stopped(name: &str) -> String {
+    format!("{name} is scaled to 0: no task of it runs")
 }
 
 impl ReplyLine {

@@ -95,6 +95,7 @@ fn definition(
         role: manifest.role,
         permissions,
         environment: environment.chain(public).collect(),
+        secrets: BTreeMap::new(),
         cpu: settings.cpu,
         memory_mib: u32::try_from(settings.memory.mebibytes()).unwrap_or(u32::MAX),
         workers: settings.workers,

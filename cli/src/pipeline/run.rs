@@ -16,7 +16,7 @@ use crate::model::desired::{Desired, Service};
 use crate::model::observed::Observed;
 use crate::model::plan::Plan;
 use crate::model::step::{Kind, Step};
-use crate::screen::note;
+use crate::screen::{note, printable};
 
 /// Where services run. A platform observes and carries out steps; what is done, and in which order, is decided here and in the planner.
 pub(crate) trait Platform {
@@ -389,8 +389,10 @@ fn failure(dir: &Path, options: &Options, progress: &mut Progress) -> anyhow::Re
     }
     let text = progress.failures.values().map(String::as_str).collect::<Vec<_>>().join("\n\n");
     let file = failure_file(dir, &progress.record.id);
-    fs::create_dir_all(file.parent().unwrap_or(dir))?;
-    fs::write(&file, format!("{text}\n")).with_context(|| format!("failed to write `{}`", file.display()))?;
+    let folder = file.parent().unwrap_or(dir);
+    fs::create_dir_all(folder).with_context(|| format!("failed to make `{}`", folder.display()))?;
+    fs::write(&file, printable(&format!("{text}\n")))
+        .with_context(|| format!("failed to write `{}`", file.display()))?;
     let now = progress.aftermath.clone().unwrap_or_else(|| {
         let now = match options.on_failure {
             OnFailure::Rollback => "nothing was changed",

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Hinted;
+use crate::input;
 use crate::model::change::Change;
 use crate::model::plan::Plan;
 
@@ -23,7 +24,7 @@ impl SavedPlan {
     /// # Errors
     /// A file that cannot be read, or that is no plan.
     pub(crate) fn read(file: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read(file).with_context(|| format!("failed to read `{}`", file.display()))?;
+        let text = input::read(file)?;
         let hint = "`natsctl plan --save FILE` writes one, and so do `--dry-run --save FILE` of other commands";
         Ok(serde_json::from_slice(&text)
             .map_err(|error| Hinted::new(format!("`{}` is not a saved plan: {error}", file.display()), hint))?)

@@ -1,15 +1,17 @@
 //! The one place that prints. Commands return data; progress goes to standard error.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the place")]
 
+mod printable;
 pub(crate) mod status;
 
-use std::io::{self, ErrorKind, IsTerminal, Write as _};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::ValueEnum;
 use clap_complete::Shell;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
+use printable::{Colours, Printable};
 use serde::Serialize;
 use serde_json::Value;
 use tracing::level_filters::LevelFilter;
@@ -76,13 +78,15 @@ impl Report {
     /// Prints, and says how the process ends.
     pub(crate) fn print(&self, format: Format) -> ExitCode {
         let text = match (format, &self.json) {
-            (Format::Table, _) if self.is_diff && colours(&io::stdout()) => coloured(self.text.trim_end()),
             (Format::Table, _) => self.text.trim_end().to_owned(),
             (Format::Json, Value::Null) => String::new(),
             (Format::Json, json) => format!("{json:#}"),
         };
+        let is_coloured = format == Format::Table && self.is_diff && colours(&io::stdout()) == Colours::Keep;
+        let printable = Printable::new(&text);
+        let printable = if is_coloured { printable.diff() } else { printable };
         summarise(&self.text);
-        match if text.is_empty() { Ok(()) } else { line(&text) } {
+        match if text.is_empty() { Ok(()) } else { write_line(&printable) } {
             Err(error) => failure(&error.into(), format),
             Ok(()) => ExitCode::from(self.code),
         }
@@ -91,6 +95,10 @@ impl Report {
 
 /// One line on standard output, at once.
 pub(crate) fn line(text: &str) -> io::Result<()> {
+    write_line(&Printable::new(text))
+}
+
+fn write_line(text: &Printable<'_>) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{text}")?;
     out.flush()
@@ -105,6 +113,17 @@ pub(crate) fn item(data: &impl Serialize, text: &str, format: Format) -> anyhow:
     Ok(())
 }
 
+/// A line of a service's log, with `text` for people. A terminal gets its colours and no other control sequences; a file or another program
+/// gets the line as the service wrote it, as from `kubectl logs`.
+pub(crate) fn log_line(data: &impl Serialize, text: &str, format: Format) -> anyhow::Result<()> {
+    match format {
+        Format::Table if io::stdout().is_terminal() => write_line(&Printable::log(text, colours(&io::stdout())))?,
+        Format::Table => write_line(&Printable::verbatim(text))?,
+        Format::Json => item(data, text, format)?,
+    }
+    Ok(())
+}
+
 /// Replaces what is on the terminal.
 pub(crate) fn redraw(text: &str) -> io::Result<()> {
     if io::stdout().is_terminal() {
@@ -114,9 +133,14 @@ pub(crate) fn redraw(text: &str) -> io::Result<()> {
     line(text)
 }
 
+/// Text as it is printed, for a file that people look at.
+pub(crate) fn printable(text: &str) -> String {
+    Printable::new(text).to_string()
+}
+
 /// What happens on the way, for people: on standard error.
 pub(crate) fn note(text: &str) {
-    eprintln!("{text}");
+    eprintln!("{}", Printable::new(text));
 }
 
 /// Asks for a confirmation. Without a terminal there is no question, and the answer is yes: a script means what it says.
@@ -124,7 +148,7 @@ pub(crate) fn confirm(question: &str) -> io::Result<bool> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Ok(true);
     }
-    eprint!("{question} [y/N] ");
+    eprint!("{} [y/N] ", Printable::new(question));
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
@@ -136,11 +160,27 @@ fn summarise(text: &str) {
         return;
     };
     let typed: Vec<String> = std::env::args().skip(1).collect();
-    let summary = format!("### `natsctl {}`\n\n```\n{}\n```\n\n", typed.join(" "), text.trim_end());
+    let summary = summary(&typed.join(" "), text.trim_end());
     let opened = std::fs::OpenOptions::new().create(true).append(true).open(&file);
     if let Err(error) = opened.and_then(|mut file| file.write_all(summary.as_bytes())) {
         tracing::warn!(file = %file.display(), %error, "the summary cannot be written");
     }
+}
+
+/// Markdown in which nothing that was typed or read is anything but text.
+fn summary(typed: &str, text: &str) -> String {
+    let (typed, text) = (Printable::new(typed), Printable::new(text));
+    let typed = typed.as_str().replace('\n', " ");
+    let (code, fence) = (fence(&typed, 1), fence(text.as_str(), 3));
+    // Markdown takes away one space on both sides, which keeps a backtick at the end from becoming part of the fence.
+    let space = if code == "`" { "" } else { " " };
+    format!("### {code}{space}natsctl {typed}{space}{code}\n\n{fence}\n{text}\n{fence}\n\n")
+}
+
+/// More backticks than are next to each other in the text, and at least so many.
+fn fence(text: &str, least: usize) -> String {
+    let longest = text.split(|letter| letter != '`').map(str::len).max().unwrap_or_default();
+    "`".repeat(least.max(longest + 1))
 }
 
 /// Why a command failed, with its causes and what to do.
@@ -151,12 +191,13 @@ pub(crate) fn failure(error: &anyhow::Error, format: Format) -> ExitCode {
     }
     match error.downcast_ref::<Problems>() {
         Some(problems) if format == Format::Json => return problems_as_json(problems),
-        Some(problems) => eprintln!("{problems}"),
+        Some(problems) => note(&problems.to_string()),
         None => {
-            summarise(&format!("error: {error:#}"));
-            eprintln!("error: {error:#}");
+            let message = format!("error: {error:#}");
+            summarise(&message);
+            note(&message);
             if let Some(hint) = error::hint(error) {
-                eprintln!("hint: {hint}");
+                note(&format!("hint: {hint}"));
             }
         }
     }
@@ -169,9 +210,15 @@ fn problems_as_json(problems: &Problems) -> ExitCode {
 
 /// What clap says of wrong arguments, or of `--help`.
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+    // It quotes what was typed, between colours of its own.
+    let text = error.render().ansi().to_string();
+    if error.use_stderr() {
+        eprint!("{}", Printable::log(&text, colours(&io::stderr())));
+        return ExitCode::from(USAGE);
+    }
     // A closed pipe is no reason to complain.
-    let _ = error.print();
-    if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
+    let _ = write!(io::stdout(), "{}", Printable::log(&text, colours(&io::stdout())));
+    ExitCode::SUCCESS
 }
 
 /// Completions, on standard output.
@@ -198,22 +245,28 @@ pub(crate) fn log(verbosity: u8) {
         _ => LevelFilter::DEBUG,
     };
     // The supervisor sets its own.
-    let _ = tracing_subscriber::fmt().with_writer(io::stderr).with_max_level(level).try_init();
+    let _ = tracing_subscriber::fmt().with_writer(|| LogWriter).with_max_level(level).try_init();
+}
+
+/// natsctl's own log on standard error, one event at a time.
+struct LogWriter;
+
+impl Write for LogWriter {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        io::stderr().write_all(Printable::new(&text).as_str().as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
 }
 
 /// Whether colours are welcome (<https://no-color.org>).
-fn colours(stream: &impl IsTerminal) -> bool {
-    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-}
-
-fn coloured(text: &str) -> String {
-    let line = |line: &str| match line.chars().next() {
-        Some('+') => format!("\x1b[32m{line}\x1b[0m"),
-        Some('~' | '>' | '?') => format!("\x1b[33m{line}\x1b[0m"),
-        Some('-' | '!') => format!("\x1b[31m{line}\x1b[0m"),
-        _ => line.to_owned(),
-    };
-    text.lines().map(line).collect::<Vec<_>>().join("\n")
+fn colours(stream: &impl IsTerminal) -> Colours {
+    let is_welcome = stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    if is_welcome { Colours::Keep } else { Colours::Drop }
 }
 
 /// A table without lines, its columns as wide as they must be.
@@ -225,4 +278,20 @@ pub(crate) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>
         column.set_padding((0, 2)).set_cell_alignment(CellAlignment::Left);
     }
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_cannot_be_left_by_what_it_quotes() {
+        let text = summary("deploy `x`\n# y", "error: ````\n<img>\x1b[2J");
+        assert_eq!(text, "### `` natsctl deploy `x` # y ``\n\n`````\nerror: ````\n<img>\\u001b[2J\n`````\n\n");
+    }
+
+    #[test]
+    fn a_summary_is_a_fenced_block_under_the_command() {
+        assert_eq!(summary("plan --all", "nothing to do"), "### `natsctl plan --all`\n\n```\nnothing to do\n```\n\n");
+    }
 }

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 
 /// The layers, lowest first. Rooms of one layer do not use each other.
 const LAYERS: &[&[&str]] = &[
-    &["error", "problem", "cleanup"],
+    &["error", "cleanup"],
+    &["input"],
+    &["problem"],
     &["model"],
     &["manifest", "contract"],
     &["handover"],

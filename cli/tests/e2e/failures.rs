@@ -44,7 +44,9 @@ async fn a_setting_that_the_service_refuses(fleet: &Fleet) {
         "exited with code 1 before it was ready",
         "`LLM_BACKENDS` must be a list of the form `name=value,name=value`",
     ]);
-    assert!(reason(fleet, "ai-integration").await.contains("the last deployment failed"));
+    assert!(
+        reason(fleet, "ai-integration").await.contains("the last deployment failed, of revision 2; revision 1 runs: ")
+    );
     still_answers(fleet, "/api/ai/llm/v1/infer", json!({ "prompt": "the king", "sampling": { "maxTokens": 4 } })).await;
 
     fs::write(&file, good).unwrap();

@@ -128,6 +128,15 @@ impl Fleet {
         Running::start(self.command(arguments))
     }
 
+    /// What a command shows at a terminal.
+    pub(crate) fn at_a_terminal(&self, arguments: &[&str]) -> String {
+        let natsctl = self.command(&[]);
+        let mut command = Command::new("script");
+        command.args(["--quiet", "--return", "--command", &format!("{NATSCTL} {}", arguments.join(" ")), "/dev/null"]);
+        command.envs(natsctl.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(self.path("."));
+        String::from_utf8(command.stdin(Stdio::null()).output().unwrap().stdout).unwrap()
+    }
+
     /// Runs a command to its end.
     pub(crate) async fn run(&self, arguments: &[&str]) -> Run {
         self.start(arguments).ended().await

@@ -33,7 +33,14 @@ async fn who_holds_a_port_that_is_needed_is_named() {
     assert!(doctor.contains(&format!("port {port}")) && doctor.contains(&me), "{doctor}");
 
     fleet.environment(1, 0, port);
-    fleet.deploy(&["--all"]).await.ends(1).says(&[&format!("{port}"), &me, "hint: "]);
+    let said =
+        [&format!("port {port}, which `gateway` needs for HTTP clients, is held by "), &me[..], "`gateway.port`"];
+    fleet.plan(&[]).await.ends(1).says(&said);
+    fleet.deploy(&["--all"]).await.ends(1).says(&said);
+    assert_eq!(fleet.processes().into_values().collect::<Vec<_>>(), Vec::<String>::new(), "nothing was started");
+    // What does not need the port is deployed.
+    fleet.deploy(&["quest-system"]).await.ends(0);
+    fleet.run(&["down"]).await.ends(0);
 
     fleet.environment(1, 0, 0);
     fleet.deploy(&["--all"]).await.ends(0);

@@ -3,12 +3,16 @@
 mod changes;
 mod failures;
 mod fleet;
+mod hostile;
 mod http;
 mod interruptions;
 mod load;
 mod machine;
 mod newcomer;
+mod resumed;
 mod rolling;
 mod run;
+mod scaled;
+mod secrets;
 mod tour;
 mod usage;

@@ -31,6 +31,44 @@ async fn wrong_usage_ends_with_64() {
 }
 
 #[tokio::test]
+async fn a_folder_that_cannot_be_used_is_named_with_the_way_out() {
+    let fleet = Fleet::new(1);
+    fs::write(fleet.path("file"), "").unwrap();
+    let state = fleet.path("file/state").display().to_string();
+    let binaries = fleet.path("bin").display().to_string();
+    for arguments in [vec!["plan", "--binaries", &binaries], vec!["deploy", "--all", "--binaries", &binaries]] {
+        let run = fleet.run(&[&["--state-dir", &state], arguments.as_slice()].concat()).await.ends(1);
+        run.says(&[&format!("failed to make `{state}"), "hint: natsctl keeps its files there; `--state-dir` names"]);
+    }
+    let schemas = fleet.manifest("schema");
+    fs::write(&schemas, "").unwrap();
+    fleet.run(&["schema"]).await.ends(1).says(&[&format!("failed to make `{}`", schemas.display())]);
+}
+
+#[tokio::test]
+async fn a_current_folder_that_is_gone_is_said() {
+    let fleet = Fleet::new(1);
+    let gone = fleet.path("gone");
+    fs::create_dir(&gone).unwrap();
+    let mut command = std::process::Command::new("/bin/sh");
+    command.args(["-c", r#"rmdir "$PWD" && exec "$0" validate"#, NATSCTL]).current_dir(&gone);
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.starts_with("error: the current folder is gone, or cannot be read: "), "{said}");
+}
+
+#[tokio::test]
+async fn binaries_are_found_by_a_relative_path_too() {
+    let fleet = Fleet::new(1);
+    let plan = fleet.run(&["plan", "--binaries", "bin"]).await.ends(2).out;
+    assert_eq!(plan, fleet.run(&["plan", "--binaries", fleet.path("bin").to_str().unwrap()]).await.ends(2).out);
+    let nowhere = fleet.path("nowhere").display().to_string();
+    for folder in ["nowhere", &nowhere] {
+        fleet.run(&["plan", "--binaries", folder]).await.ends(1).says(&[&format!("in `{nowhere}`")]);
+    }
+}
+
+#[tokio::test]
 async fn help_documents_the_exit_codes() {
     let fleet = Fleet::new(1);
     let help = fleet.run(&["--help"]).await.ends(0).out;
@@ -117,7 +155,7 @@ async fn a_plan_against_a_saved_state_needs_nothing_that_runs() {
 
     fs::write(&file, r#"{ "services": { "#).unwrap();
     fleet.plan(&["--observed", &file]).await.ends(1).says(&["observed.json` is not an observed state"]);
-    fleet.plan(&["--observed", "nowhere.json"]).await.ends(1).says(&["failed to read `nowhere.json`"]);
+    fleet.plan(&["--observed", "nowhere.json"]).await.ends(1).says(&["cannot read `nowhere.json`"]);
     assert_eq!(fleet.processes().into_values().collect::<Vec<_>>(), Vec::<String>::new());
 }
 

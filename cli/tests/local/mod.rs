@@ -2,4 +2,5 @@
 
 mod deployments;
 mod processes;
+mod sockets;
 mod stage;

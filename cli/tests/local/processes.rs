@@ -90,13 +90,28 @@ async fn a_supervisor_that_does_not_start_shows_its_log() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("supervisor.log"), "old news\n").unwrap();
     std::fs::write(dir.path().join("state.json"), "{").unwrap();
-    match client::ensure_supervisor_of(natsctl(), dir.path()).await {
-        Err(Error::NotStarted { log_tail }) => {
+    let error = client::ensure_supervisor_of(natsctl(), dir.path()).await.unwrap_err();
+    match &error {
+        Error::NotStarted { log_tail } => {
             assert!(log_tail[0].contains("failed to read"), "{log_tail:?}");
             assert!(log_tail[1].starts_with("hint: delete it"), "{log_tail:?}");
         }
         other => panic!("{other:?}"),
     }
+    // Its reason and its hint become those of the command.
+    let said = error.to_string();
+    assert!(said.starts_with("the supervisor did not start: failed to read `"), "{said}");
+    assert!(error.hint().unwrap().starts_with("delete it"), "{:?}", error.hint());
+}
+
+#[tokio::test]
+async fn a_supervisor_that_ends_without_a_reason_shows_the_end_of_its_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = Error::NotStarted { log_tail: vec!["started".to_owned(), "killed".to_owned()] };
+    assert_eq!(error.to_string(), "the supervisor did not start");
+    assert_eq!(error.hint().as_deref(), Some("the end of its log:\nstarted\nkilled"));
+    let error = client::ensure_supervisor_of("/bin/true".as_ref(), dir.path()).await.unwrap_err();
+    assert_eq!((error.to_string(), error.hint()), ("the supervisor did not start".to_owned(), None));
 }
 
 #[tokio::test]
@@ -122,6 +137,15 @@ async fn two_commands_that_start_it_at_the_same_time_share_one_supervisor() {
     let (one, other) = (one.unwrap(), other.unwrap());
     assert_eq!(one.describe().await.unwrap().supervisor, other.describe().await.unwrap().supervisor);
     one.shutdown().await.unwrap();
+    // The other process does not take its place.
+    let supervisors = || {
+        let processes =
+            std::fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path().join("cmdline"));
+        let lines = processes.filter_map(|file| std::fs::read_to_string(file).ok());
+        lines.filter(|line| line.contains("supervise") && line.contains(dir.path().to_str().unwrap())).count()
+    };
+    eventually("no supervisor is left", || async { (supervisors() == 0).then_some(()) }).await;
+    assert!(Client::connect(dir.path()).await.unwrap().is_none());
 }
 
 #[tokio::test]

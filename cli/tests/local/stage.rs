@@ -126,6 +126,7 @@ pub(crate) fn service(name: &str, env: &[(&str, &str)]) -> PutService {
         role: Role::Worker,
         permissions: String::new(),
         environment: environment.clone(),
+        secrets: BTreeMap::new(),
         cpu: 256,
         memory_mib: 512,
         workers: 1,
@@ -139,7 +140,7 @@ pub(crate) fn service(name: &str, env: &[(&str, &str)]) -> PutService {
         stop_timeout: Duration::from_secs(10),
         ecs: None,
     };
-    let spec = TaskSpec { definition, program: fake_task(), env: environment };
+    let spec = TaskSpec { definition, program: fake_task(), env: environment, secrets: BTreeMap::new() };
     let name = name.to_owned();
     PutService { name, spec, declared_tasks: 2, tasks: 2, http_listen: None, force: Force::IfChanged }
 }

@@ -10,6 +10,7 @@ fn definition() -> Definition {
         role: Role::Worker,
         permissions: "p".to_owned(),
         environment: BTreeMap::from([("LOG_LEVEL".to_owned(), "info".to_owned())]),
+        secrets: BTreeMap::new(),
         cpu: 256,
         memory_mib: 512,
         workers: 2,

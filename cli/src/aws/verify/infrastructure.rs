@@ -10,6 +10,7 @@ use super::{APPLY, Finding, Kind, all_exist};
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::handover::prefix;
+use crate::problem::counted;
 
 pub(super) const SUBNETS: Kind = Kind { one: "subnet", many: "subnets" };
 const GROUPS: Kind = Kind { one: "security group", many: "security groups" };
@@ -27,7 +28,10 @@ pub(super) fn judge_cluster(name: &str, found: Option<&Cluster>) -> Finding {
         Some("ACTIVE") => {
             let providers = cluster.capacity_providers().join(", ");
             let providers = if providers.is_empty() { "Fargate".to_owned() } else { providers };
-            Finding::ok(what, format!("ACTIVE, capacity by {providers}, {} tasks run", cluster.running_tasks_count()))
+            Finding::ok(
+                what,
+                format!("ACTIVE, capacity by {providers}, {} run", counted(cluster.running_tasks_count(), "task")),
+            )
         }
         status => Finding::missing(what, status.unwrap_or("without a status"), APPLY),
     }
@@ -40,8 +44,9 @@ pub(super) async fn log_group(aws: &Aws) -> anyhow::Result<Vec<Finding>> {
     while let Some(group) = pages.next().await {
         let group = group.map_err(|error| failed(&format!("describe the log group `{wanted}`"), error))?;
         if group.log_group_name() == Some(wanted) {
-            let retention =
-                group.retention_in_days().map_or_else(|| "for ever".to_owned(), |days| format!("for {days} days"));
+            let retention = group
+                .retention_in_days()
+                .map_or_else(|| "for ever".to_owned(), |days| format!("for {}", counted(days, "day")));
             return Ok(vec![Finding::ok(format!("log group `{wanted}`"), format!("kept {retention}"))]);
         }
     }

@@ -1,6 +1,6 @@
 //! Credentials that `docker login` or a credential helper of Docker has stored.
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -10,6 +10,7 @@ use serde::Deserialize;
 use std::collections::HashMap;
 
 use super::{Credentials, Login};
+use crate::input;
 
 /// `~/.docker/config.json`, as far as it is of use.
 #[derive(Debug, Default, Deserialize)]
@@ -48,7 +49,12 @@ pub(crate) fn saved(host: &str) -> anyhow::Result<Credentials> {
 }
 
 fn saved_in(file: &Path, host: &str) -> anyhow::Result<Credentials> {
-    let Ok(text) = std::fs::read(file) else { return Ok(Credentials::Anonymous) };
+    if let Err(error) = std::fs::symlink_metadata(file)
+        && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+    {
+        return Ok(Credentials::Anonymous);
+    }
+    let text = input::read(file)?;
     let config: DockerConfig =
         serde_json::from_slice(&text).with_context(|| format!("`{}` is not Docker's", file.display()))?;
     // Docker Hub has an address of its own in this file.

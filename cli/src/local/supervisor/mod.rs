@@ -52,7 +52,7 @@ fn shim() -> io::Result<PathBuf> {
 /// argument is `shim`.
 pub async fn run(state_dir: &Path, shim: PathBuf) -> anyhow::Result<()> {
     let dir = Dir::new(state_dir)?;
-    dir.create().with_context(|| format!("failed to create `{}`", dir.path().display()))?;
+    dir.create()?;
     let _lock = lock(&dir)?;
     let state = SavedState::load(&dir)?;
 

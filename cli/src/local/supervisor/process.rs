@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 
+use crate::error::at;
 use crate::local::protocol::Exit;
 use crate::local::shim::Mode;
 
@@ -71,7 +72,7 @@ impl Process {
         let mappings = inherited.map(|((_, parent_fd), child_fd)| FdMapping { parent_fd, child_fd }).collect();
         command.fd_mappings(mappings).map_err(io::Error::other)?;
 
-        let mut child = command.spawn()?;
+        let mut child = command.spawn().map_err(at("run", shim))?;
         let pid = child.id().ok_or_else(|| io::Error::other("it has no process id"))?;
         let (signals, mut requested) = mpsc::unbounded_channel();
         tokio::spawn(async move {
@@ -121,7 +122,7 @@ fn open_log(path: &Path) -> io::Result<File> {
     if let Some(dir) = path.parent() {
         crate::local::dir::create_private(dir)?;
     }
-    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(at("open", path))
 }
 
 impl From<ExitStatus> for Exit {

@@ -1,6 +1,7 @@
 //! The state of the supervisor: takes events, asks the controllers what to do, does it, saves and answers.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use super::task::Moment;
 use crate::local::dir::Dir;
 use crate::local::logs;
 use crate::local::protocol::{Exit, Request, Response};
+use crate::local::secrets;
 use crate::model::desired::Role;
 
 /// How many lines of a log go with a failure.
@@ -235,14 +237,14 @@ impl Supervisor {
         }
     }
 
-    fn start(&mut self, owner: &Owner, task: &str, revision: u64) -> std::io::Result<()> {
+    fn start(&mut self, owner: &Owner, task: &str, revision: u64) -> io::Result<()> {
         match owner {
             Owner::Node(name) => self.start_node(owner, name, task),
             Owner::Service(name) => self.start_task(owner, name, task, revision),
         }
     }
 
-    fn start_node(&mut self, owner: &Owner, name: &str, task: &str) -> std::io::Result<()> {
+    fn start_node(&mut self, owner: &Owner, name: &str, task: &str) -> io::Result<()> {
         let Some(spec) = self.nodes.get(name).map(|node| node.spec().clone()) else { return Ok(()) };
         let (env, log, sockets) = (BTreeMap::new(), self.dir.log(name, task), Vec::new());
         let launch = Launch { task, program: &spec.program, args: &spec.args, env: &env, log, sockets };
@@ -253,11 +255,16 @@ impl Supervisor {
         Ok(())
     }
 
-    fn start_task(&mut self, owner: &Owner, name: &str, task: &str, revision: u64) -> std::io::Result<()> {
+    fn start_task(&mut self, owner: &Owner, name: &str, task: &str, revision: u64) -> io::Result<()> {
         let Some(mut spec) = self.services.get(name).and_then(|service| service.spec(revision)).cloned() else {
             return Ok(());
         };
         spec.env.insert("SERVICE_REVISION".to_owned(), revision.to_string());
+        for (variable, file) in &spec.secrets {
+            let value =
+                secrets::read(file).map_err(|error| io::Error::other(format!("{:#}", anyhow::Error::from(error))))?;
+            spec.env.insert(variable.clone(), value);
+        }
         let health = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let port = health.local_addr()?.port();
         let mut sockets = vec![("health", OwnedFd::from(health))];
@@ -280,7 +287,7 @@ impl Supervisor {
         Ok(())
     }
 
-    fn spawn(&mut self, owner: &Owner, launch: Launch<'_>) -> std::io::Result<u32> {
+    fn spawn(&mut self, owner: &Owner, launch: Launch<'_>) -> io::Result<u32> {
         let task = launch.task.to_owned();
         let (events, exited) = (self.events.clone(), (owner.clone(), task.clone()));
         let process = Process::start(&self.shim, launch, move |exit| {

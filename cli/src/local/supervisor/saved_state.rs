@@ -62,6 +62,9 @@ pub(super) struct ServiceRecord {
     /// The latest first.
     pub(super) deployments: Vec<Deployment>,
     pub(super) failed: bool,
+    /// The failed deployment was of what runs anyway, which has nothing to go back to: it is over when all tasks are ready.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) recovers: bool,
     pub(super) deleting: bool,
 }
 
@@ -121,7 +124,7 @@ impl ServiceRecord {
         deployment.state = DeploymentState::Completed;
         deployment.ended_at_ms = Some(now.unix_ms);
         let (id, revision) = (deployment.id, deployment.revision);
-        self.failed = false;
+        (self.failed, self.recovers) = (false, false);
         self.last_completed = self.target;
         if let Some(stored) = self.revisions.get_mut(&revision) {
             stored.completed = Some(id);
@@ -138,6 +141,7 @@ impl ServiceRecord {
         deployment.reason = Some(reason);
         deployment.task = Some(task.to_owned());
         self.failed = true;
+        self.recovers = self.target.is_some() && self.target == self.last_completed;
         self.target = self.last_completed;
     }
 

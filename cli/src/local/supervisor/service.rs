@@ -7,6 +7,7 @@ use super::probe::ProbeResult;
 use super::saved_state::ServiceRecord;
 use super::task::{AfterStop, Moment, State, Target, Task};
 use crate::local::protocol::{Accepted, Exit, Force, PutService, ServiceStatus, TaskSpec};
+use crate::problem::counted;
 
 /// The deployment circuit breaker: a deployment fails when this many of its tasks have failed.
 const MAX_FAILED_TASKS: u32 = 3;
@@ -45,6 +46,8 @@ pub(super) struct ServiceController {
     tasks: Vec<Task>,
     /// Failed tasks of the deployment in progress.
     failed_tasks: u32,
+    /// The deployment in progress brings back what ran before. There is nothing to go back to, and what its tasks need may be starting too.
+    resuming: bool,
     /// The supervisor is shutting down. The record stays, so that the next supervisor starts the same tasks.
     shutting_down: bool,
     /// Whether the record has changed since it was last saved.
@@ -66,12 +69,21 @@ impl ServiceController {
             && !service.record.is_in_progress()
         {
             service.record.start_deployment(target.revision, now);
+            service.resuming = true;
         }
         service
     }
 
     fn with(record: ServiceRecord) -> Self {
-        Self { record, tasks: Vec::new(), failed_tasks: 0, shutting_down: false, unsaved: true, effects: Vec::new() }
+        Self {
+            record,
+            tasks: Vec::new(),
+            failed_tasks: 0,
+            resuming: false,
+            shutting_down: false,
+            unsaved: true,
+            effects: Vec::new(),
+        }
     }
 
     pub(super) fn put(&mut self, put: PutService, now: Moment) -> Accepted {
@@ -99,7 +111,7 @@ impl ServiceController {
         for task in &mut self.tasks {
             task.retry_now(now);
         }
-        self.failed_tasks = 0;
+        (self.failed_tasks, self.resuming) = (0, false);
         Accepted { deployment_id, revision }
     }
 
@@ -196,7 +208,8 @@ impl ServiceController {
             Err(reason) if was_ready => {
                 task.failed_probes += 1;
                 if task.failed_probes >= stored.spec.definition.health.retries.max(1) {
-                    task.reason = Some(format!("`GET /livez` {reason}, {} times in a row", task.failed_probes));
+                    task.reason =
+                        Some(format!("`GET /livez` {reason}, {} in a row", counted(task.failed_probes, "time")));
                     task.state = State::Draining { kill_at: now.at, killed: true, after: AfterStop::Replace };
                     self.effects.push(Effect::Kill { task: task.id.clone() });
                 }
@@ -224,9 +237,10 @@ impl ServiceController {
             task.reason = Some(exit.to_string());
         }
         let id = id.clone();
+        let may_come_up = self.resuming && !matches!(exit, Exit::NotStarted(_));
         task.last_exit = Some(exit);
         task.back_off(now);
-        if self.record.is_in_progress() {
+        if self.record.is_in_progress() && !may_come_up {
             self.failed_tasks += 1;
             if self.failed_tasks >= MAX_FAILED_TASKS {
                 self.fail(&id, format!("{reason}; {MAX_FAILED_TASKS} new tasks have ended"), now);
@@ -310,7 +324,7 @@ impl ServiceController {
         let check = task.reason.as_deref().unwrap_or("`GET /readyz` was not answered").to_owned();
         let reason = format!("task `{}` was not ready{again} within {start_period:?}: {check}", task.id);
         let id = task.id.clone();
-        if self.is_current(task) && self.record.is_in_progress() {
+        if self.is_current(task) && self.record.is_in_progress() && !self.resuming {
             self.fail(&id, reason, now);
         }
         self.drain(index, AfterStop::Replace, now);
@@ -393,10 +407,16 @@ impl ServiceController {
         }
     }
 
-    /// A deployment completes when the service reaches its steady state.
+    /// A deployment completes when the service reaches its steady state; so ends a failure that had nothing to go back to.
     fn complete_deployment(&mut self, now: Moment) {
-        if self.is_steady() && !self.shutting_down && !self.record.deleting && self.record.is_in_progress() {
+        if !self.is_steady() || self.shutting_down || self.record.deleting {
+            return;
+        }
+        if self.record.is_in_progress() {
             self.record.complete(now);
+            (self.unsaved, self.resuming) = (true, false);
+        } else if self.record.recovers {
+            (self.record.failed, self.record.recovers) = (false, false);
             self.unsaved = true;
         }
     }

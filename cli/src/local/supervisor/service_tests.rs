@@ -134,6 +134,7 @@ fn put(version: &str, tasks: u32, force: Force) -> PutService {
         role: Role::Worker,
         permissions: String::new(),
         environment: BTreeMap::new(),
+        secrets: BTreeMap::new(),
         cpu: 256,
         memory_mib: 512,
         workers: 1,
@@ -147,7 +148,7 @@ fn put(version: &str, tasks: u32, force: Force) -> PutService {
         stop_timeout: Duration::from_secs(30),
         ecs: None,
     };
-    let spec = TaskSpec { definition, program: "/bin/true".into(), env: BTreeMap::new() };
+    let spec = TaskSpec { definition, program: "/bin/true".into(), env: BTreeMap::new(), secrets: BTreeMap::new() };
     PutService { name: "quest".to_owned(), spec, declared_tasks: tasks, tasks, http_listen: None, force }
 }
 
@@ -224,8 +225,10 @@ fn a_failed_change_of_the_number_of_tasks_leaves_the_running_ones() {
     simulation.wait(10_500);
     assert_eq!(simulation.state(), DeploymentState::Failed);
     assert_eq!((simulation.ready(), simulation.service.record.desired), (1, 2));
+    assert!(simulation.service.record.failed);
     simulation.all_ready();
     assert_eq!(simulation.ready(), 2);
+    assert!(!simulation.service.record.failed, "what was asked for runs");
 }
 
 #[test]
@@ -324,6 +327,62 @@ fn resuming_a_service_is_a_deployment() {
     assert_eq!(simulation.service.status().unwrap().deployments[0].id, 2);
     simulation.all_ready();
     assert_eq!(simulation.state(), DeploymentState::Completed);
+}
+
+/// What a killed supervisor has left, in the hands of the next one.
+fn resumed(tasks: u32) -> Simulation {
+    let simulation = Simulation::with(tasks);
+    let service = ServiceController::resume(simulation.service.record.clone(), simulation.now);
+    let mut resumed = Simulation { service, ..Simulation::new() };
+    resumed.reconcile();
+    resumed
+}
+
+#[test]
+fn a_resumed_service_comes_back_however_often_its_tasks_exit_before() {
+    let mut simulation = resumed(2);
+    for _ in 0..3 * MAX_FAILED_TASKS {
+        for task in simulation.started() {
+            simulation.exit(&task);
+        }
+        simulation.wait(10_000);
+    }
+    // Nor does it fail when they are late.
+    simulation.wait(10_500);
+    simulation.exit_stopping();
+    assert_eq!((simulation.state(), simulation.service.record.failed), (DeploymentState::InProgress, false));
+    simulation.wait(10_000);
+    simulation.all_ready();
+    assert_eq!((simulation.state(), simulation.ready()), (DeploymentState::Completed, 2));
+}
+
+#[test]
+fn a_resumed_service_whose_tasks_cannot_be_started_fails() {
+    let mut simulation = resumed(1);
+    for _ in 0..MAX_FAILED_TASKS {
+        let task = simulation.started().remove(0);
+        simulation.running.remove(&task);
+        simulation.service.exited(&task, Exit::NotStarted("no such file".to_owned()), simulation.now);
+        simulation.wait(10_000);
+    }
+    assert_eq!(simulation.state(), DeploymentState::Failed);
+}
+
+#[test]
+fn a_new_revision_of_a_resumed_service_can_fail() {
+    let mut simulation = resumed(1);
+    simulation.put("b", 1);
+    simulation.wait(10_500);
+    assert_eq!((simulation.state(), simulation.service.record.failed), (DeploymentState::Failed, true));
+}
+
+#[test]
+fn a_failed_new_revision_stays_failed_while_the_old_one_runs() {
+    let mut simulation = Simulation::with(1);
+    simulation.put("b", 1);
+    simulation.wait(10_500);
+    simulation.all_ready();
+    assert_eq!((simulation.revisions(), simulation.service.record.failed), (vec![1], true));
 }
 
 #[test]

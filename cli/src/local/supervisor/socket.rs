@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -20,7 +19,7 @@ use crate::local::protocol::{Refusal, Response};
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) struct Socket {
-    path: PathBuf,
+    dir: Dir,
     closing: watch::Sender<bool>,
     accepting: JoinHandle<()>,
 }
@@ -39,12 +38,15 @@ impl Socket {
             UnixListener::bind(&path).with_context(|| format!("failed to listen on `{}`", path.display()))?;
         let (closing, closed) = watch::channel(false);
         let accepting = tokio::spawn(accept(listener, events, closed));
-        Ok(Self { path, closing, accepting })
+        Ok(Self { dir: dir.clone(), closing, accepting })
     }
 
     /// Stops listening, and waits until clients have read their answers.
     pub(super) async fn close(mut self) {
-        let _ = fs::remove_file(&self.path);
+        let _ = fs::remove_file(self.dir.socket());
+        if let Err(error) = self.dir.remove_shared_socket_dir() {
+            tracing::warn!(%error, "the socket's directory is left");
+        }
         self.closing.send_replace(true);
         if timeout(CLOSE_TIMEOUT, &mut self.accepting).await.is_err() {
             self.accepting.abort();

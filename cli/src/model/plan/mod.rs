@@ -415,9 +415,10 @@ fn count(field: &str, from: u32, to: u32) -> FieldChange {
     FieldChange::new(field, Some(from.into()), Some(to.into()))
 }
 
-/// How many tasks should run. What `scale` and autoscaling have set stays until the manifest asks for another number.
+/// How many tasks should run. What `scale` and autoscaling have set within their bounds stays until the manifest asks for another number; a
+/// service that `scale` has stopped runs again as the manifest says.
 fn tasks(desired: &Service, state: &ServiceState) -> u32 {
-    if state.declared_tasks != desired.tasks {
+    if state.declared_tasks != desired.tasks || state.desired == 0 {
         return desired.tasks;
     }
     let Scaling { min, max } = desired.scaling;

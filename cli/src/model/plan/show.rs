@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{Action, FieldChange, Loss, LossKind, Plan, Step};
 use crate::model::step::Kind;
+use crate::problem::counted;
 
 /// A value that is longer is cut; JSON output has all of it.
 const LONGEST_VALUE: usize = 40;
@@ -25,8 +26,7 @@ impl Plan {
         }
         counts.sort();
         let counts: Vec<String> = counts.into_iter().map(|(action, count)| format!("{count} to {action}")).collect();
-        let steps = if self.steps.len() == 1 { "step" } else { "steps" };
-        let total = format!("{} {steps}: {}", self.steps.len(), counts.join(", "));
+        let total = format!("{}: {}", counted(self.steps.len(), "step"), counts.join(", "));
         match &self.incomplete {
             None => total,
             Some(_) => format!("{total}; the rest is planned when these are done"),
@@ -74,9 +74,12 @@ impl fmt::Display for Loss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::History { from, to } => {
-                write!(f, "of each key only the last {to} values are kept instead of {from}: older ones are deleted")
+                let kept = counted(to, "value");
+                write!(f, "of each key only the last {kept} stay instead of {from}: older ones are deleted")
             }
-            Self::Replicas { from, to } => write!(f, "{to} replicas instead of {from}: fewer nodes may fail"),
+            Self::Replicas { from, to } => {
+                write!(f, "{} instead of {from}: fewer nodes may fail", counted(to, "replica"))
+            }
             Self::Retention { from_seconds: 0, to_seconds } => {
                 write!(f, "what is older than {to_seconds} s is deleted; now it is kept for ever")
             }
@@ -145,7 +148,9 @@ impl fmt::Display for Kind {
     }
 }
 
+/// The beginning of a value, on one line.
 fn cut(text: &str) -> String {
+    let text = &text.replace('\n', "\\n");
     match text.char_indices().nth(LONGEST_VALUE) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),

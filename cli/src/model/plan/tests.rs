@@ -16,6 +16,7 @@ fn definition(version: &str) -> Definition {
         role: Role::Worker,
         permissions: String::new(),
         environment: BTreeMap::from([("MODE".to_owned(), "fast".to_owned())]),
+        secrets: BTreeMap::new(),
         cpu: 256,
         memory_mib: 512,
         workers: 2,
@@ -244,6 +245,21 @@ fn scaling_is_kept_until_the_manifest_changes() {
         },
         &["0 Update Service b ×7 definition.cpu 256 → 512"],
     );
+}
+
+#[test]
+fn a_service_that_was_scaled_to_0_runs_again_as_its_manifest_says() {
+    for tasks in [2, 3, 10] {
+        let expected = format!("0 Update Service b ×{tasks} tasks 0 → {tasks}");
+        check(
+            |desired, observed| {
+                wanted(desired, "b").tasks = tasks;
+                here(observed, "b").declared_tasks = tasks;
+                here(observed, "b").desired = 0;
+            },
+            &[&expected],
+        );
+    }
 }
 
 #[test]
