@@ -48,6 +48,7 @@ pub(crate) async fn read(aws: &Aws) -> anyhow::Result<Status> {
         services,
         nats: None,
         gateway: GatewayStatus { url: aws.handover.gateway.as_ref().map(|gateway| gateway.url.clone()) },
+        open_circuits: Vec::new(),
         problems,
         notes,
     })
