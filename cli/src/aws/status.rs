@@ -101,7 +101,8 @@ struct Alarms {
 
 impl Alarms {
     fn new<'a>(mut firing: BTreeSet<String>, services: impl Iterator<Item = &'a String>, handover: &Handover) -> Self {
-        let of = |name: &String| (name.clone(), handover.alarms(name).filter(|alarm| firing.remove(alarm)).collect());
+        let of =
+            |name: &String| (name.clone(), handover.all_alarms(name).filter(|alarm| firing.remove(alarm)).collect());
         let of_services = services.map(of).collect();
         Self { of_services, others: firing }
     }
