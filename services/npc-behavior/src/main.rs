@@ -4,6 +4,7 @@ mod problem;
 mod search;
 mod states;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use problem::{Parsed, Problem};
@@ -23,12 +24,12 @@ fn main() -> std::process::ExitCode {
 
 struct Service {
     fleet: Fleet,
-    budget: MemoryBudget,
+    budget: Arc<MemoryBudget>,
 }
 
 impl Service {
     async fn new(fleet: Fleet) -> Result<BehaviorServer<Self>, Error> {
-        Ok(BehaviorServer(Self { fleet, budget: MemoryBudget::default() }))
+        Ok(BehaviorServer(Self { fleet, budget: Arc::default() }))
     }
 }
 
@@ -43,7 +44,8 @@ impl Behavior for Service {
 }
 
 /// Searches in slices on the worker's thread. A thread pool would not be faster, because a task has as many workers as
-/// cores, and its jobs could not be cancelled: this search stops when its request is dropped.
+/// cores, and its jobs could not be cancelled: this search stops when its request is dropped, which the SDK does at its
+/// deadline.
 async fn find_plan(parsed: Parsed, node_limit: u32, budget: &MemoryBudget) -> Result<Plan, Error> {
     let problem = match parsed {
         Parsed::Solvable(problem) => problem,
