@@ -19,8 +19,8 @@ const STREAM: &str = "Server-sent events. Each message has the response in JSON 
 /// The HTTP status of each code.
 const STATUSES: &str = "`INVALID_ARGUMENT`, `OUT_OF_RANGE` 400; `PERMISSION_DENIED` 403; `NOT_FOUND` 404; \
     `ALREADY_EXISTS`, `ABORTED` 409; `FAILED_PRECONDITION` 422; `RESOURCE_EXHAUSTED` 429; `UNKNOWN`, `INTERNAL`, \
-    `DATA_LOSS` 500; `UNIMPLEMENTED` 501; `UNAVAILABLE` 503, or 504 if a timeout expired. Responses with 429 and 503 \
-    have the header `Retry-After`.";
+    `DATA_LOSS` 500; `UNIMPLEMENTED` 501; `UNAVAILABLE` 503, or 504 if a timeout expired. Responses with 503 have \
+    the header `Retry-After`, and those with 429 if a repeat can succeed.";
 
 /// The description of the routes of `methods`, in OpenAPI 3.1.
 pub fn document(methods: &[&Method], schema: &Schema, limits: &Limits) -> Value {

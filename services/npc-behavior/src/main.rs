@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use problem::{Parsed, Problem};
 use proto::npc::behavior::v1::{Behavior, BehaviorServer, PlanRequest, PlanResponse, Planned};
-use sdk::{Code, Error, Fleet};
+use sdk::{Code, Error, Fleet, reason};
 use search::{Failure, Plan, Search};
 
 /// How many actions a search tries before it yields to the worker's other requests: about 0.2 ms.
@@ -61,7 +61,7 @@ async fn find_plan(parsed: Parsed, node_limit: u32, budget: &MemoryBudget) -> Re
             return outcome.map_err(failure);
         }
         if !share.grow_to(search.bytes()) {
-            return Err(exhausted("the running searches use too much memory", search.nodes_expanded()));
+            return Err(exhausted(search.nodes_expanded()));
         }
         tokio::task::yield_now().await;
     }
@@ -79,8 +79,11 @@ fn failure(failure: Failure) -> Error {
     }
 }
 
-fn exhausted(message: &'static str, nodes_expanded: u32) -> Error {
-    Error::new(Code::ResourceExhausted, message).with_detail("nodes_expanded", nodes_expanded)
+/// Retryable: other searches end.
+fn exhausted(nodes_expanded: u32) -> Error {
+    Error::new(Code::ResourceExhausted, "the running searches use too much memory")
+        .with_detail("nodes_expanded", nodes_expanded)
+        .with_detail(reason::RETRY_AFTER_MS, 1_000)
 }
 
 /// The bytes that all searches of this worker use.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use proto::npc::behavior::v1::BehaviorClient;
 use sdk::testing::{NatsServer, as_request};
-use sdk::{Context, Event as _, ExternalRequest, Settings, Shutdown, reason};
+use sdk::{Context, Event as _, ExternalRequest, Settings, Shutdown};
 use tokio::time::timeout;
 
 use super::tests::counter;
