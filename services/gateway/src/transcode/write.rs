@@ -330,7 +330,7 @@ impl<'a> Writer<'a> {
                 let of = self.schema.enumeration(of);
                 let number = value as i32;
                 match of.name(number) {
-                    Some(_) if of.name == "google.protobuf.NullValue" => write!(out, "null"),
+                    _ if of.name == "google.protobuf.NullValue" => write!(out, "null"),
                     Some(name) => write!(out, "\"{name}\""),
                     None => write!(out, "{number}"),
                 }
