@@ -1,6 +1,6 @@
 //! The circuit breaker: after consecutive failures, calls to a destination are rejected for a while, then single calls
 //! are let through as trials. The first trial comes soon and each failed one doubles the wait, so a short fault stays
-//! short and a long one costs few calls.
+//! short and a long one costs a destination few calls.
 //!
 //! Only a destination that does not answer has failed. Whatever it answers, "the deadline passed" included, it is there:
 //! so no caller can open the circuit for the others with requests that are wrong, hurried or expensive.
@@ -19,6 +19,11 @@ const OPENS_AFTER: u32 = 5;
 const FIRST_TRIAL_AFTER: Duration = Duration::from_millis(100);
 /// The longest wait for a trial.
 const TRIAL_WITHIN: Duration = Duration::from_secs(60);
+/// The longest wait for a trial as long as nobody is subscribed: then it costs the destination nothing, and the first of
+/// its tasks that is back is found at once.
+const ABSENT_TRIAL_WITHIN: Duration = Duration::from_secs(1);
+/// The shortest time between two lines of the log about an open circuit.
+const LOG_INTERVAL: Duration = Duration::from_secs(30);
 /// A call that was given less time than this says nothing about the destination if it gets no answer.
 const MIN_TIME: Duration = Duration::from_secs(1);
 /// Consecutive successes that close the circuit again.
@@ -86,6 +91,7 @@ struct Outage {
     since: Instant,
     /// The latest wait for a trial.
     wait: Duration,
+    logged_at: Instant,
 }
 
 impl Default for State {
@@ -153,12 +159,12 @@ impl Breaker {
         }
         circuit.state = match (&circuit.state, outcome) {
             (State::Closed { .. }, Outcome::Success) => State::Closed { failures: 0 },
-            (State::Closed { failures }, Outcome::Failure) if failures + 1 >= OPENS_AFTER => {
+            (State::Closed { failures }, Outcome::Absent | Outcome::Silent) if failures + 1 >= OPENS_AFTER => {
                 metrics::circuit_open(self.destination).inc();
                 self.log_open(Duration::ZERO, "circuit opened");
-                open(Outage { since: now, wait: FIRST_TRIAL_AFTER })
+                open(Outage { since: now, wait: FIRST_TRIAL_AFTER, logged_at: now })
             }
-            (State::Closed { failures }, Outcome::Failure) => State::Closed { failures: failures + 1 },
+            (State::Closed { failures }, Outcome::Absent | Outcome::Silent) => State::Closed { failures: failures + 1 },
             (State::HalfOpen { successes, .. }, Outcome::Success) if successes + 1 >= CLOSES_AFTER => {
                 metrics::circuit_open(self.destination).dec();
                 tracing::info!(service = &*self.caller, destination = self.destination, "circuit closed");
@@ -167,9 +173,17 @@ impl Breaker {
             (State::HalfOpen { successes, outage, .. }, Outcome::Success) => {
                 State::HalfOpen { successes: successes + 1, probing: false, outage: *outage }
             }
-            (State::HalfOpen { outage, .. }, Outcome::Failure) => {
-                self.log_open(now - outage.since, "circuit is still open");
-                open(Outage { wait: (outage.wait * 2).min(TRIAL_WITHIN), ..*outage })
+            (State::HalfOpen { outage, .. }, Outcome::Absent | Outcome::Silent) => {
+                let is_logged = now - outage.logged_at >= LOG_INTERVAL;
+                if is_logged {
+                    self.log_open(now - outage.since, "circuit is still open");
+                }
+                let longest = if matches!(outcome, Outcome::Absent) { ABSENT_TRIAL_WITHIN } else { TRIAL_WITHIN };
+                open(Outage {
+                    wait: (outage.wait * 2).min(longest),
+                    logged_at: if is_logged { now } else { outage.logged_at },
+                    ..*outage
+                })
             }
             (State::HalfOpen { successes, outage, .. }, Outcome::Unknown) => {
                 State::HalfOpen { successes: *successes, probing: false, outage: *outage }
@@ -189,7 +203,10 @@ impl Breaker {
 #[derive(Clone, Copy)]
 enum Outcome {
     Success,
-    Failure,
+    /// Nobody is subscribed.
+    Absent,
+    /// Nobody answered.
+    Silent,
     /// The call ended without a result that says anything about the destination.
     Unknown,
 }
@@ -210,8 +227,8 @@ impl Permit {
         let outcome = match result {
             Ok(_) | Err(Failure::Answered(_)) => Outcome::Success,
             Err(Failure::Unanswered(error)) => match error.detail(reason::KEY) {
-                Some(reason::NO_RESPONDERS) => Outcome::Failure,
-                Some(reason::TIMEOUT) if self.shows_outage() => Outcome::Failure,
+                Some(reason::NO_RESPONDERS) => Outcome::Absent,
+                Some(reason::TIMEOUT) if self.shows_outage() => Outcome::Silent,
                 _ => Outcome::Unknown,
             },
         };

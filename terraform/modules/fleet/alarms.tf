@@ -26,7 +26,7 @@ locals {
       threshold   = "tasks"
       periods     = 3
     }
-    # Workers log for how long a circuit has been open, when it opens and then at least once a minute while calls are tried.
+    # Workers log for how long a circuit has been open, when it opens and then about every minute while calls are tried.
     circuit = {
       description  = "calls to another service are rejected for more than %d seconds, because it does not answer"
       metric       = { namespace = local.metrics_namespace, name = "CircuitOpenSeconds", statistic = "Maximum", period_seconds = 120 }

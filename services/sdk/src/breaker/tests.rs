@@ -62,20 +62,40 @@ async fn five_failures_in_a_row_open_it_and_two_successes_close_it() {
     assert!(!is_open(&breaker));
 }
 
-#[tokio::test(start_paused = true)]
-async fn the_wait_for_a_trial_doubles_up_to_a_minute() {
-    let breaker = opened();
-    let mut wait = FIRST_TRIAL_AFTER;
-    for _ in 0..12 {
+/// Fails every trial of an open circuit, and returns how long each was waited for.
+async fn waits(breaker: &Arc<Breaker>, trials: usize, fails: impl Fn() -> Result<(), Failure>) -> Vec<Duration> {
+    let mut waits = Vec::new();
+    for _ in 0..trials {
+        let wait = breaker.open().unwrap().retry_after;
+        waits.push(wait);
         tokio::time::advance(wait - Duration::from_millis(1)).await;
-        assert!(is_open(&breaker));
+        assert!(is_open(breaker));
         tokio::time::advance(Duration::from_millis(1)).await;
         let trial = breaker.acquire().unwrap();
         assert!(breaker.acquire().is_err(), "one trial at a time");
-        trial.record(&down());
-        wait = (wait * 2).min(TRIAL_WITHIN);
+        tokio::time::advance(MIN_TIME).await;
+        trial.record(&fails());
     }
-    assert_eq!(wait, TRIAL_WITHIN);
+    waits
+}
+
+fn milliseconds(waits: &[u64]) -> Vec<Duration> {
+    waits.iter().copied().map(Duration::from_millis).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wait_for_a_destination_that_does_not_answer_doubles_up_to_a_minute() {
+    let expected = [100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600, 51_200, 60_000, 60_000];
+    assert_eq!(waits(&opened(), 12, timed_out).await, milliseconds(&expected));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_destination_to_which_nobody_is_subscribed_is_tried_every_second() {
+    let breaker = opened();
+    assert_eq!(waits(&breaker, 7, down).await, milliseconds(&[100, 200, 400, 800, 1_000, 1_000, 1_000]));
+    // Also after it was there and did not answer.
+    assert_eq!(waits(&breaker, 3, timed_out).await, milliseconds(&[1_000, 2_000, 4_000]));
+    assert_eq!(waits(&breaker, 2, down).await, milliseconds(&[8_000, 1_000]));
 }
 
 #[tokio::test(start_paused = true)]
