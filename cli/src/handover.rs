@@ -229,15 +229,26 @@ impl Handover {
         self.names.nats_secret.replace("{service}", service)
     }
 
-    /// Names of a service's alarms.
+    /// Names of the alarms that roll a deployment of a service back.
     pub fn alarms(&self, service: &str) -> impl Iterator<Item = String> {
+        self.alarms_of(service, &ALARMS)
+    }
+
+    /// Names of all alarms of a service.
+    pub fn all_alarms(&self, service: &str) -> impl Iterator<Item = String> {
+        self.alarms(service).chain(self.alarms_of(service, &OTHER_ALARMS))
+    }
+
+    fn alarms_of(&self, service: &str, kinds: &'static [&str]) -> impl Iterator<Item = String> {
         let template = self.names.alarm.replace("{service}", service);
-        ALARMS.into_iter().map(move |kind| template.replace("{kind}", kind))
+        kinds.iter().map(move |kind| template.replace("{kind}", kind))
     }
 }
 
-/// What a service is watched for.
-pub const ALARMS: [&str; 3] = ["cpu", "memory", "tasks"];
+/// What a service is watched for, while it is deployed too.
+const ALARMS: [&str; 3] = ["cpu", "memory", "tasks"];
+/// What it is watched for besides. An open circuit is no fault of the service that calls.
+const OTHER_ALARMS: [&str; 1] = ["circuit"];
 
 #[cfg(test)]
 pub(crate) mod tests;

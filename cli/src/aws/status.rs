@@ -49,6 +49,7 @@ pub(crate) async fn read(aws: &Aws) -> anyhow::Result<Status> {
         services,
         nats: None,
         gateway: GatewayStatus { url: aws.handover.gateway.as_ref().map(|gateway| gateway.url.clone()) },
+        open_circuits: Vec::new(),
         problems,
         notes,
     })
@@ -102,7 +103,8 @@ struct Alarms {
 
 impl Alarms {
     fn new<'a>(mut firing: BTreeSet<String>, services: impl Iterator<Item = &'a String>, handover: &Handover) -> Self {
-        let of = |name: &String| (name.clone(), handover.alarms(name).filter(|alarm| firing.remove(alarm)).collect());
+        let of =
+            |name: &String| (name.clone(), handover.all_alarms(name).filter(|alarm| firing.remove(alarm)).collect());
         let of_services = services.map(of).collect();
         Self { of_services, others: firing }
     }

@@ -11,7 +11,8 @@ use super::verify::{expected, ready_tasks};
 use crate::model::desired::Role;
 use crate::model::status::{ClusterHealth, GatewayStatus, NodeHealth, ServiceStatus, Status};
 use crate::nats::bus::tasks;
-use crate::nats::discovery::{Instance, instances};
+use crate::nats::circuits::open_circuits;
+use crate::nats::discovery::{Instance, Question, instances};
 use crate::nats::health;
 use crate::nats::identity::SYSTEM_USER;
 use crate::pipeline::history::Record;
@@ -38,6 +39,8 @@ impl Local {
         } else {
             (nats_down(&endpoints), Vec::new())
         };
+        let open_circuits = open_circuits(&instances, &self.manifests);
+        problems.extend(open_circuits.iter().map(ToString::to_string));
         let services = description.services.iter();
         let mut services: Vec<ServiceStatus> =
             services.map(|(name, service)| service_status(name, service, &instances, &description)).collect();
@@ -77,6 +80,7 @@ impl Local {
             services,
             nats: Some(nats),
             gateway: GatewayStatus { url: gateway },
+            open_circuits,
             problems,
             notes,
         })
@@ -89,6 +93,7 @@ impl Local {
             services: Vec::new(),
             nats: Some(ClusterHealth { nodes: Vec::new(), quorum: false, settled: false }),
             gateway: GatewayStatus { url: None },
+            open_circuits: Vec::new(),
             problems: vec!["nothing is deployed; `natsctl deploy --all` deploys everything".to_owned()],
             notes: Vec::new(),
         }
@@ -120,15 +125,14 @@ fn nats_down(endpoints: &Endpoints) -> ClusterHealth {
     ClusterHealth { nodes: nodes.collect(), quorum: false, settled: false }
 }
 
-/// The service instances that discovery finds; none if the cluster cannot be reached.
+/// The service instances that discovery finds, with their statistics; none if the cluster cannot be reached.
 async fn discovered(endpoints: &Endpoints, description: &Description) -> Vec<Instance> {
     let enough = |found: &[Instance]| {
-        let workers = description.services.iter().filter(|(_, service)| service.definition.role == Role::Worker);
-        workers.into_iter().all(|(name, service)| expected(service).is_met(&tasks(found, name)))
+        description.services.iter().all(|(name, service)| expected(service).is_met(&tasks(found, name)))
     };
     let asked = async {
         let client = endpoints.of(ADMIN)?.connect("natsctl", CONNECT).await?;
-        instances(&client, None, ANSWER_TIMEOUT, enough).await
+        instances(&client, Question::Stats, None, ANSWER_TIMEOUT, enough).await
     };
     asked.await.unwrap_or_default()
 }

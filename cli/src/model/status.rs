@@ -1,5 +1,8 @@
 //! The status of an environment: the same answer for every platform.
 
+use std::fmt;
+
+use jiff::Timestamp;
 use serde::Serialize;
 
 /// What `natsctl status` shows.
@@ -13,6 +16,9 @@ pub(crate) struct Status {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) nats: Option<ClusterHealth>,
     pub(crate) gateway: GatewayStatus,
+    /// Calls that services reject. They are among the problems, too.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) open_circuits: Vec<OpenCircuit>,
     /// What is wrong beyond single services and nodes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) problems: Vec<String>,
@@ -61,6 +67,35 @@ pub(crate) struct Rollout {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct GatewayStatus {
     pub(crate) url: Option<String>,
+}
+
+/// Calls that a service rejects at once, because what it calls did not answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OpenCircuit {
+    /// The service whose calls are rejected.
+    pub caller: String,
+    /// The package that is called, for example `quest.v1`.
+    pub destination: String,
+    /// The service that serves it; `None` if no manifest says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub callee: Option<String>,
+    /// Since when.
+    pub since: Timestamp,
+    /// Workers of the caller whose circuit is open.
+    pub workers: u32,
+}
+
+impl fmt::Display for OpenCircuit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { caller, destination, callee, since, workers } = self;
+        write!(f, "`{caller}` rejects calls to ")?;
+        match callee {
+            Some(callee) => write!(f, "`{callee}` (`{destination}`)")?,
+            None => write!(f, "`{destination}`")?,
+        }
+        let workers = if *workers == 1 { "1 worker".to_owned() } else { format!("{workers} workers") };
+        write!(f, " since {since:.0}, in {workers}: it did not answer")
+    }
 }
 
 /// Health of the NATS cluster.

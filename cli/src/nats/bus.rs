@@ -10,7 +10,7 @@ use async_nats::Client;
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde::{Deserialize, Serialize};
 
-use super::discovery::{Instance, instances};
+use super::discovery::{Instance, Question, instances};
 use super::jetstream::JetStream;
 use crate::error::Hinted;
 use crate::model::observed::Assets;
@@ -120,7 +120,7 @@ pub async fn find(
 ) -> anyhow::Result<RespondingTasks> {
     let one = |(name, expected): (String, ExpectedTasks)| async move {
         let enough = |found: &[Instance]| expected.is_met(&tasks(found, &name));
-        let found = instances(client, Some(&name), within, enough).await?;
+        let found = instances(client, Question::Ping, Some(&name), within, enough).await?;
         let tasks = tasks(&found, &name);
         Ok::<_, anyhow::Error>((name, tasks))
     };

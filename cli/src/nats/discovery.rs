@@ -22,21 +22,46 @@ pub struct Instance {
     /// What else it says of itself: its task, its revision, its worker.
     #[serde(default)]
     pub metadata: BTreeMap<String, String>,
+    /// Statistics of the service itself, beside those of its endpoints. Foreign services may have any.
+    #[serde(default)]
+    pub data: serde_json::Value,
+}
+
+/// What instances are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Whether they are there.
+    Ping,
+    /// The same, with their statistics: [`Instance::data`].
+    Stats,
+}
+
+impl Question {
+    fn subject(self, service: Option<&str>) -> String {
+        let verb = match self {
+            Self::Ping => "$SRV.PING",
+            Self::Stats => "$SRV.STATS",
+        };
+        service.map_or_else(|| verb.to_owned(), |name| format!("{verb}.{name}"))
+    }
 }
 
 /// Between two rounds of asking.
 const ROUND: Duration = Duration::from_millis(100);
+/// How long others may take to answer after there are enough: each worker of a task has statistics of its own.
+const STRAGGLERS: Duration = Duration::from_millis(50);
 
 /// The instances of one service, or of all, ordered by id. Asks again and again, and returns as soon as there are
 /// `enough`, or with those that there are when the time is over.
 pub async fn instances(
     client: &Client,
+    question: Question,
     service: Option<&str>,
     within: Duration,
     enough: impl Fn(&[Instance]) -> bool,
 ) -> anyhow::Result<Vec<Instance>> {
     let deadline = Instant::now() + within;
-    let subject = service.map_or_else(|| "$SRV.PING".to_owned(), |name| format!("$SRV.PING.{name}"));
+    let subject = question.subject(service);
     let failed = || format!("failed to ask `{subject}`");
     let inbox = client.new_inbox();
     let mut replies = client.subscribe(inbox.clone()).await.with_context(failed)?;
@@ -47,14 +72,24 @@ pub async fn instances(
         while !enough(&found)
             && let Ok(Some(reply)) = tokio::time::timeout_at(round, replies.next()).await
         {
-            // Also "no responders", which has no payload: an instance that starts in time is found by the next round.
-            let Ok(instance) = serde_json::from_slice::<Instance>(&reply.payload) else {
-                continue;
-            };
-            if let Err(place) = found.binary_search_by(|known| known.id.cmp(&instance.id)) {
-                found.insert(place, instance);
-            }
+            add(&mut found, &reply.payload);
+        }
+    }
+    if question == Question::Stats && !found.is_empty() {
+        while let Ok(Some(reply)) = tokio::time::timeout(STRAGGLERS, replies.next()).await {
+            add(&mut found, &reply.payload);
         }
     }
     Ok(found)
+}
+
+/// Adds an answer, unless its instance has answered already. "No responders" has no payload: an instance that starts in
+/// time is found by the next round.
+fn add(found: &mut Vec<Instance>, payload: &[u8]) {
+    let Ok(instance) = serde_json::from_slice::<Instance>(payload) else {
+        return;
+    };
+    if let Err(place) = found.binary_search_by(|known| known.id.cmp(&instance.id)) {
+        found.insert(place, instance);
+    }
 }

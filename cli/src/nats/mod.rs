@@ -3,6 +3,7 @@
 
 pub mod accounts;
 pub mod bus;
+pub mod circuits;
 pub mod connect;
 pub mod discovery;
 pub mod health;

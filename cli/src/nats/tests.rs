@@ -105,10 +105,13 @@ async fn finds_instances(client: &Client) {
         }
     });
     let both = |found: &[discovery::Instance]| found.len() == 2;
-    let found = discovery::instances(client, Some("quest"), PATIENCE, both).await.unwrap();
+    let found = discovery::instances(client, discovery::Question::Ping, Some("quest"), PATIENCE, both).await.unwrap();
     let tasks: Vec<(&str, &str)> = found.iter().map(|found| (&*found.service, &*found.metadata["task"])).collect();
     assert_eq!(tasks, [("quest", "ta"), ("quest", "tb")]);
-    let absent = discovery::instances(client, Some("weather"), Duration::from_millis(150), both).await.unwrap();
+    let absent =
+        discovery::instances(client, discovery::Question::Ping, Some("weather"), Duration::from_millis(150), both)
+            .await
+            .unwrap();
     assert_eq!(absent, []);
 }
 

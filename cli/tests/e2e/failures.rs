@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::fleet::Fleet;
+use super::fleet::{Fleet, eventually};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_deployment_says_why_and_what_ran_before_goes_on() {
@@ -15,6 +15,7 @@ async fn a_failed_deployment_says_why_and_what_ran_before_goes_on() {
     fleet.is_healthy().await;
     a_setting_that_the_service_refuses(&fleet).await;
     a_service_that_never_becomes_ready(&fleet).await;
+    calls_that_are_rejected(&fleet).await;
 }
 
 async fn a_service_that_crashes_from_the_beginning(fleet: &Fleet) {
@@ -71,6 +72,33 @@ async fn a_service_that_never_becomes_ready(fleet: &Fleet) {
     fs::write(&file, good).unwrap();
     fleet.deploy(&["quest-system"]).await.ends(0);
     fleet.is_healthy().await;
+}
+
+/// The status names them until what is called is back.
+async fn calls_that_are_rejected(fleet: &Fleet) {
+    fleet.run(&["scale", "quest-system", "0"]).await.ends(0);
+    let (path, request) = ("/api/quest/v1/get", json!({ "playerId": "ada", "questId": "q" }));
+    let gateway = fleet.gateway().await;
+    let call = || async { gateway.another().post(path, &request).await.unwrap() };
+    let status = eventually("calls are rejected", || async {
+        assert_eq!(call().await.status, 503);
+        let status = fleet.status().await;
+        status["open_circuits"].is_array().then_some(status)
+    });
+    let status = status.await;
+    let circuit = &status["open_circuits"][0];
+    assert_eq!(status["healthy"], false);
+    assert_eq!(
+        [&circuit["caller"], &circuit["destination"], &circuit["callee"]],
+        ["gateway", "quest.v1", "quest-system"]
+    );
+    let problem = status["problems"][0].as_str().unwrap();
+    assert!(problem.starts_with("`gateway` rejects calls to `quest-system` (`quest.v1`) since 2"), "{problem}");
+
+    fleet.run(&["scale", "quest-system", "2"]).await.ends(0);
+    eventually("calls are let through", || async { (call().await.status == 404).then_some(()) }).await;
+    fleet.becomes_healthy().await;
+    assert!(fleet.status().await.get("open_circuits").is_none());
 }
 
 /// Why `natsctl status` calls a service unhealthy.

@@ -9,6 +9,8 @@ const MAX_TOKENS: u32 = 4_096;
 const DEFAULT_MAX_TOKENS: u32 = 128;
 const MAX_TEMPERATURE: f64 = 2.0;
 const MAX_STOPS: usize = 4;
+/// Each token is compared with the whole of each stop sequence.
+const MAX_STOP_BYTES: usize = 256;
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Job {
@@ -43,6 +45,9 @@ impl Job {
         }
         if sampling.stop.iter().any(String::is_empty) {
             return Err("a sequence in `stop` is empty".to_owned());
+        }
+        if sampling.stop.iter().any(|stop| stop.len() > MAX_STOP_BYTES) {
+            return Err(format!("a sequence in `stop` has more than {MAX_STOP_BYTES} bytes"));
         }
         Ok(Self { prompt, max_tokens, temperature: sampling.temperature, stop: sampling.stop, seed: sampling.seed })
     }
@@ -97,5 +102,8 @@ mod tests {
         };
         refused("a", stops(&["1", "2", "3", "4", "5"]), "more than 4");
         refused("a", stops(&["1", ""]), "is empty");
+        let long = "x".repeat(257);
+        refused("a", stops(&["1", &long]), "more than 256 bytes");
+        assert!(Job::new("a".to_owned(), Some(stops(&[&long[1..]]))).is_ok());
     }
 }

@@ -15,7 +15,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::limits::Limits;
-use crate::malformed;
+use crate::malformed::{self, FirstLine};
 
 /// There is no deadline for reading while a request is being handled.
 const NO_DEADLINE: u64 = u64::MAX;
@@ -124,16 +124,22 @@ impl Client {
 struct Socket {
     read: Arc<OwnedReadHalf>,
     write: OwnedWriteHalf,
+    first_line: FirstLine,
 }
 
 impl AsyncRead for Socket {
-    fn poll_read(self: Pin<&mut Self>, waker: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let socket: &TcpStream = (*self.read).as_ref();
+    fn poll_read(mut self: Pin<&mut Self>, waker: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Arc::clone(&self.read);
+        let socket: &TcpStream = (*read).as_ref();
         loop {
             ready!(socket.poll_read_ready(waker))?;
             match socket.try_read_buf(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                read => return Poll::Ready(read.map(|_| ())),
+                read => {
+                    self.first_line.receive(&mut buffer.filled_mut()[before..]);
+                    return Poll::Ready(read.map(|_| ()));
+                }
             }
         }
     }
@@ -177,7 +183,7 @@ pub(crate) struct Connection {
 impl Connection {
     pub(crate) fn new(socket: TcpStream, read_deadline: Arc<ReadDeadline>, limits: &Limits) -> Self {
         let (read, write) = socket.into_split();
-        let socket = TokioIo::new(Socket { read: Arc::new(read), write });
+        let socket = TokioIo::new(Socket { read: Arc::new(read), write, first_line: FirstLine::default() });
         Self { socket, read_deadline, write_timeout: limits.write_timeout, stalled: None, refusal: None }
     }
 
@@ -214,7 +220,7 @@ impl Connection {
     /// Writes a document in place of an answer of hyper's own, which has no body.
     fn poll_refuse(&mut self, waker: &mut Context<'_>, bytes: &[u8]) -> Option<Poll<io::Result<usize>>> {
         if self.refusal.is_none() {
-            self.refusal = malformed::refusal(bytes).map(io::Cursor::new);
+            self.refusal = malformed::refusal(bytes, &self.socket.inner().first_line).map(io::Cursor::new);
         }
         let mut refusal = self.refusal.take()?;
         while let Some(rest) = refusal.get_ref().get(refusal.position() as usize..).filter(|rest| !rest.is_empty()) {
@@ -236,6 +242,7 @@ impl Write for Connection {
         if let Some(written) = self.poll_refuse(waker, bytes) {
             return written;
         }
+        self.socket.inner_mut().first_line.forget();
         let written = Pin::new(&mut self.socket).poll_write(waker, bytes);
         self.poll_written(written, waker)
     }
@@ -250,6 +257,7 @@ impl Write for Connection {
         {
             return written;
         }
+        self.socket.inner_mut().first_line.forget();
         let written = Pin::new(&mut self.socket).poll_write_vectored(waker, bytes);
         self.poll_written(written, waker)
     }

@@ -20,6 +20,7 @@ fn main() -> ExitCode {
             let listener = sdk::http_listener().map_err(sdk::Error::unavailable)?;
             let gateway = Gateway::new(fleet.clone(), &public, limits, metrics).map_err(sdk::Error::internal)?;
             let serving = gateway::serve(listener, Arc::new(gateway), async move { shutdown.requested().await });
+            fleet.be_discovered();
             fleet.set_ready();
             serving.await.map_err(sdk::Error::unavailable)
         }

@@ -1,5 +1,7 @@
 //! `/openapi.json`: every public route with its messages, generated from the descriptors.
 
+mod forms;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proto::rpc::Method;
@@ -11,7 +13,10 @@ use crate::transcode::{Enum, Field, Form, Kind, Message, MessageId, Schema, Shap
 
 const DESCRIPTION: &str = "The public methods of the services as JSON over HTTP. Keys in requests may be in lower camel \
     case or as in the .proto files; responses use lower camel case and omit default values. 64-bit integers are \
-    strings in responses; requests may use numbers. Unknown fields are rejected.";
+    strings in responses; requests may use numbers. Numbers may be written as strings; of whole numbers the usual spellings \
+    are described. Unknown fields are rejected. Beyond the schemas, requests are rejected that have a key twice, are nested \
+    deeper than 64, or have a number that its type does not hold: a whole number as `google.protobuf.Value`, double or float \
+    must be one exactly.";
 const STREAM: &str = "Server-sent events. Each message has the response in JSON as its `data`, and no `id`, because a stream \
     cannot be resumed: a request with the header `Last-Event-ID` is answered with 400. \
     Comments are sent as heartbeats. The last event is `done`, or `error` with a problem as its data. A stream \
@@ -19,12 +24,12 @@ const STREAM: &str = "Server-sent events. Each message has the response in JSON 
 /// The HTTP status of each code.
 const STATUSES: &str = "`INVALID_ARGUMENT`, `OUT_OF_RANGE` 400; `PERMISSION_DENIED` 403; `NOT_FOUND` 404; \
     `ALREADY_EXISTS`, `ABORTED` 409; `FAILED_PRECONDITION` 422; `RESOURCE_EXHAUSTED` 429; `UNKNOWN`, `INTERNAL`, \
-    `DATA_LOSS` 500; `UNIMPLEMENTED` 501; `UNAVAILABLE` 503, or 504 if a timeout expired. Responses with 429 and 503 \
-    have the header `Retry-After`.";
+    `DATA_LOSS` 500; `UNIMPLEMENTED` 501; `UNAVAILABLE` 503, or 504 if a timeout expired. Responses with 503 have \
+    the header `Retry-After`, and those with 429 if a repeat can succeed.";
 
 /// The description of the routes of `methods`, in OpenAPI 3.1.
 pub fn document(methods: &[&Method], schema: &Schema, limits: &Limits) -> Value {
-    let mut schemas = Schemas { schema, done: Map::new(), named: BTreeSet::new(), use_of: Use::Request };
+    let mut schemas = Schemas::new(schema);
     // First, because a message of requests and responses is described as what requests may be.
     for method in methods {
         schemas.message(schema.id(method.input).expect("every method has its messages"));
@@ -72,6 +77,7 @@ pub fn document(methods: &[&Method], schema: &Schema, limits: &Limits) -> Value 
     })
 }
 
+/// The schemas of messages.
 struct Schemas<'a> {
     schema: &'a Schema,
     done: Map<String, Value>,
@@ -86,7 +92,11 @@ enum Use {
     Response,
 }
 
-impl Schemas<'_> {
+impl<'a> Schemas<'a> {
+    fn new(schema: &'a Schema) -> Self {
+        Self { schema, done: Map::new(), named: BTreeSet::new(), use_of: Use::Request }
+    }
+
     fn path(&mut self, method: &Method, limits: &Limits) -> Value {
         let id = |name: &str| self.schema.id(name).expect("every method has its messages");
         let (input, output) = (id(method.input), id(method.output));
@@ -146,14 +156,33 @@ impl Schemas<'_> {
                 }
                 reference(&message.name)
             }
-            Form::Timestamp => json!({"type": "string", "format": "date-time"}),
-            Form::Duration => json!({"type": "string", "pattern": "^-?[0-9]+(\\.[0-9]{1,9})?s$", "examples": ["1.5s"]}),
-            Form::FieldMask => json!({"type": "string", "examples": ["title,reward.gold"]}),
+            Form::Timestamp => self.text(json!({"format": "date-time"}), forms::timestamp),
+            Form::Duration => self.text(json!({"examples": ["1.5s"]}), forms::duration),
+            Form::FieldMask => self.text(json!({"examples": ["title,reward.gold"]}), || "^[^_]*$".to_owned()),
             Form::Struct => json!({"type": "object", "additionalProperties": true}),
             Form::Value => json!({"description": "Any JSON value."}),
             Form::ListValue => json!({"type": "array", "items": true}),
             Form::Wrapper => self.kind(message.fields[0].kind),
         }
+    }
+
+    /// The schema of a text; for requests with its pattern.
+    fn text(&self, mut described: Value, pattern: impl FnOnce() -> String) -> Value {
+        described["type"] = "string".into();
+        if self.use_of == Use::Request {
+            described["pattern"] = pattern().into();
+        }
+        described
+    }
+
+    /// A whole number from `least` to `most` in a request. Its form as text is a component, because it is long.
+    fn whole(&mut self, name: &str, described: Value, least: i128, most: i128) -> Value {
+        if self.named.insert(name.to_owned()) {
+            let description = format!("A whole number from {least} to {most} as text.");
+            let text = json!({"type": "string", "description": description, "pattern": forms::whole(least, most)});
+            self.done.insert(name.to_owned(), text);
+        }
+        or(described, &reference(name))
     }
 
     fn object(&mut self, message: &Message) -> Value {
@@ -200,7 +229,7 @@ impl Schemas<'_> {
     fn null_is_a_value(&self, kind: Kind) -> bool {
         match kind {
             Kind::Message(id) => self.schema.message(id).form == Form::Value,
-            Kind::Enum(id) => self.schema.enumeration(id).name == "google.protobuf.NullValue",
+            Kind::Enum(id) => self.schema.enumeration(id).name == NULL,
             _ => false,
         }
     }
@@ -210,21 +239,52 @@ impl Schemas<'_> {
         match field.shape {
             Shape::One => value,
             Shape::Packed | Shape::List => json!({"type": "array", "items": value}),
-            Shape::Map(_) => json!({"type": "object", "additionalProperties": value}),
+            Shape::Map(of) => {
+                let mut map = json!({"type": "object", "additionalProperties": value});
+                match of {
+                    Kind::String => {}
+                    Kind::Bool => map["propertyNames"] = json!({"enum": ["true", "false"]}),
+                    _ if self.use_of == Use::Response => map["propertyNames"] = json!({"pattern": "^-?[0-9]+$"}),
+                    // A key is a number as text.
+                    _ => map["propertyNames"] = self.kind(of),
+                }
+                map
+            }
         }
     }
 
     fn kind(&mut self, kind: Kind) -> Value {
         let described = self.written(kind);
+        if self.use_of == Use::Response {
+            return described;
+        }
+        // Requests may have numbers as text.
         match kind {
-            _ if self.use_of == Use::Response => described,
-            // Requests may have numbers as text.
-            Kind::Double | Kind::Float => or(described, &json!({"type": "string", "pattern": NUMBER_OR_SPECIAL})),
-            Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 | Kind::Uint32 | Kind::Fixed32 => {
-                or(described, &json!({"type": "string", "pattern": NUMBER}))
+            Kind::Double => {
+                let number = json!({"type": "number", "format": "double"});
+                or(number, &json!({"type": "string", "pattern": forms::NUMBER_OR_SPECIAL}))
             }
-            Kind::Enum(id) if self.schema.enumeration(id).name != "google.protobuf.NullValue" => {
-                or(described, &json!({"type": "integer", "format": "int32"}))
+            Kind::Float => {
+                let number = json!({"type": "number", "format": "float", "minimum": -MAX_FLOAT, "maximum": MAX_FLOAT});
+                or(number, &json!({"type": "string", "pattern": forms::NUMBER_OR_SPECIAL}))
+            }
+            Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => {
+                self.whole("Int32Text", int32(), i32::MIN.into(), i32::MAX.into())
+            }
+            Kind::Uint32 | Kind::Fixed32 => self.whole("Uint32Text", described, 0, u32::MAX.into()),
+            Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => {
+                let number = json!({"type": "integer", "format": "int64", "minimum": i64::MIN, "maximum": i64::MAX});
+                self.whole("Int64Text", number, i64::MIN.into(), i64::MAX.into())
+            }
+            Kind::Uint64 | Kind::Fixed64 => {
+                let number = json!({"type": "integer", "format": "uint64", "minimum": 0, "maximum": u64::MAX});
+                self.whole("Uint64Text", number, 0, u64::MAX.into())
+            }
+            Kind::Bytes => {
+                json!({"type": "string", "contentEncoding": "base64", "pattern": forms::BASE64})
+            }
+            Kind::Enum(id) if self.schema.enumeration(id).name == NULL => {
+                or(described, &json!({"enum": ["NULL_VALUE", 0]}))
             }
             _ => described,
         }
@@ -233,8 +293,8 @@ impl Schemas<'_> {
     /// The schema of a value as responses have it.
     fn written(&mut self, kind: Kind) -> Value {
         match kind {
-            Kind::Double => json!({"type": "number", "format": "double"}),
-            Kind::Float => json!({"type": "number", "format": "float"}),
+            Kind::Double => or(json!({"type": "number", "format": "double"}), &special()),
+            Kind::Float => or(json!({"type": "number", "format": "float"}), &special()),
             Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => json!({"type": "integer", "format": "int32"}),
             Kind::Uint32 | Kind::Fixed32 => {
                 json!({"type": "integer", "format": "int64", "minimum": 0, "maximum": u32::MAX})
@@ -257,14 +317,15 @@ impl Schemas<'_> {
     }
 
     fn enumeration(&mut self, of: &Enum) -> Value {
-        if of.name == "google.protobuf.NullValue" {
+        if of.name == NULL {
             return json!({"type": "null"});
         }
         if self.named.insert(of.name.clone()) {
             let names: Vec<&str> = of.values.iter().map(|(name, _)| name.as_str()).collect();
             self.done.insert(of.name.clone(), json!({"type": "string", "enum": names}));
         }
-        reference(&of.name)
+        // A number without a name may be of a newer contract.
+        or(reference(&of.name), &int32())
     }
 }
 
@@ -289,17 +350,41 @@ fn exclusive(message: &Message, null_is_a_value: impl Fn(Kind) -> bool) -> Vec<V
     out
 }
 
-const NUMBER: &str = "^-?(0|[1-9][0-9]*)(\\.[0-9]+)?([eE][+-]?[0-9]+)?$";
-const NUMBER_OR_SPECIAL: &str = "^(-?(0|[1-9][0-9]*)(\\.[0-9]+)?([eE][+-]?[0-9]+)?|NaN|-?Infinity)$";
+const NULL: &str = "google.protobuf.NullValue";
+/// The largest float, as it is written.
+const MAX_FLOAT: f64 = 3.402_823_5e38;
 
-fn or(described: Value, other: &Value) -> Value {
-    json!({"anyOf": [described, other]})
+/// What JSON has no number for.
+fn special() -> Value {
+    json!({"enum": ["NaN", "Infinity", "-Infinity"]})
+}
+
+fn int32() -> Value {
+    json!({"type": "integer", "format": "int32", "minimum": i32::MIN, "maximum": i32::MAX})
+}
+
+/// Either of two, or of more.
+fn or(mut described: Value, other: &Value) -> Value {
+    match described.get_mut("anyOf").and_then(Value::as_array_mut) {
+        Some(all) => {
+            all.push(other.clone());
+            described
+        }
+        None => json!({"anyOf": [described, other]}),
+    }
 }
 
 /// A field that is null is absent.
 fn or_null(mut described: Value) -> Value {
     match described.get("type") {
         Some(Value::String(kind)) if kind == "null" => described,
+        None if described
+            .get("anyOf")
+            .and_then(Value::as_array)
+            .is_some_and(|all| all.contains(&json!({"type": "null"}))) =>
+        {
+            described
+        }
         Some(Value::String(kind)) if described.get("enum").is_none() => {
             described["type"] = json!([kind, "null"]);
             described
@@ -345,79 +430,6 @@ fn codes() -> Vec<&'static str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn fleet() -> Value {
-        let methods: Vec<&Method> = proto::SERVICES.iter().flat_map(|service| service.methods).collect();
-        document(&methods, &Schema::for_fleet().unwrap(), &Limits::default())
-    }
-
-    #[test]
-    fn every_method_is_described() {
-        let document = fleet();
-        for method in proto::SERVICES.iter().flat_map(|service| service.methods) {
-            let post = &document["paths"][routes::path(method)]["post"];
-            assert!(post["requestBody"]["content"]["application/json"]["schema"]["$ref"].is_string());
-            let kind = if method.streaming { "text/event-stream" } else { "application/json" };
-            assert!(post["responses"]["200"]["content"][kind]["schema"].is_object(), "{}", method.subject);
-        }
-    }
-
-    #[test]
-    fn every_reference_resolves() {
-        fn walk(value: &Value, document: &Value) {
-            match value {
-                Value::Object(members) => {
-                    if let Some(Value::String(target)) = members.get("$ref") {
-                        assert!(document.pointer(&target[1..]).is_some(), "{target}");
-                    }
-                    members.values().for_each(|member| walk(member, document));
-                }
-                Value::Array(items) => items.iter().for_each(|item| walk(item, document)),
-                _ => {}
-            }
-        }
-        let document = fleet();
-        walk(&document, &document);
-    }
-
-    #[test]
-    fn requests_have_both_names_of_a_field_and_no_unknown_ones_at_any_depth() {
-        let document = fleet();
-        let schemas = &document["components"]["schemas"];
-        for (message, names) in [
-            ("quest.v1.GenerateRequest", ["playerId", "player_id"]),
-            ("npc.behavior.v1.PlanRequest", ["nodeLimit", "node_limit"]),
-            ("ai.llm.v1.Sampling", ["maxTokens", "max_tokens"]),
-        ] {
-            let described = &schemas[message];
-            assert_eq!(described["properties"][names[0]], described["properties"][names[1]], "{message}");
-            assert!(described["properties"][names[0]].is_object(), "{message}");
-            assert_eq!(described["additionalProperties"], false, "{message}");
-            let twice = json!({"not": {"required": names}});
-            assert!(described["allOf"].as_array().unwrap().contains(&twice), "{message}");
-        }
-        let update = schemas["state.manager.v1.UpdateRequest"]["allOf"].to_string();
-        assert!(update.contains(r#""required":["merge","fields"]"#), "{update}");
-        assert_eq!(schemas["npc.behavior.v1.Action"]["additionalProperties"], false);
-        assert!(schemas["quest.v1.GenerateResponse"].get("additionalProperties").is_none());
-    }
-
-    #[test]
-    fn fields_that_the_gateway_handles_are_removed() {
-        let document = fleet();
-        let schemas = &document["components"]["schemas"];
-        let request = &schemas["quest.v1.GenerateRequest"];
-        assert!(request["properties"].get("meta").is_none());
-        assert_eq!(request["additionalProperties"], false);
-        assert_eq!(request["properties"]["playerId"], json!({"type": ["string", "null"]}));
-        assert!(schemas["quest.v1.GenerateResponse"]["properties"].get("error").is_none());
-        assert_eq!(schemas["quest.v1.QuestState"]["enum"][1], "QUEST_STATE_OFFERED");
-        assert_eq!(
-            schemas["quest.v1.QuestInfo"]["properties"]["offeredAt"],
-            json!({"type": "string", "format": "date-time"})
-        );
-        assert!(schemas["state.manager.v1.UpdateRequest"]["properties"]["merge"]["description"].is_string());
-    }
-}
+mod agreement;
+#[cfg(test)]
+mod tests;

@@ -137,10 +137,14 @@ impl From<Error> for Problem {
         };
         let mut problem = Self::new(status, error.code(), error.message());
         problem.details.clone_from(error.details());
-        if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-            let milliseconds = error.detail(reason::RETRY_AFTER_MS).and_then(|value| value.parse::<u64>().ok());
-            problem.retry_after = Some(milliseconds.map_or(1, |milliseconds| milliseconds.div_ceil(1000).max(1)));
-        }
+        let named = error.detail(reason::RETRY_AFTER_MS).and_then(|value| value.parse::<u64>().ok());
+        let named = named.map(|milliseconds| milliseconds.div_ceil(1000).max(1));
+        problem.retry_after = match status {
+            StatusCode::SERVICE_UNAVAILABLE => Some(named.unwrap_or(1)),
+            // What is exhausted may be a size, which no repeat helps: a service that expects one says when.
+            StatusCode::TOO_MANY_REQUESTS => named,
+            _ => None,
+        };
         problem
     }
 }
@@ -164,7 +168,7 @@ mod tests {
         check(error(Code::AlreadyExists), 409, None);
         check(error(Code::Aborted), 409, None);
         check(error(Code::PermissionDenied), 403, None);
-        check(error(Code::ResourceExhausted), 429, Some(1));
+        check(error(Code::ResourceExhausted), 429, None);
         check(error(Code::FailedPrecondition), 422, None);
         check(error(Code::Unimplemented), 501, None);
         check(error(Code::Internal), 500, None);
@@ -179,5 +183,18 @@ mod tests {
         check(error(reason::TIMEOUT), 504, None);
         check(error(reason::NO_RESPONDERS), 503, Some(1));
         check(error(reason::CIRCUIT_OPEN).with_detail(reason::RETRY_AFTER_MS, 41_001), 503, Some(42));
+    }
+
+    #[test]
+    fn a_repeat_is_advised_only_where_it_can_succeed() {
+        let exhausted = || Error::new(Code::ResourceExhausted, "no");
+        check(exhausted().with_detail(reason::RETRY_AFTER_MS, 100), 429, Some(1));
+        check(exhausted().with_detail(reason::RETRY_AFTER_MS, "soon"), 429, None);
+        for code in [Code::InvalidArgument, Code::FailedPrecondition, Code::Aborted, Code::Internal] {
+            let status = Problem::from(Error::new(code, "no")).status.as_u16();
+            check(Error::new(code, "no").with_detail(reason::RETRY_AFTER_MS, 100), status, None);
+        }
+        let late = Error::unavailable("late").with_detail(reason::KEY, reason::TIMEOUT);
+        check(late.with_detail(reason::RETRY_AFTER_MS, 100), 504, None);
     }
 }

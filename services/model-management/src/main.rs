@@ -1,6 +1,7 @@
 //! The registry of language models, and the selection of a model for a request.
 
 mod catalog;
+mod record;
 mod registry;
 mod selection;
 
@@ -9,13 +10,16 @@ use proto::ai::model::v1::{
     GetRequest, GetResponse, ListRequest, ListResponse, Model, ModelManagement, ModelManagementServer, RegisterRequest,
     RegisterResponse, RetireRequest, RetireResponse, SelectRequest, SelectResponse, Selected,
 };
-use sdk::{Bucket, Change, Code, Entry, Error, Fleet, WriteError};
+use sdk::{Bucket, Change, Clock, Code, Error, Fleet, Operation, WriteError};
+
+use crate::record::{Decision, ModelRecord};
 
 fn main() -> std::process::ExitCode {
     sdk::run(Service::new)
 }
 
 struct Service {
+    clock: Clock,
     fleet: Fleet,
     models: Bucket,
 }
@@ -30,39 +34,46 @@ impl Service {
                 Err(WriteError::Failed(error)) => return Err(error),
             }
         }
-        Ok(ModelManagementServer(Self { fleet, models }))
+        Ok(ModelManagementServer(Self { clock: Clock::default(), fleet, models }))
     }
 
     async fn all(&self) -> Result<Vec<Model>, Error> {
-        self.models.decoded(">", decode).await
+        self.models.decoded(">", |entry| Ok(ModelRecord::decode(entry)?.model)).await
     }
 
     async fn current(&self, id: &str) -> Result<Option<Model>, Error> {
-        self.models.get(id).await?.as_ref().map(decode).transpose()
+        let entry = self.models.get(id).await?;
+        Ok(entry.as_ref().map(ModelRecord::decode).transpose()?.map(|record| record.model))
     }
 
-    /// Applies `next` to the current model by compare-and-set.
+    /// Applies `next` to the current model by compare-and-set, unless the operation was carried out before: then the
+    /// answer is that of the first time, if that revision is still stored.
     async fn change(
         &self,
+        operation: &Operation,
         id: &str,
         next: impl Fn(Option<&Model>) -> Result<Model, Error> + Send,
     ) -> Result<Model, Error> {
         let changed = self.models.change(id, |entry| {
-            let current = entry.map(decode).transpose()?;
-            // The bucket assigns the revision, so it is not stored in the value.
-            let next = with_revision(next(current.as_ref())?, 0);
-            if current.is_some_and(|current| with_revision(current, 0) == next) {
-                return Ok(Change::Keep(next));
-            }
-            Ok(Change::Write(next.encode_to_vec().into(), next))
+            let current = entry.map(ModelRecord::decode).transpose()?;
+            let next = next(current.as_ref().map(|current| &current.model));
+            Ok(match ModelRecord::after(current.as_ref(), next, operation, self.clock.now())? {
+                Decision::Keep(current) => Change::Keep(current),
+                Decision::Write(next) => Change::Write(next.encode().into(), next),
+            })
         });
-        match changed.await {
-            Ok((model, revision)) => Ok(with_revision(model, revision)),
+        let record = match changed.await {
+            Ok((record, revision)) => record.with_revision(revision),
             Err(WriteError::Conflict) => {
-                Err(Error::new(Code::Aborted, format!("model `{id}` is being changed by other writers")))
+                return Err(Error::new(Code::Aborted, format!("model `{id}` is being changed by other writers")));
             }
-            Err(WriteError::Failed(error)) => Err(error),
+            Err(WriteError::Failed(error)) => return Err(error),
+        };
+        if record.was_written_by(operation) {
+            return Ok(record.model);
         }
+        let mut earlier = self.models.decoded_history(id, usize::MAX, ModelRecord::decode).await?.into_iter();
+        Ok(earlier.find(|earlier| earlier.was_written_by(operation)).unwrap_or(record).model)
     }
 }
 
@@ -102,16 +113,18 @@ impl ModelManagement for Service {
     }
 
     async fn register(&self, request: RegisterRequest) -> Result<RegisterResponse, Error> {
+        let operation = Operation::current("register", &request);
         let model = request.model.ok_or_else(|| Error::invalid("`model` is missing"))?;
         let model = registry::normalized(model).map_err(Error::invalid)?;
-        let written = self.change(&model.id, |_| Ok(model.clone())).await?;
+        let written = self.change(&operation, &model.id, |_| Ok(model.clone())).await?;
         Ok(RegisterResponse { error: None, model: Some(written) })
     }
 
     async fn retire(&self, request: RetireRequest) -> Result<RetireResponse, Error> {
+        let operation = Operation::current("retire", &request);
         registry::check_id(&request.id).map_err(Error::invalid)?;
         let written = self
-            .change(&request.id, |current| {
+            .change(&operation, &request.id, |current| {
                 let current = current.ok_or_else(|| missing(&request.id))?;
                 Ok(registry::retired(current.clone()))
             })
@@ -122,16 +135,6 @@ impl ModelManagement for Service {
 
 fn missing(id: &str) -> Error {
     Error::not_found(format_args!("model `{id}`"))
-}
-
-fn with_revision(model: Model, revision: u64) -> Model {
-    Model { revision, ..model }
-}
-
-fn decode(entry: &Entry) -> Result<Model, Error> {
-    let model = Model::decode(entry.value.as_ref())
-        .map_err(|error| Error::new(Code::DataLoss, format!("model `{}` cannot be read: {error}", entry.key)))?;
-    Ok(with_revision(model, entry.revision))
 }
 
 #[cfg(test)]

@@ -4,11 +4,12 @@ mod problem;
 mod search;
 mod states;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use problem::{Parsed, Problem};
 use proto::npc::behavior::v1::{Behavior, BehaviorServer, PlanRequest, PlanResponse, Planned};
-use sdk::{Code, Error, Fleet};
+use sdk::{Code, Error, Fleet, reason};
 use search::{Failure, Plan, Search};
 
 /// How many actions a search tries before it yields to the worker's other requests: about 0.2 ms.
@@ -23,12 +24,12 @@ fn main() -> std::process::ExitCode {
 
 struct Service {
     fleet: Fleet,
-    budget: MemoryBudget,
+    budget: Arc<MemoryBudget>,
 }
 
 impl Service {
     async fn new(fleet: Fleet) -> Result<BehaviorServer<Self>, Error> {
-        Ok(BehaviorServer(Self { fleet, budget: MemoryBudget::default() }))
+        Ok(BehaviorServer(Self { fleet, budget: Arc::default() }))
     }
 }
 
@@ -43,7 +44,8 @@ impl Behavior for Service {
 }
 
 /// Searches in slices on the worker's thread. A thread pool would not be faster, because a task has as many workers as
-/// cores, and its jobs could not be cancelled: this search stops when its request is dropped.
+/// cores, and its jobs could not be cancelled: this search stops when its request is dropped, which the SDK does at its
+/// deadline.
 async fn find_plan(parsed: Parsed, node_limit: u32, budget: &MemoryBudget) -> Result<Plan, Error> {
     let problem = match parsed {
         Parsed::Solvable(problem) => problem,
@@ -59,7 +61,7 @@ async fn find_plan(parsed: Parsed, node_limit: u32, budget: &MemoryBudget) -> Re
             return outcome.map_err(failure);
         }
         if !share.grow_to(search.bytes()) {
-            return Err(exhausted("the running searches use too much memory", search.nodes_expanded()));
+            return Err(exhausted(search.nodes_expanded()));
         }
         tokio::task::yield_now().await;
     }
@@ -77,8 +79,11 @@ fn failure(failure: Failure) -> Error {
     }
 }
 
-fn exhausted(message: &'static str, nodes_expanded: u32) -> Error {
-    Error::new(Code::ResourceExhausted, message).with_detail("nodes_expanded", nodes_expanded)
+/// Retryable: other searches end.
+fn exhausted(nodes_expanded: u32) -> Error {
+    Error::new(Code::ResourceExhausted, "the running searches use too much memory")
+        .with_detail("nodes_expanded", nodes_expanded)
+        .with_detail(reason::RETRY_AFTER_MS, 1_000)
 }
 
 /// The bytes that all searches of this worker use.

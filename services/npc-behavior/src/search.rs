@@ -84,6 +84,7 @@ impl Search {
             };
             let node = &self.nodes[state as usize];
             if cost > node.cost {
+                done += 1;
                 continue;
             }
             if unmet(&self.problem.goal, self.states.get(state)).next().is_none() {

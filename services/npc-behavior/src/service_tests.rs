@@ -1,9 +1,74 @@
 //! The service against a real nats-server.
 
-use sdk::Event as _;
-use sdk::testing::{NatsServer, as_request};
+use std::time::Duration;
 
+use futures::future::join_all;
+use proto::npc::behavior::v1::BehaviorClient;
+use sdk::testing::{NatsServer, as_request};
+use sdk::{Context, Event as _, ExternalRequest, Settings, Shutdown};
+use tokio::time::timeout;
+
+use super::tests::counter;
 use super::*;
+
+/// No test waits longer for an event.
+const SOON: Duration = Duration::from_secs(20);
+
+/// Serves on the thread of the test until the test ends. Returns a client of its own, and what the searches use.
+async fn serving(server: &NatsServer) -> (BehaviorClient, Arc<MemoryBudget>) {
+    let settings = Settings::for_service("npc-behavior", server.connection());
+    let fleet = Fleet::connect(settings).await.unwrap();
+    let service = Service::new(fleet.clone()).await.unwrap();
+    let budget = Arc::clone(&service.0.budget);
+    tokio::spawn(async move {
+        let (_never, shutdown) = Shutdown::new();
+        sdk::serve(&fleet, service, shutdown).await
+    });
+    timeout(SOON, async { while !server.ping("npc-behavior").await {} }).await.unwrap();
+    (server.fleet("caller").await.client(), budget)
+}
+
+fn within(timeout: Duration) -> Context {
+    Context::external(ExternalRequest { traceparent: None, request_id: None, idempotency_key: None, timeout })
+}
+
+/// Waits until all searches together use more memory, or none.
+async fn wait_until(budget: &MemoryBudget, is_so: impl Fn(usize) -> bool) {
+    let change = async {
+        while !is_so(budget.0.load(Ordering::Relaxed)) {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(SOON, change).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_worker_answers_others_while_it_computes_more_plans_than_it_has_threads() {
+    let server = NatsServer::start();
+    server.stream("EVENTS", &[Planned::SUBJECT]).await;
+    let (client, budget) = serving(&server).await;
+    let expensive = join_all((0..3).map(|_| within(3 * SOON).scope(client.plan(counter(20)))));
+    let others = async {
+        wait_until(&budget, |bytes| bytes > 0).await;
+        assert!(server.ping("npc-behavior").await);
+        within(SOON).scope(client.plan(chore("smith", "done"))).await.unwrap();
+    };
+    tokio::select! {
+        biased;
+        ended = expensive => panic!("the expensive plans came first: {ended:?}"),
+        () = others => {}
+    }
+}
+
+#[tokio::test]
+async fn a_search_stops_at_the_deadline_of_its_request() {
+    let server = NatsServer::start();
+    let (client, budget) = serving(&server).await;
+    let request = within(Duration::from_millis(900)).scope(client.plan(counter(20)));
+    let (ended, ()) = futures::join!(request, wait_until(&budget, |bytes| bytes > 0));
+    assert_eq!(ended.unwrap_err().detail(reason::KEY), Some(reason::TIMEOUT));
+    wait_until(&budget, |bytes| bytes == 0).await;
+}
 
 /// How many events are stored.
 async fn events(server: &NatsServer) -> usize {

@@ -136,7 +136,7 @@ fn independent_goals_expand_linearly() {
 }
 
 /// The whole state space must be searched, because no state is more promising than another.
-fn counter(bits: usize) -> PlanRequest {
+pub(super) fn counter(bits: usize) -> PlanRequest {
     let names: Vec<String> = (0..bits).map(|bit| format!("bit {bit:02}")).collect();
     let mut actions: Vec<Action> = names.iter().map(|bit| action(bit, 1.0, &[], &[(bit, 1)])).collect();
     let mut needs: Vec<(&str, i64)> = names.iter().map(|bit| (bit.as_str(), 1)).collect();
@@ -163,6 +163,30 @@ async fn a_long_search_yields_to_other_tasks() {
     };
     assert!(plan.nodes_expanded > 1_000, "{plan:?}");
     assert!(turns > 5, "{turns}");
+}
+
+/// Each state is reached by long steps first, and then by short ones at less cost.
+#[test]
+fn outdated_entries_of_the_open_list_are_work_too() {
+    let ladder = (0..40_i64).flat_map(|at| {
+        [(1, 1.0), (2, 2.5), (3, 4.0), (4, 5.5)]
+            .into_iter()
+            .filter(move |(by, _)| at + by <= 40)
+            .map(move |(by, cost)| action(&format!("from {at} by {by}"), cost, &[("at", at)], &[("at", at + by)]))
+    });
+    let Parsed::Solvable(problem) = Problem::parse(&request(&[("at", 40)], ladder.collect())).unwrap() else {
+        panic!("it has a plan");
+    };
+    let mut search = Search::new(problem, 0);
+    let mut turns = 1;
+    let plan = loop {
+        match search.advance(1) {
+            Some(outcome) => break outcome.unwrap(),
+            None => turns += 1,
+        }
+    };
+    assert_eq!(plan.cost, 40.0);
+    assert!(turns > plan.nodes_expanded + 10, "{turns} turns, {} nodes", plan.nodes_expanded);
 }
 
 #[tokio::test]

@@ -3,9 +3,11 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::kv::{CreateErrorKind, UpdateErrorKind};
+use async_nats::jetstream::context::{PublishError, PublishErrorKind};
+use async_nats::jetstream::kv::{self, CreateErrorKind, PutErrorKind, UpdateErrorKind};
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
+use async_nats::jetstream::{self, ErrorCode};
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use proto::rpc::{Code, Error};
@@ -18,6 +20,9 @@ use crate::retry::retry_until_deadline;
 const MAX_CONCURRENT_READS: usize = 32;
 /// How many times a change is attempted while other writers change the same value.
 const MAX_ATTEMPTS: u32 = 16;
+
+/// Bytes that a listing decodes before it yields: about 0.2 ms.
+const BYTES_PER_TURN: usize = 32 << 10;
 
 /// A key-value bucket that the manifest declares. Keys consist of letters, digits, `-`, `_`, `=`, `/` and `.`.
 #[derive(Clone, Debug)]
@@ -112,11 +117,11 @@ impl Bucket {
     }
 
     async fn create_once(&self, key: &str, value: Bytes) -> Result<u64, WriteError> {
-        let store = self.fleet.connection().store(&self.name).await.map_err(WriteError::Failed)?;
+        let (store, size) = (self.store().await.map_err(WriteError::Failed)?, value.len());
         store.create(key, value).await.map_err(|error| match error.kind() {
             CreateErrorKind::AlreadyExists => WriteError::Conflict,
             CreateErrorKind::InvalidKey => WriteError::Failed(self.invalid(key)),
-            _ => WriteError::Failed(self.failed("write", key, &error)),
+            _ => WriteError::Failed(self.not_written(key, size, &error)),
         })
     }
 
@@ -129,11 +134,11 @@ impl Bucket {
     }
 
     async fn update_once(&self, key: &str, value: Bytes, expected: u64) -> Result<u64, WriteError> {
-        let store = self.fleet.connection().store(&self.name).await.map_err(WriteError::Failed)?;
+        let (store, size) = (self.store().await.map_err(WriteError::Failed)?, value.len());
         store.update(key, value, expected).await.map_err(|error| match error.kind() {
             UpdateErrorKind::WrongLastRevision => WriteError::Conflict,
             UpdateErrorKind::InvalidKey => WriteError::Failed(self.invalid(key)),
-            _ => WriteError::Failed(self.failed("write", key, &error)),
+            _ => WriteError::Failed(self.not_written(key, size, &error)),
         })
     }
 
@@ -174,8 +179,11 @@ impl Bucket {
     }
 
     async fn put_once(&self, key: &str, value: Bytes) -> Result<u64, Error> {
-        let store = self.fleet.connection().store(&self.name).await?;
-        store.put(key, value).await.map_err(|error| self.failed("write", key, &error))
+        let (store, size) = (self.store().await?, value.len());
+        store.put(key, value).await.map_err(|error| match error.kind() {
+            PutErrorKind::InvalidKey => self.invalid(key),
+            _ => self.not_written(key, size, &error),
+        })
     }
 
     /// Deletes a value. Its history is kept.
@@ -187,7 +195,7 @@ impl Bucket {
     }
 
     async fn delete_once(&self, key: &str) -> Result<(), Error> {
-        let store = self.fleet.connection().store(&self.name).await?;
+        let store = self.store().await?;
         store.delete(key).await.map_err(|error| self.failed("delete", key, &error))
     }
 
@@ -216,16 +224,60 @@ impl Bucket {
     /// # Errors
     /// UNAVAILABLE if the bucket does not answer.
     pub async fn decoded<T>(&self, filter: &str, decode: impl Fn(&Entry) -> Result<T, Error>) -> Result<Vec<T>, Error> {
-        let entries = self.entries(filter).await?;
-        let readable = entries.iter().filter_map(|entry| match decode(entry) {
-            Ok(value) => Some(value),
-            Err(error) => {
-                tracing::error!(bucket = self.name, key = entry.key, %error, "skipped an unreadable record");
-                metrics::count_unreadable(&self.name);
-                None
+        let (readable, _) = self.readable(self.entries(filter).await?, decode).await;
+        Ok(readable)
+    }
+
+    /// The stored revisions of one key that can be decoded, newest first and at most `limit`; the others are left out as
+    /// [`Bucket::decoded`] does.
+    ///
+    /// # Errors
+    /// UNAVAILABLE if the bucket does not answer; the error of `decode` if there are revisions and none can be decoded.
+    pub async fn decoded_history<T>(
+        &self,
+        key: &str,
+        limit: usize,
+        decode: impl Fn(&Entry) -> Result<T, Error>,
+    ) -> Result<Vec<T>, Error> {
+        let mut entries = self.history(key).await?;
+        entries.truncate(limit);
+        match self.readable(entries, decode).await {
+            (readable, Some(error)) if readable.is_empty() => Err(error),
+            (readable, _) => Ok(readable),
+        }
+    }
+
+    /// What can be decoded, and the last error of what cannot. Yields to the worker's other requests after every
+    /// [`BYTES_PER_TURN`].
+    async fn readable<T>(
+        &self,
+        entries: Vec<Entry>,
+        decode: impl Fn(&Entry) -> Result<T, Error>,
+    ) -> (Vec<T>, Option<Error>) {
+        let mut readable = Vec::with_capacity(entries.len());
+        let mut last_error = None;
+        let mut turn = 0;
+        for entry in entries {
+            turn += entry.value.len();
+            if turn > BYTES_PER_TURN {
+                turn = 0;
+                tokio::task::yield_now().await;
             }
-        });
-        Ok(readable.collect())
+            match decode(&entry) {
+                Ok(value) => readable.push(value),
+                Err(error) => {
+                    self.skip(&entry.key, &error);
+                    last_error = Some(error);
+                }
+            }
+        }
+        (readable, last_error)
+    }
+
+    /// Names a record that cannot be decoded in the log, and counts it in the metric `unreadable_records`.
+    pub fn skip(&self, key: &str, error: &Error) {
+        tracing::error!(bucket = self.name, key, %error, "skipped an unreadable record");
+        metrics::count_unreadable(&self.name);
     }
 
     async fn subjects_once(&self, filter: &str) -> Result<Vec<String>, Error> {
@@ -267,6 +319,10 @@ impl Bucket {
         stream.map_err(|error| Error::internal(format_args!("bucket `{}`: {error}", self.name)))
     }
 
+    async fn store(&self) -> Result<kv::Store, Error> {
+        self.fleet.connection().store(&self.name).await
+    }
+
     fn subject(&self, key: &str) -> String {
         format!("$KV.{}.{key}", self.name)
     }
@@ -283,9 +339,30 @@ impl Bucket {
         Error::unavailable(format_args!("failed to {verb} `{key}` in bucket `{}`: {error}", self.name))
     }
 
+    /// A value that is too large stays so: no repeat can succeed.
+    fn not_written(&self, key: &str, size: usize, error: &(dyn std::error::Error + 'static)) -> Error {
+        if is_too_large(error) {
+            let bucket = &self.name;
+            return Error::invalid(format_args!(
+                "the value of `{key}` has {size} bytes, too many for bucket `{bucket}`"
+            ));
+        }
+        self.failed("write", key, &error)
+    }
+
     fn invalid(&self, key: &str) -> Error {
         Error::invalid(format_args!("`{key}` is not a valid key for bucket `{}`", self.name))
     }
+}
+
+/// Whether the client or the server says that a message is larger than it may be.
+pub(crate) fn is_too_large(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| {
+        let by_client = error.downcast_ref::<PublishError>().map(PublishError::kind);
+        let by_server = error.downcast_ref::<jetstream::Error>().map(jetstream::Error::error_code);
+        by_client == Some(PublishErrorKind::MaxPayloadExceeded)
+            || by_server == Some(ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM)
+    })
 }
 
 /// A random delay, so that conflicting writers do not retry at the same moment.

@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 use proto::rpc::{Code, Error, Method, Stream, Transport};
 use tokio::time::Instant;
 
+use crate::breaker::Failure;
 use crate::connection::Connection;
 use crate::context::{self, Context};
 use crate::fleet::Fleet;
@@ -30,13 +31,13 @@ impl Transport for Fleet {
         Box::pin(async move {
             let context = current(self);
             let destination = self.destinations().of(method);
-            let permit = destination.breaker.acquire(method.package)?;
+            let permit = destination.breaker.acquire()?;
             let connection = self.connection();
             let payload = context.with_meta(&request, context.remaining());
             let opened = stream::open(&connection, method, payload, headers(&context), context.deadline()).await;
             permit.record(&opened);
             destination.count(&opened);
-            opened
+            Ok(opened?)
         })
     }
 }
@@ -47,7 +48,7 @@ async fn call(fleet: &Fleet, method: &'static Method, request: Bytes) -> Result<
     let attempts = if method.idempotent { MAX_ATTEMPTS } else { 1 };
     let mut delay = FIRST_DELAY;
     for attempt in 1.. {
-        let permit = destination.breaker.acquire(method.package)?;
+        let permit = destination.breaker.acquire()?;
         let attempts_left = attempts + 1 - attempt;
         let now = Instant::now();
         // An attempt that can be retried leaves time for the retries.
@@ -56,7 +57,7 @@ async fn call(fleet: &Fleet, method: &'static Method, request: Bytes) -> Result<
         let result = attempt_once(&fleet.connection(), method, payload, headers(&context), now + attempt_timeout).await;
         permit.record(&result);
         destination.count(&result);
-        match result {
+        match result.map_err(Error::from) {
             Err(error) if attempts_left > 1 && is_transient(&error) => {
                 // Half of the delay is jitter, so that callers that failed together do not retry together.
                 let pause = delay.mul_f64(0.5 + fastrand::f64() / 2.0);
@@ -79,41 +80,41 @@ async fn attempt_once(
     payload: Bytes,
     headers: HeaderMap,
     until: Instant,
-) -> Result<Bytes, Error> {
+) -> Result<Bytes, Failure> {
     check_size(connection, method, &payload)?;
     let (slot, answer) = connection.inbox.slot_for_one();
     let sent = connection.client.publish_with_reply_and_headers(method.subject, slot.subject(), headers, payload).await;
-    sent.map_err(|error| disconnected(method).with_detail("cause", error))?;
+    sent.map_err(|error| interrupted(method, &error))?;
     match tokio::time::timeout_at(until, answer).await {
-        Err(_) => Err(timeout(method)),
-        Ok(Err(_)) => Err(disconnected(method)),
+        Err(_) => Err(Failure::Unanswered(timeout(method))),
+        Ok(Err(_)) => Err(Failure::Unanswered(disconnected(method))),
         Ok(Ok(message)) => response(method, message),
     }
 }
 
 /// The payload of a response, or the error that it carries.
-pub(crate) fn response(method: &Method, message: Message) -> Result<Bytes, Error> {
+pub(crate) fn response(method: &Method, message: Message) -> Result<Bytes, Failure> {
     if message.status == Some(StatusCode::NO_RESPONDERS) {
-        return Err(Error::unavailable(format_args!("no service is subscribed to `{}`", method.subject))
-            .with_detail(reason::KEY, reason::NO_RESPONDERS));
+        let error = Error::unavailable(format_args!("no service is subscribed to `{}`", method.subject));
+        return Err(Failure::Unanswered(error.with_detail(reason::KEY, reason::NO_RESPONDERS)));
     }
     match wire::error_in(message.headers.as_ref(), &message.payload) {
-        Some(error) => Err(error),
+        Some(error) => Err(Failure::Answered(error)),
         None => Ok(message.payload),
     }
 }
 
 /// Rejects a payload that is larger than the server accepts: the server would close the connection.
-pub(crate) fn check_size(connection: &Connection, method: &Method, payload: &Bytes) -> Result<(), Error> {
+pub(crate) fn check_size(connection: &Connection, method: &Method, payload: &Bytes) -> Result<(), Failure> {
     let limit = connection.client.max_payload();
     if payload.len() <= limit {
         return Ok(());
     }
-    Err(Error::invalid(format_args!(
+    Err(Failure::Unanswered(Error::invalid(format_args!(
         "request to `{}` has {} bytes, at most {limit} can be sent",
         method.subject,
         payload.len()
-    )))
+    ))))
 }
 
 pub(crate) fn timeout(method: &Method) -> Error {
@@ -124,6 +125,11 @@ pub(crate) fn timeout(method: &Method) -> Error {
 pub(crate) fn disconnected(method: &Method) -> Error {
     Error::unavailable(format_args!("the connection was lost before `{}` responded", method.subject))
         .with_detail(reason::KEY, reason::DISCONNECTED)
+}
+
+/// The request could not be sent.
+pub(crate) fn interrupted(method: &Method, cause: &impl std::fmt::Display) -> Failure {
+    Failure::Unanswered(disconnected(method).with_detail("cause", cause))
 }
 
 fn is_transient(error: &Error) -> bool {

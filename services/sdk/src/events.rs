@@ -2,11 +2,13 @@
 
 use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_ID;
+use async_nats::jetstream::context::PublishError;
 use prost::Message;
 use proto::common::v1::Meta;
-use proto::rpc::{Error, Event};
+use proto::rpc::{Code, Error, Event};
 use sha2::{Digest as _, Sha256};
 
+use crate::bucket::is_too_large;
 use crate::context::context;
 use crate::fleet::Fleet;
 use crate::retry::retry_until_deadline;
@@ -29,7 +31,7 @@ impl Fleet {
     /// kept.
     ///
     /// # Errors
-    /// UNAVAILABLE if JetStream did not confirm it; the event may still be stored.
+    /// UNAVAILABLE if JetStream did not confirm it; the event may still be stored. INTERNAL if it is too large.
     pub async fn publish_as<E: Event>(&self, id: &str, mut event: E) -> Result<(), Error> {
         let context = context();
         event.set_meta(context.meta());
@@ -38,20 +40,19 @@ impl Fleet {
         headers.insert(NATS_MESSAGE_ID, id);
         headers.insert(wire::TRACEPARENT, context.traceparent());
         // The id makes retries safe.
-        retry_until_deadline(|_: &Error| true, || self.store_event(E::SUBJECT, headers.clone(), payload.clone())).await
+        let is_transient = |error: &Error| error.code() == Code::Unavailable;
+        retry_until_deadline(is_transient, || self.store_event(E::SUBJECT, headers.clone(), payload.clone())).await
     }
 
     async fn store_event(&self, subject: &'static str, headers: HeaderMap, payload: bytes::Bytes) -> Result<(), Error> {
-        let failed = |error: &dyn std::fmt::Display| {
-            Error::unavailable(format_args!("event `{subject}` was not stored: {error}"))
+        let size = payload.len();
+        let failed = |error: PublishError| match is_too_large(&error) {
+            true => Error::internal(format_args!("event `{subject}` has {size} bytes, too many for its stream")),
+            false => Error::unavailable(format_args!("event `{subject}` was not stored: {error}")),
         };
-        let acknowledged = self
-            .connection()
-            .jetstream
-            .publish_with_headers(subject, headers, payload)
-            .await
-            .map_err(|error| failed(&error))?;
-        acknowledged.await.map(drop).map_err(|error| failed(&error))
+        let jetstream = &self.connection().jetstream;
+        let acknowledged = jetstream.publish_with_headers(subject, headers, payload).await.map_err(failed)?;
+        acknowledged.await.map(drop).map_err(failed)
     }
 }
 

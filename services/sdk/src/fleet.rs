@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 use crate::bucket::Bucket;
 use crate::connection::{ConnectError, Connection, ConnectionEvent};
 use crate::destination::Destinations;
+use crate::discovery;
 use crate::health::{self, WorkerHealth};
 use crate::settings::Settings;
 
@@ -44,10 +45,10 @@ impl Fleet {
             match Connection::connect(&settings, events).await {
                 Ok(connection) => {
                     let inner = Inner {
+                        destinations: Destinations::new(&settings.service),
                         settings,
                         connection: ArcSwap::new(connection),
                         connection_changes: watch::Sender::new(0),
-                        destinations: Destinations::default(),
                         health: OnceLock::new(),
                     };
                     let fleet = Self(Arc::new(inner));
@@ -88,6 +89,12 @@ impl Fleet {
         if let Some(health) = self.0.health.get() {
             health.set_ready();
         }
+    }
+
+    /// Answers discovery requests for a worker that only calls, until its runtime ends: so operators see it, and which
+    /// circuits of its are open. A worker that serves a contract is discovered in any case.
+    pub fn be_discovered(&self) {
+        tokio::spawn(discovery::answer_as_caller(self.clone()));
     }
 
     /// Includes this worker in the task's health.

@@ -30,6 +30,7 @@ const META_FIELD: u8 = 0x0a;
 pub struct Operation {
     id: Bytes,
     request: Bytes,
+    has_key: bool,
 }
 
 impl Operation {
@@ -43,12 +44,17 @@ impl Operation {
     }
 
     fn with_key(key: &str, method: &str, request: &impl Message) -> Self {
-        Self { id: digest(&[b"key", key.as_bytes()]), request: request_digest(method, request) }
+        Self { id: digest(&[b"key", key.as_bytes()]), request: request_digest(method, request), has_key: true }
     }
 
     fn without_key(request_id: &str, method: &str, request: &impl Message) -> Self {
         let request = request_digest(method, request);
-        Self { id: digest(&[b"request", request_id.as_bytes(), &request]), request }
+        Self { id: digest(&[b"request", request_id.as_bytes(), &request]), request, has_key: false }
+    }
+
+    /// Whether its caller named it with an idempotency key.
+    pub fn has_key(&self) -> bool {
+        self.has_key
     }
 
     /// This operation as it is remembered when it was carried out at `now`.

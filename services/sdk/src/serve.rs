@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use crate::caller::Called;
 use crate::connection::Connection;
 use crate::context::Context;
-use crate::discovery::Discovery;
+use crate::discovery::{Discovery, Served};
 use crate::fleet::Fleet;
 use crate::metrics::{ServerMetrics, is_fault};
 use crate::queue_group::Membership;
@@ -41,7 +41,7 @@ pub async fn serve<S: Server>(fleet: &Fleet, server: S, shutdown: Shutdown) -> R
     let settings = fleet.settings();
     let worker = Arc::new(Worker {
         server,
-        metrics: ServerMetrics::new(S::SERVICE),
+        metrics: Arc::new(ServerMetrics::new(S::SERVICE)),
         admission: Mutex::default(),
         idle: Notify::new(),
         concurrency: settings.concurrency,
@@ -76,7 +76,7 @@ pub async fn serve<S: Server>(fleet: &Fleet, server: S, shutdown: Shutdown) -> R
 /// The state that all sessions of one worker share.
 pub(crate) struct Worker<S> {
     server: S,
-    pub(crate) metrics: ServerMetrics,
+    metrics: Arc<ServerMetrics>,
     admission: Mutex<Admission>,
     idle: Notify,
     concurrency: usize,
@@ -114,9 +114,8 @@ impl Session {
         if S::SERVICE.methods.iter().any(|method| method.streaming) {
             connection.take_controls().await.map_err(|error| failed(&error))?;
         }
-        let discovery = Discovery::answer(&connection, settings, &group, S::SERVICE, Arc::clone(worker))
-            .await
-            .map_err(|error| failed(&error))?;
+        let served = Served { service: S::SERVICE, group, metrics: Arc::clone(&worker.metrics) };
+        let discovery = Discovery::answer(fleet, Some(served)).await.map_err(|error| failed(&error))?;
         connection.client.flush().await.map_err(|error| failed(&error))?;
         Ok(Self { connection, membership, discovery })
     }

@@ -19,6 +19,7 @@ use proto::rpc::{Code, Error, Method, Stream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 
+use crate::breaker;
 use crate::connection::Connection;
 use crate::inbox::{CANCEL, DetachedSlot};
 use crate::{client, wire};
@@ -41,7 +42,7 @@ pub(crate) async fn open(
     payload: Bytes,
     mut headers: HeaderMap,
     deadline: Instant,
-) -> Result<Stream<Bytes>, Error> {
+) -> Result<Stream<Bytes>, breaker::Failure> {
     client::check_size(connection, method, &payload)?;
     headers.insert(wire::STREAM_CREDIT, CREDIT.to_string());
     let (slot, messages) = connection.inbox.slot_for_many();
@@ -56,13 +57,14 @@ pub(crate) async fn open(
         unacknowledged: 0,
         idle: Box::pin(tokio::time::sleep(IDLE_TIMEOUT)),
         state: State::Open,
+        answered: false,
         first: None,
     };
     let sent = connection.client.publish_with_reply_and_headers(method.subject, subject, headers, payload).await;
-    sent.map_err(|error| client::disconnected(method).with_detail("cause", error))?;
+    sent.map_err(|error| client::interrupted(method, &error))?;
     match tokio::time::timeout_at(deadline, receiver.next()).await {
-        Err(_) => Err(client::timeout(method)),
-        Ok(Some(Err(error))) => Err(error),
+        Err(_) => Err(receiver.failure(client::timeout(method))),
+        Ok(Some(Err(error))) => Err(receiver.failure(error)),
         Ok(first) => {
             receiver.first = first;
             Ok(receiver.boxed())
@@ -82,6 +84,8 @@ struct Receiver {
     unacknowledged: u32,
     idle: Pin<Box<Sleep>>,
     state: State,
+    /// Whether the worker sent anything, heartbeats included.
+    answered: bool,
     /// The first message, which was read to see that the stream has started.
     first: Option<Result<Bytes, Error>>,
 }
@@ -118,11 +122,14 @@ impl Receiver {
         }
         let headers = message.headers.as_ref();
         if wire::header(headers, &wire::STREAM_HEARTBEAT).is_some() {
+            self.answered = true;
             return Ok(Part::Heartbeat);
         }
         let sequence = wire::header(headers, &wire::STREAM_SEQUENCE).and_then(|value| value.parse::<u64>().ok());
         let is_end = wire::header(headers, &wire::STREAM_END).is_some();
-        let payload = client::response(self.method, message).map_err(Failure::Reported)?;
+        let response = client::response(self.method, message);
+        self.answered |= !matches!(response, Err(breaker::Failure::Unanswered(_)));
+        let payload = response.map_err(|failure| Failure::Reported(failure.into()))?;
         if sequence != Some(self.next) {
             let got =
                 sequence.map_or_else(|| "a message without number".to_owned(), |number| format!("message {number}"));
@@ -152,6 +159,11 @@ impl Receiver {
             // credit.
             tokio::spawn(async move { client.publish(worker, what).await });
         }
+    }
+
+    /// Why the stream could not be opened.
+    fn failure(&self, error: Error) -> breaker::Failure {
+        if self.answered { breaker::Failure::Answered(error) } else { breaker::Failure::Unanswered(error) }
     }
 
     /// Ends the stream with `error`. Dropping the receiver cancels the worker, unless the worker has finished.
@@ -187,7 +199,7 @@ impl futures::Stream for Receiver {
                 }
                 Poll::Pending => {
                     ready!(self.idle.as_mut().poll(poller));
-                    let error = Error::unavailable(format_args!("stream of `{}` timed out", self.method.subject));
+                    let error = client::timeout(self.method);
                     return self.fail(error, State::Abandoned);
                 }
             }

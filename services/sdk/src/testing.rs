@@ -212,6 +212,15 @@ impl NatsServer {
         stored
     }
 
+    /// Whether a worker of `service` answers discovery.
+    ///
+    /// # Panics
+    /// If the server cannot be reached.
+    pub async fn ping(&self, service: &str) -> bool {
+        let client = async_nats::connect(&self.ports.nats).await.expect("a connection");
+        client.request(format!("$SRV.PING.{service}"), Bytes::new()).await.is_ok()
+    }
+
     async fn jetstream(&self) -> jetstream::Context {
         jetstream::new(async_nats::connect(&self.ports.nats).await.expect("a connection"))
     }

@@ -53,11 +53,15 @@ impl StateManager for Service {
             return Err(Error::invalid(format_args!("request has {count} keys, at most {MAX_KEYS} are allowed")));
         }
         let keys: Vec<RecordKey> = request.keys.into_iter().map(RecordKey::try_from).collect::<Result<_, _>>()?;
-        let found = try_join_all(keys.iter().map(|key| self.read(key))).await?;
+        let found = try_join_all(keys.iter().map(|key| self.bucket(key).get(&key.id))).await?;
         let mut answer = BatchGetResponse::default();
         for (key, found) in keys.iter().zip(found) {
-            match found {
-                Some(revision) => answer.records.push(revision.into()),
+            match found.map(|entry| decode(key, &entry)) {
+                Some(Ok(revision)) => answer.records.push(revision.into()),
+                Some(Err(error)) => {
+                    self.bucket(key).skip(&key.id, &error);
+                    answer.unreadable.push(key.into());
+                }
                 None => answer.missing.push(key.into()),
             }
         }
@@ -71,11 +75,11 @@ impl StateManager for Service {
             limit @ 1..=MAX_HISTORY => limit,
             limit => return Err(Error::invalid(format_args!("limit {limit} is above {MAX_HISTORY}"))),
         };
-        let revisions = self.revisions(&key).await?;
+        let revisions = self.revisions(&key, limit as usize).await?;
         if revisions.is_empty() {
             return Err(Error::not_found(&key));
         }
-        let records = revisions.into_iter().take(limit as usize).map(Record::from);
+        let records = revisions.into_iter().map(Record::from);
         check_size(HistoryResponse { records: records.collect(), ..HistoryResponse::default() })
     }
 }
@@ -109,7 +113,7 @@ impl Service {
             return Ok(written);
         }
         // An earlier revision was written by this update. Return it, as the first attempt did, if it is still stored.
-        let mut earlier = self.revisions(key).await?.into_iter();
+        let mut earlier = self.revisions(key, usize::MAX).await?.into_iter();
         Ok(earlier.find(|revision| update.wrote(revision)).unwrap_or(written))
     }
 
@@ -136,10 +140,9 @@ impl Service {
         entry.as_ref().map(|entry| decode(key, entry)).transpose()
     }
 
-    /// The stored revisions, newest first.
-    async fn revisions(&self, key: &RecordKey) -> Result<Vec<Revision>, Error> {
-        let entries = self.bucket(key).history(&key.id).await?;
-        entries.iter().map(|entry| decode(key, entry)).collect()
+    /// The stored revisions that can be read, newest first and at most `limit`.
+    async fn revisions(&self, key: &RecordKey, limit: usize) -> Result<Vec<Revision>, Error> {
+        self.bucket(key).decoded_history(&key.id, limit, |entry| decode(key, entry)).await
     }
 
     fn bucket(&self, key: &RecordKey) -> &Bucket {

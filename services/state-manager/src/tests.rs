@@ -186,6 +186,44 @@ async fn one_of_several_concurrent_claims_succeeds() {
     assert_eq!(events(&server).await, 1);
 }
 
+#[tokio::test]
+async fn an_unreadable_record_hides_no_other() {
+    let server = server().await;
+    let service = service(&server).await;
+    for hp in [1, 2, 3] {
+        service.updated(None, merge("p1", None, json!({ "hp": hp }))).await.unwrap();
+    }
+    let written = service.got("p1").await.unwrap();
+    service.players.put("broken", b"\xff".as_slice().into()).await.unwrap();
+
+    let keys = ["broken", "p1", "absent"].into_iter().filter_map(key).collect();
+    let batch = service.batch_get(BatchGetRequest { keys, ..BatchGetRequest::default() }).await.unwrap();
+    assert_eq!((batch.records, batch.missing), (vec![written.clone()], vec![key("absent").unwrap()]));
+    assert_eq!(batch.unreadable, [key("broken").unwrap()]);
+    let history = |id: &str| service.history(HistoryRequest { key: key(id), ..HistoryRequest::default() });
+    // What is stored and cannot be read is not absent.
+    assert_eq!(history("broken").await.unwrap_err().code(), Code::DataLoss);
+    let error = service.got("broken").await.unwrap_err();
+    assert_eq!(error.code(), Code::DataLoss);
+    assert!(error.message().contains("player `broken`"), "{error}");
+
+    service.players.put("p1", b"\xff".as_slice().into()).await.unwrap();
+    let records = history("p1").await.unwrap().records;
+    assert_eq!((records.len(), &records[0]), (3, &written));
+    assert!(sdk::metrics_text().contains("unreadable_records_total{bucket=\"players\"}"));
+}
+
+#[tokio::test]
+async fn a_record_over_the_limit_is_not_retryable() {
+    let server = server().await;
+    let service = service(&server).await;
+    let half = "x".repeat(patch::MAX_SIZE / 2);
+    service.updated(None, merge("p1", None, json!({ "a": half }))).await.unwrap();
+    let error = service.updated(None, merge("p1", None, json!({ "b": half }))).await.unwrap_err();
+    assert_eq!((error.code(), error.detail("retry_after_ms")), (Code::InvalidArgument, None));
+    assert!(error.message().contains("more than the 262144 that a record may have"), "{error}");
+}
+
 /// A clock that shows the start of the test and `seconds` more.
 fn held(seconds: u64) -> Clock {
     let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000 + seconds);

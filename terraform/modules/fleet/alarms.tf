@@ -1,6 +1,9 @@
 # A row of the table is an alarm for every service.
 
 locals {
+  # Metrics that are made of the logs.
+  metrics_namespace = "${var.name}/services"
+
   service_alarms = {
     cpu = {
       description = "CPU above %d %% for 10 minutes"
@@ -23,6 +26,23 @@ locals {
       threshold   = "tasks"
       periods     = 3
     }
+    # Workers log for how long a circuit has been open, when it opens and then about every minute while calls are tried.
+    circuit = {
+      description  = "calls to another service are rejected for more than %d seconds, because it does not answer"
+      metric       = { namespace = local.metrics_namespace, name = "CircuitOpenSeconds", statistic = "Maximum", period_seconds = 120 }
+      comparison   = "GreaterThanThreshold"
+      threshold    = "circuit_seconds"
+      periods      = 1
+      missing_data = "notBreaching"
+    }
+  }
+
+  # By service. A deployment is not judged by its circuits: rolling back the caller does not bring back what it calls.
+  thresholds = { for name, service in var.services : name => merge(service.thresholds, { circuit_seconds = 60 }) }
+
+  dimensions = {
+    ecs = { for name, service in var.services : name => { ClusterName = var.cluster, ServiceName = service.ecs_name } }
+    log = { for name, service in var.services : name => { Service = name } }
   }
 
   # A service that is not deployed has no metrics, which is no alarm. The topic is notified when the metrics of running tasks stop.
@@ -30,9 +50,9 @@ locals {
     for name, service in var.services : {
       for kind, alarm in local.service_alarms : "${var.name}-${name}-${kind}" => merge(alarm, {
         kind                     = "service-${kind}"
-        description              = "${name}: ${format(alarm.description, service.thresholds[alarm.threshold])}"
-        metric                   = merge(alarm.metric, { dimensions = { ClusterName = var.cluster, ServiceName = service.ecs_name } })
-        threshold                = service.thresholds[alarm.threshold]
+        description              = "${name}: ${format(alarm.description, local.thresholds[name][alarm.threshold])}"
+        metric                   = merge(alarm.metric, { dimensions = local.dimensions[kind == "circuit" ? "log" : "ecs"][name] })
+        threshold                = local.thresholds[name][alarm.threshold]
         notify_insufficient_data = kind == "tasks"
         tags                     = { service = name }
       })
@@ -45,4 +65,19 @@ module "alarms" {
 
   alerting = var.alerting
   alarms   = local.alarms
+}
+
+# One metric of all services, by the name that a service gives itself.
+resource "aws_cloudwatch_log_metric_filter" "circuits" {
+  name           = "${var.name}-circuits"
+  log_group_name = aws_cloudwatch_log_group.services.name
+  pattern        = "{ $.open_seconds >= 0 }"
+
+  metric_transformation {
+    namespace  = local.metrics_namespace
+    name       = local.service_alarms.circuit.metric.name
+    value      = "$.open_seconds"
+    unit       = "Seconds"
+    dimensions = { Service = "$.service" }
+  }
 }

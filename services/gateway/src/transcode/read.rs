@@ -291,6 +291,9 @@ impl<'a> Reader<'a> {
             }
             Start::Number => {
                 let text = self.json.number()?;
+                if of.name == NULL && whole(text) != Whole::Value(0) {
+                    return Err(unexpected_text(at, "null", text));
+                }
                 self.integer(Kind::Int32, at, text)
             }
             _ => Err(unexpected_kind(at, &one_of(of), start)),

@@ -76,7 +76,8 @@ impl<'a> Writer<'a> {
                             message.name
                         )));
                     }
-                    Some(item) => self.value(&message.fields[item.field], item.wire, out)?,
+                    // Of a oneof, the members of one field are left.
+                    Some(item) => self.one(&message.fields[item.field], base..self.items.len(), out)?,
                     None => out.extend(b"null"),
                 }
             }
@@ -158,20 +159,8 @@ impl<'a> Writer<'a> {
                     out.push(b',');
                 }
                 out.extend_from_slice(field.key.as_bytes());
-                match (field.shape, field.kind) {
-                    (Shape::One, Kind::Message(of)) if run > 1 => {
-                        let parts: Vec<u8> = self.items[at..at + run]
-                            .iter()
-                            .filter_map(|item| match item.wire {
-                                Wire::Bytes(bytes) => Some(bytes),
-                                _ => None,
-                            })
-                            .flatten()
-                            .copied()
-                            .collect();
-                        self.merged(self.schema.message(of), &parts, out)?;
-                    }
-                    (Shape::One, _) => self.value(field, last, out)?,
+                match field.shape {
+                    Shape::One => self.one(field, at..at + run, out)?,
                     _ => self.many(field, at..at + run, out)?,
                 }
             }
@@ -179,6 +168,23 @@ impl<'a> Writer<'a> {
         }
         out.push(b'}');
         Ok(())
+    }
+
+    /// Writes a singular field that occurs at least once. Of several values the last one counts; messages are merged.
+    fn one(
+        &mut self,
+        field: &'a Field,
+        items: std::ops::Range<usize>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), InvalidMessage> {
+        match field.kind {
+            Kind::Message(of) if items.len() > 1 => {
+                let wires = self.items[items].iter().map(|item| item.wire);
+                let parts = concatenated(field, wires)?;
+                self.merged(self.schema.message(of), &parts, out)
+            }
+            _ => self.value(field, self.items[items.end - 1].wire, out),
+        }
     }
 
     /// Writes a message that occurs several times: its merged value is the concatenation of the encodings.
@@ -216,7 +222,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Writes a map. Of entries with the same key, the last one counts.
+    /// Writes a map. Of entries with the same key, the last one counts: these are not merged, as a map assigns.
     fn map(
         &mut self,
         field: &'a Field,
@@ -227,27 +233,34 @@ impl<'a> Writer<'a> {
         let mut last = HashMap::new();
         if items.len() > 1 {
             for at in items.clone() {
-                let (key, _) = entry(field, of, self.items[at].wire)?;
+                let entry = Entry::read(field, of, self.items[at].wire)?;
                 let mut text = Vec::new();
-                self.map_key(field, of, key, &mut text)?;
+                self.map_key(field, of, entry.key, &mut text)?;
                 last.insert(text, at);
             }
         }
         out.push(b'{');
         for at in items {
-            let (key, value) = entry(field, of, self.items[at].wire)?;
+            let entry = Entry::read(field, of, self.items[at].wire)?;
             let start = out.len();
             if out.last() != Some(&b'{') {
                 out.push(b',');
             }
             let text = out.len();
-            self.map_key(field, of, key, out)?;
+            self.map_key(field, of, entry.key, out)?;
             if last.get(&out[text..]).is_some_and(|last| *last != at) {
                 out.truncate(start);
                 continue;
             }
             out.push(b':');
-            self.value(field, value, out)?;
+            match (field.kind, &entry.values[..]) {
+                (Kind::Message(of), [_, _, ..]) => {
+                    let parts = concatenated(field, entry.values.iter().copied())?;
+                    self.merged(self.schema.message(of), &parts, out)?;
+                }
+                (_, [.., value]) => self.value(field, *value, out)?,
+                (_, []) => self.value(field, default(field.kind), out)?,
+            }
         }
         out.push(b'}');
         Ok(())
@@ -317,7 +330,7 @@ impl<'a> Writer<'a> {
                 let of = self.schema.enumeration(of);
                 let number = value as i32;
                 match of.name(number) {
-                    Some(_) if of.name == "google.protobuf.NullValue" => write!(out, "null"),
+                    _ if of.name == "google.protobuf.NullValue" => write!(out, "null"),
                     Some(name) => write!(out, "\"{name}\""),
                     None => write!(out, "{number}"),
                 }
@@ -329,28 +342,46 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// The key and the value of a map's entry.
-fn entry<'a>(field: &Field, of: Kind, wire: Wire<'a>) -> Result<(Wire<'a>, Wire<'a>), InvalidMessage> {
-    let Wire::Bytes(mut bytes) = wire else {
-        return Err(wrong_type(field));
-    };
-    let (mut key, mut value) = (default(of), default(field.kind));
-    while !bytes.is_empty() {
-        let tag = varint(&mut bytes)?;
-        let wire = match tag & 7 {
-            0 => Wire::Varint(varint(&mut bytes)?),
-            1 => Wire::Fixed64(bytes.try_get_u64_le().map_err(|_| truncated())?),
-            2 => Wire::Bytes(delimited(&mut bytes)?),
-            5 => Wire::Fixed32(bytes.try_get_u32_le().map_err(|_| truncated())?),
-            _ => return Err(wrong_type(field)),
+/// An entry of a map.
+struct Entry<'a> {
+    key: Wire<'a>,
+    /// Usually one.
+    values: Vec<Wire<'a>>,
+}
+
+impl<'a> Entry<'a> {
+    fn read(field: &Field, of: Kind, wire: Wire<'a>) -> Result<Self, InvalidMessage> {
+        let Wire::Bytes(mut bytes) = wire else {
+            return Err(wrong_type(field));
         };
-        match tag >> 3 {
-            1 => key = wire,
-            2 => value = wire,
-            _ => {}
+        let mut entry = Self { key: default(of), values: Vec::new() };
+        while !bytes.is_empty() {
+            let tag = varint(&mut bytes)?;
+            let wire = match tag & 7 {
+                0 => Wire::Varint(varint(&mut bytes)?),
+                1 => Wire::Fixed64(bytes.try_get_u64_le().map_err(|_| truncated())?),
+                2 => Wire::Bytes(delimited(&mut bytes)?),
+                5 => Wire::Fixed32(bytes.try_get_u32_le().map_err(|_| truncated())?),
+                _ => return Err(wrong_type(field)),
+            };
+            match tag >> 3 {
+                1 => entry.key = wire,
+                2 => entry.values.push(wire),
+                _ => {}
+            }
         }
+        Ok(entry)
     }
-    Ok((key, value))
+}
+
+/// The encodings of a message that occurs several times, one after another.
+fn concatenated<'a>(field: &Field, wires: impl Iterator<Item = Wire<'a>>) -> Result<Vec<u8>, InvalidMessage> {
+    let mut parts = Vec::new();
+    for wire in wires {
+        let Wire::Bytes(part) = wire else { return Err(wrong_type(field)) };
+        parts.extend_from_slice(part);
+    }
+    Ok(parts)
 }
 
 /// The whole numbers up to this one are all doubles.

@@ -185,7 +185,7 @@ async fn a_wrong_idempotency_key_is_400() {
 #[tokio::test]
 async fn malformed_http_is_refused_and_the_gateway_keeps_serving() {
     let gateway = gateway();
-    for bytes in ["\x16\x03\x01\x02\n\n", "GET\r\n\r\n", "POST / HTTP/9.9\r\n\r\n"] {
+    for bytes in ["\x16\x03\x01\x02\n\n", "GET\r\n\r\n", "POST / HTTPS/9.9\r\n\r\n"] {
         let mut client = Client::connect(gateway.address).await;
         client.send(bytes).await.unwrap();
         let rest = client.rest().await;
@@ -258,4 +258,30 @@ async fn a_malformed_head_is_answered_with_a_document() {
         problem(&answer, status, detail);
         assert!(answer.closes());
     }
+}
+
+#[tokio::test]
+async fn another_version_of_http_is_505_with_a_document() {
+    let gateway = Fleet::quests().behind_a_gateway();
+    for head in [
+        "POST / HTTP/9.9\r\n\r\n",
+        "GET /livez HTTP/3\r\nhost: a\r\n\r\n",
+        "GET /livez HTTP/1.2\r\nhost: a\r\n\r\n",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ] {
+        let mut client = Client::connect(gateway.address).await;
+        client.send(head).await.unwrap();
+        let answer = client.answer().await;
+        let refused = problem(&answer, 505, "only HTTP/1.1 and HTTP/1.0 are supported");
+        assert_eq!(
+            (&refused["title"], &refused["code"]),
+            (&"HTTP Version Not Supported".into(), &"UNIMPLEMENTED".into())
+        );
+        assert!(answer.closes());
+    }
+    // After a request with an answer, too.
+    let mut client = gateway.client().await;
+    assert_eq!(client.post(GENERATE, "{}").await.status, 200);
+    client.send("GET /livez HTTP/2\r\n\r\n").await.unwrap();
+    problem(&client.answer().await, 505, "only HTTP/1.1 and HTTP/1.0 are supported");
 }

@@ -185,3 +185,73 @@ async fn a_reused_idempotency_key_is_the_reason_and_not_the_cause() {
     let error = client.infer(prompt("reuse")).await.unwrap_err();
     assert_eq!((reason_of(&error), error.detail(reason::CAUSE)), (reason::IDEMPOTENCY_KEY_REUSED, None));
 }
+
+/// The circuits in the statistics of service `caller`.
+async fn circuits_of_the_caller(client: &async_nats::Client) -> serde_json::Value {
+    let answer = client.request("$SRV.STATS.caller", Bytes::new()).await.unwrap();
+    let mut stats: serde_json::Value = serde_json::from_slice(&answer.payload).unwrap();
+    assert_eq!(
+        (&stats["type"], &stats["endpoints"]),
+        (&"io.nats.micro.v1.stats_response".into(), &serde_json::json!([]))
+    );
+    stats["data"]["open_circuits"].take()
+}
+
+#[tokio::test]
+async fn an_open_circuit_is_in_the_statistics_of_its_caller() {
+    let server = NatsServer::start();
+    let caller = caller(&server).await;
+    caller.be_discovered();
+    let observer = plain(&server.connection()).await;
+    timeout(SOON, async { while observer.request("$SRV.PING.caller", Bytes::new()).await.is_err() {} }).await.unwrap();
+    assert_eq!(circuits_of_the_caller(&observer).await, serde_json::json!([]));
+
+    let client: LlmClient = caller.client();
+    let opened = timeout(SOON, async {
+        loop {
+            client.infer(prompt("")).await.unwrap_err();
+            // It may be time for a trial just now.
+            if let Some(circuit) = circuits_of_the_caller(&observer).await.get(0) {
+                break circuit.clone();
+            }
+        }
+    });
+    let circuit = opened.await.unwrap();
+    assert_eq!(circuit["destination"], "ai.llm.v1");
+    assert!(circuit["since"].as_str().unwrap().ends_with('Z') && circuit["retry_after_ms"].is_u64(), "{circuit}");
+
+    let _serving = serve(Settings::for_service("llm", server.connection()), LlmServer(Fake::default())).await;
+    timeout(SOON, async { while client.infer(prompt("")).await.is_err() {} }).await.unwrap();
+    assert_eq!(circuits_of_the_caller(&observer).await, serde_json::json!([]));
+}
+
+#[tokio::test]
+async fn expensive_requests_of_one_client_do_not_refuse_those_of_another() {
+    let server = NatsServer::start();
+    let (_serving, client) = llm(&server, &Fake::default()).await;
+    // As in the gateway, both clients share a circuit. Each has more than the second after which a time-out could count.
+    let expensive = (0..32).map(|_| within(1_200).scope(client.infer(prompt("never"))));
+    for error in futures::future::join_all(expensive).await.into_iter().map(Result::unwrap_err) {
+        assert_eq!(reason_of(&error), reason::TIMEOUT);
+    }
+    client.infer(prompt("cheap")).await.unwrap();
+}
+
+#[tokio::test]
+async fn requests_that_are_too_large_do_not_close_a_circuit() {
+    let server = NatsServer::start();
+    let client: LlmClient = caller(&server).await.client();
+    while reason_of(&client.infer(prompt("")).await.unwrap_err()) != reason::CIRCUIT_OPEN {}
+    let large = "x".repeat(2 << 20);
+    let mut let_through = 0;
+    timeout(SOON, async {
+        while let_through < 4 {
+            let error = client.infer(prompt(&large)).await.unwrap_err();
+            let_through += usize::from(error.code() == Code::InvalidArgument);
+        }
+    })
+    .await
+    .unwrap();
+    let circuits = sdk::metrics_text();
+    assert!(circuits.contains("circuit_open{destination=\"ai.llm.v1\"} 1"), "{circuits}");
+}

@@ -116,3 +116,43 @@ async fn a_missing_bucket_is_named() {
     let error = caller(&server).await.bucket("nowhere").await.unwrap_err();
     assert!(error.message().contains("`nowhere`"), "{error}");
 }
+
+#[tokio::test]
+async fn a_value_that_is_too_large_is_refused_at_once() {
+    let server = NatsServer::start();
+    let jetstream = async_nats::jetstream::new(plain(&server.connection()).await);
+    let config = async_nats::jetstream::kv::Config {
+        bucket: "small".to_owned(),
+        max_value_size: 1_000,
+        ..async_nats::jetstream::kv::Config::default()
+    };
+    jetstream.create_key_value(config).await.unwrap();
+    let bucket = server.fleet("state").await.bucket("small").await.unwrap();
+    let revision = bucket.create("k", Bytes::from_static(b"1")).await.unwrap();
+    // Over the limit of the bucket, and over what the server takes.
+    for size in [2_000, 2 << 20] {
+        let value = || Bytes::from(vec![b'x'; size]);
+        // Far below the time for which a write is repeated.
+        let errors = timeout(Duration::from_secs(2), async {
+            [
+                Error::from(bucket.create("new", value()).await.unwrap_err()),
+                Error::from(bucket.update("k", value(), revision).await.unwrap_err()),
+                bucket.put("k", value()).await.unwrap_err(),
+            ]
+        });
+        for error in errors.await.unwrap() {
+            assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+            assert!(error.message().contains(&format!("has {size} bytes, too many for bucket `small`")), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_event_that_is_too_large_is_refused_at_once() {
+    let server = NatsServer::start();
+    server.stream("EVENTS", &[Selected::SUBJECT]).await;
+    let fleet = server.fleet("caller").await;
+    let event = Selected { reason: "x".repeat(2 << 20), ..Selected::default() };
+    let error = timeout(Duration::from_secs(2), fleet.publish(event)).await.unwrap().unwrap_err();
+    assert_eq!(error.code(), Code::Internal, "{error}");
+}

@@ -41,16 +41,16 @@ variables {
   nats                 = { instances = { nats-1 = "i-1" }, metrics_namespace = "arcade-production/nats", target_group_arn = "arn:aws:elasticloadbalancing:us-east-1:123456789012:targetgroup/nats/0123456789abcdef" }
 }
 
-run "every_service_has_three_alarms" {
+run "every_service_has_four_alarms" {
   command = plan
 
   assert {
-    condition     = length(flatten(values(output.alarm_names))) == 3 * length(var.services)
-    error_message = "There are more or fewer alarms than three for each service."
+    condition     = length(flatten(values(output.alarm_names))) == 4 * length(var.services)
+    error_message = "There are more or fewer alarms than four for each service."
   }
 
   assert {
-    condition     = { for kind, names in output.alarm_names : kind => length(names) } == { service-cpu = 3, service-memory = 3, service-tasks = 3 }
+    condition     = { for kind, names in output.alarm_names : kind => length(names) } == { service-circuit = 3, service-cpu = 3, service-memory = 3, service-tasks = 3 }
     error_message = "The alarms are of other kinds."
   }
 }
@@ -60,13 +60,14 @@ run "alarms_have_the_thresholds_of_their_manifests_and_the_agreed_periods" {
 
   assert {
     condition = [
-      for name in ["auth-cpu", "auth-memory", "auth-tasks", "payment-cpu", "payment-memory", "payment-tasks"] : join(" ", [
+      for name in ["auth-circuit", "auth-cpu", "auth-memory", "auth-tasks", "payment-cpu", "payment-memory", "payment-tasks"] : join(" ", [
         local.alarms["arcade-production-${name}"].metric.name,
         local.alarms["arcade-production-${name}"].comparison,
         local.alarms["arcade-production-${name}"].threshold,
         "${local.alarms["arcade-production-${name}"].periods}x${local.alarms["arcade-production-${name}"].metric.period_seconds}s",
       ])
       ] == [
+      "CircuitOpenSeconds GreaterThanThreshold 60 1x120s",
       "CPUUtilization GreaterThanThreshold 80 2x300s",
       "MemoryUtilization GreaterThanThreshold 80 2x300s",
       "RunningTaskCount LessThanThreshold 2 3x60s",
@@ -85,6 +86,32 @@ run "alarms_have_the_thresholds_of_their_manifests_and_the_agreed_periods" {
   assert {
     condition     = [for name, alarm in local.alarms : name if alarm.notify_insufficient_data] == [for name in ["auth", "gateway", "payment"] : "arcade-production-${name}-tasks"]
     error_message = "The topic is not notified when the metrics of running tasks stop."
+  }
+}
+
+run "an_alarm_watches_for_how_long_the_logs_say_that_calls_are_rejected" {
+  command = plan
+
+  assert {
+    condition     = aws_cloudwatch_log_metric_filter.circuits.log_group_name == "/ecs/arcade" && aws_cloudwatch_log_metric_filter.circuits.pattern == "{ $.open_seconds >= 0 }"
+    error_message = "The metric is made of other lines."
+  }
+
+  assert {
+    condition = [
+      for metric in aws_cloudwatch_log_metric_filter.circuits.metric_transformation : "${metric.namespace} ${metric.name} ${metric.value} ${metric.dimensions.Service}"
+    ] == ["arcade-production/services CircuitOpenSeconds $.open_seconds $.service"]
+    error_message = "The metric has another name, value or dimension."
+  }
+
+  assert {
+    condition     = local.alarms["arcade-production-payment-circuit"].metric.namespace == "arcade-production/services" && local.alarms["arcade-production-payment-circuit"].metric.dimensions == { Service = "payment" }
+    error_message = "The alarm watches another metric."
+  }
+
+  assert {
+    condition     = local.alarms["arcade-production-payment-circuit"].missing_data == "notBreaching" && local.alarms["arcade-production-payment-circuit"].kind == "service-circuit"
+    error_message = "The alarm stays when the lines stop, or links to another runbook."
   }
 }
 
@@ -157,7 +184,7 @@ run "the_dashboards_show_every_alarm_and_every_node" {
   command = plan
 
   assert {
-    condition     = length(flatten([for widget in jsondecode(aws_cloudwatch_dashboard.fleet.dashboard_body).widgets : widget.properties.alarms if widget.type == "alarm"])) == 9
+    condition     = length(flatten([for widget in jsondecode(aws_cloudwatch_dashboard.fleet.dashboard_body).widgets : widget.properties.alarms if widget.type == "alarm"])) == 12
     error_message = "The dashboard does not show all alarms."
   }
 

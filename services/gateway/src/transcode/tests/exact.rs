@@ -54,6 +54,44 @@ fn of_entries_with_the_same_key_the_last_one_is_written() {
     );
 }
 
+/// A field of length-delimited content; its number is up to 15, or the two bytes of its tag.
+fn delimited(tag: &[u8], content: &[u8]) -> Vec<u8> {
+    [tag, &[u8::try_from(content.len()).unwrap()], content].concat()
+}
+
+#[test]
+fn a_message_that_occurs_twice_in_an_entry_or_a_value_is_merged() {
+    // by_int32: 7 = {a_int32: 2}, and again for the same entry {a_string: "x"}.
+    let twice = [&[8, 7][..], &delimited(&[0x12], &[0x18, 2]), &delimited(&[0x12], &[0x72, 1, b'x'])].concat();
+    check_written(&delimited(&[0xca, 2], &twice), Ok(r#"{"byInt32":{"7":{"aInt32":2,"aString":"x"}}}"#));
+    // Two entries with the same key are not merged.
+    let entry = |value: &[u8]| delimited(&[0xca, 2], &[&[8, 7][..], &delimited(&[0x12], value)].concat());
+    let entries = [entry(&[0x18, 2]), entry(&[0x72, 1, b'x'])].concat();
+    check_written(&entries, Ok(r#"{"byInt32":{"7":{"aString":"x"}}}"#));
+
+    // value: struct_value {a: true}, and again {b: false}.
+    let member = |key: u8, value: u8| delimited(&[0x0a], &[0x0a, 1, key, 0x12, 2, 0x20, value]);
+    let halves = [delimited(&[0x2a], &member(b'a', 1)), delimited(&[0x2a], &member(b'b', 0))].concat();
+    check_written(&delimited(&[0xaa, 3], &halves), Ok(r#"{"value":{"a":true,"b":false}}"#));
+    // The same below a struct, with another member of the oneof between: that one forgets the first.
+    let entry = |value: &[u8]| {
+        let entry = [&[0x0a, 1, b's'][..], &delimited(&[0x12], value)].concat();
+        delimited(&[0xa2, 3], &delimited(&[0x0a], &entry))
+    };
+    check_written(&entry(&halves), Ok(r#"{"struct":{"s":{"a":true,"b":false}}}"#));
+    let between = [delimited(&[0x2a], &member(b'a', 1)), vec![0x20, 1], delimited(&[0x2a], &member(b'b', 0))].concat();
+    check_written(&entry(&between), Ok(r#"{"struct":{"s":{"b":false}}}"#));
+    // value: list_value [true], and again [false].
+    let lists = [delimited(&[0x32], &[0x0a, 2, 0x20, 1]), delimited(&[0x32], &[0x0a, 2, 0x20, 0])].concat();
+    check_written(&delimited(&[0xaa, 3], &lists), Ok(r#"{"value":[true,false]}"#));
+}
+
+#[test]
+fn a_message_that_once_has_another_type_is_an_error() {
+    let json = to_json(&KINDS.1, KINDS.1.id("kinds.v1.Everything").unwrap(), &[0x8a, 1, 0, 0x88, 1, 1]);
+    assert!(json.unwrap_err().0.contains("`a_message`"));
+}
+
 #[test]
 fn whole_numbers_that_a_double_does_not_hold_are_refused() {
     check_refused(

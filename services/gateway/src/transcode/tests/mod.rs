@@ -96,6 +96,18 @@ proptest! {
     }
 
     #[test]
+    fn two_encodings_one_after_another_are_merged_as_by_prost_reflect(entropy in prop::collection::vec(any::<u8>(), 0..600), which in any::<prop::sample::Index>()) {
+        let (descriptor, schema) = which.get(&MESSAGES);
+        let (left, right) = entropy.split_at(entropy.len() / 2);
+        let bytes = [left, right].map(|half| random::message(descriptor, &mut Choices::new(half), 4).encode_to_vec()).concat();
+        // The sums of seconds and of nanoseconds need not be a time.
+        if let Ok(json) = to_json(schema, schema.id(descriptor.full_name()).unwrap(), &bytes) {
+            let expected = as_text(descriptor, &bytes);
+            prop_assert_eq!(as_text(descriptor, &from_json(descriptor, &json).encode_to_vec()), expected);
+        }
+    }
+
+    #[test]
     fn damaged_bytes_do_not_panic(entropy in prop::collection::vec(any::<u8>(), 0..400), flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6)) {
         let (descriptor, schema) = MESSAGES.last().unwrap();
         let message = random::message(descriptor, &mut Choices::new(&entropy), 3);
