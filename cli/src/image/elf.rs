@@ -1,6 +1,5 @@
 //! Is a program what an image can run: for its processors, and without a shared library?
 
-use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
@@ -84,6 +83,7 @@ fn machine(architecture: Architecture) -> u16 {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::fs::File;
     use std::io::Cursor;
 
     use proptest::prelude::*;

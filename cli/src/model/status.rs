@@ -5,6 +5,8 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::problem::counted;
+
 /// What `natsctl status` shows.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Status {
@@ -93,7 +95,7 @@ impl fmt::Display for OpenCircuit {
             Some(callee) => write!(f, "`{callee}` (`{destination}`)")?,
             None => write!(f, "`{destination}`")?,
         }
-        let workers = if *workers == 1 { "1 worker".to_owned() } else { format!("{workers} workers") };
+        let workers = counted(workers, "worker");
         write!(f, " since {since:.0}, in {workers}: it did not answer")
     }
 }
