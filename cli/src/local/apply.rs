@@ -1,6 +1,6 @@
 //! Carries out the steps of a plan on this machine. Every step can be done twice, so an interrupted run is finished by the next one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -21,6 +21,7 @@ use super::protocol::{Accepted, Force, NodeStatus, PutService, TaskSpec};
 use crate::error::Hinted;
 use crate::manifest::Environment;
 use crate::model::desired::{Definition, Role};
+use crate::model::plan::Plan;
 use crate::model::rollout::Outcome;
 use crate::model::status::ClusterHealth;
 use crate::model::step::{Action, Operation, Step};
@@ -45,11 +46,15 @@ pub(crate) struct Work<'a> {
     local: &'a Local,
     materials: Option<&'a Materials>,
     options: &'a Options,
+    /// Servers that are repaired, with the waves in which that happens. They are not waited for before.
+    repairs: Vec<(usize, String)>,
 }
 
 impl<'a> Work<'a> {
-    pub(super) fn new(local: &'a Local, materials: Option<&'a Materials>, options: &'a Options) -> Self {
-        Self { local, materials, options }
+    pub(super) fn new(local: &'a Local, plan: &Plan, materials: Option<&'a Materials>, options: &'a Options) -> Self {
+        let repairs = plan.steps.iter().filter(|step| matches!(step.operation, Operation::RepairNode { .. }));
+        let repairs = repairs.map(|step| (step.wave, step.name().to_owned())).collect();
+        Self { local, materials, options, repairs }
     }
 
     /// Carries out the steps of one wave.
@@ -60,7 +65,10 @@ impl<'a> Work<'a> {
         let nodes = of(|operation| {
             matches!(
                 operation,
-                Operation::StartNode { .. } | Operation::RestartNode { .. } | Operation::ReloadNode { .. }
+                Operation::StartNode { .. }
+                    | Operation::RestartNode { .. }
+                    | Operation::RepairNode { .. }
+                    | Operation::ReloadNode { .. }
             )
         });
         if !nodes.is_empty() {
@@ -153,10 +161,18 @@ impl<'a> Work<'a> {
             }
         }
         for step in steps {
-            let spec = files.write_config(step.name(), server)?;
-            supervisor.put_node(step.name(), spec.clone()).await?;
+            let spec = files.write_config(step.name(), server)?.clone();
+            match &step.operation {
+                Operation::RepairNode { reason, .. } => {
+                    note(&format!("{step}: {reason}"));
+                    supervisor.restart_node(step.name(), spec).await?;
+                }
+                _ => supervisor.put_node(step.name(), spec).await?,
+            }
         }
-        settled(&supervisor, files).await.map(drop)
+        let wave = steps.iter().map(|step| step.wave).max();
+        let unwell = self.repairs.iter().filter(|(repaired, _)| Some(*repaired) > wave).map(|(_, node)| node.clone());
+        settled(&supervisor, files, &unwell.collect()).await.map(drop)
     }
 
     // ------------------------------------------------------------------------------------------ streams and buckets
@@ -333,8 +349,12 @@ fn show_progress(progress: client::Progress) {
     }
 }
 
-/// Waits until all servers agree; gives up at once on one that does not come up.
-async fn settled(supervisor: &Client, files: &ClusterFiles) -> anyhow::Result<ClusterHealth> {
+/// Waits until all servers agree, besides those that are known to be unwell; gives up at once on one that does not come up.
+async fn settled(
+    supervisor: &Client,
+    files: &ClusterFiles,
+    unwell: &BTreeSet<String>,
+) -> anyhow::Result<ClusterHealth> {
     let endpoints = files.endpoints();
     let crashed = async {
         loop {
@@ -347,7 +367,7 @@ async fn settled(supervisor: &Client, files: &ClusterFiles) -> anyhow::Result<Cl
         }
     };
     tokio::select! {
-        health = health::wait_until_settled(endpoints.of(SYSTEM_USER)?, &endpoints.nodes, SETTLE) => health,
+        health = health::wait_until_settled_besides(unwell, endpoints.of(SYSTEM_USER)?, &endpoints.nodes, SETTLE) => health,
         crashed = crashed => crashed,
     }
 }

@@ -1,5 +1,6 @@
 //! Talks to the supervisor, and starts it if need be.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::dir::Dir;
 use super::logs;
@@ -29,6 +30,12 @@ const START: Duration = Duration::from_secs(5);
 /// How long the supervisor may take to end after it has stopped everything.
 const END: Duration = Duration::from_secs(5);
 
+/// How long the supervisor may take to answer. What it takes longer for, it is asked about meanwhile.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// Between two questions whether it is still there.
+const STILL_THERE: Duration = Duration::from_secs(1);
+
 /// So many lines of its log say why it did not start.
 const LAST_WORDS: usize = 10;
 
@@ -45,6 +52,11 @@ pub enum Error {
     Refused(Refusal),
     /// The supervisor went away, or could not be reached.
     Lost(io::Error),
+    /// The supervisor is there and does not answer.
+    Silent {
+        /// Its process, where the system tells.
+        pid: Option<u32>,
+    },
     /// The supervisor belongs to another version of natsctl.
     OtherProtocol {
         /// Its process.
@@ -73,6 +85,12 @@ impl Error {
                 Some(format!("{kill}, then run `natsctl deploy --all`"))
             }
             Self::Lost(_) => Some("run the command again".to_owned()),
+            Self::Silent { pid: None } => Some("run the command again in a moment".to_owned()),
+            Self::Silent { pid: Some(pid) } => {
+                let cont = format!("if it was stopped, `kill -CONT {pid}` lets it go on");
+                let kill = format!("`kill -KILL {pid}` ends it and all of the environment's processes");
+                Some(format!("{cont}; {kill}, and `natsctl deploy --all` starts them again with their data"))
+            }
             Self::NotStarted { log_tail } if !log_tail.is_empty() => {
                 Some(format!("the end of its log:\n{}", log_tail.join("\n")))
             }
@@ -86,6 +104,10 @@ impl fmt::Display for Error {
         match self {
             Self::Refused(refusal) => f.write_str(&refusal.message),
             Self::Lost(_) => f.write_str("the supervisor cannot be reached"),
+            Self::Silent { pid } => {
+                let pid = pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
+                write!(f, "the supervisor{pid} does not answer within {} s", ANSWER.as_secs())
+            }
             Self::OtherProtocol { pid, version } => {
                 write!(
                     f,
@@ -216,6 +238,11 @@ impl Client {
         self.done(&Request::PutNode { name: name.to_owned(), spec }).await
     }
 
+    /// Restarts a node, also if its specification is the same, and does not wait for it.
+    pub async fn restart_node(&self, name: &str, spec: NodeSpec) -> Result<(), Error> {
+        self.done(&Request::RestartNode { name: name.to_owned(), spec }).await
+    }
+
     /// Stops a node, and waits until it is gone.
     pub async fn delete_node(&self, name: &str) -> Result<(), Error> {
         self.done(&Request::DeleteNode { name: name.to_owned() }).await
@@ -298,7 +325,14 @@ impl Client {
     }
 
     async fn ask(&self, request: &Request) -> Result<Response, Error> {
-        let line = self.exchange(request).await.map_err(Error::Lost)?;
+        let line = if request.waits_for_processes() {
+            tokio::select! {
+                line = self.exchange(request) => line?,
+                gone = self.until_silent() => return Err(gone),
+            }
+        } else {
+            self.in_time(request).await?
+        };
         match serde_json::from_str(&line) {
             Ok(Response::Refused(refusal)) => Err(Error::Refused(refusal)),
             Ok(response) => Ok(response),
@@ -306,14 +340,44 @@ impl Client {
         }
     }
 
-    async fn exchange(&self, request: &Request) -> io::Result<String> {
-        let mut stream = UnixStream::connect(&self.socket).await?;
-        let mut question = serde_json::to_vec(request)?;
+    /// Returns when the supervisor does not answer any more. When it has ended, whoever waits for its answer is told so.
+    async fn until_silent(&self) -> Error {
+        loop {
+            sleep(STILL_THERE).await;
+            if let Err(silent @ Error::Silent { .. }) = self.in_time(&Request::Ping).await {
+                return silent;
+            }
+        }
+    }
+
+    async fn in_time(&self, request: &Request) -> Result<String, Error> {
+        let pid = Cell::new(None);
+        match timeout(ANSWER, self.exchange_with(request, &pid)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Error::Silent { pid: pid.get() }),
+        }
+    }
+
+    async fn exchange(&self, request: &Request) -> Result<String, Error> {
+        self.exchange_with(request, &Cell::new(None)).await
+    }
+
+    /// `pid` becomes the process at the other end, as soon as that is known.
+    async fn exchange_with(&self, request: &Request, pid: &Cell<Option<u32>>) -> Result<String, Error> {
+        let mut stream = match UnixStream::connect(&self.socket).await {
+            Ok(stream) => stream,
+            // So many clients wait for an answer that there is no place for another one.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(Error::Silent { pid: None }),
+            Err(error) => return Err(Error::Lost(error)),
+        };
+        let peer = stream.peer_cred().ok().and_then(|peer| peer.pid());
+        pid.set(peer.and_then(|peer| peer.try_into().ok()));
+        let mut question = serde_json::to_vec(request).map_err(|error| Error::Lost(error.into()))?;
         question.push(b'\n');
-        stream.write_all(&question).await?;
+        stream.write_all(&question).await.map_err(Error::Lost)?;
         let mut answer = String::new();
-        match BufReader::new(stream).read_line(&mut answer).await? {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        match BufReader::new(stream).read_line(&mut answer).await.map_err(Error::Lost)? {
+            0 => Err(Error::Lost(io::ErrorKind::UnexpectedEof.into())),
             _ => Ok(answer),
         }
     }

@@ -128,6 +128,7 @@ impl ClusterFiles {
         let mut files = Self { nodes: BTreeMap::new(), read_from: from.to_owned(), users: clients, pki, identities };
         for name in names {
             let config_path = dir.join("nats").join(&name).join("nats.conf");
+            let ports = ["client", "route", "monitor"].map(|kind| ports.port(&format!("{name}/{kind}")));
             let spec = NodeSpec {
                 node: desired::Node {
                     version: server.version.to_string(),
@@ -137,8 +138,8 @@ impl ClusterFiles {
                 program: server.path.clone(),
                 args: vec!["--config".to_owned(), config_path.display().to_string()],
                 config_path,
+                monitor_port: Some(ports[2]),
             };
-            let ports = ["client", "route", "monitor"].map(|kind| ports.port(&format!("{name}/{kind}")));
             files.nodes.insert(name, NodeFiles { spec, config: String::new(), ports });
         }
         for (name, config) in files.configs(manifests, dir)? {

@@ -9,12 +9,13 @@ use std::time::Duration;
 use super::client::{self, Client};
 use super::cluster_files::{ADMIN, Endpoints};
 use super::logs::TaskLogs;
-use super::protocol::{Description, Revision as StoredRevision, ServiceStatus};
+use super::nodes::unwell;
+use super::protocol::{Description, NodeStatus, Revision as StoredRevision, ServiceStatus};
 use crate::error::Hinted;
 use crate::manifest::Manifests;
 use crate::model::change::{Change, Deploy};
 use crate::model::observed::{
-    Assets, Observed, ObservedNode, ObservedService, ObservedTask, Revision, Seen, ServiceState,
+    Assets, NodeCondition, Observed, ObservedNode, ObservedService, ObservedTask, Revision, Seen, ServiceState,
 };
 use crate::nats::jetstream::JetStream;
 
@@ -93,25 +94,20 @@ impl Local {
     /// # Errors
     /// The supervisor cannot be asked, or nothing is deployed that the change could be about.
     pub(super) async fn observed(&self, change: &Change) -> anyhow::Result<Observed> {
-        let description = self.describe().await?;
-        let description = match (description, change) {
-            (Some(description), _) => description,
-            (None, Change::Deploy(_) | Change::Down { .. }) => Description::default(),
-            (None, _) => return Err(self.not_deployed()),
+        let (description, nodes) = match change {
+            Change::Deploy(_) => self.observed_nodes().await?,
+            _ => self.undisturbed(change).await?,
         };
         let jetstream = match change {
-            Change::Deploy(Deploy { without_jetstream: false, .. }) => self.stored(&description).await?,
+            Change::Deploy(Deploy { without_jetstream: false, .. }) => self.stored(&nodes).await?,
             _ => Seen::Absent,
         };
-        let nodes = description.nodes.iter();
-        let nodes = nodes
-            .map(|(name, node)| (name.clone(), ObservedNode { node: node.spec.node.clone(), running: node.running }));
         let tasks = description.services.iter().flat_map(|(name, service)| {
             let task = |id: &String| ObservedTask { id: id.clone(), service: Some(name.clone()) };
             service.tasks.iter().filter(|task| task.pid.is_some()).map(move |found| task(&found.id))
         });
         Ok(Observed {
-            nodes: nodes.collect(),
+            nodes,
             jetstream,
             tasks: if matches!(change, Change::Stop(_)) { tasks.collect() } else { Vec::new() },
             services: description.services.iter().map(|(name, found)| (name.clone(), service(found))).collect(),
@@ -119,11 +115,31 @@ impl Local {
         })
     }
 
+    /// What there is, for a change that does not depend on how the servers are.
+    async fn undisturbed(&self, change: &Change) -> anyhow::Result<(Description, BTreeMap<String, ObservedNode>)> {
+        let description = match (self.describe().await?, change) {
+            (Some(description), _) => description,
+            (None, Change::Down { .. }) => Description::default(),
+            (None, _) => return Err(self.not_deployed()),
+        };
+        let node = |node: &NodeStatus| ObservedNode {
+            node: node.spec.node.clone(),
+            running: node.running,
+            condition: NodeCondition::Healthy,
+        };
+        let nodes = description.nodes.iter().map(|(name, status)| (name.clone(), node(status))).collect();
+        Ok((description, nodes))
+    }
+
     /// What JetStream holds. Without a server that runs nothing can be known of it, unless none has ever run.
-    async fn stored(&self, description: &Description) -> anyhow::Result<Seen<Assets>> {
-        if !description.nodes.values().any(|node| node.running) {
+    async fn stored(&self, nodes: &BTreeMap<String, ObservedNode>) -> anyhow::Result<Seen<Assets>> {
+        if !nodes.values().any(|node| node.running) {
             let reason = "no NATS server runs; what they store is read when they do";
             return Ok(if self.has_stores()? { Seen::Unknown(reason.to_owned()) } else { Seen::Absent });
+        }
+        let broken = |node: &&ObservedNode| !node.running || node.condition.broken().is_some();
+        if nodes.values().filter(broken).count() * 2 >= nodes.len() {
+            return Ok(Seen::Unknown(format!("JetStream has no quorum: {}", unwell(nodes))));
         }
         let listed = async { self.jetstream().await?.observe(LISTING).await };
         Ok(listed.await.map_or_else(|error| Seen::Unknown(format!("{error:#}")), Seen::Present))

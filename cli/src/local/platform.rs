@@ -113,7 +113,7 @@ impl Platform for Local {
 
     async fn begin<'a>(
         &'a self,
-        _: &Plan,
+        plan: &Plan,
         _: &'a Observed,
         materials: Option<&'a Materials>,
         options: &'a Options,
@@ -121,7 +121,7 @@ impl Platform for Local {
         if let Some(materials) = materials {
             materials.files.write_endpoints(&self.dir)?;
         }
-        Ok(Work::new(self, materials, options))
+        Ok(Work::new(self, plan, materials, options))
     }
 
     async fn apply<'a>(&'a self, work: &mut Work<'a>, wave: &[&Step], progress: &mut Progress) -> anyhow::Result<()> {

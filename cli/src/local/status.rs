@@ -62,7 +62,7 @@ impl Local {
             environment: self.manifests.name.clone(),
             healthy: false,
             services: Vec::new(),
-            nats: Some(ClusterHealth { nodes: Vec::new(), quorum: false, settled: false }),
+            nats: Some(ClusterHealth { nodes: Vec::new(), quorum: false }),
             gateway: GatewayStatus { url: None },
             problems: vec!["nothing is deployed; `natsctl deploy --all` deploys everything".to_owned()],
             notes: Vec::new(),
@@ -91,8 +91,9 @@ fn nats_down(endpoints: &Endpoints) -> ClusterHealth {
         meta_leader: false,
         version: None,
         reason: Some("does not answer".to_owned()),
+        settled: false,
     });
-    ClusterHealth { nodes: nodes.collect(), quorum: false, settled: false }
+    ClusterHealth { nodes: nodes.collect(), quorum: false }
 }
 
 /// The service instances that discovery finds; none if the cluster cannot be reached.

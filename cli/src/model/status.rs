@@ -1,5 +1,7 @@
 //! The status of an environment: the same answer for every platform.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 /// What `natsctl status` shows.
@@ -70,9 +72,18 @@ pub struct ClusterHealth {
     pub nodes: Vec<NodeHealth>,
     /// Whether a majority follows one meta leader that answers: streams can be made and changed.
     pub quorum: bool,
-    /// Whether all nodes are healthy, follow one meta leader, and have everything that it has.
-    #[serde(skip)]
-    pub settled: bool,
+}
+
+impl ClusterHealth {
+    /// Whether there is a quorum and all nodes have settled, besides those with these names.
+    pub fn has_settled_besides(&self, others: &BTreeSet<String>) -> bool {
+        self.quorum && self.nodes.iter().all(|node| node.settled || others.contains(&node.name))
+    }
+
+    /// Whether there is a quorum and all nodes have settled.
+    pub fn has_settled(&self) -> bool {
+        self.has_settled_besides(&BTreeSet::new())
+    }
 }
 
 /// Health of one NATS server.
@@ -90,4 +101,7 @@ pub struct NodeHealth {
     pub version: Option<String>,
     /// Why it is not healthy.
     pub reason: Option<String>,
+    /// Whether it is healthy, follows the meta leader, and has everything that the leader has.
+    #[serde(skip)]
+    pub settled: bool,
 }

@@ -80,7 +80,7 @@ async fn users_may_do_what_is_permitted_and_nothing_else() {
     refuses_clients_without_certificate(&cluster).await;
     finds_instances(&natsctl).await;
     let health = cluster.health().await;
-    assert!(health.quorum && health.settled, "{health:?}");
+    assert!(health.quorum && health.has_settled(), "{health:?}");
 }
 
 async fn refuses_clients_without_certificate(cluster: &TestCluster) {
@@ -116,7 +116,7 @@ async fn finds_instances(client: &Client) {
 async fn a_cluster_outlives_one_node_and_says_how_it_is() {
     let mut cluster = TestCluster::start(3, &users()).await;
     let health = cluster.health().await;
-    assert!(health.quorum && health.settled);
+    assert!(health.quorum && health.has_settled());
     assert_eq!(health.nodes.iter().filter(|node| node.healthy).count(), 3);
     assert_eq!(health.nodes[0].url, cluster.urls()["nats-1"]);
     let leader = leader(&health.nodes);
@@ -136,7 +136,7 @@ async fn a_cluster_outlives_one_node_and_says_how_it_is() {
     let longer = Stream { max_age_seconds: 7200, ..stream };
     jetstream.put_stream("EVT_TEST", &longer, PATIENCE).await.unwrap();
     let health = well_but_for(&cluster, &leader).await;
-    assert!(!health.settled, "{health:?}");
+    assert!(!health.has_settled(), "{health:?}");
 
     let second = self::leader(&health.nodes);
     cluster.kill(&second).await;

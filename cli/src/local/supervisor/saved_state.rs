@@ -42,6 +42,7 @@ impl SavedState {
             supervisor: None,
             nodes: self.nodes.iter().map(|(name, spec)| (name.clone(), node(spec))).collect(),
             services: services.collect(),
+            unsaved: None,
         }
     }
 }
