@@ -24,7 +24,7 @@ use crate::model::desired::{Definition, Role};
 use crate::model::plan::Plan;
 use crate::model::rollout::Outcome;
 use crate::model::status::ClusterHealth;
-use crate::model::step::{Action, Operation, Step};
+use crate::model::step::{Action, Kind, Operation, Step};
 use crate::nats::bus::JETSTREAM_TIMEOUT;
 use crate::nats::health;
 use crate::nats::identity::SYSTEM_USER;
@@ -116,11 +116,24 @@ impl<'a> Work<'a> {
                 _ => {}
             }
         }
+        self.refuse_unsaved(wave).await?;
         // Last, since it takes the history with it.
         if wave.iter().any(|step| matches!(step.operation, Operation::DeleteData { .. })) {
             delete_data(self.local.dir())?;
         }
         Ok(())
+    }
+
+    /// What runs and is not saved would be gone with the supervisor.
+    async fn refuse_unsaved(&self, wave: &[&Step]) -> anyhow::Result<()> {
+        let of_supervisor = |step: &&Step| matches!(step.kind(), Kind::Node | Kind::Service);
+        if !wave.iter().any(of_supervisor) {
+            return Ok(());
+        }
+        match self.local.describe().await?.and_then(|description| description.unsaved) {
+            Some(reason) => Err(not_saved(&reason).into()),
+            None => Ok(()),
+        }
     }
 
     /// Carries out one piece of work that is the whole of these steps.
@@ -370,6 +383,12 @@ async fn settled(
         health = health::wait_until_settled_besides(unwell, endpoints.of(SYSTEM_USER)?, &endpoints.nodes, SETTLE) => health,
         crashed = crashed => crashed,
     }
+}
+
+fn not_saved(reason: &str) -> Hinted {
+    let message =
+        format!("this runs, but the supervisor cannot save it, and it is lost when the supervisor ends: {reason}");
+    Hinted::new(message, "make the file writable or make room on its disk: the supervisor tries again every second")
 }
 
 fn refuse_taken_ports(node: &str, ports: [u16; 3]) -> anyhow::Result<()> {

@@ -1,6 +1,5 @@
 //! Talks to the supervisor, and starts it if need be.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
@@ -327,7 +326,7 @@ impl Client {
     async fn ask(&self, request: &Request) -> Result<Response, Error> {
         let line = if request.waits_for_processes() {
             tokio::select! {
-                line = self.exchange(request) => line?,
+                line = exchange(self.open().await?, request) => line?,
                 gone = self.until_silent() => return Err(gone),
             }
         } else {
@@ -351,35 +350,29 @@ impl Client {
     }
 
     async fn in_time(&self, request: &Request) -> Result<String, Error> {
-        let pid = Cell::new(None);
-        match timeout(ANSWER, self.exchange_with(request, &pid)).await {
-            Ok(answer) => answer,
-            Err(_) => Err(Error::Silent { pid: pid.get() }),
-        }
+        let stream = self.open().await?;
+        let pid = stream.peer_cred().ok().and_then(|peer| peer.pid()?.try_into().ok());
+        timeout(ANSWER, exchange(stream, request)).await.map_err(|_| Error::Silent { pid })?
     }
 
-    async fn exchange(&self, request: &Request) -> Result<String, Error> {
-        self.exchange_with(request, &Cell::new(None)).await
-    }
-
-    /// `pid` becomes the process at the other end, as soon as that is known.
-    async fn exchange_with(&self, request: &Request, pid: &Cell<Option<u32>>) -> Result<String, Error> {
-        let mut stream = match UnixStream::connect(&self.socket).await {
-            Ok(stream) => stream,
+    /// Takes no time: the system connects, not the supervisor.
+    async fn open(&self) -> Result<UnixStream, Error> {
+        UnixStream::connect(&self.socket).await.map_err(|error| match error.kind() {
             // So many clients wait for an answer that there is no place for another one.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(Error::Silent { pid: None }),
-            Err(error) => return Err(Error::Lost(error)),
-        };
-        let peer = stream.peer_cred().ok().and_then(|peer| peer.pid());
-        pid.set(peer.and_then(|peer| peer.try_into().ok()));
-        let mut question = serde_json::to_vec(request).map_err(|error| Error::Lost(error.into()))?;
-        question.push(b'\n');
-        stream.write_all(&question).await.map_err(Error::Lost)?;
-        let mut answer = String::new();
-        match BufReader::new(stream).read_line(&mut answer).await.map_err(Error::Lost)? {
-            0 => Err(Error::Lost(io::ErrorKind::UnexpectedEof.into())),
-            _ => Ok(answer),
-        }
+            io::ErrorKind::WouldBlock => Error::Silent { pid: None },
+            _ => Error::Lost(error),
+        })
+    }
+}
+
+async fn exchange(mut stream: UnixStream, request: &Request) -> Result<String, Error> {
+    let mut question = serde_json::to_vec(request).map_err(|error| Error::Lost(error.into()))?;
+    question.push(b'\n');
+    stream.write_all(&question).await.map_err(Error::Lost)?;
+    let mut answer = String::new();
+    match BufReader::new(stream).read_line(&mut answer).await.map_err(Error::Lost)? {
+        0 => Err(Error::Lost(io::ErrorKind::UnexpectedEof.into())),
+        _ => Ok(answer),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The files of the local NATS cluster: ports, certificates, identities, server configurations.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder};
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt as _;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-use super::dir::{create_private, write_atomically};
+use super::dir::{create_private, lock_briefly, write_atomically};
 use super::ports::Ports;
 use super::protocol::NodeSpec;
 use crate::error::Hinted;
@@ -92,9 +92,7 @@ impl ClusterFiles {
     pub(crate) fn prepare(manifests: &Manifests, dir: &Path, server: &NatsServer) -> anyhow::Result<Self> {
         create_private(dir).with_context(|| format!("failed to make `{}`", dir.display()))?;
         // Two commands that make keys at the same time must not make two sets of them.
-        let lock = dir.join("keys.lock");
-        let lock = File::create(&lock).and_then(|file| file.lock().map(|()| file));
-        let _lock = lock.context("failed to lock `keys.lock`")?;
+        let _lock = lock_briefly(&dir.join("keys.lock"))?;
         Self::prepare_from(manifests, dir, dir, server)
     }
 

@@ -6,8 +6,12 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
+
+use crate::error::Hinted;
 
 /// The longest path of a unix socket that every system accepts: macOS has 104 bytes, of which the last is a zero.
 const MAX_SOCKET_PATH: usize = 103;
@@ -89,6 +93,47 @@ impl Dir {
     }
 }
 
+/// How long a lock may be held that is there for short work only.
+const LOCK: Duration = Duration::from_secs(10);
+
+/// Locks a file for a short piece of work; the lock ends with the file. Waits for another process, but not for one that hangs.
+///
+/// The error names the file and, where the system tells, who holds it.
+pub(super) fn lock_briefly(path: &Path) -> io::Result<File> {
+    lock_within(path, LOCK)
+}
+
+fn lock_within(path: &Path, limit: Duration) -> io::Result<File> {
+    let failed = |error: io::Error| {
+        let message = format!("failed to lock `{}`", path.display());
+        io::Error::new(error.kind(), Hinted::with(message, None).because(error))
+    };
+    let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(path).map_err(failed)?;
+    let (locked, wait) = mpsc::channel();
+    // A thread that gets the lock too late drops it.
+    std::thread::spawn(move || locked.send(file.lock().map(|()| file)));
+    match wait.recv_timeout(limit) {
+        Ok(result) => result.map_err(failed),
+        Err(_) => {
+            let holder = lock_holder(path).map(|pid| format!(" (pid {pid})")).unwrap_or_default();
+            let message = format!("`{}` has been locked by another process{holder} for {limit:?}", path.display());
+            let hint =
+                "if that process was stopped, `kill -CONT` lets it go on; else end it, then run the command again";
+            Err(io::Error::new(io::ErrorKind::TimedOut, Hinted::new(message, hint)))
+        }
+    }
+}
+
+/// The process that holds the lock of a file, as Linux lists it.
+fn lock_holder(path: &Path) -> Option<u32> {
+    let inode = format!(":{}", fs::metadata(path).ok()?.ino());
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    let rows = locks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    // `1: FLOCK  ADVISORY  WRITE 4711 08:01:1234 0 EOF`; who waits has an arrow in the second column.
+    let held = rows.into_iter().find(|row| row.len() > 5 && row[1] == "FLOCK" && row[5].ends_with(&inode))?;
+    held[4].parse().ok()
+}
+
 /// Creates a directory that only its owner can access.
 pub(crate) fn create_private(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
@@ -141,6 +186,22 @@ mod tests {
         write_atomically(&dir.path().join("directory"), b"third").unwrap_err();
         let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names.len(), 2, "{names:?}");
+    }
+
+    #[test]
+    fn a_lock_that_is_not_released_names_its_file_and_its_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ports.json.lock");
+        let held = lock_briefly(&path).unwrap();
+        let refused = anyhow::Error::from(lock_within(&path, Duration::from_millis(50)).unwrap_err());
+        let expected = format!("`{}` has been locked by another process", path.display());
+        assert!(refused.to_string().starts_with(&expected), "{refused:#}");
+        if cfg!(target_os = "linux") {
+            assert!(refused.to_string().contains(&format!("(pid {})", std::process::id())), "{refused:#}");
+        }
+        assert!(crate::error::hint(&refused).is_some());
+        drop(held);
+        lock_briefly(&path).unwrap();
     }
 
     #[test]

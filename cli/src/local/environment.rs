@@ -11,18 +11,25 @@ use super::cluster_files::{ADMIN, Endpoints};
 use super::logs::TaskLogs;
 use super::nodes::unwell;
 use super::protocol::{Description, NodeStatus, Revision as StoredRevision, ServiceStatus};
+use super::verify::{expected, ready_tasks};
 use crate::error::Hinted;
 use crate::manifest::Manifests;
 use crate::model::change::{Change, Deploy};
+use crate::model::desired::Role;
 use crate::model::observed::{
     Assets, NodeCondition, Observed, ObservedNode, ObservedService, ObservedTask, Revision, Seen, ServiceState,
 };
+use crate::nats::bus::{self, ExpectedTasks};
+use crate::nats::discovery::{Instance, instances};
 use crate::nats::jetstream::JetStream;
 
 /// How long a command waits for a connection to NATS.
 pub(super) const CONNECT: Duration = Duration::from_secs(2);
 /// How long JetStream may take to list what it has: when its leader dies, another one is elected in four to nine seconds.
 const LISTING: Duration = Duration::from_secs(12);
+
+/// How long a task that is ready may take to answer on the bus.
+const TASK_ANSWER: Duration = Duration::from_secs(5);
 
 /// The environment of one state directory.
 pub(crate) struct Local {
@@ -102,6 +109,10 @@ impl Local {
             Change::Deploy(Deploy { without_jetstream: false, .. }) => self.stored(&nodes).await?,
             _ => Seen::Absent,
         };
+        let silent = match change {
+            Change::Deploy(_) => self.silent_tasks(&description, &nodes).await,
+            _ => BTreeSet::new(),
+        };
         let tasks = description.services.iter().flat_map(|(name, service)| {
             let task = |id: &String| ObservedTask { id: id.clone(), service: Some(name.clone()) };
             service.tasks.iter().filter(|task| task.pid.is_some()).map(move |found| task(&found.id))
@@ -110,7 +121,11 @@ impl Local {
             nodes,
             jetstream,
             tasks: if matches!(change, Change::Stop(_)) { tasks.collect() } else { Vec::new() },
-            services: description.services.iter().map(|(name, found)| (name.clone(), service(found))).collect(),
+            services: description
+                .services
+                .iter()
+                .map(|(name, found)| (name.clone(), service(found, &silent)))
+                .collect(),
             images: BTreeMap::new(),
         })
     }
@@ -145,6 +160,30 @@ impl Local {
         Ok(listed.await.map_or_else(|error| Seen::Unknown(format!("{error:#}")), Seen::Present))
     }
 
+    /// Tasks that are ready, as they say themselves, and do not answer on the bus, where all servers are well. None if it cannot be asked:
+    /// that everything answers is proven in the end.
+    async fn silent_tasks(&self, found: &Description, nodes: &BTreeMap<String, ObservedNode>) -> BTreeSet<String> {
+        if nodes.is_empty() || !nodes.values().all(|node| node.running && node.condition.is_healthy()) {
+            return BTreeSet::new();
+        }
+        let workers = found.services.iter().filter(|(_, service)| service.definition.role == Role::Worker);
+        let workers: Vec<(&String, ExpectedTasks)> = workers.map(|(name, service)| (name, expected(service))).collect();
+        let all =
+            |instances: &[Instance]| workers.iter().all(|(name, tasks)| tasks.is_met(&bus::tasks(instances, name)));
+        let asked = async {
+            let client = self.endpoints()?.of(ADMIN)?.connect("natsctl", CONNECT).await?;
+            instances(&client, None, TASK_ANSWER, all).await
+        };
+        let Ok(instances) = asked.await else { return BTreeSet::new() };
+        let mut silent = BTreeSet::new();
+        for (name, tasks) in &workers {
+            let found = bus::tasks(&instances, name);
+            let answering = tasks.answering(&found);
+            silent.extend(tasks.known.iter().filter(|task| !answering.contains(task.as_str())).cloned());
+        }
+        silent
+    }
+
     /// Whether a NATS server has ever stored anything here.
     fn has_stores(&self) -> anyhow::Result<bool> {
         let folders = match fs::read_dir(self.dir.join("nats")) {
@@ -161,7 +200,8 @@ impl Local {
     }
 }
 
-fn service(found: &ServiceStatus) -> ObservedService {
+/// `silent` are the tasks that do not answer on the bus.
+fn service(found: &ServiceStatus, silent: &BTreeSet<String>) -> ObservedService {
     let state = ServiceState {
         definition: found.definition.clone(),
         revision: found.revision,
@@ -180,5 +220,7 @@ fn service(found: &ServiceStatus) -> ObservedService {
     let succeeded = found.previous.iter().map(|stored| revision(stored, true));
     let others = found.revisions.iter().filter(|other| found.previous.iter().all(|one| one.revision != other.revision));
     let others = others.map(|stored| revision(stored, false));
-    ObservedService { state, running: found.ready(), revisions: succeeded.chain(others).collect() }
+    let running = ready_tasks(found).into_iter().filter(|task| !silent.contains(*task)).count();
+    let running = running.try_into().unwrap_or(u32::MAX);
+    ObservedService { state, running, revisions: succeeded.chain(others).collect() }
 }

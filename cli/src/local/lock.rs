@@ -55,8 +55,11 @@ impl Lock {
             command: command.to_owned(),
             since: jiff::Timestamp::now(),
         };
-        file.set_len(0)?;
-        file.write_all(&serde_json::to_vec(&holder)?)?;
+        // Only who waits for the lock reads this: on a full disk it is locked all the same.
+        let written = file.set_len(0).and_then(|()| file.write_all(&serde_json::to_vec(&holder).unwrap_or_default()));
+        if let Err(error) = written {
+            tracing::warn!(path = %path.display(), %error, "who holds the lock cannot be written");
+        }
         Ok(Self { _file: file })
     }
 }

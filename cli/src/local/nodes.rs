@@ -1,10 +1,11 @@
 //! How the NATS servers are that run on this machine: each is asked directly, so one that hangs does not speak for the others.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::future::join_all;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::apply::{POLL_INTERVAL, SETTLE};
 use super::environment::Local;
@@ -15,8 +16,10 @@ use crate::screen::note;
 
 /// A server that does not answer for so long hangs.
 const ANSWER: Duration = Duration::from_secs(5);
-/// A server that was started so recently may still read what it stores.
+/// A server that was started so recently, and has not been healthy since, may still read what it stores.
 const START: Duration = Duration::from_secs(30);
+/// What takes longer is worth a word.
+const SHORT: Duration = Duration::from_secs(1);
 /// What usually passes has this much time.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Copying what other servers have stored has this much.
@@ -29,7 +32,7 @@ impl Local {
         let mut told = false;
         loop {
             let description = self.describe().await?.unwrap_or_default();
-            let nodes = observe(&description).await;
+            let nodes = observe_and_tell(&description).await;
             let settles = |node: &ObservedNode| matches!(node.condition, NodeCondition::Settling(_));
             let is_well = |node: &ObservedNode| node.running && (node.condition.is_healthy() || settles(node));
             let waits = nodes.values().all(is_well) && nodes.values().any(settles);
@@ -41,6 +44,18 @@ impl Local {
                 told = true;
             }
             sleep(POLL_INTERVAL).await;
+        }
+    }
+}
+
+/// Asks every server that runs, and says so if it takes a while.
+async fn observe_and_tell(description: &Description) -> BTreeMap<String, ObservedNode> {
+    let mut observed = pin!(observe(description));
+    match timeout(SHORT, &mut observed).await {
+        Ok(nodes) => nodes,
+        Err(_) => {
+            note("waiting for the NATS servers to say how they are");
+            observed.await
         }
     }
 }
@@ -59,7 +74,7 @@ pub(super) fn unwell(nodes: &BTreeMap<String, ObservedNode>) -> String {
 }
 
 /// Asks every server that runs.
-pub(super) async fn observe(description: &Description) -> BTreeMap<String, ObservedNode> {
+async fn observe(description: &Description) -> BTreeMap<String, ObservedNode> {
     let ask = |status: NodeStatus| async move {
         match status.monitor() {
             Some(port) => probe::healthz(port, ANSWER).await,
@@ -94,7 +109,8 @@ impl NodeStatus {
 fn condition(answer: Result<(), Unhealthy>, status: &NodeStatus, now_ms: u64) -> NodeCondition {
     let since = |ms: u64| Duration::from_millis(now_ms.saturating_sub(ms));
     let Err(unhealthy) = answer else { return NodeCondition::Healthy };
-    if status.started_at_ms.is_none_or(|started| since(started) < START) {
+    let is_new = status.started_at_ms.is_none_or(|started| since(started) < START);
+    if is_new && !status.has_been_healthy {
         return NodeCondition::Settling(match unhealthy {
             Unhealthy::Silent => "is starting".to_owned(),
             Unhealthy::Says(reason) => reason,
@@ -166,6 +182,7 @@ mod tests {
             restarts: 0,
             last_exit: None,
             log_tail: Vec::new(),
+            has_been_healthy: false,
             failing: Some(FailedCheck { reason: String::new(), since_ms: ago(failing_for_seconds) }),
         }
     }
@@ -193,6 +210,13 @@ mod tests {
         check("JetStream not enabled", 29, 29, "settling");
         check("JetStream stream 'S > KV_x' is not healthy: stream write error", 29, 29, "settling");
         check("ok", 1, 0, "healthy");
+    }
+
+    #[test]
+    fn a_server_that_was_healthy_does_not_start_any_more() {
+        let status = NodeStatus { has_been_healthy: true, ..status(5, 0) };
+        let out = NodeCondition::Out("does not answer".to_owned());
+        assert_eq!(condition(Err(Unhealthy::Silent), &status, NOW_MS), out);
     }
 
     #[test]

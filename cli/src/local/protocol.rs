@@ -224,6 +224,9 @@ pub struct NodeStatus {
     pub last_exit: Option<Exit>,
     /// The last lines of its log, if it is down.
     pub log_tail: Vec<String>,
+    /// Whether its health check has been ok since it was started.
+    #[serde(default)]
+    pub has_been_healthy: bool,
     /// What its health check says, if that is not ok.
     #[serde(default)]
     pub failing: Option<FailedCheck>,

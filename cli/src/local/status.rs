@@ -27,6 +27,11 @@ impl Local {
             problems
                 .push("the supervisor does not run; `natsctl deploy --all` starts it and everything else".to_owned());
         }
+        if let Some(reason) = &description.unsaved {
+            problems.push(format!(
+                "the supervisor cannot save its state, and what has changed is lost when it ends: {reason}"
+            ));
+        }
         let endpoints = self.endpoints()?;
         let is_up = description.nodes.values().any(|node| node.running);
         let (nats, instances) = if is_up {

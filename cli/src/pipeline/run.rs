@@ -278,7 +278,7 @@ async fn locked<P: Platform>(
     let (who, command) = platform.caller();
     let record = Record::start(who, command, platform.workspace(), change.services());
     let mut progress = Progress { record, failures: BTreeMap::new(), aftermath: None };
-    platform.put_record(&progress.record).await?;
+    put_record(platform, change, &progress.record).await?;
     let outcome = complete(platform, change, options, desired, materials, observation, plan, &mut progress).await;
     let outcome = match outcome {
         Ok(plan) => verify(platform, change, options, None).await.map(|proofs| (plan, proofs)),
@@ -288,13 +288,24 @@ async fn locked<P: Platform>(
     // Deleting an environment's data deletes its history.
     let forgotten = matches!(change, Change::Down { data: true }) && outcome.is_ok();
     if !forgotten {
-        platform.put_record(&progress.record).await?;
+        put_record(platform, change, &progress.record).await?;
     }
     let (plan, proofs) = outcome?;
     if matches!(change, Change::Deploy(_)) {
         platform.clean_up().await?;
     }
     Ok(Done { plan, proofs, record: Some(progress.record.id) })
+}
+
+/// Writes a run into the history. Stopping everything must be possible on a full disk too, so there a failure is no more than said.
+async fn put_record<P: Platform>(platform: &P, change: &Change, record: &Record) -> anyhow::Result<()> {
+    match platform.put_record(record).await {
+        Err(error) if matches!(change, Change::Down { .. }) => {
+            note(&format!("the history will not show this: {error:#}"));
+            Ok(())
+        }
+        written => written,
+    }
 }
 
 /// Applies plan after plan, until one is complete: what comes after servers that were down can only be planned when they run.

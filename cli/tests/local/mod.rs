@@ -2,4 +2,5 @@
 
 mod deployments;
 mod processes;
+mod requests;
 mod stage;

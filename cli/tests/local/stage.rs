@@ -163,7 +163,11 @@ pub(crate) fn ready(service: &ServiceStatus) -> Vec<&TaskStatus> {
 }
 
 pub(crate) fn kill(pid: u32) {
-    kill_process(raw(pid), Signal::KILL).unwrap();
+    send(pid, Signal::KILL);
+}
+
+pub(crate) fn send(pid: u32, signal: Signal) {
+    kill_process(raw(pid), signal).unwrap();
 }
 
 /// A zombie does not run, even if its parent has not reaped it yet.

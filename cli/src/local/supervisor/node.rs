@@ -34,6 +34,7 @@ struct NodeProcess {
     /// It is to be replaced by another process of the same specification.
     restarting: bool,
     stopping: Option<Stopping>,
+    has_been_healthy: bool,
     failing: Option<FailedCheck>,
 }
 
@@ -108,6 +109,7 @@ impl NodeController {
             return;
         };
         let since_ms = process.failing.as_ref().map_or(now.unix_ms, |failing| failing.since_ms);
+        process.has_been_healthy |= result.is_ok();
         process.failing = result.err().map(|reason| FailedCheck { reason, since_ms });
     }
 
@@ -137,6 +139,7 @@ impl NodeController {
                 started: now,
                 restarting: false,
                 stopping: None,
+                has_been_healthy: false,
                 failing: None,
             });
             self.last_task = Some(task.clone());
@@ -178,6 +181,7 @@ impl NodeController {
             restarts: self.restarts,
             last_exit: self.last_exit.clone(),
             log_tail,
+            has_been_healthy: self.process.as_ref().is_some_and(|process| process.has_been_healthy),
             failing: self.process.as_ref().and_then(|process| process.failing.clone()),
         }
     }
@@ -271,8 +275,11 @@ mod tests {
         node.checked("another", Ok(()), later(now, 3));
         let failing = node.status(Vec::new()).failing.unwrap();
         assert_eq!((&*failing.reason, failing.since_ms), ("catching up", now.unix_ms + 1));
+        assert!(!node.status(Vec::new()).has_been_healthy);
         node.checked(&task, Ok(()), later(now, 4));
         assert_eq!(node.status(Vec::new()).failing, None);
+        node.checked(&task, Err("does not answer".to_owned()), later(now, 5));
+        assert!(node.status(Vec::new()).has_been_healthy);
     }
 
     #[test]

@@ -39,6 +39,9 @@ pub(super) async fn watch(port: u16, health: desired::Health, report: impl Fn(Pr
 /// Interval of the checks of a NATS server.
 const NODE_INTERVAL: Duration = Duration::from_secs(2);
 
+/// The same of a server that has not been healthy yet.
+const NODE_STARTUP_INTERVAL: Duration = Duration::from_millis(250);
+
 /// Why a NATS server is not healthy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::local) enum Unhealthy {
@@ -59,9 +62,12 @@ impl fmt::Display for Unhealthy {
 
 /// Checks a NATS server until it is dropped.
 pub(super) async fn watch_node(port: u16, report: impl Fn(Result<(), Unhealthy>)) {
+    let mut has_been_healthy = false;
     loop {
-        tokio::time::sleep(NODE_INTERVAL).await;
-        report(healthz(port, NODE_INTERVAL).await);
+        tokio::time::sleep(if has_been_healthy { NODE_INTERVAL } else { NODE_STARTUP_INTERVAL }).await;
+        let health = healthz(port, NODE_INTERVAL).await;
+        has_been_healthy |= health.is_ok();
+        report(health);
     }
 }
 
