@@ -11,4 +11,5 @@ mod newcomer;
 mod rolling;
 mod run;
 mod tour;
+mod unwell;
 mod usage;
