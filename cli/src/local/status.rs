@@ -1,5 +1,6 @@
 //! The status of the local environment, from three sources: the supervisor, the NATS servers, and discovery on the bus.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::cluster_files::{ADMIN, Endpoints};
@@ -12,6 +13,9 @@ use crate::nats::bus::tasks;
 use crate::nats::discovery::{Instance, instances};
 use crate::nats::health;
 use crate::nats::identity::SYSTEM_USER;
+use crate::nats::jetstream::JetStream;
+use crate::nats::replicas;
+use crate::pipeline::load;
 
 /// How long servers and services may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(1_000);
@@ -35,9 +39,9 @@ impl Local {
         let endpoints = self.endpoints()?;
         let is_up = description.nodes.values().any(|node| node.running);
         let (nats, instances) = if is_up {
-            tokio::join!(nats_health(&endpoints), discovered(&endpoints, &description))
+            tokio::join!(self.nats_health(&endpoints), discovered(&endpoints, &description))
         } else {
-            (nats_down(&endpoints), Vec::new())
+            (nats_down(&endpoints, &BTreeSet::new()), Vec::new())
         };
         let services: Vec<ServiceStatus> =
             description.services.iter().map(|(name, service)| service_status(name, service, &instances)).collect();
@@ -46,11 +50,9 @@ impl Local {
         }
         let gateway =
             description.services.values().find_map(|service| service.http).map(|address| format!("http://{address}"));
-        let nodes_are_healthy = nats.nodes.iter().all(|node| node.healthy);
-        let healthy = problems.is_empty()
-            && nodes_are_healthy
-            && nats.quorum
-            && services.iter().all(|service| service.reason.is_none());
+        problems.extend(stream_problems(&nats));
+        let healthy =
+            problems.is_empty() && nats.is_healthy() && services.iter().all(|service| service.reason.is_none());
         Ok(Status {
             environment: self.manifests.name.clone(),
             healthy,
@@ -67,7 +69,7 @@ impl Local {
             environment: self.manifests.name.clone(),
             healthy: false,
             services: Vec::new(),
-            nats: Some(ClusterHealth { nodes: Vec::new(), quorum: false }),
+            nats: Some(ClusterHealth { nodes: Vec::new(), quorum: false, streams: Vec::new() }),
             gateway: GatewayStatus { url: None },
             problems: vec!["nothing is deployed; `natsctl deploy --all` deploys everything".to_owned()],
             notes: Vec::new(),
@@ -76,19 +78,50 @@ impl Local {
 
     /// The health of the NATS cluster.
     pub(crate) async fn nats(&self) -> anyhow::Result<ClusterHealth> {
-        Ok(nats_health(&self.endpoints()?).await)
+        Ok(self.nats_health(&self.endpoints()?).await)
+    }
+
+    async fn nats_health(&self, endpoints: &Endpoints) -> ClusterHealth {
+        let expected = self.expected_streams(endpoints).await;
+        let asked = async {
+            let client = endpoints.of(SYSTEM_USER)?.connect("natsctl", CONNECT).await?;
+            let nodes = endpoints.nodes.keys().cloned().collect();
+            let (health, streams) = futures::try_join!(
+                health::ask(&client, &endpoints.nodes, ANSWER_TIMEOUT),
+                replicas::ask(&client, &nodes, &expected, ANSWER_TIMEOUT),
+            )?;
+            anyhow::Ok(ClusterHealth { streams, ..health })
+        };
+        asked.await.unwrap_or_else(|_| nats_down(endpoints, &expected))
+    }
+
+    /// Names of the streams that there should be: as the meta leader knows them or, where it does not answer, as the manifests say.
+    async fn expected_streams(&self, endpoints: &Endpoints) -> BTreeSet<String> {
+        let asked = async {
+            let client = endpoints.of(ADMIN)?.connect("natsctl", CONNECT).await?;
+            JetStream::new(client).names(ANSWER_TIMEOUT).await
+        };
+        asked.await.unwrap_or_else(|_| load::stream_names(&self.manifests))
     }
 }
 
-async fn nats_health(endpoints: &Endpoints) -> ClusterHealth {
-    let asked = async {
-        let client = endpoints.of(SYSTEM_USER)?.connect("natsctl", CONNECT).await?;
-        health::ask(&client, &endpoints.nodes, ANSWER_TIMEOUT).await
+/// Streams that something is wrong with, together where the same is wrong with them.
+fn stream_problems(nats: &ClusterHealth) -> Vec<String> {
+    let mut by_reason: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for stream in &nats.streams {
+        if let Some(reason) = &stream.reason {
+            by_reason.entry(reason).or_default().push(format!("`{}`", stream.name));
+        }
+    }
+    let problem = |(reason, names): (&str, Vec<String>)| match names.as_slice() {
+        [name] => format!("stream {name} {reason}"),
+        names => format!("each of the streams {} {reason}", names.join(", ")),
     };
-    asked.await.unwrap_or_else(|_| nats_down(endpoints))
+    by_reason.into_iter().map(problem).collect()
 }
 
-fn nats_down(endpoints: &Endpoints) -> ClusterHealth {
+/// No server answers; nothing is known of the streams.
+fn nats_down(endpoints: &Endpoints, streams: &BTreeSet<String>) -> ClusterHealth {
     let nodes = endpoints.nodes.iter().map(|(name, url)| NodeHealth {
         name: name.clone(),
         url: url.clone(),
@@ -98,7 +131,8 @@ fn nats_down(endpoints: &Endpoints) -> ClusterHealth {
         reason: Some("does not answer".to_owned()),
         settled: false,
     });
-    ClusterHealth { nodes: nodes.collect(), quorum: false }
+    let streams = streams.iter().map(|name| replicas::unknown(name));
+    ClusterHealth { nodes: nodes.collect(), quorum: false, streams: streams.collect() }
 }
 
 /// The service instances that discovery finds; none if the cluster cannot be reached.

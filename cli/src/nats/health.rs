@@ -219,7 +219,7 @@ fn judge(nodes: &BTreeMap<String, String>, answers: &BTreeMap<String, NodeRespon
                 && is_current(name),
         }
     };
-    ClusterHealth { nodes: nodes.iter().map(node).collect(), quorum: leader.is_some() }
+    ClusterHealth { nodes: nodes.iter().map(node).collect(), quorum: leader.is_some(), streams: Vec::new() }
 }
 
 #[cfg(test)]

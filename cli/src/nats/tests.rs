@@ -1,6 +1,6 @@
 //! The operations side of NATS against real servers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -20,10 +20,11 @@ use super::health;
 use super::identity::SYSTEM_USER;
 use super::jetstream::JetStream;
 use super::pki::Tls;
+use super::replicas;
 use super::testing::{PATIENCE, TestCluster, one_account, permissions};
 use crate::model::desired::{Bucket, Stream};
 use crate::model::observed::Assets;
-use crate::model::status::{ClusterHealth, NodeHealth};
+use crate::model::status::{ClusterHealth, NodeHealth, StreamHealth, StreamState};
 
 fn users() -> Accounts {
     let many: Vec<String> = (0..600).map(|i| format!("svc.service{i}.v1.operation")).collect();
@@ -147,6 +148,63 @@ async fn a_cluster_outlives_one_node_and_says_how_it_is() {
     assert!(error.to_string().contains("does not answer"), "{error:#}");
     let error = jetstream.put_stream("EVT_OTHER", &longer, Duration::from_millis(100)).await.unwrap_err();
     assert!(format!("{error:#}").starts_with("failed to put stream `EVT_OTHER`: JetStream is not available"));
+}
+
+#[tokio::test]
+async fn a_stream_without_a_quorum_is_named_while_the_cluster_has_one() {
+    let mut cluster = TestCluster::start(5, &users()).await;
+    let jetstream = JetStream::new(cluster.connect("natsctl").await);
+    let bucket = |replicas| Bucket { replicas, history: 1, ttl_seconds: 0 };
+    jetstream.put_bucket("three", &bucket(3), PATIENCE).await.unwrap();
+    jetstream.put_bucket("five", &bucket(5), PATIENCE).await.unwrap();
+    let expected = jetstream.names(PATIENCE).await.unwrap();
+    assert_eq!(expected, BTreeSet::from(["KV_five".to_owned(), "KV_three".to_owned()]));
+    let all_well = |streams: &[StreamHealth]| streams.iter().all(|stream| stream.reason.is_none());
+    let streams = streams_when(&cluster, &expected, all_well).await;
+    let replicas: Vec<String> = streams[1].replicas.iter().map(|replica| replica.node.clone()).collect();
+    assert_eq!((streams.len(), streams[1].name.as_str(), replicas.len()), (2, "KV_three", 3));
+
+    for node in &replicas[..2] {
+        cluster.kill(node).await;
+    }
+    // What the last one thinks does not matter, also not in its first seconds alone.
+    let streams = streams_of(&cluster, &expected).await;
+    let [a, b, c] = [&replicas[0], &replicas[1], &replicas[2]];
+    assert_eq!(streams[1].state, StreamState::NoQuorum, "{streams:?}");
+    let reason = streams[1].reason.as_deref().unwrap();
+    assert!(reason.contains(&format!("2 of its 3 replicas are down (`{a}`, `{b}`)")), "{reason}");
+    let well = |streams: &[StreamHealth]| streams[0].state == StreamState::Ok;
+    let streams = streams_when(&cluster, &expected, well).await;
+    assert_eq!(streams[1].state, StreamState::NoQuorum, "{streams:?}");
+    // The meta leader may have been one of the two.
+    let has_quorum = async { while !cluster.health().await.quorum {} };
+    timeout(PATIENCE, has_quorum).await.unwrap();
+
+    cluster.kill(c).await;
+    let streams = streams_of(&cluster, &expected).await;
+    assert_eq!((streams[1].state, &streams[1].replicas), (StreamState::Unknown, &Vec::new()), "{streams:?}");
+}
+
+async fn streams_of(cluster: &TestCluster, expected: &BTreeSet<String>) -> Vec<StreamHealth> {
+    let client = cluster.connect(SYSTEM_USER).await;
+    let nodes = cluster.urls().into_keys().collect();
+    replicas::ask(&client, &nodes, expected, Duration::from_secs(1)).await.unwrap()
+}
+
+async fn streams_when(
+    cluster: &TestCluster,
+    expected: &BTreeSet<String>,
+    holds: impl Fn(&[StreamHealth]) -> bool,
+) -> Vec<StreamHealth> {
+    let waiting = async {
+        loop {
+            let streams = streams_of(cluster, expected).await;
+            if holds(&streams) {
+                return streams;
+            }
+        }
+    };
+    timeout(PATIENCE, waiting).await.unwrap()
 }
 
 /// How the cluster is once it does well without that node.
