@@ -28,6 +28,7 @@ use crate::model::step::{Action, Kind, Operation, Step};
 use crate::nats::bus::JETSTREAM_TIMEOUT;
 use crate::nats::health;
 use crate::nats::identity::SYSTEM_USER;
+use crate::nats::replicas;
 use crate::pipeline::Progress;
 use crate::pipeline::options::Options;
 use crate::screen::note;
@@ -185,7 +186,10 @@ impl<'a> Work<'a> {
         }
         let wave = steps.iter().map(|step| step.wave).max();
         let unwell = self.repairs.iter().filter(|(repaired, _)| Some(*repaired) > wave).map(|(_, node)| node.clone());
-        settled(&supervisor, files, &unwell.collect()).await.map(drop)
+        let unwell = unwell.collect();
+        settled(&supervisor, files, &unwell).await?;
+        let endpoints = files.endpoints();
+        replicas::wait_until_current(endpoints.of(SYSTEM_USER)?, &endpoints.names(), &unwell, SETTLE).await
     }
 
     // ------------------------------------------------------------------------------------------ streams and buckets

@@ -1,6 +1,6 @@
 //! The files of the local NATS cluster: ports, certificates, identities, server configurations.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder};
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -51,6 +51,11 @@ impl Endpoints {
             let message = format!("`{user}` has no user on NATS yet");
             Hinted::new(message, format!("`natsctl deploy {user}` makes one")).into()
         })
+    }
+
+    /// Names of the servers.
+    pub(crate) fn names(&self) -> BTreeSet<String> {
+        self.nodes.keys().cloned().collect()
     }
 
     /// Those of the environment with this state directory; `None` if it was never deployed.

@@ -85,10 +85,10 @@ impl Local {
         let expected = self.expected_streams(endpoints).await;
         let asked = async {
             let client = endpoints.of(SYSTEM_USER)?.connect("natsctl", CONNECT).await?;
-            let nodes = endpoints.nodes.keys().cloned().collect();
+            let names = endpoints.names();
             let (health, streams) = futures::try_join!(
                 health::ask(&client, &endpoints.nodes, ANSWER_TIMEOUT),
-                replicas::ask(&client, &nodes, &expected, ANSWER_TIMEOUT),
+                replicas::ask(&client, &names, &expected, ANSWER_TIMEOUT),
             )?;
             anyhow::Ok(ClusterHealth { streams, ..health })
         };

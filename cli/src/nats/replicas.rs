@@ -10,6 +10,8 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
+use super::connect::Access;
+use crate::error::Hinted;
 use crate::model::status::{ReplicaHealth, ReplicaState, StreamHealth, StreamState};
 
 /// Accounts in one answer of a server.
@@ -30,6 +32,59 @@ pub async fn ask(
         offset += PAGE;
     }
     Ok(judge(&reports, expected))
+}
+
+/// Waits until each stream has been seen to be well, with all of its replicas current, besides those on nodes that are known to be unwell.
+///
+/// # Errors
+/// Which streams were not, and why.
+pub async fn wait_until_current(
+    access: &Access,
+    nodes: &BTreeSet<String>,
+    unwell: &BTreeSet<String>,
+    within: Duration,
+) -> anyhow::Result<()> {
+    let deadline = Instant::now() + within;
+    let client = access.connect("natsctl", within).await?;
+    let is_current = |stream: &StreamHealth| {
+        let is_current = |replica: &&ReplicaHealth| replica.state == ReplicaState::Current;
+        let (unwell, others): (Vec<_>, Vec<_>) =
+            stream.replicas.iter().partition(|replica| unwell.contains(&replica.node));
+        // Without those that are unwell it has no quorum, and no leader who knows the rest.
+        unwell.len() * 2 >= stream.replicas.len().max(1) || (stream.reason.is_none() && others.iter().all(is_current))
+    };
+    let mut seen = BTreeSet::new();
+    loop {
+        // Under load a replica is behind for moments.
+        let (well, others): (Vec<_>, Vec<_>) =
+            ask(&client, nodes, &BTreeSet::new(), ATTEMPT).await?.into_iter().partition(is_current);
+        seen.extend(well.into_iter().map(|stream| stream.name));
+        let behind: Vec<_> = others.into_iter().filter(|stream| !seen.contains(&stream.name)).collect();
+        if behind.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(not_current(&behind, within).into());
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// How long one attempt may take.
+const ATTEMPT: Duration = Duration::from_secs(1);
+/// Between two attempts.
+const POLL: Duration = Duration::from_millis(50);
+
+fn not_current(streams: &[StreamHealth], within: Duration) -> Hinted {
+    let one = |stream: &StreamHealth| {
+        let behind = stream.replicas.iter().filter(|replica| replica.state != ReplicaState::Current);
+        let behind: Vec<String> = behind.map(|replica| format!("`{}`", replica.node)).collect();
+        let reason = stream.reason.clone().unwrap_or_else(|| format!("is not complete on {}", behind.join(", ")));
+        format!("stream `{}` {reason}", stream.name)
+    };
+    let streams: Vec<String> = streams.iter().map(one).collect();
+    let message = format!("the streams have not settled within {} s: {}", within.as_secs(), streams.join("; "));
+    Hinted::new(message, "`natsctl nats status` shows them; run the command again to go on from here")
 }
 
 /// One page of the accounts of all servers. Returns how many accounts the server with most of them has.
