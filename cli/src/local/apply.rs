@@ -313,7 +313,7 @@ impl<'a> Work<'a> {
     // ------------------------------------------------------------------------------------------ everything
 
     async fn shut_down(&self) -> anyhow::Result<()> {
-        if let Some(supervisor) = Client::connect(self.local.dir()).await? {
+        if let Some(supervisor) = client::find(self.local.dir()).await? {
             supervisor.shutdown().await?;
         }
         Ok(())

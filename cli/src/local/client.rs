@@ -13,7 +13,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::dir::Dir;
+use super::dir::{Dir, lock_holder};
 use super::logs;
 use super::protocol::{
     Accepted, Deployment, DeploymentState, Description, NodeSpec, PROTOCOL, PutService, Refusal, Request, Response,
@@ -63,6 +63,13 @@ pub enum Error {
         /// Its version.
         version: String,
     },
+    /// A supervisor runs, and nothing listens where it should.
+    Unreachable {
+        /// Its process.
+        pid: u32,
+        /// Where it should listen.
+        socket: PathBuf,
+    },
     /// The supervisor did not start.
     NotStarted {
         /// The last lines of its log.
@@ -84,6 +91,10 @@ impl Error {
                 Some(format!("{kill}, then run `natsctl deploy --all`"))
             }
             Self::Lost(_) => Some("run the command again".to_owned()),
+            Self::Unreachable { pid, .. } => {
+                let kill = format!("`kill {pid}` ends it and all of the environment's processes");
+                Some(format!("{kill}, and `natsctl deploy --all` starts them again with their data"))
+            }
             Self::Silent { pid: None } => Some("run the command again in a moment".to_owned()),
             Self::Silent { pid: Some(pid) } => {
                 let cont = format!("if it was stopped, `kill -CONT {pid}` lets it go on");
@@ -112,6 +123,9 @@ impl fmt::Display for Error {
                     f,
                     "the supervisor (pid {pid}, natsctl {version}) speaks another protocol than this natsctl ({PROTOCOL})"
                 )
+            }
+            Self::Unreachable { pid, socket } => {
+                write!(f, "the supervisor (pid {pid}) runs, but its socket `{}` is gone", socket.display())
             }
             Self::NotStarted { .. } => f.write_str("the supervisor did not start"),
             Self::Confused => f.write_str("the supervisor's answer is not one to the request"),
@@ -160,9 +174,29 @@ pub enum Progress {
 /// What runs or should run in a state directory: from the supervisor, or from what the last one has left. `None`: nothing was ever started
 /// there, or all of it was shut down.
 pub async fn describe(state_dir: &Path) -> Result<Option<Description>, Error> {
-    match Client::connect(state_dir).await? {
+    match find(state_dir).await? {
         Some(client) => client.describe().await.map(Some),
         None => Ok(SavedState::load(&Dir::new(state_dir)?)?.map(|state| state.describe())),
+    }
+}
+
+/// The supervisor, if one runs.
+///
+/// # Errors
+/// One runs and does not answer, or not in its place.
+pub(super) async fn find(state_dir: &Path) -> Result<Option<Client>, Error> {
+    let deadline = Instant::now() + START;
+    loop {
+        if let Some(client) = Client::connect(state_dir).await? {
+            return Ok(Some(client));
+        }
+        // It holds its lock a little longer than it listens, when it starts and when it ends.
+        let dir = Dir::new(state_dir)?;
+        match lock_holder(&dir.lock()) {
+            None => return Ok(None),
+            Some(pid) if Instant::now() >= deadline => return Err(Error::Unreachable { pid, socket: dir.socket() }),
+            Some(_) => sleep(POLL_INTERVAL).await,
+        }
     }
 }
 
@@ -173,7 +207,7 @@ pub async fn ensure_supervisor(state_dir: &Path) -> Result<Client, Error> {
 
 /// The same from another program.
 pub async fn ensure_supervisor_of(program: &Path, state_dir: &Path) -> Result<Client, Error> {
-    if let Some(client) = Client::connect(state_dir).await? {
+    if let Some(client) = find(state_dir).await? {
         return Ok(client);
     }
     let dir = Dir::new(state_dir)?;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -289,13 +289,23 @@ impl Drop for Scratch {
 }
 
 fn copy_tree(from: &Path, to: &Path) -> anyhow::Result<()> {
-    if from.is_dir() {
+    copy_entry(from, to).with_context(|| format!("failed to copy `{}`", from.display()))
+}
+
+/// What is not there is not copied; what cannot be read is an error.
+fn copy_entry(from: &Path, to: &Path) -> io::Result<()> {
+    let metadata = match fs::metadata(from) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if metadata.is_dir() {
         create_private(to)?;
         for entry in fs::read_dir(from)? {
             let entry = entry?;
-            copy_tree(&entry.path(), &to.join(entry.file_name()))?;
+            copy_entry(&entry.path(), &to.join(entry.file_name()))?;
         }
-    } else if from.is_file() {
+    } else if metadata.is_file() {
         fs::copy(from, to)?;
     }
     Ok(())

@@ -124,8 +124,16 @@ fn lock_within(path: &Path, limit: Duration) -> io::Result<File> {
     }
 }
 
-/// The process that holds the lock of a file, as Linux lists it.
-fn lock_holder(path: &Path) -> Option<u32> {
+/// The process that holds the lock of a file, where the system tells.
+pub(super) fn lock_holder(path: &Path) -> Option<u32> {
+    let listed = listed_lock_holder(path)?;
+    // The list is of all file systems: a file with the same number elsewhere is not this one.
+    let free = File::open(path).is_ok_and(|file| file.try_lock_shared().is_ok());
+    (!free).then_some(listed)
+}
+
+/// As Linux lists it.
+fn listed_lock_holder(path: &Path) -> Option<u32> {
     let inode = format!(":{}", fs::metadata(path).ok()?.ino());
     let locks = fs::read_to_string("/proc/locks").ok()?;
     let rows = locks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());

@@ -10,6 +10,7 @@ use super::client::{self, Client};
 use super::cluster_files::{ADMIN, Endpoints};
 use super::logs::TaskLogs;
 use super::nodes::unwell;
+use super::owner::refuse_foreign;
 use super::protocol::{Description, NodeStatus, Revision as StoredRevision, ServiceStatus};
 use super::verify::{expected, ready_tasks};
 use crate::error::Hinted;
@@ -45,6 +46,14 @@ impl Local {
     pub(crate) fn new(manifests: Manifests, dir: PathBuf, workspace: PathBuf, command_line: String) -> Self {
         let user = std::env::var("USER").unwrap_or_else(|_| "unknown".to_owned());
         Self { manifests, workspace, dir, user, command_line }
+    }
+
+    /// Refuses an environment of another user: what cannot be read is not nothing.
+    ///
+    /// # Errors
+    /// Whose it is.
+    pub(crate) fn refuse_foreign(&self) -> anyhow::Result<()> {
+        Ok(refuse_foreign(&self.dir)?)
     }
 
     /// Where the environment keeps its files.
@@ -192,7 +201,7 @@ impl Local {
             Err(error) => return Err(error.into()),
         };
         for folder in folders {
-            if folder?.path().join("jetstream").is_dir() {
+            if folder?.path().join("jetstream").try_exists()? {
                 return Ok(true);
             }
         }

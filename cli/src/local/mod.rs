@@ -12,6 +12,7 @@ pub(crate) mod history;
 pub(crate) mod lock;
 pub mod logs;
 mod nodes;
+mod owner;
 mod platform;
 pub mod ports;
 pub mod protocol;

@@ -41,8 +41,12 @@ impl Local {
         let (nats, instances) = if is_up {
             tokio::join!(self.nats_health(&endpoints), discovered(&endpoints, &description))
         } else {
-            (nats_down(&endpoints, &BTreeSet::new()), Vec::new())
+            (nats_down(&endpoints, &BTreeSet::new()), Ok(Vec::new()))
         };
+        let instances = instances.unwrap_or_else(|error| {
+            problems.push(format!("no task can be asked over the bus whether it answers: {error:#}"));
+            Vec::new()
+        });
         let services: Vec<ServiceStatus> =
             description.services.iter().map(|(name, service)| service_status(name, service, &instances)).collect();
         for name in self.manifests.services.keys().filter(|name| !description.services.contains_key(*name)) {
@@ -50,6 +54,7 @@ impl Local {
         }
         let gateway =
             description.services.values().find_map(|service| service.http).map(|address| format!("http://{address}"));
+        problems.extend(nats.problem.as_ref().map(|problem| format!("the NATS servers cannot be asked: {problem}")));
         problems.extend(stream_problems(&nats));
         let healthy =
             problems.is_empty() && nats.is_healthy() && services.iter().all(|service| service.reason.is_none());
@@ -69,7 +74,7 @@ impl Local {
             environment: self.manifests.name.clone(),
             healthy: false,
             services: Vec::new(),
-            nats: Some(ClusterHealth { nodes: Vec::new(), quorum: false, streams: Vec::new() }),
+            nats: Some(ClusterHealth { nodes: Vec::new(), quorum: false, problem: None, streams: Vec::new() }),
             gateway: GatewayStatus { url: None },
             problems: vec!["nothing is deployed; `natsctl deploy --all` deploys everything".to_owned()],
             notes: Vec::new(),
@@ -92,7 +97,8 @@ impl Local {
             )?;
             anyhow::Ok(ClusterHealth { streams, ..health })
         };
-        asked.await.unwrap_or_else(|_| nats_down(endpoints, &expected))
+        let down = |error| ClusterHealth { problem: Some(format!("{error:#}")), ..nats_down(endpoints, &expected) };
+        asked.await.unwrap_or_else(down)
     }
 
     /// Names of the streams that there should be: as the meta leader knows them or, where it does not answer, as the manifests say.
@@ -132,20 +138,17 @@ fn nats_down(endpoints: &Endpoints, streams: &BTreeSet<String>) -> ClusterHealth
         settled: false,
     });
     let streams = streams.iter().map(|name| replicas::unknown(name));
-    ClusterHealth { nodes: nodes.collect(), quorum: false, streams: streams.collect() }
+    ClusterHealth { nodes: nodes.collect(), quorum: false, problem: None, streams: streams.collect() }
 }
 
-/// The service instances that discovery finds; none if the cluster cannot be reached.
-async fn discovered(endpoints: &Endpoints, description: &Description) -> Vec<Instance> {
+/// The service instances that discovery finds.
+async fn discovered(endpoints: &Endpoints, description: &Description) -> anyhow::Result<Vec<Instance>> {
     let enough = |found: &[Instance]| {
         let workers = description.services.iter().filter(|(_, service)| service.definition.role == Role::Worker);
         workers.into_iter().all(|(name, service)| expected(service).is_met(&tasks(found, name)))
     };
-    let asked = async {
-        let client = endpoints.of(ADMIN)?.connect("natsctl", CONNECT).await?;
-        instances(&client, None, ANSWER_TIMEOUT, enough).await
-    };
-    asked.await.unwrap_or_default()
+    let client = endpoints.of(ADMIN)?.connect("natsctl", CONNECT).await?;
+    instances(&client, None, ANSWER_TIMEOUT, enough).await
 }
 
 fn count<T>(items: impl Iterator<Item = T>) -> u32 {

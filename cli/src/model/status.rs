@@ -72,6 +72,9 @@ pub struct ClusterHealth {
     pub nodes: Vec<NodeHealth>,
     /// Whether a majority follows one meta leader that answers: streams can be made and changed.
     pub quorum: bool,
+    /// Why the servers could not be asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
     /// The streams by name, where they were asked for; those behind buckets are among them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub streams: Vec<StreamHealth>,

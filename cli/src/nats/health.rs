@@ -219,7 +219,12 @@ fn judge(nodes: &BTreeMap<String, String>, answers: &BTreeMap<String, NodeRespon
                 && is_current(name),
         }
     };
-    ClusterHealth { nodes: nodes.iter().map(node).collect(), quorum: leader.is_some(), streams: Vec::new() }
+    ClusterHealth {
+        nodes: nodes.iter().map(node).collect(),
+        quorum: leader.is_some(),
+        problem: None,
+        streams: Vec::new(),
+    }
 }
 
 #[cfg(test)]

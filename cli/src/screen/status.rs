@@ -55,7 +55,11 @@ pub(crate) fn cluster(health: &ClusterHealth, shown: Streams) -> String {
         let role = if node.meta_leader { "meta leader" } else { "" };
         vec![node.name.clone(), node.url.clone(), node.version.clone().unwrap_or_default(), role.to_owned(), state]
     });
-    let mut parts = vec![table(&["node", "url", "version", "role", "state"], rows)];
+    let mut parts = Vec::new();
+    if let Some(problem) = health.problem.as_ref().filter(|_| shown == Streams::All) {
+        parts.push(format!("the NATS servers cannot be asked: {problem}\n"));
+    }
+    parts.push(table(&["node", "url", "version", "role", "state"], rows));
     let listed: Vec<&StreamHealth> =
         health.streams.iter().filter(|stream| shown == Streams::All || stream.reason.is_some()).collect();
     if !listed.is_empty() {
