@@ -12,7 +12,7 @@ pub(crate) struct Doctor {}
 
 impl Doctor {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
-        let findings = check(&invocation.workspace()?, invocation.any_local()).await?;
+        let findings = check(&invocation.workspace()?, invocation.any_local()).await;
         let rows = findings.iter().map(|Finding { what, ok, found, hint }| {
             let verdict = if *ok { "ok" } else { "MISSING" };
             vec![what.clone(), verdict.to_owned(), found.clone(), hint.clone().unwrap_or_default()]

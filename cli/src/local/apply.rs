@@ -313,10 +313,8 @@ impl<'a> Work<'a> {
     // ------------------------------------------------------------------------------------------ everything
 
     async fn shut_down(&self) -> anyhow::Result<()> {
-        if let Some(supervisor) = client::find(self.local.dir()).await? {
-            supervisor.shutdown().await?;
-        }
-        Ok(())
+        note("tasks finish what they have begun, then the servers stop");
+        Ok(client::shut_down(self.local.dir()).await?)
     }
 }
 

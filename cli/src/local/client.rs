@@ -180,6 +180,14 @@ pub async fn describe(state_dir: &Path) -> Result<Option<Description>, Error> {
     }
 }
 
+/// Stops and forgets everything in a state directory; where no supervisor runs there is only to forget.
+pub(super) async fn shut_down(state_dir: &Path) -> Result<(), Error> {
+    match find(state_dir).await? {
+        Some(client) => client.shutdown().await,
+        None => Ok(SavedState::remove(&Dir::new(state_dir)?)?),
+    }
+}
+
 /// The supervisor, if one runs.
 ///
 /// # Errors
@@ -231,7 +239,11 @@ pub async fn ensure_supervisor_of(program: &Path, state_dir: &Path) -> Result<Cl
 }
 
 fn spawn(program: &Path, dir: &Dir) -> io::Result<Child> {
-    let log = File::options().append(true).create(true).mode(0o600).open(dir.supervisor_log())?;
+    let log = File::options().append(true).create(true).mode(0o600).open(dir.supervisor_log());
+    let log = log.map_err(|error| {
+        let message = format!("failed to open `{}`", dir.supervisor_log().display());
+        io::Error::new(error.kind(), Hinted::new(message, "if it is no file, remove it").because(error))
+    })?;
     let mut command = Command::new(program);
     command.arg("supervise").arg("--state-dir").arg(dir.path()).current_dir(dir.path());
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()

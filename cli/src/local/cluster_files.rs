@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::dir::{create_private, lock_briefly, write_atomically};
 use super::ports::Ports;
 use super::protocol::NodeSpec;
-use crate::error::Hinted;
+use super::state_file;
+use crate::error::{Hinted, hint};
 use crate::manifest::{Environment, LocalEnvironment, Manifests};
 use crate::model::desired;
 use crate::nats::accounts;
@@ -60,15 +61,12 @@ impl Endpoints {
 
     /// Those of the environment with this state directory; `None` if it was never deployed.
     pub(crate) fn read(dir: &Path) -> anyhow::Result<Option<Self>> {
-        let path = dir.join("endpoints.json");
-        match fs::read(&path) {
-            Ok(bytes) => {
-                serde_json::from_slice(&bytes).map(Some).with_context(|| format!("`{}` is damaged", path.display()))
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("failed to read `{}`", path.display())),
-        }
+        Ok(state_file::read(&path_of_endpoints(dir))?)
     }
+}
+
+fn path_of_endpoints(dir: &Path) -> PathBuf {
+    dir.join("endpoints.json")
 }
 
 /// The files of an environment's NATS cluster. Keys and ports are made once and stay; configurations are written when a server is
@@ -112,7 +110,7 @@ impl ClusterFiles {
         for part in ["ports.json", "ports.json.backup", "pki", "identities"] {
             copy_tree(&dir.join(part), &copy.0.join(part))?;
         }
-        Self::prepare_from(manifests, &copy.0, dir, server)
+        Self::prepare_from(manifests, &copy.0, dir, server).map_err(|error| in_place_of(&copy.0, dir, &error))
     }
 
     fn prepare_from(manifests: &Manifests, from: &Path, dir: &Path, server: &NatsServer) -> anyhow::Result<Self> {
@@ -156,8 +154,15 @@ impl ClusterFiles {
 
     /// Writes how clients connect.
     pub(crate) fn write_endpoints(&self, dir: &Path) -> anyhow::Result<()> {
-        let endpoints = serde_json::to_vec_pretty(&self.endpoints())?;
-        write_atomically(&dir.join("endpoints.json"), &endpoints).context("failed to write `endpoints.json`")
+        Ok(state_file::write(&path_of_endpoints(dir), &self.endpoints())?)
+    }
+
+    /// Writes how clients connect, if that cannot be read. What runs is reached with it, before anything is changed.
+    pub(crate) fn restore_endpoints(&self, dir: &Path) -> anyhow::Result<()> {
+        match Endpoints::read(dir) {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) | Err(_) => self.write_endpoints(dir),
+        }
     }
 
     /// Writes the configuration of a server, once the server has accepted it.
@@ -264,6 +269,13 @@ fn ports(file: &Path, manifests: &Manifests, names: &[String]) -> anyhow::Result
 fn moved(tls: Tls, from: &Path, to: &Path) -> Tls {
     let moved = |path: PathBuf| path.strip_prefix(from).map(|inside| to.join(inside)).unwrap_or(path);
     Tls { authority: moved(tls.authority), certificate: moved(tls.certificate), key: moved(tls.key) }
+}
+
+/// An error about a copy, as one about what it is a copy of.
+fn in_place_of(copy: &Path, original: &Path, error: &anyhow::Error) -> anyhow::Error {
+    let (copy, original) = (copy.display().to_string(), original.display().to_string());
+    let message = format!("{error:#}").replace(&copy, &original);
+    Hinted::with(message, hint(error).map(|hint| hint.replace(&copy, &original))).into()
 }
 
 /// A private directory that is removed again.

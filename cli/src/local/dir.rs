@@ -16,6 +16,26 @@ use crate::error::Hinted;
 /// The longest path of a unix socket that every system accepts: macOS has 104 bytes, of which the last is a zero.
 const MAX_SOCKET_PATH: usize = 103;
 
+/// Files of a state directory.
+const FILES: [&str; 13] = [
+    "state.json",
+    "state.json.backup",
+    "ports.json",
+    "ports.json.backup",
+    "ports.json.lock",
+    "endpoints.json",
+    "endpoints.json.backup",
+    "history.jsonl",
+    "lock",
+    "keys.lock",
+    "supervisor.lock",
+    "supervisor.log",
+    "artifacts/index.json",
+];
+
+/// Folders of a state directory.
+const FOLDERS: [&str; 6] = ["artifacts", "identities", "logs", "nats", "pki", "failures"];
+
 /// The state directory, `.natsctl/<environment>`.
 #[derive(Clone, Debug)]
 pub(super) struct Dir(PathBuf);
@@ -51,6 +71,25 @@ impl Dir {
 
     pub(super) fn artifacts(&self) -> PathBuf {
         self.0.join("artifacts")
+    }
+
+    /// What is there and is not what it should be: a folder in the place of a file, or the other way round.
+    pub(super) fn misplaced(&self) -> Vec<Hinted> {
+        let is_wrong = |name: &str, right: fn(&fs::Metadata) -> bool| {
+            let path = self.0.join(name);
+            fs::metadata(&path).is_ok_and(|metadata| !right(&metadata)).then_some(path)
+        };
+        let files = FILES.iter().filter_map(|name| is_wrong(name, fs::Metadata::is_file));
+        let files = files.map(|path| {
+            let hint = "remove it, or restore the file from a backup; `natsctl deploy --all` writes a new one";
+            Hinted::new(format!("`{}` is no file", path.display()), hint)
+        });
+        let folders = FOLDERS.iter().filter_map(|name| is_wrong(name, fs::Metadata::is_dir));
+        let folders = folders.map(|path| {
+            let hint = "remove it, or restore the folder from a backup; `natsctl deploy --all` makes a new one";
+            Hinted::new(format!("`{}` is no folder", path.display()), hint)
+        });
+        files.chain(folders).collect()
     }
 
     /// Logs of one service or node.
@@ -106,7 +145,8 @@ pub(super) fn lock_briefly(path: &Path) -> io::Result<File> {
 fn lock_within(path: &Path, limit: Duration) -> io::Result<File> {
     let failed = |error: io::Error| {
         let message = format!("failed to lock `{}`", path.display());
-        io::Error::new(error.kind(), Hinted::with(message, None).because(error))
+        let hint = "if it is no file, remove it: it holds nothing";
+        io::Error::new(error.kind(), Hinted::new(message, hint).because(error))
     };
     let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(path).map_err(failed)?;
     let (locked, wait) = mpsc::channel();

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::environment::Local;
 use super::ports;
 use super::protocol::{Description, ServiceStatus};
+use crate::error::hint;
 use crate::manifest::{Environment, LocalEnvironment};
 use crate::nats::locate;
 
@@ -23,11 +24,8 @@ pub(crate) struct Finding {
     pub(crate) hint: Option<String>,
 }
 
-/// Checks everything that `deploy` would need, whether or not the manifests are valid.
-///
-/// # Errors
-/// A supervisor that does not answer.
-pub(crate) async fn check(workspace: &Path, local: anyhow::Result<Local>) -> anyhow::Result<Vec<Finding>> {
+/// Checks everything that `deploy` would need, whether or not the manifests are valid and whatever has become of the state directory.
+pub(crate) async fn check(workspace: &Path, local: anyhow::Result<Local>) -> Vec<Finding> {
     let mut findings = vec![
         program("cargo", &["--version"], "install Rust from https://rustup.rs, or run `./scripts/up`"),
         program(
@@ -40,15 +38,34 @@ pub(crate) async fn check(workspace: &Path, local: anyhow::Result<Local>) -> any
     match local {
         Ok(local) => {
             findings.push(ok("manifests", format!("{} services", local.manifests.services.len())));
-            let running = local.describe().await?.unwrap_or_default();
-            findings.extend(taken_ports(&local.manifests.environment, &running));
+            findings.extend(state(workspace, &local).await);
         }
         Err(error) => {
             let found = first_line(&format!("{error:#}"));
             findings.push(missing("manifests", found, "`natsctl validate` shows all problems"));
         }
     }
-    Ok(findings)
+    findings
+}
+
+/// What is wrong with the state directory, and ports that are taken. What is as it should be is not worth a line.
+async fn state(workspace: &Path, local: &Local) -> Vec<Finding> {
+    if let Err(error) = local.refuse_foreign() {
+        return vec![damaged("state", &error)];
+    }
+    let mut findings = Vec::new();
+    match local.describe().await {
+        Ok(running) => findings.extend(taken_ports(&local.manifests.environment, &running.unwrap_or_default())),
+        // Without it nobody knows whose the ports are.
+        Err(error) => findings.push(damaged("supervisor", &error)),
+    }
+    findings.extend(local.damaged_files(workspace).iter().map(|error| damaged("state", error)));
+    findings
+}
+
+fn damaged(what: &str, error: &anyhow::Error) -> Finding {
+    let hint = hint(error);
+    Finding { what: what.to_owned(), ok: false, found: first_line(&format!("{error:#}")), hint }
 }
 
 fn ok(what: &str, found: String) -> Finding {

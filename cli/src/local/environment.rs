@@ -7,11 +7,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::client::{self, Client};
-use super::cluster_files::{ADMIN, Endpoints};
+use super::cluster_files::{ADMIN, ClusterFiles, Endpoints};
+use super::dir::Dir;
+use super::history::History;
+use super::lock::Lock;
 use super::logs::TaskLogs;
 use super::nodes::unwell;
 use super::owner::refuse_foreign;
 use super::protocol::{Description, NodeStatus, Revision as StoredRevision, ServiceStatus};
+use super::supervisor::SavedState;
 use super::verify::{expected, ready_tasks};
 use crate::error::Hinted;
 use crate::manifest::Manifests;
@@ -23,6 +27,7 @@ use crate::model::observed::{
 use crate::nats::bus::{self, ExpectedTasks};
 use crate::nats::discovery::{Instance, instances};
 use crate::nats::jetstream::JetStream;
+use crate::nats::locate::locate;
 
 /// How long a command waits for a connection to NATS.
 pub(super) const CONNECT: Duration = Duration::from_secs(2);
@@ -89,6 +94,29 @@ impl Local {
         Hinted::new(message, "`natsctl deploy --all` deploys everything").into()
     }
 
+    /// What is wrong with the files that are read besides what the supervisor reads.
+    pub(crate) fn damaged_files(&self, workspace: &Path) -> Vec<anyhow::Error> {
+        if !self.dir.is_dir() {
+            return Vec::new();
+        }
+        let Ok(dir) = Dir::new(&self.dir) else { return Vec::new() };
+        let misplaced = dir.misplaced();
+        if !misplaced.is_empty() {
+            // What reads them would say the same.
+            return misplaced.into_iter().map(anyhow::Error::from).collect();
+        }
+        let checks = [
+            SavedState::load(&dir).map(drop).map_err(anyhow::Error::from),
+            Endpoints::read(&self.dir).map(drop),
+            History::new(&self.dir).records(1).map(drop),
+            Lock::check(&self.dir),
+            // Without a server the files cannot be told, and that has a line of its own.
+            locate(workspace)
+                .map_or(Ok(()), |server| ClusterFiles::preview(&self.manifests, &self.dir, &server).map(drop)),
+        ];
+        checks.into_iter().filter_map(Result::err).collect()
+    }
+
     /// The logs of these services or nodes, or of all.
     ///
     /// # Errors
@@ -141,6 +169,11 @@ impl Local {
 
     /// What there is, for a change that does not depend on how the servers are.
     async fn undisturbed(&self, change: &Change) -> anyhow::Result<(Description, BTreeMap<String, ObservedNode>)> {
+        if matches!(change, Change::Down { data: true }) && client::find(&self.dir).await?.is_none() {
+            // Deleting everything is the way out where the state is damaged.
+            let description = self.describe().await.ok().flatten().unwrap_or_default();
+            return Ok((description, BTreeMap::new()));
+        }
         let description = match (self.describe().await?, change) {
             (Some(description), _) => description,
             (None, Change::Down { .. }) => Description::default(),
@@ -165,7 +198,9 @@ impl Local {
         if nodes.values().filter(broken).count() * 2 >= nodes.len() {
             return Ok(Seen::Unknown(format!("JetStream has no quorum: {}", unwell(nodes))));
         }
-        let listed = async { self.jetstream().await?.observe(LISTING).await };
+        let endpoints = self.endpoints()?;
+        let listed =
+            async { JetStream::new(endpoints.of(ADMIN)?.connect("natsctl", CONNECT).await?).observe(LISTING).await };
         Ok(listed.await.map_or_else(|error| Seen::Unknown(format!("{error:#}")), Seen::Present))
     }
 

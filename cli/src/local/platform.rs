@@ -86,6 +86,9 @@ impl Platform for Local {
             Purpose::Preview => ClusterFiles::preview(&self.manifests, &self.dir, &server)?,
             Purpose::Change => ClusterFiles::prepare(&self.manifests, &self.dir, &server)?,
         };
+        if purpose == Purpose::Change {
+            files.restore_endpoints(&self.dir)?;
+        }
         let desired = load::desired(&self.manifests, &Inputs { artifacts, nodes: files.desired() })?;
         Ok((desired, Materials { files, server }))
     }

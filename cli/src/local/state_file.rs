@@ -63,7 +63,9 @@ fn read_backup<T: DeserializeOwned>(path: &Path, error: &serde_json::Error) -> O
 
 fn failed(what: &str, path: &Path, error: io::Error) -> io::Error {
     let message = format!("failed to {what} `{}`", path.display());
-    io::Error::new(error.kind(), Hinted::with(message, None).because(error))
+    let hint = "make it readable and writable, and make room on its disk; if it is no file, remove it: \
+                `natsctl deploy --all` writes a new one";
+    io::Error::new(error.kind(), Hinted::new(message, hint).because(error))
 }
 
 fn damaged(path: &Path, error: serde_json::Error) -> io::Error {

@@ -1,6 +1,7 @@
 //! The whole fleet on this machine: the real natsctl, real servers, the services that ship, and stories of what people do with them.
 
 mod changes;
+mod damaged;
 mod failures;
 mod fleet;
 mod http;

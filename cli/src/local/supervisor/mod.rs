@@ -27,6 +27,7 @@ use reconcile::{Event, Supervisor};
 pub(super) use saved_state::SavedState;
 
 use super::dir::Dir;
+use crate::error::Hinted;
 
 /// How often the sizes of logs are checked.
 const LOG_ROTATION: Duration = Duration::from_secs(5);
@@ -87,7 +88,10 @@ pub async fn run(state_dir: &Path, shim: PathBuf) -> anyhow::Result<()> {
 fn lock(dir: &Dir) -> anyhow::Result<File> {
     let path = dir.lock();
     let file = File::options().create(true).truncate(false).write(true).open(&path);
-    let file = file.with_context(|| format!("failed to open `{}`", path.display()))?;
+    let file = file.map_err(|error| {
+        let message = format!("failed to open `{}`", path.display());
+        Hinted::new(message, "if it is no file, remove it: it holds nothing").because(error)
+    })?;
     if file.try_lock().is_err() {
         bail!("another supervisor runs in `{}`", dir.path().display());
     }

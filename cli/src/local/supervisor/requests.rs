@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::node::NodeController;
 use super::reconcile::{Deletion, LOG_TAIL_LINES, Shutdown, Supervisor, text};
+use super::saved_state::SavedState;
 use super::service::{NotStoppable, ServiceController};
 use super::task::Moment;
 use crate::error::hint;
@@ -17,7 +18,6 @@ use crate::local::ports::{self, Ports};
 use crate::local::protocol::{
     Description, NodeSpec, NodeStatus, PROTOCOL, PutService, Refusal, Request, Response, SupervisorStatus,
 };
-use crate::local::state_file;
 
 /// How many connections may wait until a task accepts them.
 const BACKLOG: u32 = 1024;
@@ -180,7 +180,7 @@ impl Supervisor {
         self.deletions = pending;
         if self.shutdown == Some(Shutdown::Final)
             && self.deletions.is_empty()
-            && let Err(error) = state_file::remove(&self.dir.state())
+            && let Err(error) = SavedState::remove(&self.dir)
         {
             let message = format!("everything is stopped, but a deployment would start it again: {}", text(&error));
             let refusal = Response::Refused(Refusal::new(message, "remove that file"));
