@@ -231,8 +231,21 @@ impl<'a> Work<'a> {
     /// Brings services to what their steps say, a few at the same time, and follows them.
     async fn roll(&self, steps: &[&Step], progress: &mut Progress) -> anyhow::Result<()> {
         let supervisor = self.local.supervisor().await?;
+        self.servers_are_up(&supervisor).await?;
         for steps in steps.chunks(self.options.max_parallel) {
             self.roll_together(&supervisor, steps, progress).await?;
+        }
+        Ok(())
+    }
+
+    /// Where the supervisor was started for these steps, the servers come up just now, and tasks without their streams would fail.
+    async fn servers_are_up(&self, supervisor: &Client) -> anyhow::Result<()> {
+        let is_new = |node: &NodeStatus| node.spec.monitor_port.is_some() && !node.has_been_healthy;
+        if supervisor.describe().await?.nodes.values().any(is_new) {
+            let endpoints = self.local.endpoints()?;
+            let access = endpoints.of(SYSTEM_USER)?;
+            health::wait_until_settled(access, &endpoints.nodes, SETTLE).await?;
+            replicas::wait_until_current(access, &endpoints.names(), &BTreeSet::new(), SETTLE).await?;
         }
         Ok(())
     }

@@ -20,6 +20,10 @@ use crate::nats::replicas;
 impl Local {
     /// Asks the bus and the gateway whether what was deployed answers: every task, with the revision that it should have.
     pub(crate) async fn prove(&self, services: &BTreeSet<String>) -> anyhow::Result<Vec<String>> {
+        if self.describe().await?.is_some_and(|description| description.supervisor.is_none()) {
+            let hint = "`natsctl deploy --all` starts it and everything else";
+            return Err(Hinted::new("nothing runs, because the supervisor does not run", hint).into());
+        }
         let endpoints = self.endpoints()?;
         let access = endpoints.of(SYSTEM_USER)?;
         health::wait_until_settled(access, &endpoints.nodes, SETTLE).await?;

@@ -66,7 +66,7 @@ pub async fn wait_until_settled_besides(
     within: Duration,
 ) -> anyhow::Result<ClusterHealth> {
     let deadline = Instant::now() + within;
-    let mut client = None;
+    let (mut client, mut before) = (None, None);
     loop {
         let remaining = deadline.saturating_duration_since(Instant::now());
         let attempt = attempt(&mut client, access, nodes, remaining).await;
@@ -76,8 +76,10 @@ pub async fn wait_until_settled_besides(
             return attempt;
         }
         if Instant::now() + POLL >= deadline {
-            return Err(unsettled(attempt, unwell, within));
+            // The last attempt may have had no time.
+            return Err(unsettled(before.unwrap_or(attempt), unwell, within));
         }
+        before = Some(attempt);
         tokio::time::sleep(POLL).await;
     }
 }
