@@ -110,6 +110,44 @@ async fn a_supervisor_that_hangs_is_named(fleet: &Fleet) {
     assert_eq!(fleet.plan(&[]).await.ends(0).json(), json!({ "steps": [] }));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_read_is_never_planned_as_if_it_were_not_there() {
+    let fleet = Fleet::deployed(3).await;
+    // Until there is another leader, nobody can list the streams.
+    let status = fleet.status().await;
+    let nodes = status["nats"]["nodes"].as_array().unwrap();
+    let leader = nodes.iter().find(|node| node["meta_leader"] == true).unwrap()["name"].as_str().unwrap();
+    signal(fleet.description().await.nodes[leader].pid.unwrap(), Signal::KILL);
+    creates_no_stream(&fleet).await;
+
+    signal(fleet.description().await.supervisor.unwrap().pid, Signal::KILL);
+    eventually("no process is left", || async { fleet.processes().is_empty().then_some(()) }).await;
+    creates_no_stream(&fleet).await;
+    fleet.run(&["scale", "quest-system", "2"]).await.ends(1).says(&["the supervisor does not run", "hint: "]);
+    fleet.deploy(&["--all"]).await.ends(0);
+
+    // A supervisor whose socket is gone still runs.
+    let supervisor = fleet.description().await.supervisor.unwrap().pid;
+    std::fs::remove_file(fleet.state().join("supervisor.sock")).unwrap();
+    for command in ["status", "down"] {
+        let pid = format!("the supervisor (pid {supervisor}) runs, but its socket `");
+        fleet.run(&[command]).await.ends(1).says(&[&pid, "hint: "]);
+    }
+    signal(supervisor, Signal::TERM);
+    eventually("no process is left", || async { fleet.processes().is_empty().then_some(()) }).await;
+    fleet.deploy(&["--all"]).await.ends(0);
+
+    fleet.run(&["down"]).await.ends(0);
+    creates_no_stream(&fleet).await;
+    fleet.run(&["status"]).await.ends(3);
+}
+
+async fn creates_no_stream(fleet: &Fleet) {
+    let plan = fleet.plan(&[]).await.json();
+    let steps = plan["steps"].as_array().unwrap();
+    assert!(steps.iter().all(|step| step["kind"] == "node"), "{plan:#}");
+}
+
 async fn stop(fleet: &Fleet, node: &str) {
     signal(fleet.description().await.nodes[node].pid.unwrap(), Signal::STOP);
 }
