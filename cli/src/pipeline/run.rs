@@ -4,8 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
-
 use super::history::{Record, RunResult, StepRecord};
 use super::lock::IfHeld;
 use super::options::{OnFailure, Options};
@@ -364,7 +362,7 @@ async fn apply<P: Platform>(
     if options.on_failure == OnFailure::Rollback {
         platform.roll_back(&mut work, progress).await?;
     }
-    Err(failure(platform.dir(), options, progress)?)
+    Err(failure(platform.dir(), options, progress))
 }
 
 /// Services that call one that did not come up, directly or through others.
@@ -394,14 +392,18 @@ async fn verify<P: Platform>(
 }
 
 /// All failures on one screen, and in a file that outlives the rollback.
-fn failure(dir: &Path, options: &Options, progress: &mut Progress) -> anyhow::Result<anyhow::Error> {
+fn failure(dir: &Path, options: &Options, progress: &mut Progress) -> anyhow::Error {
     if options.on_failure == OnFailure::Rollback && progress.aftermath.is_some() {
         progress.record.result = RunResult::RolledBack;
     }
     let text = progress.failures.values().map(String::as_str).collect::<Vec<_>>().join("\n\n");
     let file = failure_file(dir, &progress.record.id);
-    fs::create_dir_all(file.parent().unwrap_or(dir))?;
-    fs::write(&file, format!("{text}\n")).with_context(|| format!("failed to write `{}`", file.display()))?;
+    let written = fs::create_dir_all(file.parent().unwrap_or(dir)).and_then(|()| fs::write(&file, format!("{text}\n")));
+    // Why it failed is worth more than that it could not be written down, which often has the same reason.
+    let kept = match written {
+        Ok(()) => format!("this is also in `{}`", file.display()),
+        Err(error) => format!("this could not be written into `{}`: {error}", file.display()),
+    };
     let now = progress.aftermath.clone().unwrap_or_else(|| {
         let now = match options.on_failure {
             OnFailure::Rollback => "nothing was changed",
@@ -411,8 +413,8 @@ fn failure(dir: &Path, options: &Options, progress: &mut Progress) -> anyhow::Re
         now.to_owned()
     });
     let logs: Vec<String> = progress.failures.keys().map(|service| format!("`natsctl logs {service}`")).collect();
-    let hint = format!("{now}; all of the log: {}; this is also in `{}`", logs.join(", "), file.display());
-    Ok(Hinted::new(text, hint).into())
+    let hint = format!("{now}; all of the log: {}; {kept}", logs.join(", "));
+    Hinted::new(text, hint).into()
 }
 
 /// Where the explanation of a failed run is.

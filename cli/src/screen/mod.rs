@@ -116,7 +116,12 @@ pub(crate) fn redraw(text: &str) -> io::Result<()> {
 
 /// What happens on the way, for people: on standard error.
 pub(crate) fn note(text: &str) {
-    eprintln!("{text}");
+    say(text);
+}
+
+/// On standard error. Who has closed it does not listen, which is no reason to stop halfway.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// Asks for a confirmation. Without a terminal there is no question, and the answer is yes: a script means what it says.
@@ -124,7 +129,7 @@ pub(crate) fn confirm(question: &str) -> io::Result<bool> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Ok(true);
     }
-    eprint!("{question} [y/N] ");
+    write!(io::stderr(), "{question} [y/N] ")?;
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
@@ -151,12 +156,12 @@ pub(crate) fn failure(error: &anyhow::Error, format: Format) -> ExitCode {
     }
     match error.downcast_ref::<Problems>() {
         Some(problems) if format == Format::Json => return problems_as_json(problems),
-        Some(problems) => eprintln!("{problems}"),
+        Some(problems) => say(&problems.to_string()),
         None => {
             summarise(&format!("error: {error:#}"));
-            eprintln!("error: {error:#}");
+            say(&format!("error: {error:#}"));
             if let Some(hint) = error::hint(error) {
-                eprintln!("hint: {hint}");
+                say(&format!("hint: {hint}"));
             }
         }
     }
@@ -198,7 +203,8 @@ pub(crate) fn log(verbosity: u8) {
         _ => LevelFilter::DEBUG,
     };
     // The supervisor sets its own.
-    let _ = tracing_subscriber::fmt().with_writer(io::stderr).with_max_level(level).try_init();
+    let _ =
+        tracing_subscriber::fmt().log_internal_errors(false).with_writer(io::stderr).with_max_level(level).try_init();
 }
 
 /// Whether colours are welcome (<https://no-color.org>).

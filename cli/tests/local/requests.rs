@@ -151,6 +151,18 @@ async fn what_changes_by_itself_is_saved_as_soon_as_that_is_possible() {
     assert!(fs::read_to_string(stage.dir.path().join("state.json")).unwrap().contains("completed"));
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_log_on_a_full_disk_ends_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("/dev/full", dir.path().join("supervisor.log")).unwrap();
+    let client = client::ensure_supervisor_of(super::stage::natsctl(), dir.path()).await.unwrap();
+    let stage = Stage::of(dir, client).await;
+    stage.deploy(service("quest", &[])).await;
+    assert_eq!(ready(&stage.service("quest").await).len(), 2);
+    stage.client.shutdown().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_shutdown_that_leaves_the_state_behind_says_so() {
     let stage = Stage::start().await;

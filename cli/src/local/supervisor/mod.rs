@@ -37,8 +37,9 @@ pub fn main(state_dir: &Path) -> anyhow::Result<ExitCode> {
     // Fails when the process already leads its process group, as under a shell, and is not needed then.
     let _ = rustix::process::setsid();
     let filter = tracing_subscriber::filter::LevelFilter::INFO;
-    let format = tracing_subscriber::fmt().with_ansi(false).with_writer(io::stderr).with_max_level(filter);
-    let _ = format.try_init();
+    // A line that cannot be written, because the disk is full, must not become a panic: it would end everything that runs.
+    let format = tracing_subscriber::fmt().with_ansi(false).log_internal_errors(false);
+    let _ = format.with_writer(io::stderr).with_max_level(filter).try_init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(run(state_dir, shim()?))?;
     Ok(ExitCode::SUCCESS)
