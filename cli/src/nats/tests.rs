@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
-use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 
 use async_nats::{Client, Event, ServerError};
 use futures::StreamExt;
@@ -111,6 +111,25 @@ async fn finds_instances(client: &Client) {
     assert_eq!(tasks, [("quest", "ta"), ("quest", "tb")]);
     let absent = discovery::instances(client, Some("weather"), Duration::from_millis(150), both).await.unwrap();
     assert_eq!(absent, []);
+}
+
+#[tokio::test]
+async fn a_server_that_takes_connections_and_says_nothing_does_not_stand_in_for_the_others() {
+    let cluster = TestCluster::start(1, &users()).await;
+    // The system accepts connections for it, as for a process that was stopped.
+    let silent: Vec<TcpListener> = (0..4).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let mut access = cluster.access("natsctl");
+    for listener in &silent {
+        access.urls.insert(0, format!("tls://{}", listener.local_addr().unwrap()));
+    }
+    let began = Instant::now();
+    for _ in 0..5 {
+        access.connect("natsctl", Duration::from_secs(4)).await.unwrap();
+    }
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    access.urls.pop();
+    let error = access.connect("natsctl", Duration::from_secs(1)).await.unwrap_err();
+    assert!(error.to_string().contains("no answer within 1 s"), "{error:#}");
 }
 
 #[tokio::test]
