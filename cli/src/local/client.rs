@@ -92,8 +92,9 @@ impl Error {
             }
             Self::Lost(_) => Some("run the command again".to_owned()),
             Self::Unreachable { pid, .. } => {
+                let cont = format!("if it was stopped, `kill -CONT {pid}` lets it go on and make another");
                 let kill = format!("`kill {pid}` ends it and all of the environment's processes");
-                Some(format!("{kill}, and `natsctl deploy --all` starts them again with their data"))
+                Some(format!("{cont}; {kill}, and `natsctl deploy --all` starts them again with their data"))
             }
             Self::Silent { pid: None } => Some("run the command again in a moment".to_owned()),
             Self::Silent { pid: Some(pid) } => {

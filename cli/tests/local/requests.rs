@@ -151,6 +151,37 @@ async fn what_changes_by_itself_is_saved_as_soon_as_that_is_possible() {
     assert!(fs::read_to_string(stage.dir.path().join("state.json")).unwrap().contains("completed"));
 }
 
+#[tokio::test]
+async fn a_supervisor_whose_socket_was_removed_listens_again() {
+    let stage = Stage::start().await;
+    stage.deploy(service("quest", &[("DRAIN_MS", "3000")])).await;
+    let supervisor = stage.supervisor_pid().await;
+    // Whoever waits for an answer gets it.
+    let client = stage.client.clone();
+    let deletion = tokio::spawn(async move { client.delete_service("quest").await });
+    eventually("it drains", || async {
+        let quest = stage.describe().await.services.remove("quest")?;
+        ready(&quest).is_empty().then_some(())
+    })
+    .await;
+    fs::remove_file(stage.dir.path().join("supervisor.sock")).unwrap();
+    let description = client::describe(stage.dir.path()).await.unwrap().unwrap();
+    assert_eq!(description.supervisor.unwrap().pid, supervisor);
+    deletion.await.unwrap().unwrap();
+    assert!(stage.describe().await.services.is_empty());
+}
+
+#[tokio::test]
+async fn a_supervisor_that_hangs_without_its_socket_is_named() {
+    let stage = Stage::start().await;
+    let supervisor = stage.supervisor_pid().await;
+    send(supervisor, Signal::STOP);
+    fs::remove_file(stage.dir.path().join("supervisor.sock")).unwrap();
+    let error = client::describe(stage.dir.path()).await.unwrap_err();
+    assert!(matches!(error, Error::Unreachable { pid, .. } if pid == supervisor), "{error:?}");
+    assert!(error.hint().unwrap().contains(&format!("kill {supervisor}")), "{error:?}");
+}
+
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_log_on_a_full_disk_ends_nothing() {

@@ -32,6 +32,9 @@ use crate::error::Hinted;
 /// How often the sizes of logs are checked.
 const LOG_ROTATION: Duration = Duration::from_secs(5);
 
+/// How often it is checked whether the socket is still there.
+const SOCKET_CHECK: Duration = Duration::from_secs(1);
+
 /// Supervises the environment of a state directory until it is shut down. Must be called on the main thread, outside of a runtime.
 pub fn main(state_dir: &Path) -> anyhow::Result<ExitCode> {
     // Fails when the process already leads its process group, as under a shell, and is not needed then.
@@ -63,8 +66,10 @@ pub async fn run(state_dir: &Path, shim: PathBuf) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut log_rotation = interval(LOG_ROTATION);
     log_rotation.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let socket = socket::Socket::listen(&dir, events.clone())?;
-    let mut supervisor = Supervisor::new(dir, shim, events, state.unwrap_or_default());
+    let mut socket_check = interval(SOCKET_CHECK);
+    socket_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut socket = socket::Socket::listen(&dir, events.clone())?;
+    let mut supervisor = Supervisor::new(dir.clone(), shim, events.clone(), state.unwrap_or_default());
     tracing::info!(pid = std::process::id(), "supervisor started");
 
     supervisor.reconcile();
@@ -74,6 +79,7 @@ pub async fn run(state_dir: &Path, shim: PathBuf) -> anyhow::Result<()> {
             Some(event) = receiver.recv() => supervisor.handle(event),
             () = sleep_until(deadline.map_or_else(Instant::now, Instant::from_std)), if deadline.is_some() => {}
             _ = log_rotation.tick() => supervisor.rotate_logs(),
+            _ = socket_check.tick() => socket.restore(&dir, &events),
             _ = terminate.recv() => supervisor.handle(Event::Terminated),
             _ = interrupt.recv() => supervisor.handle(Event::Terminated),
         }

@@ -42,6 +42,21 @@ impl Socket {
         Ok(Self { path, closing, accepting })
     }
 
+    /// Listens again where the socket was removed: without it nobody could reach the supervisor. Answers that are under way are sent.
+    pub(super) fn restore(&mut self, dir: &Dir, events: &mpsc::UnboundedSender<Event>) {
+        match fs::symlink_metadata(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            _ => return,
+        }
+        match Self::listen(dir, events.clone()) {
+            Ok(socket) => {
+                tracing::warn!(path = %self.path.display(), "the socket was removed, and is there again");
+                std::mem::replace(self, socket).closing.send_replace(true);
+            }
+            Err(error) => tracing::error!(error = format!("{error:#}"), "failed to listen again"),
+        }
+    }
+
     /// Stops listening, and waits until clients have read their answers.
     pub(super) async fn close(mut self) {
         let _ = fs::remove_file(&self.path);
