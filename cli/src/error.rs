@@ -29,6 +29,13 @@ impl Hinted {
         self.hint.as_deref()
     }
 
+    /// The same with this hint if it has none.
+    #[must_use]
+    pub(crate) fn or_hint(mut self, hint: &str) -> Self {
+        self.hint.get_or_insert_with(|| hint.to_owned());
+        self
+    }
+
     /// Adds the error that caused this one.
     #[must_use]
     pub(crate) fn because(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {

@@ -1,5 +1,6 @@
 //! `natsctl down`
 
+use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 
@@ -23,7 +24,8 @@ pub(crate) struct Down {
 impl Down {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
         let local = invocation.local()?;
-        if !local.dir().exists() {
+        let is_there = local.dir().try_exists();
+        if !is_there.with_context(|| format!("failed to read `{}`", local.dir().display()))? {
             return Ok(Report::new(&json!({ "stopped": false, "data_removed": false }), "nothing to stop"));
         }
         let data = self.data;

@@ -54,13 +54,27 @@ impl Invocation {
     pub(crate) async fn platform(&self) -> anyhow::Result<Platform> {
         let manifests = self.load()?;
         match &manifests.environment {
-            Environment::Local(_) => Ok(Platform::Local(Box::new(self.open_local(manifests)?))),
+            Environment::Local(_) => {
+                let local = self.open_local(manifests)?;
+                local.refuse_foreign()?;
+                Ok(Platform::Local(Box::new(local)))
+            }
             Environment::Aws(_) => self.open_aws(manifests).await,
         }
     }
 
     /// The local environment that the manifests describe.
+    ///
+    /// # Errors
+    /// There is none, or it is another user's.
     pub(crate) fn local(&self) -> anyhow::Result<Local> {
+        let local = self.any_local()?;
+        local.refuse_foreign()?;
+        Ok(local)
+    }
+
+    /// The same, whoever it belongs to.
+    pub(crate) fn any_local(&self) -> anyhow::Result<Local> {
         let manifests = self.load()?;
         match &manifests.environment {
             Environment::Local(_) => self.open_local(manifests),

@@ -1,6 +1,6 @@
 //! Carries out the steps of a plan on this machine. Every step can be done twice, so an interrupted run is finished by the next one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -23,12 +23,14 @@ use super::taken_ports;
 use crate::error::Hinted;
 use crate::manifest::Environment;
 use crate::model::desired::{Definition, Role};
+use crate::model::plan::Plan;
 use crate::model::rollout::Outcome;
 use crate::model::status::ClusterHealth;
-use crate::model::step::{Action, Operation, Step};
+use crate::model::step::{Action, Kind, Operation, Step};
 use crate::nats::bus::JETSTREAM_TIMEOUT;
 use crate::nats::health;
 use crate::nats::identity::SYSTEM_USER;
+use crate::nats::replicas;
 use crate::pipeline::Progress;
 use crate::pipeline::options::Options;
 use crate::problem::counted;
@@ -48,11 +50,15 @@ pub(crate) struct Work<'a> {
     local: &'a Local,
     materials: Option<&'a Materials>,
     options: &'a Options,
+    /// Servers that are repaired, with the waves in which that happens. They are not waited for before.
+    repairs: Vec<(usize, String)>,
 }
 
 impl<'a> Work<'a> {
-    pub(super) fn new(local: &'a Local, materials: Option<&'a Materials>, options: &'a Options) -> Self {
-        Self { local, materials, options }
+    pub(super) fn new(local: &'a Local, plan: &Plan, materials: Option<&'a Materials>, options: &'a Options) -> Self {
+        let repairs = plan.steps.iter().filter(|step| matches!(step.operation, Operation::RepairNode { .. }));
+        let repairs = repairs.map(|step| (step.wave, step.name().to_owned())).collect();
+        Self { local, materials, options, repairs }
     }
 
     /// Carries out the steps of one wave.
@@ -63,7 +69,10 @@ impl<'a> Work<'a> {
         let nodes = of(|operation| {
             matches!(
                 operation,
-                Operation::StartNode { .. } | Operation::RestartNode { .. } | Operation::ReloadNode { .. }
+                Operation::StartNode { .. }
+                    | Operation::RestartNode { .. }
+                    | Operation::RepairNode { .. }
+                    | Operation::ReloadNode { .. }
             )
         });
         if !nodes.is_empty() {
@@ -111,11 +120,24 @@ impl<'a> Work<'a> {
                 _ => {}
             }
         }
+        self.refuse_unsaved(wave).await?;
         // Last, since it takes the history with it.
         if wave.iter().any(|step| matches!(step.operation, Operation::DeleteData { .. })) {
             delete_data(self.local.dir())?;
         }
         Ok(())
+    }
+
+    /// What runs and is not saved would be gone with the supervisor.
+    async fn refuse_unsaved(&self, wave: &[&Step]) -> anyhow::Result<()> {
+        let of_supervisor = |step: &&Step| matches!(step.kind(), Kind::Node | Kind::Service);
+        if !wave.iter().any(of_supervisor) {
+            return Ok(());
+        }
+        match self.local.describe().await?.and_then(|description| description.unsaved) {
+            Some(reason) => Err(not_saved(&reason).into()),
+            None => Ok(()),
+        }
     }
 
     /// Carries out one piece of work that is the whole of these steps.
@@ -156,10 +178,21 @@ impl<'a> Work<'a> {
             }
         }
         for step in steps {
-            let spec = files.write_config(step.name(), server)?;
-            supervisor.put_node(step.name(), spec.clone()).await?;
+            let spec = files.write_config(step.name(), server)?.clone();
+            match &step.operation {
+                Operation::RepairNode { reason, .. } => {
+                    note(&format!("{step}: {reason}"));
+                    supervisor.restart_node(step.name(), spec).await?;
+                }
+                _ => supervisor.put_node(step.name(), spec).await?,
+            }
         }
-        settled(&supervisor, files).await.map(drop)
+        let wave = steps.iter().map(|step| step.wave).max();
+        let unwell = self.repairs.iter().filter(|(repaired, _)| Some(*repaired) > wave).map(|(_, node)| node.clone());
+        let unwell = unwell.collect();
+        settled(&supervisor, files, &unwell).await?;
+        let endpoints = files.endpoints();
+        replicas::wait_until_current(endpoints.of(SYSTEM_USER)?, &endpoints.names(), &unwell, SETTLE).await
     }
 
     // ------------------------------------------------------------------------------------------ streams and buckets
@@ -201,8 +234,21 @@ impl<'a> Work<'a> {
     /// Brings services to what their steps say, a few at the same time, and follows them.
     async fn roll(&self, steps: &[&Step], progress: &mut Progress) -> anyhow::Result<()> {
         let supervisor = self.local.supervisor().await?;
+        self.servers_are_up(&supervisor).await?;
         for steps in steps.chunks(self.options.max_parallel) {
             self.roll_together(&supervisor, steps, progress).await?;
+        }
+        Ok(())
+    }
+
+    /// Where the supervisor was started for these steps, the servers come up just now, and tasks without their streams would fail.
+    async fn servers_are_up(&self, supervisor: &Client) -> anyhow::Result<()> {
+        let is_new = |node: &NodeStatus| node.spec.monitor_port.is_some() && !node.has_been_healthy;
+        if supervisor.describe().await?.nodes.values().any(is_new) {
+            let endpoints = self.local.endpoints()?;
+            let access = endpoints.of(SYSTEM_USER)?;
+            health::wait_until_settled(access, &endpoints.nodes, SETTLE).await?;
+            replicas::wait_until_current(access, &endpoints.names(), &BTreeSet::new(), SETTLE).await?;
         }
         Ok(())
     }
@@ -284,10 +330,8 @@ impl<'a> Work<'a> {
     // ------------------------------------------------------------------------------------------ everything
 
     async fn shut_down(&self) -> anyhow::Result<()> {
-        if let Some(supervisor) = Client::connect(self.local.dir()).await? {
-            supervisor.shutdown().await?;
-        }
-        Ok(())
+        note("tasks finish what they have begun, then the servers stop");
+        Ok(client::shut_down(self.local.dir()).await?)
     }
 }
 
@@ -338,8 +382,12 @@ fn show_progress(progress: client::Progress) {
     }
 }
 
-/// Waits until all servers agree; gives up at once on one that does not come up.
-async fn settled(supervisor: &Client, files: &ClusterFiles) -> anyhow::Result<ClusterHealth> {
+/// Waits until all servers agree, besides those that are known to be unwell; gives up at once on one that does not come up.
+async fn settled(
+    supervisor: &Client,
+    files: &ClusterFiles,
+    unwell: &BTreeSet<String>,
+) -> anyhow::Result<ClusterHealth> {
     let endpoints = files.endpoints();
     let crashed = async {
         loop {
@@ -352,9 +400,15 @@ async fn settled(supervisor: &Client, files: &ClusterFiles) -> anyhow::Result<Cl
         }
     };
     tokio::select! {
-        health = health::wait_until_settled(endpoints.of(SYSTEM_USER)?, &endpoints.nodes, SETTLE) => health,
+        health = health::wait_until_settled_besides(unwell, endpoints.of(SYSTEM_USER)?, &endpoints.nodes, SETTLE) => health,
         crashed = crashed => crashed,
     }
+}
+
+fn not_saved(reason: &str) -> Hinted {
+    let message =
+        format!("this runs, but the supervisor cannot save it, and it is lost when the supervisor ends: {reason}");
+    Hinted::new(message, "make the file writable or make room on its disk: the supervisor tries again every second")
 }
 
 fn does_not_start(name: &str, node: &NodeStatus) -> anyhow::Error {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::dir::{Dir, create_private, hex, write_atomically};
-use crate::error::at;
+use crate::error::{Hinted, at};
 use crate::model::task;
 
 const SCHEME: &str = "sha256:";
@@ -47,7 +47,11 @@ impl Artifacts {
     /// Opens the artifacts of a state directory, and creates it if it is missing.
     pub fn open(state_dir: &Path) -> io::Result<Self> {
         let dir = Dir::new(state_dir)?.artifacts();
-        create_private(&dir)?;
+        create_private(&dir).map_err(|error| {
+            let message = format!("failed to make the folder `{}`", dir.display());
+            let hint = "if it is no folder, remove it: binaries are copied again";
+            io::Error::new(error.kind(), Hinted::new(message, hint).because(error))
+        })?;
         // The index is a cache: without it the digests are computed again.
         let index = fs::read(dir.join("index.json")).ok().and_then(|index| serde_json::from_slice(&index).ok());
         Ok(Self { dir, index: index.unwrap_or_default() })

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::dir::Dir;
+use super::dir::{Dir, lock_holder};
 use super::logs;
 use super::owner::{self, Foreign, Refused};
 use super::protocol::{
@@ -31,6 +31,12 @@ const START: Duration = Duration::from_secs(5);
 /// How long the supervisor may take to end after it has stopped everything.
 const END: Duration = Duration::from_secs(5);
 
+/// How long the supervisor may take to answer. What it takes longer for, it is asked about meanwhile.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// Between two questions whether it is still there.
+const STILL_THERE: Duration = Duration::from_secs(1);
+
 /// So many lines of its log say why it did not start.
 const LAST_WORDS: usize = 10;
 
@@ -47,12 +53,24 @@ pub enum Error {
     Refused(Refusal),
     /// The supervisor went away, or could not be reached.
     Lost(io::Error),
+    /// The supervisor is there and does not answer.
+    Silent {
+        /// Its process, where the system tells.
+        pid: Option<u32>,
+    },
     /// The supervisor belongs to another version of natsctl.
     OtherProtocol {
         /// Its process.
         pid: u32,
         /// Its version.
         version: String,
+    },
+    /// A supervisor runs, and nothing listens where it should.
+    Unreachable {
+        /// Its process.
+        pid: u32,
+        /// Where it should listen.
+        socket: PathBuf,
     },
     /// The supervisor did not start.
     NotStarted {
@@ -78,6 +96,17 @@ impl Error {
                 Some(format!("{kill}, then run `natsctl deploy --all`"))
             }
             Self::Lost(_) => Some("run the command again".to_owned()),
+            Self::Unreachable { pid, .. } => {
+                let cont = format!("if it was stopped, `kill -CONT {pid}` lets it go on and make another");
+                let kill = format!("`kill {pid}` ends it and all of the environment's processes");
+                Some(format!("{cont}; {kill}, and `natsctl deploy --all` starts them again with their data"))
+            }
+            Self::Silent { pid: None } => Some("run the command again in a moment".to_owned()),
+            Self::Silent { pid: Some(pid) } => {
+                let cont = format!("if it was stopped, `kill -CONT {pid}` lets it go on");
+                let kill = format!("`kill -KILL {pid}` ends it and all of the environment's processes");
+                Some(format!("{cont}; {kill}, and `natsctl deploy --all` starts them again with their data"))
+            }
             Self::NotStarted { log_tail } => match (last(log_tail, "hint: "), last(log_tail, "error: ")) {
                 (Some(hint), _) => Some(hint.to_owned()),
                 (None, None) if !log_tail.is_empty() => Some(format!("the end of its log:\n{}", log_tail.join("\n"))),
@@ -94,11 +123,18 @@ impl fmt::Display for Error {
             Self::Refused(refusal) => f.write_str(&refusal.message),
             Self::Foreign(foreign) => foreign.fmt(f),
             Self::Lost(_) => f.write_str("the supervisor cannot be reached"),
+            Self::Silent { pid } => {
+                let pid = pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
+                write!(f, "the supervisor{pid} does not answer within {} s", ANSWER.as_secs())
+            }
             Self::OtherProtocol { pid, version } => {
                 write!(
                     f,
                     "the supervisor (pid {pid}, natsctl {version}) speaks another protocol than this natsctl ({PROTOCOL})"
                 )
+            }
+            Self::Unreachable { pid, socket } => {
+                write!(f, "the supervisor (pid {pid}) runs, but its socket `{}` is gone", socket.display())
             }
             Self::NotStarted { log_tail } => {
                 let reason = last(log_tail, "error: ").map(|reason| format!(": {reason}")).unwrap_or_default();
@@ -159,9 +195,37 @@ pub enum Progress {
 /// What runs or should run in a state directory: from the supervisor, or from what the last one has left. `None`: nothing was ever started
 /// there, or all of it was shut down.
 pub async fn describe(state_dir: &Path) -> Result<Option<Description>, Error> {
-    match Client::connect(state_dir).await? {
+    match find(state_dir).await? {
         Some(client) => client.describe().await.map(Some),
         None => Ok(SavedState::load(&Dir::new(state_dir)?)?.map(|state| state.describe())),
+    }
+}
+
+/// Stops and forgets everything in a state directory; where no supervisor runs there is only to forget.
+pub(super) async fn shut_down(state_dir: &Path) -> Result<(), Error> {
+    match find(state_dir).await? {
+        Some(client) => client.shutdown().await,
+        None => Ok(SavedState::remove(&Dir::new(state_dir)?)?),
+    }
+}
+
+/// The supervisor, if one runs.
+///
+/// # Errors
+/// One runs and does not answer, or not in its place.
+pub(super) async fn find(state_dir: &Path) -> Result<Option<Client>, Error> {
+    let deadline = Instant::now() + START;
+    loop {
+        if let Some(client) = Client::connect(state_dir).await? {
+            return Ok(Some(client));
+        }
+        // It holds its lock a little longer than it listens, when it starts and when it ends.
+        let dir = Dir::new(state_dir)?;
+        match lock_holder(&dir.lock()) {
+            None => return Ok(None),
+            Some(pid) if Instant::now() >= deadline => return Err(Error::Unreachable { pid, socket: dir.socket() }),
+            Some(_) => sleep(POLL_INTERVAL).await,
+        }
     }
 }
 
@@ -173,7 +237,7 @@ pub async fn ensure_supervisor(state_dir: &Path) -> Result<Client, Error> {
 
 /// The same from another program.
 pub async fn ensure_supervisor_of(program: &Path, state_dir: &Path) -> Result<Client, Error> {
-    if let Some(client) = Client::connect(state_dir).await? {
+    if let Some(client) = find(state_dir).await? {
         return Ok(client);
     }
     let dir = Dir::new(state_dir)?;
@@ -203,8 +267,11 @@ pub async fn ensure_supervisor_of(program: &Path, state_dir: &Path) -> Result<Cl
 }
 
 fn spawn(program: &Path, dir: &Dir) -> io::Result<Child> {
-    let path = dir.supervisor_log();
-    let log = File::options().append(true).create(true).mode(0o600).open(&path).map_err(at("open", &path))?;
+    let log = File::options().append(true).create(true).mode(0o600).open(dir.supervisor_log());
+    let log = log.map_err(|error| {
+        let message = format!("failed to open `{}`", dir.supervisor_log().display());
+        io::Error::new(error.kind(), Hinted::new(message, "if it is no file, remove it").because(error))
+    })?;
     let mut command = Command::new(program);
     command.arg("supervise").arg("--state-dir").arg(dir.path()).current_dir(dir.path());
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn().map_err(at("run", program))
@@ -244,6 +311,11 @@ impl Client {
     /// Starts or restarts a node, and does not wait for it.
     pub async fn put_node(&self, name: &str, spec: NodeSpec) -> Result<(), Error> {
         self.done(&Request::PutNode { name: name.to_owned(), spec }).await
+    }
+
+    /// Restarts a node, also if its specification is the same, and does not wait for it.
+    pub async fn restart_node(&self, name: &str, spec: NodeSpec) -> Result<(), Error> {
+        self.done(&Request::RestartNode { name: name.to_owned(), spec }).await
     }
 
     /// Stops a node, and waits until it is gone.
@@ -328,23 +400,56 @@ impl Client {
     }
 
     async fn ask(&self, request: &Request) -> Result<Response, Error> {
-        let stream = owner::connect(&self.socket, self.shared_dir.as_deref()).await?;
-        let line = exchange(stream, request).await.map_err(Error::Lost)?;
+        let line = if request.waits_for_processes() {
+            tokio::select! {
+                line = exchange(self.open().await?, request) => line?,
+                gone = self.until_silent() => return Err(gone),
+            }
+        } else {
+            self.in_time(request).await?
+        };
         match serde_json::from_str(&line) {
             Ok(Response::Refused(refusal)) => Err(Error::Refused(refusal)),
             Ok(response) => Ok(response),
             Err(_) => Err(Error::Confused),
         }
     }
+
+    /// Returns when the supervisor does not answer any more. When it has ended, whoever waits for its answer is told so.
+    async fn until_silent(&self) -> Error {
+        loop {
+            sleep(STILL_THERE).await;
+            if let Err(silent @ Error::Silent { .. }) = self.in_time(&Request::Ping).await {
+                return silent;
+            }
+        }
+    }
+
+    async fn in_time(&self, request: &Request) -> Result<String, Error> {
+        let stream = self.open().await?;
+        let pid = stream.peer_cred().ok().and_then(|peer| peer.pid()?.try_into().ok());
+        timeout(ANSWER, exchange(stream, request)).await.map_err(|_| Error::Silent { pid })?
+    }
+
+    /// Takes no time: the system connects, not the supervisor.
+    async fn open(&self) -> Result<UnixStream, Error> {
+        match owner::connect(&self.socket, self.shared_dir.as_deref()).await {
+            // So many clients wait for an answer that there is no place for another one.
+            Err(Refused::Failed(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(Error::Silent { pid: None })
+            }
+            opened => Ok(opened?),
+        }
+    }
 }
 
-async fn exchange(mut stream: UnixStream, request: &Request) -> io::Result<String> {
-    let mut question = serde_json::to_vec(request)?;
+async fn exchange(mut stream: UnixStream, request: &Request) -> Result<String, Error> {
+    let mut question = serde_json::to_vec(request).map_err(|error| Error::Lost(error.into()))?;
     question.push(b'\n');
-    stream.write_all(&question).await?;
+    stream.write_all(&question).await.map_err(Error::Lost)?;
     let mut answer = String::new();
-    match BufReader::new(stream).read_line(&mut answer).await? {
-        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+    match BufReader::new(stream).read_line(&mut answer).await.map_err(Error::Lost)? {
+        0 => Err(Error::Lost(io::ErrorKind::UnexpectedEof.into())),
         _ => Ok(answer),
     }
 }

@@ -1,8 +1,8 @@
 //! The files of the local NATS cluster: ports, certificates, identities, server configurations.
 
-use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File};
-use std::io::ErrorKind;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, DirBuilder};
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-use super::dir::{create_private, write_atomically};
+use super::dir::{create_private, lock_briefly, write_atomically};
 use super::ports::Ports;
 use super::protocol::NodeSpec;
-use crate::error::{Hinted, at};
+use super::state_file;
+use crate::error::{Hinted, at, hint};
 use crate::manifest::{Environment, LocalEnvironment, Manifests};
 use crate::model::desired;
 use crate::nats::accounts;
@@ -56,17 +57,19 @@ impl Endpoints {
         })
     }
 
+    /// Names of the servers.
+    pub(crate) fn names(&self) -> BTreeSet<String> {
+        self.nodes.keys().cloned().collect()
+    }
+
     /// Those of the environment with this state directory; `None` if it was never deployed.
     pub(crate) fn read(dir: &Path) -> anyhow::Result<Option<Self>> {
-        let path = dir.join("endpoints.json");
-        match fs::read(&path) {
-            Ok(bytes) => {
-                serde_json::from_slice(&bytes).map(Some).with_context(|| format!("`{}` is damaged", path.display()))
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("failed to read `{}`", path.display())),
-        }
+        Ok(state_file::read(&path_of_endpoints(dir))?)
     }
+}
+
+fn path_of_endpoints(dir: &Path) -> PathBuf {
+    dir.join("endpoints.json")
 }
 
 /// The files of an environment's NATS cluster. Keys and ports are made once and stay; configurations are written when a server is
@@ -97,8 +100,7 @@ impl ClusterFiles {
     pub(crate) fn prepare(manifests: &Manifests, dir: &Path, server: &NatsServer) -> anyhow::Result<Self> {
         create_private(dir)?;
         // Two commands that make keys at the same time must not make two sets of them.
-        let lock = dir.join("keys.lock");
-        let _lock = File::create(&lock).and_then(|file| file.lock().map(|()| file)).map_err(at("lock", &lock))?;
+        let _lock = lock_briefly(&dir.join("keys.lock"))?;
         Self::prepare_from(manifests, dir, dir, server)
     }
 
@@ -113,7 +115,7 @@ impl ClusterFiles {
         for part in ["ports.json", "ports.json.backup", "pki", "identities"] {
             copy_tree(&dir.join(part), &copy.0.join(part))?;
         }
-        Self::prepare_from(manifests, &copy.0, dir, server)
+        Self::prepare_from(manifests, &copy.0, dir, server).map_err(|error| in_place_of(&copy.0, dir, &error))
     }
 
     fn prepare_from(manifests: &Manifests, from: &Path, dir: &Path, server: &NatsServer) -> anyhow::Result<Self> {
@@ -134,6 +136,7 @@ impl ClusterFiles {
         let mut files = Self { nodes: BTreeMap::new(), read_from, users: clients, pki, identities, monitor_path };
         for name in names {
             let config_path = dir.join("nats").join(&name).join("nats.conf");
+            let ports = ["client", "route", "monitor"].map(|kind| ports.port(&format!("{name}/{kind}")));
             let spec = NodeSpec {
                 node: desired::Node {
                     version: server.version.to_string(),
@@ -143,8 +146,8 @@ impl ClusterFiles {
                 program: server.path.clone(),
                 args: vec!["--config".to_owned(), config_path.display().to_string()],
                 config_path,
+                monitor_port: Some(ports[2]),
             };
-            let ports = ["client", "route", "monitor"].map(|kind| ports.port(&format!("{name}/{kind}")));
             files.nodes.insert(name, NodeFiles { spec, config: String::new(), ports });
         }
         for (name, config) in files.configs(manifests, dir)? {
@@ -158,8 +161,15 @@ impl ClusterFiles {
 
     /// Writes how clients connect.
     pub(crate) fn write_endpoints(&self, dir: &Path) -> anyhow::Result<()> {
-        let endpoints = serde_json::to_vec_pretty(&self.endpoints())?;
-        Ok(write_atomically(&dir.join("endpoints.json"), &endpoints)?)
+        Ok(state_file::write(&path_of_endpoints(dir), &self.endpoints())?)
+    }
+
+    /// Writes how clients connect, if that cannot be read. What runs is reached with it, before anything is changed.
+    pub(crate) fn restore_endpoints(&self, dir: &Path) -> anyhow::Result<()> {
+        match Endpoints::read(dir) {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) | Err(_) => self.write_endpoints(dir),
+        }
     }
 
     /// Writes the configuration of a server, once the server has accepted it.
@@ -272,6 +282,13 @@ fn moved(tls: Tls, from: &Path, to: &Path) -> Tls {
     Tls { authority: moved(tls.authority), certificate: moved(tls.certificate), key: moved(tls.key) }
 }
 
+/// An error about a copy, as one about what it is a copy of.
+fn in_place_of(copy: &Path, original: &Path, error: &anyhow::Error) -> anyhow::Error {
+    let (copy, original) = (copy.display().to_string(), original.display().to_string());
+    let message = format!("{error:#}").replace(&copy, &original);
+    Hinted::with(message, hint(error).map(|hint| hint.replace(&copy, &original))).into()
+}
+
 /// A private directory that is removed again.
 struct Scratch(PathBuf);
 
@@ -295,13 +312,23 @@ impl Drop for Scratch {
 }
 
 fn copy_tree(from: &Path, to: &Path) -> anyhow::Result<()> {
-    if from.is_dir() {
+    copy_entry(from, to).with_context(|| format!("failed to copy `{}`", from.display()))
+}
+
+/// What is not there is not copied; what cannot be read is an error.
+fn copy_entry(from: &Path, to: &Path) -> io::Result<()> {
+    let metadata = match fs::metadata(from) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if metadata.is_dir() {
         create_private(to)?;
         for entry in fs::read_dir(from).map_err(at("read", from))? {
             let entry = entry.map_err(at("read", from))?;
-            copy_tree(&entry.path(), &to.join(entry.file_name()))?;
+            copy_entry(&entry.path(), &to.join(entry.file_name()))?;
         }
-    } else if from.is_file() {
+    } else if metadata.is_file() {
         fs::copy(from, to).map_err(at("copy", from))?;
     }
     Ok(())

@@ -4,8 +4,10 @@ use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt as _, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
@@ -14,6 +16,26 @@ use crate::error::{Hinted, at};
 
 /// The longest path of a unix socket that every system accepts: macOS has 104 bytes, of which the last is a zero.
 const MAX_SOCKET_PATH: usize = 103;
+
+/// Files of a state directory.
+const FILES: [&str; 13] = [
+    "state.json",
+    "state.json.backup",
+    "ports.json",
+    "ports.json.backup",
+    "ports.json.lock",
+    "endpoints.json",
+    "endpoints.json.backup",
+    "history.jsonl",
+    "lock",
+    "keys.lock",
+    "supervisor.lock",
+    "supervisor.log",
+    "artifacts/index.json",
+];
+
+/// Folders of a state directory.
+const FOLDERS: [&str; 7] = ["artifacts", "identities", "logs", "nats", "pki", "failures", "secrets"];
 
 /// The state directory, `.natsctl/<environment>`.
 #[derive(Clone, Debug)]
@@ -55,6 +77,25 @@ impl Dir {
     /// Values of secrets, which the user writes.
     pub(super) fn secrets(&self) -> PathBuf {
         self.0.join("secrets")
+    }
+
+    /// What is there and is not what it should be: a folder in the place of a file, or the other way round.
+    pub(super) fn misplaced(&self) -> Vec<Hinted> {
+        let is_wrong = |name: &str, right: fn(&fs::Metadata) -> bool| {
+            let path = self.0.join(name);
+            fs::metadata(&path).is_ok_and(|metadata| !right(&metadata)).then_some(path)
+        };
+        let files = FILES.iter().filter_map(|name| is_wrong(name, fs::Metadata::is_file));
+        let files = files.map(|path| {
+            let hint = "remove it, or restore the file from a backup; `natsctl deploy --all` writes a new one";
+            Hinted::new(format!("`{}` is no file", path.display()), hint)
+        });
+        let folders = FOLDERS.iter().filter_map(|name| is_wrong(name, fs::Metadata::is_dir));
+        let folders = folders.map(|path| {
+            let hint = "remove it, or restore the folder from a backup; `natsctl deploy --all` makes a new one";
+            Hinted::new(format!("`{}` is no folder", path.display()), hint)
+        });
+        files.chain(folders).collect()
     }
 
     /// Logs of one service or node.
@@ -101,6 +142,56 @@ impl Dir {
             _ => fs::remove_dir(&dir).map_err(at("remove", &dir)),
         }
     }
+}
+
+/// How long a lock may be held that is there for short work only.
+const LOCK: Duration = Duration::from_secs(10);
+
+/// Locks a file for a short piece of work; the lock ends with the file. Waits for another process, but not for one that hangs.
+///
+/// The error names the file and, where the system tells, who holds it.
+pub(super) fn lock_briefly(path: &Path) -> io::Result<File> {
+    lock_within(path, LOCK)
+}
+
+fn lock_within(path: &Path, limit: Duration) -> io::Result<File> {
+    let failed = |error: io::Error| {
+        let message = format!("failed to lock `{}`", path.display());
+        let hint = "if it is no file, remove it: it holds nothing";
+        io::Error::new(error.kind(), Hinted::new(message, hint).because(error))
+    };
+    let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(path).map_err(failed)?;
+    let (locked, wait) = mpsc::channel();
+    // A thread that gets the lock too late drops it.
+    std::thread::spawn(move || locked.send(file.lock().map(|()| file)));
+    match wait.recv_timeout(limit) {
+        Ok(result) => result.map_err(failed),
+        Err(_) => {
+            let holder = lock_holder(path).map(|pid| format!(" (pid {pid})")).unwrap_or_default();
+            let message = format!("`{}` has been locked by another process{holder} for {limit:?}", path.display());
+            let hint =
+                "if that process was stopped, `kill -CONT` lets it go on; else end it, then run the command again";
+            Err(io::Error::new(io::ErrorKind::TimedOut, Hinted::new(message, hint)))
+        }
+    }
+}
+
+/// The process that holds the lock of a file, where the system tells.
+pub(super) fn lock_holder(path: &Path) -> Option<u32> {
+    let listed = listed_lock_holder(path)?;
+    // The list is of all file systems: a file with the same number elsewhere is not this one.
+    let free = File::open(path).is_ok_and(|file| file.try_lock_shared().is_ok());
+    (!free).then_some(listed)
+}
+
+/// As Linux lists it.
+fn listed_lock_holder(path: &Path) -> Option<u32> {
+    let inode = format!(":{}", fs::metadata(path).ok()?.ino());
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    let rows = locks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    // `1: FLOCK  ADVISORY  WRITE 4711 08:01:1234 0 EOF`; who waits has an arrow in the second column.
+    let held = rows.into_iter().find(|row| row.len() > 5 && row[1] == "FLOCK" && row[5].ends_with(&inode))?;
+    held[4].parse().ok()
 }
 
 /// Creates a directory that only its owner can access.
@@ -164,6 +255,22 @@ mod tests {
         write_atomically(&dir.path().join("directory"), b"third").unwrap_err();
         let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names.len(), 2, "{names:?}");
+    }
+
+    #[test]
+    fn a_lock_that_is_not_released_names_its_file_and_its_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ports.json.lock");
+        let held = lock_briefly(&path).unwrap();
+        let refused = anyhow::Error::from(lock_within(&path, Duration::from_millis(50)).unwrap_err());
+        let expected = format!("`{}` has been locked by another process", path.display());
+        assert!(refused.to_string().starts_with(&expected), "{refused:#}");
+        if cfg!(target_os = "linux") {
+            assert!(refused.to_string().contains(&format!("(pid {})", std::process::id())), "{refused:#}");
+        }
+        assert!(crate::error::hint(&refused).is_some());
+        drop(held);
+        lock_briefly(&path).unwrap();
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::environment::Local;
 use super::protocol::Description;
 use super::secrets;
 use super::taken_ports::{self, TakenPort};
+use crate::error::hint;
 use crate::nats::locate;
 use crate::problem::counted;
 
@@ -24,11 +25,8 @@ pub(crate) struct Finding {
     pub(crate) hint: Option<String>,
 }
 
-/// Checks everything that `deploy` would need, whether or not the manifests are valid.
-///
-/// # Errors
-/// A supervisor that does not answer.
-pub(crate) async fn check(workspace: &Path, local: anyhow::Result<Local>) -> anyhow::Result<Vec<Finding>> {
+/// Checks everything that `deploy` would need, whether or not the manifests are valid and whatever has become of the state directory.
+pub(crate) async fn check(workspace: &Path, local: anyhow::Result<Local>) -> Vec<Finding> {
     let mut findings = vec![
         program("cargo", &["--version"], "install Rust from https://rustup.rs, or run `./scripts/up`"),
         program(
@@ -41,17 +39,41 @@ pub(crate) async fn check(workspace: &Path, local: anyhow::Result<Local>) -> any
     match local {
         Ok(local) => {
             findings.push(ok("manifests", counted(local.manifests.services.len(), "service")));
-            let running = local.describe().await?.unwrap_or_default();
-            findings.extend(taken_ports(&local, &running));
-            let without_value = secrets::missing(&Dir::new(&local.dir)?, local.manifests.services.values());
-            findings.extend(without_value.into_iter().map(|one| missing(&one.what, one.reason, one.hint)));
+            findings.extend(state(workspace, &local).await);
         }
         Err(error) => {
             let found = first_line(&format!("{error:#}"));
             findings.push(missing("manifests", found, "`natsctl validate` shows all problems"));
         }
     }
-    Ok(findings)
+    findings
+}
+
+/// What is wrong with the state directory, ports that are taken, and secrets without a value. What is as it should be is not worth a line.
+async fn state(workspace: &Path, local: &Local) -> Vec<Finding> {
+    if let Err(error) = local.refuse_foreign() {
+        return vec![damaged("state", &error)];
+    }
+    let mut findings = Vec::new();
+    match local.describe().await {
+        Ok(running) => findings.extend(taken_ports(local, &running.unwrap_or_default())),
+        // Without it nobody knows whose the ports are.
+        Err(error) => findings.push(damaged("supervisor", &error)),
+    }
+    findings.extend(local.damaged_files(workspace).iter().map(|error| damaged("state", error)));
+    match Dir::new(&local.dir) {
+        Ok(dir) => {
+            let without_value = secrets::missing(&dir, local.manifests.services.values());
+            findings.extend(without_value.into_iter().map(|one| missing(&one.what, one.reason, one.hint)));
+        }
+        Err(error) => findings.push(damaged("state", &error.into())),
+    }
+    findings
+}
+
+fn damaged(what: &str, error: &anyhow::Error) -> Finding {
+    let hint = hint(error);
+    Finding { what: what.to_owned(), ok: false, found: first_line(&format!("{error:#}")), hint }
 }
 
 fn ok(what: &str, found: String) -> Finding {

@@ -10,19 +10,28 @@ use tokio::time::{Instant, sleep};
 
 use super::apply::POLL_INTERVAL;
 use super::client::{self, Client};
-use super::cluster_files::{ADMIN, Endpoints};
+use super::cluster_files::{ADMIN, ClusterFiles, Endpoints};
+use super::dir::Dir;
+use super::history::History;
+use super::lock::Lock;
 use super::logs::TaskLogs;
-use super::owner;
-use super::protocol::{Description, Revision as StoredRevision, ServiceStatus};
+use super::nodes::unwell;
+use super::owner::{self, refuse_foreign};
+use super::protocol::{Description, NodeStatus, Revision as StoredRevision, ServiceStatus};
+use super::supervisor::SavedState;
 use super::taken_ports;
+use super::verify::{expected, ready_tasks};
 use crate::error::{Hinted, at};
 use crate::manifest::Manifests;
 use crate::model::change::{Change, Deploy};
 use crate::model::desired::Role;
 use crate::model::observed::{
-    Assets, Observed, ObservedNode, ObservedService, ObservedTask, Revision, Seen, ServiceState,
+    Assets, NodeCondition, Observed, ObservedNode, ObservedService, ObservedTask, Revision, Seen, ServiceState,
 };
+use crate::nats::bus::{self, ExpectedTasks};
+use crate::nats::discovery::{Instance, Question, instances};
 use crate::nats::jetstream::JetStream;
+use crate::nats::locate::locate;
 
 /// How long a command waits for a connection to NATS.
 pub(super) const CONNECT: Duration = Duration::from_secs(2);
@@ -31,6 +40,8 @@ const LISTING: Duration = Duration::from_secs(12);
 
 /// How long the ports of processes that end may stay taken.
 const RELEASE: Duration = Duration::from_secs(2);
+/// How long a task that is ready may take to answer on the bus.
+const TASK_ANSWER: Duration = Duration::from_secs(5);
 
 /// The environment of one state directory.
 pub(crate) struct Local {
@@ -46,6 +57,14 @@ impl Local {
     pub(crate) fn new(manifests: Manifests, dir: PathBuf, workspace: PathBuf, command_line: String) -> Self {
         let user = std::env::var("USER").unwrap_or_else(|_| owner::name_of_this_user());
         Self { manifests, workspace, dir, user, command_line }
+    }
+
+    /// Refuses an environment of another user: what cannot be read is not nothing.
+    ///
+    /// # Errors
+    /// Whose it is.
+    pub(crate) fn refuse_foreign(&self) -> anyhow::Result<()> {
+        Ok(refuse_foreign(&self.dir)?)
     }
 
     /// Where the environment keeps its files.
@@ -86,6 +105,29 @@ impl Local {
         Hinted::new(message, "`natsctl deploy --all` deploys everything").into()
     }
 
+    /// What is wrong with the files that are read besides what the supervisor reads.
+    pub(crate) fn damaged_files(&self, workspace: &Path) -> Vec<anyhow::Error> {
+        if !self.dir.is_dir() {
+            return Vec::new();
+        }
+        let Ok(dir) = Dir::new(&self.dir) else { return Vec::new() };
+        let misplaced = dir.misplaced();
+        if !misplaced.is_empty() {
+            // What reads them would say the same.
+            return misplaced.into_iter().map(anyhow::Error::from).collect();
+        }
+        let checks = [
+            SavedState::load(&dir).map(drop).map_err(anyhow::Error::from),
+            Endpoints::read(&self.dir).map(drop),
+            History::new(&self.dir).records(1).map(drop),
+            Lock::check(&self.dir),
+            // Without a server the files cannot be told, and that has a line of its own.
+            locate(workspace)
+                .map_or(Ok(()), |server| ClusterFiles::preview(&self.manifests, &self.dir, &server).map(drop)),
+        ];
+        checks.into_iter().filter_map(Result::err).collect()
+    }
+
     /// The logs of these services or nodes, or of all.
     ///
     /// # Errors
@@ -107,11 +149,9 @@ impl Local {
     /// # Errors
     /// The supervisor cannot be asked, or nothing is deployed that the change could be about.
     pub(super) async fn observed(&self, change: &Change) -> anyhow::Result<Observed> {
-        let description = self.describe().await?;
-        let description = match (description, change) {
-            (Some(description), _) => description,
-            (None, Change::Deploy(_) | Change::Down { .. }) => Description::default(),
-            (None, _) => return Err(self.not_deployed()),
+        let (description, nodes) = match change {
+            Change::Deploy(_) => self.observed_nodes().await?,
+            _ => self.undisturbed(change).await?,
         };
         let description = match change {
             // Known before anything is started, rather than in the last wave.
@@ -119,21 +159,26 @@ impl Local {
             _ => description,
         };
         let jetstream = match change {
-            Change::Deploy(Deploy { without_jetstream: false, .. }) => self.stored(&description).await?,
+            Change::Deploy(Deploy { without_jetstream: false, .. }) => self.stored(&nodes).await?,
             _ => Seen::Absent,
         };
-        let nodes = description.nodes.iter();
-        let nodes = nodes
-            .map(|(name, node)| (name.clone(), ObservedNode { node: node.spec.node.clone(), running: node.running }));
+        let silent = match change {
+            Change::Deploy(_) => self.silent_tasks(&description, &nodes).await,
+            _ => BTreeSet::new(),
+        };
         let tasks = description.services.iter().flat_map(|(name, service)| {
             let task = |id: &String| ObservedTask { id: id.clone(), service: Some(name.clone()) };
             service.tasks.iter().filter(|task| task.pid.is_some()).map(move |found| task(&found.id))
         });
         Ok(Observed {
-            nodes: nodes.collect(),
+            nodes,
             jetstream,
             tasks: if matches!(change, Change::Stop(_)) { tasks.collect() } else { Vec::new() },
-            services: description.services.iter().map(|(name, found)| (name.clone(), service(found))).collect(),
+            services: description
+                .services
+                .iter()
+                .map(|(name, found)| (name.clone(), service(found, &silent)))
+                .collect(),
             images: BTreeMap::new(),
         })
     }
@@ -159,14 +204,65 @@ impl Local {
         }
     }
 
+    /// What there is, for a change that does not depend on how the servers are.
+    async fn undisturbed(&self, change: &Change) -> anyhow::Result<(Description, BTreeMap<String, ObservedNode>)> {
+        if matches!(change, Change::Down { data: true }) && client::find(&self.dir).await?.is_none() {
+            // Deleting everything is the way out where the state is damaged.
+            let description = self.describe().await.ok().flatten().unwrap_or_default();
+            return Ok((description, BTreeMap::new()));
+        }
+        let description = match (self.describe().await?, change) {
+            (Some(description), _) => description,
+            (None, Change::Down { .. }) => Description::default(),
+            (None, _) => return Err(self.not_deployed()),
+        };
+        let node = |node: &NodeStatus| ObservedNode {
+            node: node.spec.node.clone(),
+            running: node.running,
+            condition: NodeCondition::Healthy,
+        };
+        let nodes = description.nodes.iter().map(|(name, status)| (name.clone(), node(status))).collect();
+        Ok((description, nodes))
+    }
+
     /// What JetStream holds. Without a server that runs nothing can be known of it, unless none has ever run.
-    async fn stored(&self, description: &Description) -> anyhow::Result<Seen<Assets>> {
-        if !description.nodes.values().any(|node| node.running) {
+    async fn stored(&self, nodes: &BTreeMap<String, ObservedNode>) -> anyhow::Result<Seen<Assets>> {
+        if !nodes.values().any(|node| node.running) {
             let reason = "no NATS server runs; what they store is read when they do";
             return Ok(if self.has_stores()? { Seen::Unknown(reason.to_owned()) } else { Seen::Absent });
         }
-        let listed = async { self.jetstream().await?.observe(LISTING).await };
+        let broken = |node: &&ObservedNode| !node.running || node.condition.broken().is_some();
+        if nodes.values().filter(broken).count() * 2 >= nodes.len() {
+            return Ok(Seen::Unknown(format!("JetStream has no quorum: {}", unwell(nodes))));
+        }
+        let endpoints = self.endpoints()?;
+        let listed =
+            async { JetStream::new(endpoints.of(ADMIN)?.connect("natsctl", CONNECT).await?).observe(LISTING).await };
         Ok(listed.await.map_or_else(|error| Seen::Unknown(format!("{error:#}")), Seen::Present))
+    }
+
+    /// Tasks that are ready, as they say themselves, and do not answer on the bus, where all servers are well. None if it cannot be asked:
+    /// that everything answers is proven in the end.
+    async fn silent_tasks(&self, found: &Description, nodes: &BTreeMap<String, ObservedNode>) -> BTreeSet<String> {
+        if nodes.is_empty() || !nodes.values().all(|node| node.running && node.condition.is_healthy()) {
+            return BTreeSet::new();
+        }
+        let workers = found.services.iter().filter(|(_, service)| service.definition.role == Role::Worker);
+        let workers: Vec<(&String, ExpectedTasks)> = workers.map(|(name, service)| (name, expected(service))).collect();
+        let all =
+            |instances: &[Instance]| workers.iter().all(|(name, tasks)| tasks.is_met(&bus::tasks(instances, name)));
+        let asked = async {
+            let client = self.endpoints()?.of(ADMIN)?.connect("natsctl", CONNECT).await?;
+            instances(&client, Question::Ping, None, TASK_ANSWER, all).await
+        };
+        let Ok(instances) = asked.await else { return BTreeSet::new() };
+        let mut silent = BTreeSet::new();
+        for (name, tasks) in &workers {
+            let found = bus::tasks(&instances, name);
+            let answering = tasks.answering(&found);
+            silent.extend(tasks.known.iter().filter(|task| !answering.contains(task.as_str())).cloned());
+        }
+        silent
     }
 
     /// Whether a NATS server has ever stored anything here.
@@ -178,7 +274,7 @@ impl Local {
             Err(error) => return Err(at("read", &nats)(error).into()),
         };
         for folder in folders {
-            if folder.map_err(at("read", &nats))?.path().join("jetstream").is_dir() {
+            if folder.map_err(at("read", &nats))?.path().join("jetstream").try_exists()? {
                 return Ok(true);
             }
         }
@@ -186,7 +282,8 @@ impl Local {
     }
 }
 
-fn service(found: &ServiceStatus) -> ObservedService {
+/// `silent` are the tasks that do not answer on the bus.
+fn service(found: &ServiceStatus, silent: &BTreeSet<String>) -> ObservedService {
     let state = ServiceState {
         definition: found.definition.clone(),
         revision: found.revision,
@@ -205,5 +302,7 @@ fn service(found: &ServiceStatus) -> ObservedService {
     let succeeded = found.previous.iter().map(|stored| revision(stored, true));
     let others = found.revisions.iter().filter(|other| found.previous.iter().all(|one| one.revision != other.revision));
     let others = others.map(|stored| revision(stored, false));
-    ObservedService { state, running: found.ready(), revisions: succeeded.chain(others).collect() }
+    let running = ready_tasks(found).into_iter().filter(|task| !silent.contains(*task)).count();
+    let running = running.try_into().unwrap_or(u32::MAX);
+    ObservedService { state, running, revisions: succeeded.chain(others).collect() }
 }

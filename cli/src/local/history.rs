@@ -1,13 +1,12 @@
 //! The history of a local environment: one line of JSON for each state of a run, appended to `history.jsonl` in the state directory.
 
 use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Write as _};
+use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
-
 use super::dir::write_atomically;
+use crate::error::Hinted;
 use crate::pipeline::history::Record;
 
 /// A longer file is rewritten with the last runs alone.
@@ -28,14 +27,38 @@ impl History {
     pub(crate) fn put(&self, record: &Record) -> anyhow::Result<()> {
         let mut line = serde_json::to_vec(record)?;
         line.push(b'\n');
-        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&self.0);
-        let written = file.and_then(|mut file| {
-            file.write_all(&line)?;
-            file.sync_data()?;
-            file.metadata()
-        });
-        let metadata = written.with_context(|| format!("failed to write `{}`", self.0.display()))?;
-        if metadata.len() > LONGEST { self.shorten() } else { Ok(()) }
+        let length = self.append(&line).map_err(|error| self.failed("write", error))?;
+        if length > LONGEST { self.shorten() } else { Ok(()) }
+    }
+
+    /// Returns how long the file is then.
+    fn append(&self, line: &[u8]) -> io::Result<u64> {
+        let mut file =
+            OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(&self.0)?;
+        // A line that was cut off by a crash would take this one with it.
+        let mut end = file.seek(SeekFrom::End(0))?;
+        let mut last = [b'\n'];
+        if end > 0 {
+            file.seek(SeekFrom::Start(end - 1))?;
+            file.read_exact(&mut last)?;
+        }
+        if last != [b'\n'] {
+            let content = fs::read(&self.0)?;
+            end = content.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1) as u64;
+            file.set_len(end)?;
+            file.seek(SeekFrom::Start(end))?;
+        }
+        let written = file.write_all(line).and_then(|()| file.sync_data());
+        if written.is_err() {
+            // On a full disk half a line may be there.
+            let _ = file.set_len(end);
+        }
+        written.map(|()| end + line.len() as u64)
+    }
+
+    fn failed(&self, what: &str, error: io::Error) -> anyhow::Error {
+        let hint = "make it readable and writable, and make room on its disk; if it is no file, remove it";
+        Hinted::new(format!("failed to {what} `{}`", self.0.display()), hint).because(error).into()
     }
 
     /// The last runs, the newest first.
@@ -43,16 +66,18 @@ impl History {
     /// # Errors
     /// A file that cannot be read. A line that was cut off by a crash is left out; one that is damaged in another way is an error.
     pub(crate) fn records(&self, limit: usize) -> anyhow::Result<Vec<Record>> {
-        let text = match fs::read_to_string(&self.0) {
-            Ok(text) => text,
+        let text = match fs::read(&self.0) {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error).with_context(|| format!("failed to read `{}`", self.0.display())),
+            Err(error) => return Err(self.failed("read", error)),
         };
         let complete = text.rfind('\n').map_or("", |end| &text[..end]);
         let mut records: Vec<Record> = Vec::new();
         for (number, line) in (1..).zip(complete.lines()).collect::<Vec<_>>().into_iter().rev() {
-            let record: Record = serde_json::from_str(line)
-                .with_context(|| format!("`{}` is damaged in line {number}: remove that line", self.0.display()))?;
+            let record: Record = serde_json::from_str(line).map_err(|error| {
+                let message = format!("`{}` is damaged in line {number}", self.0.display());
+                Hinted::new(message, "remove that line: the others stay as they are").because(error)
+            })?;
             if records.iter().all(|newer| newer.id != record.id) {
                 records.push(record);
             }
@@ -110,6 +135,38 @@ mod tests {
         fs::write(&file, format!("nonsense\n{good}")).unwrap();
         let error = format!("{:#}", history.records(10).unwrap_err());
         assert!(error.contains("history.jsonl` is damaged in line 1"), "{error}");
+    }
+
+    #[test]
+    fn a_line_that_was_cut_off_does_not_take_the_next_one_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let history = History::new(dir.path());
+        let file = dir.path().join("history.jsonl");
+        for cut in ["{\"id\": ", "\0\u{fffd}"] {
+            let (first, second) = (record("natsctl restart --all"), record("natsctl stop a"));
+            fs::write(&file, "").unwrap();
+            history.put(&first).unwrap();
+            fs::write(&file, fs::read_to_string(&file).unwrap() + cut).unwrap();
+            history.put(&second).unwrap();
+            assert_eq!(history.records(10).unwrap(), [second, first]);
+        }
+    }
+
+    #[test]
+    fn a_history_that_is_no_text_or_no_file_names_itself_and_the_way_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let history = History::new(dir.path());
+        let file = dir.path().join("history.jsonl");
+        fs::write(&file, b"\xff\xfe\n").unwrap();
+        let error = history.records(10).unwrap_err();
+        assert!(format!("{error:#}").contains("history.jsonl` is damaged in line 1"), "{error:#}");
+        assert!(crate::error::hint(&error).unwrap().contains("remove that line"));
+        fs::remove_file(&file).unwrap();
+        fs::create_dir(&file).unwrap();
+        for error in [history.records(10).unwrap_err(), history.put(&record("natsctl stop a")).unwrap_err()] {
+            assert!(format!("{error:#}").contains("history.jsonl`: "), "{error:#}");
+            assert!(crate::error::hint(&error).unwrap().contains("remove it"));
+        }
     }
 
     #[test]

@@ -2,14 +2,15 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write as _;
-use std::path::Path;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use super::create_private;
-use crate::error::at;
+use crate::error::Hinted;
 use crate::pipeline::lock::{IfHeld, Waiting};
 
 /// Between two tries while another process holds the lock.
@@ -31,12 +32,17 @@ struct Holder {
 }
 
 impl Lock {
+    /// Whether the lock can be taken at all.
+    pub(crate) fn check(dir: &Path) -> anyhow::Result<()> {
+        let path = path_in(dir);
+        if path.try_exists().unwrap_or(true) { open(&path).map(drop) } else { Ok(()) }
+    }
+
     /// Takes the lock of the environment whose state directory this is.
     pub(crate) async fn take(dir: &Path, user: &str, command: &str, if_held: IfHeld) -> anyhow::Result<Self> {
-        let path = dir.join("lock");
-        create_private(dir)?;
-        let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
-        let mut file = file.with_context(|| format!("failed to open `{}`", path.display()))?;
+        let path = path_in(dir);
+        create_private(dir).with_context(|| format!("failed to make `{}`", dir.display()))?;
+        let mut file = open(&path)?;
         let mut waiting = Waiting::new(if_held);
         loop {
             match file.try_lock() {
@@ -56,10 +62,25 @@ impl Lock {
             command: command.to_owned(),
             since: jiff::Timestamp::now(),
         };
-        let text = serde_json::to_vec(&holder)?;
-        file.set_len(0).and_then(|()| file.write_all(&text)).map_err(at("write", &path))?;
+        // Only who waits for the lock reads this: on a full disk it is locked all the same.
+        let written = file.set_len(0).and_then(|()| file.write_all(&serde_json::to_vec(&holder).unwrap_or_default()));
+        if let Err(error) = written {
+            tracing::warn!(path = %path.display(), %error, "who holds the lock cannot be written");
+        }
         Ok(Self { _file: file })
     }
+}
+
+fn path_in(dir: &Path) -> PathBuf {
+    dir.join("lock")
+}
+
+fn open(path: &Path) -> anyhow::Result<File> {
+    let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(path);
+    file.map_err(|error| {
+        let hint = "if it is no file, remove it: it holds nothing that is needed";
+        Hinted::new(format!("failed to open `{}`", path.display()), hint).because(error).into()
+    })
 }
 
 fn holder(path: &Path) -> String {

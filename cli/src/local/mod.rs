@@ -11,6 +11,7 @@ pub(crate) mod environment;
 pub(crate) mod history;
 pub(crate) mod lock;
 pub mod logs;
+mod nodes;
 mod owner;
 mod platform;
 pub mod ports;

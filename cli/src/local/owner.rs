@@ -1,10 +1,11 @@
-//! Whose files and processes these are: natsctl sends its specifications to no supervisor of another user.
+//! Whose files and processes these are: natsctl sends its specifications to no supervisor of another user, and does not take what
+//! it cannot read for nothing.
 //!
 //! That holds for root too, whose processes another user's supervisor could otherwise describe as it likes.
 
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -95,6 +96,40 @@ pub(super) fn is_private(dir: &Path) -> io::Result<Result<(), Foreign>> {
          `--state-dir`, which holds the socket itself"
     );
     Ok(Err(Foreign { path: dir.to_owned(), reason, hint }))
+}
+
+/// Refuses a state directory of another user. One that does not exist is nobody's.
+///
+/// # Errors
+/// Whose it is.
+pub(super) fn refuse_foreign(dir: &Path) -> Result<(), Hinted> {
+    let natsctl = us();
+    match fs::metadata(dir) {
+        Ok(metadata) if metadata.uid() == natsctl || natsctl == 0 => Ok(()),
+        Ok(metadata) => Err(foreign(dir, dir, Some(metadata.uid()), natsctl)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            // The nearest folder that can be seen is the one that nobody else may look into.
+            let closed = dir.ancestors().skip(1).find_map(|folder| Some((folder, fs::metadata(folder).ok()?.uid())));
+            let (folder, owner) = closed.map_or((dir, None), |(folder, owner)| (folder, Some(owner)));
+            Err(foreign(dir, folder, owner, natsctl).because(error))
+        }
+        Err(error) => {
+            let message = format!("failed to read `{}`", dir.display());
+            Err(Hinted::new(message, "name another folder with `--state-dir`").because(error))
+        }
+    }
+}
+
+fn foreign(dir: &Path, closed: &Path, owner: Option<u32>, natsctl: u32) -> Hinted {
+    let belongs = match owner {
+        Some(owner) if closed == dir => format!("which belongs to {}", user(owner)),
+        Some(owner) => format!("because `{}` belongs to {}", closed.display(), user(owner)),
+        None => "which belongs to another user".to_owned(),
+    };
+    let message =
+        format!("what runs in `{}`, {belongs}, cannot be read or changed by {}", dir.display(), user(natsctl));
+    Hinted::new(message, "run natsctl as that user, or name a folder of your own with `--state-dir`")
 }
 
 fn us() -> u32 {
@@ -209,5 +244,32 @@ mod tests {
             Err(Refused::Failed(error)) => assert_eq!(error.kind(), io::ErrorKind::NotFound),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn a_folder_of_ones_own_and_one_that_is_missing_are_accepted() {
+        let dir = tempfile::tempdir().unwrap();
+        refuse_foreign(dir.path()).unwrap();
+        refuse_foreign(&dir.path().join("missing/too")).unwrap();
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_a_folder_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("file"), "").unwrap();
+        let error = refuse_foreign(&dir.path().join("file/state")).unwrap_err();
+        assert!(error.to_string().starts_with("failed to read `"), "{error}");
+    }
+
+    #[test]
+    fn a_foreign_folder_names_both_users() {
+        let dir = Path::new("/a/state");
+        let text = foreign(dir, dir, Some(0), 65_534).to_string();
+        assert!(
+            text.starts_with("what runs in `/a/state`, which belongs to user `root` (0), cannot be read"),
+            "{text}"
+        );
+        let text = foreign(dir, Path::new("/a"), Some(4_000_000), 65_534).to_string();
+        assert!(text.contains("because `/a` belongs to user 4000000"), "{text}");
     }
 }

@@ -91,6 +91,9 @@ impl Platform for Local {
             Purpose::Preview => ClusterFiles::preview(&self.manifests, &self.dir, &server)?,
             Purpose::Change => ClusterFiles::prepare(&self.manifests, &self.dir, &server)?,
         };
+        if purpose == Purpose::Change {
+            files.restore_endpoints(&self.dir)?;
+        }
         let mut desired = load::desired(&self.manifests, &Inputs { artifacts, nodes: files.desired() })?;
         for (name, service) in &mut desired.services {
             let secrets = self.manifests.services[name].secrets.iter();
@@ -123,7 +126,7 @@ impl Platform for Local {
 
     async fn begin<'a>(
         &'a self,
-        _: &Plan,
+        plan: &Plan,
         _: &'a Observed,
         materials: Option<&'a Materials>,
         options: &'a Options,
@@ -131,7 +134,7 @@ impl Platform for Local {
         if let Some(materials) = materials {
             materials.files.write_endpoints(&self.dir)?;
         }
-        Ok(Work::new(self, materials, options))
+        Ok(Work::new(self, plan, materials, options))
     }
 
     async fn apply<'a>(&'a self, work: &mut Work<'a>, wave: &[&Step], progress: &mut Progress) -> anyhow::Result<()> {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::ops::Range;
@@ -11,8 +11,8 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
+use super::dir::lock_briefly;
 use super::state_file;
-use crate::error::at;
 
 /// Free ports are picked from this range. It is below the ephemeral ports, which outgoing connections may hold when a port has to be opened
 /// again after a restart.
@@ -62,9 +62,7 @@ impl Ports {
 
     /// Two processes may ask for ports at the same time.
     fn locked<T>(file: &Path, work: impl FnOnce(&mut Self) -> io::Result<T>) -> io::Result<T> {
-        let path = with_suffix(file, ".lock");
-        let lock = File::options().create(true).truncate(false).write(true).open(&path).map_err(at("open", &path))?;
-        lock.lock().map_err(at("lock", &path))?;
+        let _lock = lock_briefly(&with_suffix(file, ".lock"))?;
         let mut stored = state_file::read::<Self>(file)?.unwrap_or_default();
         let before = stored.clone();
         let result = work(&mut stored)?;

@@ -28,6 +28,13 @@ pub enum Request {
         /// What should run.
         spec: NodeSpec,
     },
+    /// Restarts a node, also if its specification is the same. Answered by [`Response::Done`] at once; the description says when it runs.
+    RestartNode {
+        /// Name of the node.
+        name: String,
+        /// What should run.
+        spec: NodeSpec,
+    },
     /// Stops and removes a node. Answered by [`Response::Done`] when its process has exited.
     DeleteNode {
         /// Name of the node.
@@ -52,6 +59,13 @@ pub enum Request {
     /// Stops and removes every service, then every node, and ends the supervisor. Answered by [`Response::Done`] when all processes have
     /// exited.
     Shutdown,
+}
+
+impl Request {
+    /// Whether it is answered only when processes have exited, which may take as long as their stop timeouts.
+    pub(super) fn waits_for_processes(&self) -> bool {
+        matches!(self, Self::DeleteNode { .. } | Self::DeleteService { .. } | Self::Shutdown)
+    }
 }
 
 /// What the supervisor sends back.
@@ -105,6 +119,9 @@ pub struct NodeSpec {
     pub args: Vec<String>,
     /// Path of its configuration, for display.
     pub config_path: PathBuf,
+    /// Where it says how it is, on 127.0.0.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monitor_port: Option<u16>,
 }
 
 impl NodeSpec {
@@ -180,6 +197,9 @@ pub struct Description {
     pub nodes: BTreeMap<String, NodeStatus>,
     /// Services by name.
     pub services: BTreeMap<String, ServiceStatus>,
+    /// Why the last change of all this could not be saved: it is lost when the supervisor ends.
+    #[serde(default)]
+    pub unsaved: Option<String>,
 }
 
 impl Description {
@@ -207,6 +227,21 @@ pub struct NodeStatus {
     pub last_exit: Option<Exit>,
     /// The last lines of its log, if it is down.
     pub log_tail: Vec<String>,
+    /// Whether its health check has been ok since it was started.
+    #[serde(default)]
+    pub has_been_healthy: bool,
+    /// What its health check says, if that is not ok.
+    #[serde(default)]
+    pub failing: Option<FailedCheck>,
+}
+
+/// A health check that fails.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedCheck {
+    /// What is wrong.
+    pub reason: String,
+    /// Since when it has failed without a break, in milliseconds since 1970.
+    pub since_ms: u64,
 }
 
 /// One service.

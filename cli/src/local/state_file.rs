@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::dir::write_atomically;
-use crate::error::{Hinted, at};
+use crate::error::Hinted;
 
 /// Reads a state file, or its backup if the file is damaged. `None`: there is no such file.
 ///
@@ -17,7 +17,7 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     let content = match fs::read(path) {
         Ok(content) => content,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(at("read", path)(error)),
+        Err(error) => return Err(failed("read", path, error)),
     };
     match serde_json::from_slice(&content) {
         Ok(value) => Ok(Some(value)),
@@ -25,18 +25,24 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     }
 }
 
-/// Replaces a state file, and then its backup.
+/// Replaces a state file and its backup.
+///
+/// The error names the file that could not be written; what is read stays as it was then, since the backup is written first.
 pub(super) fn write(path: &Path, value: &impl Serialize) -> io::Result<()> {
     let content = serde_json::to_vec_pretty(value)?;
-    write_atomically(path, &content)?;
-    write_atomically(&backup(path), &content)
+    for path in [&backup(path), path] {
+        write_atomically(path, &content).map_err(|error| failed("write", path, error))?;
+    }
+    Ok(())
 }
 
 /// Removes a state file and its backup.
+///
+/// The error names the file that could not be removed.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     for path in [path, &backup(path)] {
         match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at("remove", path)(error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("remove", path, error)),
             _ => {}
         }
     }
@@ -53,6 +59,13 @@ fn read_backup<T: DeserializeOwned>(path: &Path, error: &serde_json::Error) -> O
     let value = serde_json::from_slice(&fs::read(backup(path)).ok()?).ok()?;
     tracing::warn!(path = %path.display(), %error, "state file damaged, its backup is used");
     Some(value)
+}
+
+fn failed(what: &str, path: &Path, error: io::Error) -> io::Error {
+    let message = format!("failed to {what} `{}`", path.display());
+    let hint = "make it readable and writable, and make room on its disk; if it is no file, remove it: \
+                `natsctl deploy --all` writes a new one";
+    io::Error::new(error.kind(), Hinted::new(message, hint).because(error))
 }
 
 fn damaged(path: &Path, error: serde_json::Error) -> io::Error {
@@ -115,6 +128,26 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let error = anyhow::Error::from(read::<u32>(dir.path()).unwrap_err());
         assert!(format!("{error:#}").starts_with(&format!("failed to read `{}`: ", dir.path().display())));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_names_itself_and_what_is_read_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.json");
+        write(&path, &[1]).unwrap();
+        let error = |path: &Path| format!("failed to write `{}`: ", path.display());
+        fs::remove_file(backup(&path)).unwrap();
+        fs::create_dir(backup(&path)).unwrap();
+        let refused = anyhow::Error::from(write(&path, &[2]).unwrap_err());
+        assert!(format!("{refused:#}").starts_with(&error(&backup(&path))), "{refused:#}");
+        assert_eq!(read::<Vec<u32>>(&path).unwrap(), Some(vec![1]));
+
+        fs::remove_dir(backup(&path)).unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        let refused = anyhow::Error::from(write(&path, &[2]).unwrap_err());
+        assert!(format!("{refused:#}").starts_with(&error(&path)), "{refused:#}");
+        assert!(remove(&path).is_err());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The status of the local environment, from three sources: the supervisor, the NATS servers, and discovery on the bus.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::cluster_files::{ADMIN, Endpoints};
@@ -15,7 +16,10 @@ use crate::nats::circuits::open_circuits;
 use crate::nats::discovery::{Instance, Question, instances};
 use crate::nats::health;
 use crate::nats::identity::SYSTEM_USER;
+use crate::nats::jetstream::JetStream;
+use crate::nats::replicas;
 use crate::pipeline::history::Record;
+use crate::pipeline::load;
 use crate::problem::counted;
 
 /// How long servers and services may take to answer.
@@ -32,13 +36,22 @@ impl Local {
             problems
                 .push("the supervisor does not run; `natsctl deploy --all` starts it and everything else".to_owned());
         }
+        if let Some(reason) = &description.unsaved {
+            problems.push(format!(
+                "the supervisor cannot save its state, and what has changed is lost when it ends: {reason}"
+            ));
+        }
         let endpoints = self.endpoints()?;
         let is_up = description.nodes.values().any(|node| node.running);
         let (nats, instances) = if is_up {
-            tokio::join!(nats_health(&endpoints), discovered(&endpoints, &description))
+            tokio::join!(self.nats_health(&endpoints), discovered(&endpoints, &description))
         } else {
-            (nats_down(&endpoints), Vec::new())
+            (nats_down(&endpoints, &BTreeSet::new()), Ok(Vec::new()))
         };
+        let instances = instances.unwrap_or_else(|error| {
+            problems.push(format!("no task can be asked over the bus whether it answers: {error:#}"));
+            Vec::new()
+        });
         let open_circuits = open_circuits(&instances, &self.manifests);
         problems.extend(open_circuits.iter().map(ToString::to_string));
         let services = description.services.iter();
@@ -69,11 +82,10 @@ impl Local {
         }
         let gateway =
             description.services.values().find_map(|service| service.http).map(|address| format!("http://{address}"));
-        let nodes_are_healthy = nats.nodes.iter().all(|node| node.healthy);
-        let healthy = problems.is_empty()
-            && nodes_are_healthy
-            && nats.quorum
-            && services.iter().all(|service| service.reason.is_none());
+        problems.extend(nats.problem.as_ref().map(|problem| format!("the NATS servers cannot be asked: {problem}")));
+        problems.extend(stream_problems(&nats));
+        let healthy =
+            problems.is_empty() && nats.is_healthy() && services.iter().all(|service| service.reason.is_none());
         Ok(Status {
             environment: self.manifests.name.clone(),
             healthy,
@@ -91,7 +103,7 @@ impl Local {
             environment: self.manifests.name.clone(),
             healthy: false,
             services: Vec::new(),
-            nats: Some(ClusterHealth { nodes: Vec::new(), quorum: false, settled: false }),
+            nats: Some(ClusterHealth { nodes: Vec::new(), quorum: false, problem: None, streams: Vec::new() }),
             gateway: GatewayStatus { url: None },
             open_circuits: Vec::new(),
             problems: vec!["nothing is deployed; `natsctl deploy --all` deploys everything".to_owned()],
@@ -101,19 +113,51 @@ impl Local {
 
     /// The health of the NATS cluster.
     pub(crate) async fn nats(&self) -> anyhow::Result<ClusterHealth> {
-        Ok(nats_health(&self.endpoints()?).await)
+        Ok(self.nats_health(&self.endpoints()?).await)
+    }
+
+    async fn nats_health(&self, endpoints: &Endpoints) -> ClusterHealth {
+        let expected = self.expected_streams(endpoints).await;
+        let asked = async {
+            let client = endpoints.of(SYSTEM_USER)?.connect("natsctl", CONNECT).await?;
+            let names = endpoints.names();
+            let (health, streams) = futures::try_join!(
+                health::ask(&client, &endpoints.nodes, ANSWER_TIMEOUT),
+                replicas::ask(&client, &names, &expected, ANSWER_TIMEOUT),
+            )?;
+            anyhow::Ok(ClusterHealth { streams, ..health })
+        };
+        let down = |error| ClusterHealth { problem: Some(format!("{error:#}")), ..nats_down(endpoints, &expected) };
+        asked.await.unwrap_or_else(down)
+    }
+
+    /// Names of the streams that there should be: as the meta leader knows them or, where it does not answer, as the manifests say.
+    async fn expected_streams(&self, endpoints: &Endpoints) -> BTreeSet<String> {
+        let asked = async {
+            let client = endpoints.of(ADMIN)?.connect("natsctl", CONNECT).await?;
+            JetStream::new(client).names(ANSWER_TIMEOUT).await
+        };
+        asked.await.unwrap_or_else(|_| load::stream_names(&self.manifests))
     }
 }
 
-async fn nats_health(endpoints: &Endpoints) -> ClusterHealth {
-    let asked = async {
-        let client = endpoints.of(SYSTEM_USER)?.connect("natsctl", CONNECT).await?;
-        health::ask(&client, &endpoints.nodes, ANSWER_TIMEOUT).await
+/// Streams that something is wrong with, together where the same is wrong with them.
+fn stream_problems(nats: &ClusterHealth) -> Vec<String> {
+    let mut by_reason: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for stream in &nats.streams {
+        if let Some(reason) = &stream.reason {
+            by_reason.entry(reason).or_default().push(format!("`{}`", stream.name));
+        }
+    }
+    let problem = |(reason, names): (&str, Vec<String>)| match names.as_slice() {
+        [name] => format!("stream {name} {reason}"),
+        names => format!("each of the streams {} {reason}", names.join(", ")),
     };
-    asked.await.unwrap_or_else(|_| nats_down(endpoints))
+    by_reason.into_iter().map(problem).collect()
 }
 
-fn nats_down(endpoints: &Endpoints) -> ClusterHealth {
+/// No server answers; nothing is known of the streams.
+fn nats_down(endpoints: &Endpoints, streams: &BTreeSet<String>) -> ClusterHealth {
     let nodes = endpoints.nodes.iter().map(|(name, url)| NodeHealth {
         name: name.clone(),
         url: url.clone(),
@@ -121,20 +165,19 @@ fn nats_down(endpoints: &Endpoints) -> ClusterHealth {
         meta_leader: false,
         version: None,
         reason: Some("does not answer".to_owned()),
+        settled: false,
     });
-    ClusterHealth { nodes: nodes.collect(), quorum: false, settled: false }
+    let streams = streams.iter().map(|name| replicas::unknown(name));
+    ClusterHealth { nodes: nodes.collect(), quorum: false, problem: None, streams: streams.collect() }
 }
 
-/// The service instances that discovery finds, with their statistics; none if the cluster cannot be reached.
-async fn discovered(endpoints: &Endpoints, description: &Description) -> Vec<Instance> {
+/// The service instances that discovery finds, with their statistics.
+async fn discovered(endpoints: &Endpoints, description: &Description) -> anyhow::Result<Vec<Instance>> {
     let enough = |found: &[Instance]| {
         description.services.iter().all(|(name, service)| expected(service).is_met(&tasks(found, name)))
     };
-    let asked = async {
-        let client = endpoints.of(ADMIN)?.connect("natsctl", CONNECT).await?;
-        instances(&client, Question::Stats, None, ANSWER_TIMEOUT, enough).await
-    };
-    asked.await.unwrap_or_default()
+    let client = endpoints.of(ADMIN)?.connect("natsctl", CONNECT).await?;
+    instances(&client, Question::Stats, None, ANSWER_TIMEOUT, enough).await
 }
 
 fn count<T>(items: impl Iterator<Item = T>) -> u32 {

@@ -15,13 +15,20 @@ use crate::error::Hinted;
 use crate::nats::bus::{self, ExpectedTasks, RESPONSE_TIMEOUT};
 use crate::nats::health;
 use crate::nats::identity::SYSTEM_USER;
+use crate::nats::replicas;
 use crate::problem::counted;
 
 impl Local {
     /// Asks the bus and the gateway whether what was deployed answers: every task, with the revision that it should have.
     pub(crate) async fn prove(&self, services: &BTreeSet<String>) -> anyhow::Result<Vec<String>> {
+        if self.describe().await?.is_some_and(|description| description.supervisor.is_none()) {
+            let hint = "`natsctl deploy --all` starts it and everything else";
+            return Err(Hinted::new("nothing runs, because the supervisor does not run", hint).into());
+        }
         let endpoints = self.endpoints()?;
-        health::wait_until_settled(endpoints.of(SYSTEM_USER)?, &endpoints.nodes, SETTLE).await?;
+        let access = endpoints.of(SYSTEM_USER)?;
+        health::wait_until_settled(access, &endpoints.nodes, SETTLE).await?;
+        replicas::wait_until_current(access, &endpoints.names(), &BTreeSet::new(), SETTLE).await?;
         let description = self.complete(services).await?;
         let client = endpoints.of(ADMIN)?.connect("natsctl", CONNECT).await?;
         let deployed = || description.services.iter().filter(|(name, _)| services.contains(*name));

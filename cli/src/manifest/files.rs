@@ -193,7 +193,7 @@ pub struct BucketSettings {
     pub history: u32,
     /// How long a value is kept; for ever if absent.
     #[serde(default)]
-    #[schemars(extend("x-minimum" = "1 s"))]
+    #[schemars(extend("x-minimum" = "1 s", "x-maximum" = "36500 d"))]
     pub ttl: Option<Span>,
     /// Copies of each value; as in `fleet.yaml` if absent.
     #[serde(default)]
@@ -228,7 +228,7 @@ pub struct NatsSettings {
     #[schemars(extend("x-minimum" = "1 KiB", "x-maximum" = "64 MiB"))]
     pub max_payload: Size,
     /// Most that JetStream stores on one node.
-    #[schemars(extend("x-minimum" = "64 MiB"))]
+    #[schemars(extend("x-minimum" = "64 MiB", "x-maximum" = "1048576 GiB"))]
     pub max_file_store: Size,
     /// Streams of events, one for each service that publishes.
     pub events: EventSettings,
@@ -243,10 +243,10 @@ pub struct NatsSettings {
 #[schemars(deny_unknown_fields)]
 pub struct EventSettings {
     /// How long an event is kept.
-    #[schemars(extend("x-minimum" = "1 min"))]
+    #[schemars(extend("x-minimum" = "1 min", "x-maximum" = "36500 d"))]
     pub max_age: Span,
     /// How long an event's id is remembered, so that the same event is not kept twice.
-    #[schemars(extend("x-minimum" = "1 s"))]
+    #[schemars(extend("x-minimum" = "1 s", "x-maximum" = "36500 d"))]
     pub duplicate_window: Span,
 }
 
@@ -255,7 +255,7 @@ pub struct EventSettings {
 #[schemars(deny_unknown_fields)]
 pub struct Retention {
     /// How long a message is kept.
-    #[schemars(extend("x-minimum" = "1 h"))]
+    #[schemars(extend("x-minimum" = "1 h", "x-maximum" = "36500 d"))]
     pub max_age: Span,
 }
 
@@ -332,7 +332,7 @@ pub struct LocalNats {
     pub monitor_port: u16,
     /// Most that JetStream stores on one node; as in `fleet.yaml` if absent.
     #[serde(default)]
-    #[schemars(extend("x-minimum" = "64 MiB"))]
+    #[schemars(extend("x-minimum" = "64 MiB", "x-maximum" = "1048576 GiB"))]
     pub max_file_store: Option<Size>,
 }
 

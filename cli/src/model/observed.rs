@@ -59,6 +59,39 @@ pub struct ObservedNode {
     pub node: Node,
     /// Whether its process runs.
     pub running: bool,
+    /// How it is while its process runs.
+    #[serde(default, skip_serializing_if = "NodeCondition::is_healthy")]
+    pub condition: NodeCondition,
+}
+
+/// How a NATS server is whose process runs. Of a broken one it is known that waiting does not help.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeCondition {
+    /// It does its work, or nobody has asked.
+    #[default]
+    Healthy,
+    /// It starts or catches up, for this reason: it is waited for.
+    Settling(String),
+    /// It answers, but does not heal by itself, for this reason. It may still be part of the quorum.
+    Failing(String),
+    /// It is no part of the quorum and does not heal by itself, for this reason: it hangs, or its JetStream is off.
+    Out(String),
+}
+
+impl NodeCondition {
+    /// Whether nothing is wrong.
+    pub fn is_healthy(&self) -> bool {
+        *self == Self::Healthy
+    }
+
+    /// Why only a restart helps, if that is so.
+    pub fn broken(&self) -> Option<&str> {
+        match self {
+            Self::Healthy | Self::Settling(_) => None,
+            Self::Failing(reason) | Self::Out(reason) => Some(reason),
+        }
+    }
 }
 
 /// A service that is there.

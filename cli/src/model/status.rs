@@ -1,5 +1,6 @@
 //! The status of an environment: the same answer for every platform.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use jiff::Timestamp;
@@ -107,9 +108,83 @@ pub struct ClusterHealth {
     pub nodes: Vec<NodeHealth>,
     /// Whether a majority follows one meta leader that answers: streams can be made and changed.
     pub quorum: bool,
-    /// Whether all nodes are healthy, follow one meta leader, and have everything that it has.
-    #[serde(skip)]
-    pub settled: bool,
+    /// Why the servers could not be asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// The streams by name, where they were asked for; those behind buckets are among them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub streams: Vec<StreamHealth>,
+}
+
+/// Health of one stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StreamHealth {
+    /// Its name; that behind a bucket begins with `KV_`.
+    pub name: String,
+    /// Whether it can be written to.
+    pub state: StreamState,
+    /// The node that leads it.
+    pub leader: Option<String>,
+    /// Its replicas by node.
+    pub replicas: Vec<ReplicaHealth>,
+    /// What is wrong with it or with one of its consumers, to follow its name in a sentence.
+    pub reason: Option<String>,
+}
+
+/// Whether a stream can be written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StreamState {
+    /// A majority of its replicas follows a leader.
+    Ok,
+    /// A majority of its replicas is up and has no leader yet.
+    NoLeader,
+    /// Too few of its replicas are up.
+    NoQuorum,
+    /// No server says anything of it.
+    Unknown,
+}
+
+/// One replica of a stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ReplicaHealth {
+    /// The node that has it.
+    pub node: String,
+    /// How far it is.
+    pub state: ReplicaState,
+}
+
+/// How far a replica is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplicaState {
+    /// It has what the leader has.
+    Current,
+    /// It is up and has less.
+    Behind,
+    /// It does not answer.
+    Offline,
+    /// It is up, and without a leader nobody knows what it lacks.
+    Unknown,
+}
+
+impl ClusterHealth {
+    /// Whether there is a quorum and all nodes have settled, besides those with these names.
+    pub fn has_settled_besides(&self, others: &BTreeSet<String>) -> bool {
+        self.quorum && self.nodes.iter().all(|node| node.settled || others.contains(&node.name))
+    }
+
+    /// Whether nothing is wrong with nodes, streams and consumers.
+    pub(crate) fn is_healthy(&self) -> bool {
+        self.quorum
+            && self.nodes.iter().all(|node| node.healthy)
+            && self.streams.iter().all(|stream| stream.reason.is_none())
+    }
+
+    /// Whether there is a quorum and all nodes have settled.
+    pub fn has_settled(&self) -> bool {
+        self.has_settled_besides(&BTreeSet::new())
+    }
 }
 
 /// Health of one NATS server.
@@ -127,4 +202,7 @@ pub struct NodeHealth {
     pub version: Option<String>,
     /// Why it is not healthy.
     pub reason: Option<String>,
+    /// Whether it is healthy, follows the meta leader, and has everything that the leader has.
+    #[serde(skip)]
+    pub settled: bool,
 }

@@ -46,6 +46,17 @@ pub enum Operation {
         /// What it must be.
         spec: Node,
     },
+    /// Restarts a NATS server that runs and does not heal by itself.
+    RepairNode {
+        /// Name of the server.
+        node: String,
+        /// What it must be.
+        spec: Node,
+        /// What is wrong with it.
+        reason: String,
+        /// Whether the others have a quorum while it restarts.
+        quorum: Quorum,
+    },
     /// Has a NATS server read its accounts again, without a restart.
     ReloadNode {
         /// Name of the server.
@@ -158,6 +169,18 @@ pub enum Operation {
     },
 }
 
+/// Whether a NATS cluster can be written to while a step is carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Quorum {
+    /// The other servers keep it.
+    Kept,
+    /// The cluster has none now, so nothing is lost by the step.
+    Missing,
+    /// The step interrupts it.
+    Interrupted,
+}
+
 /// What a step does to its object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -170,7 +193,7 @@ pub enum Action {
     Start,
     /// It reads its configuration again.
     Reload,
-    /// Its tasks are replaced.
+    /// It is restarted: the server, or all tasks of the service.
     Restart,
     /// Its number of tasks is set.
     Scale,
@@ -274,7 +297,7 @@ impl Step {
             Operation::RestartNode { .. } => Action::Update,
             Operation::ReloadNode { .. } => Action::Reload,
             Operation::ReduceStream { .. } | Operation::ReduceBucket { .. } => Action::Reduce,
-            Operation::RestartService { .. } => Action::Restart,
+            Operation::RepairNode { .. } | Operation::RestartService { .. } => Action::Restart,
             Operation::ScaleService { .. } => Action::Scale,
             Operation::RollBackService { .. } => Action::RollBack,
             Operation::StopTask { .. } | Operation::StopEnvironment { .. } => Action::Stop,
@@ -290,6 +313,7 @@ impl Step {
             Operation::PushImage { .. } => Kind::Image,
             Operation::StartNode { .. }
             | Operation::RestartNode { .. }
+            | Operation::RepairNode { .. }
             | Operation::ReloadNode { .. }
             | Operation::DeleteNode { .. } => Kind::Node,
             Operation::PutStream { .. } | Operation::ReduceStream { .. } => Kind::Stream,
@@ -310,6 +334,7 @@ impl Step {
         match &self.operation {
             Operation::StartNode { node, .. }
             | Operation::RestartNode { node, .. }
+            | Operation::RepairNode { node, .. }
             | Operation::ReloadNode { node, .. }
             | Operation::DeleteNode { node } => node,
             Operation::PutStream { stream, .. } | Operation::ReduceStream { stream, .. } => stream,

@@ -5,7 +5,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, ServerAddr};
+use futures::future::select_ok;
 use serde::{Deserialize, Serialize};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use super::identity::Identities;
 use super::pki::Pki;
@@ -70,14 +74,37 @@ pub(super) async fn connect_to(
 ) -> anyhow::Result<Client> {
     let parse = |url: &String| url.parse().with_context(|| format!("`{url}` is not the address of a server"));
     let servers: Vec<ServerAddr> = urls.iter().map(parse).collect::<Result<_, _>>()?;
-    let connecting = options.connection_timeout(within).connect(servers);
-    let (reason, hint) = match tokio::time::timeout(within, connecting).await {
+    let deadline = Instant::now() + within;
+    let servers = answering_first(servers, within / 2).await;
+    let within_left = deadline.saturating_duration_since(Instant::now());
+    let connecting = options.connection_timeout(within_left).retain_servers_order().connect(servers);
+    let (reason, hint) = match tokio::time::timeout_at(deadline, connecting).await {
         Ok(Ok(client)) => return Ok(client),
         Ok(Err(error)) => (error.to_string(), advice(error.kind())),
         Err(_) => (format!("no answer within {} s", within.as_secs_f32()), NOT_RUNNING),
     };
     let servers = urls.join("`, `");
     Err(Hinted::new(format!("failed to connect to NATS at `{servers}` as `{name}`: {reason}"), hint).into())
+}
+
+/// The same servers in another order: first one that greets its clients. One that hangs takes connections and says nothing, and to try it
+/// first would take all the time that there is.
+async fn answering_first(mut servers: Vec<ServerAddr>, within: Duration) -> Vec<ServerAddr> {
+    if servers.len() < 2 {
+        return servers;
+    }
+    fastrand::shuffle(&mut servers);
+    let greet = |index: usize, server: ServerAddr| {
+        Box::pin(async move {
+            let mut stream = TcpStream::connect((server.host(), server.port())).await?;
+            stream.read_u8().await.map(|_| index)
+        })
+    };
+    let greetings = servers.iter().enumerate().map(|(index, server)| greet(index, server.clone()));
+    if let Ok(Ok((first, _))) = tokio::time::timeout(within, select_ok(greetings)).await {
+        servers.swap(0, first);
+    }
+    servers
 }
 
 const NOT_RUNNING: &str = "see whether the servers run: `natsctl status`; `natsctl deploy --all` starts them";

@@ -1,6 +1,6 @@
 //! Whether the cluster is well, in the words of its servers, asked over the system account.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -55,19 +55,31 @@ pub async fn wait_until_settled(
     nodes: &BTreeMap<String, String>,
     within: Duration,
 ) -> anyhow::Result<ClusterHealth> {
+    wait_until_settled_besides(&BTreeSet::new(), access, nodes, within).await
+}
+
+/// The same, but these nodes, which are known to be unwell, are not waited for.
+pub async fn wait_until_settled_besides(
+    unwell: &BTreeSet<String>,
+    access: &Access,
+    nodes: &BTreeMap<String, String>,
+    within: Duration,
+) -> anyhow::Result<ClusterHealth> {
     let deadline = Instant::now() + within;
-    let mut client = None;
+    let (mut client, mut before) = (None, None);
     loop {
         let remaining = deadline.saturating_duration_since(Instant::now());
         let attempt = attempt(&mut client, access, nodes, remaining).await;
         if let Ok(health) = &attempt
-            && health.settled
+            && health.has_settled_besides(unwell)
         {
             return attempt;
         }
         if Instant::now() + POLL >= deadline {
-            return Err(unsettled(attempt, within));
+            // The last attempt may have had no time.
+            return Err(unsettled(before.unwrap_or(attempt), unwell, within));
         }
+        before = Some(attempt);
         tokio::time::sleep(POLL).await;
     }
 }
@@ -90,12 +102,12 @@ async fn attempt(
     ask(client, nodes, within.min(ATTEMPT)).await
 }
 
-fn unsettled(last: anyhow::Result<ClusterHealth>, within: Duration) -> anyhow::Error {
+fn unsettled(last: anyhow::Result<ClusterHealth>, unwell: &BTreeSet<String>, within: Duration) -> anyhow::Error {
     let health = match last {
         Ok(health) => health,
         Err(error) => return error,
     };
-    let nodes = health.nodes.iter();
+    let nodes = health.nodes.iter().filter(|node| !unwell.contains(&node.name));
     let mut reasons: Vec<String> =
         nodes.filter_map(|node| node.reason.as_ref().map(|reason| format!("`{}`: {reason}", node.name))).collect();
     if !health.quorum {
@@ -180,6 +192,14 @@ fn judge(nodes: &BTreeMap<String, String>, answers: &BTreeMap<String, NodeRespon
         |(leader, followers): &(&String, &usize)| **followers * 2 > nodes.len() && answers.contains_key(*leader);
     let leader = followers.iter().find(elected).map(|(leader, _)| leader.as_str());
 
+    // As the leader says; it leaves itself out.
+    let meta = leader.and_then(|leader| answers.get(leader)?.jetstream.as_ref()?.meta_cluster.as_ref());
+    let peers = meta.and_then(|meta| meta.replicas.as_ref());
+    let is_current = |name: &String| {
+        let has = |peer: &Peer| peer.name == *name && peer.current && !peer.offline;
+        leader == Some(name) || peers.is_some_and(|peers| peers.iter().any(has))
+    };
+
     let node = |(name, url): (&String, &String)| {
         let said = answers.get(name);
         let health = said.and_then(|said| said.health.as_ref());
@@ -196,22 +216,17 @@ fn judge(nodes: &BTreeMap<String, String>, answers: &BTreeMap<String, NodeRespon
             meta_leader: leader == Some(name),
             version: said.and_then(|said| said.version.clone()),
             reason,
+            settled: healthy
+                && leader.is_some_and(|leader| follows(name).as_deref() == Some(leader))
+                && is_current(name),
         }
     };
-    let checked: Vec<NodeHealth> = nodes.iter().map(node).collect();
-    let united = leader.is_some_and(|leader| followers[leader] == nodes.len());
-    let settled = united && checked.iter().all(|node| node.healthy) && (alone || current(nodes, answers, leader));
-    ClusterHealth { nodes: checked, quorum: leader.is_some(), settled }
-}
-
-/// Whether the leader says that every other node has what it has.
-fn current(nodes: &BTreeMap<String, String>, answers: &BTreeMap<String, NodeResponses>, leader: Option<&str>) -> bool {
-    let said = leader.and_then(|leader| answers.get(leader)?.jetstream.as_ref()?.meta_cluster.as_ref());
-    let Some(peers) = said.and_then(|meta| meta.replicas.as_ref()) else {
-        return false;
-    };
-    let has = |name: &String| peers.iter().any(|peer| peer.name == *name && peer.current && !peer.offline);
-    nodes.keys().filter(|name| leader != Some(name.as_str())).all(has)
+    ClusterHealth {
+        nodes: nodes.iter().map(node).collect(),
+        quorum: leader.is_some(),
+        problem: None,
+        streams: Vec::new(),
+    }
 }
 
 #[cfg(test)]
@@ -240,7 +255,7 @@ mod tests {
         let nodes = ["a", "b", "c"].map(|name| (name.to_owned(), format!("tls://{name}")));
         let health = judge(&nodes.into(), &answers.into_iter().collect());
         assert_eq!(health.nodes.iter().map(|node| node.healthy).collect::<Vec<_>>(), healthy);
-        assert_eq!((health.quorum, health.settled), (quorum, settled), "{health:?}");
+        assert_eq!((health.quorum, health.has_settled()), (quorum, settled), "{health:?}");
     }
 
     #[test]
@@ -258,6 +273,15 @@ mod tests {
     #[test]
     fn one_of_three_may_be_down() {
         check([said("a", "ok", "b", &[]), said("b", "unavailable", "b", &["a"])], &[true, false, false], true, false);
+    }
+
+    #[test]
+    fn the_others_have_settled_besides_one_that_is_unwell() {
+        let nodes = ["a", "b", "c"].map(|name| (name.to_owned(), format!("tls://{name}")));
+        let answers = [said("a", "ok", "b", &[]), said("b", "ok", "b", &["a"])];
+        let health = judge(&nodes.into(), &answers.into());
+        let besides = |name: &str| health.has_settled_besides(&BTreeSet::from([name.to_owned()]));
+        assert_eq!((besides("c"), besides("a")), (true, false));
     }
 
     #[test]

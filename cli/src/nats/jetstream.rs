@@ -1,5 +1,6 @@
 //! Streams and buckets: what is there, and how to make it what it should be.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -32,7 +33,7 @@ const BUCKET_WINDOW: Duration = Duration::from_secs(120);
 const BUCKET_PREFIX: &str = "KV_";
 
 /// The stream behind a bucket.
-pub(super) fn bucket_stream(bucket: &str) -> String {
+pub(crate) fn bucket_stream(bucket: &str) -> String {
     format!("{BUCKET_PREFIX}{bucket}")
 }
 
@@ -58,6 +59,13 @@ impl JetStream {
         };
         patiently(listing, within).await.context("failed to list the streams")?;
         Ok(listed.into_iter().map(|info: stream::Info| info.config).collect())
+    }
+
+    /// Names of all streams that the meta leader knows of, also of those that no server can say more of.
+    pub async fn names(&self, within: Duration) -> anyhow::Result<BTreeSet<String>> {
+        let listed = timeout_at(Instant::now() + within, self.context.stream_names().try_collect()).await;
+        let listed = listed.context("the meta leader does not answer")?;
+        listed.context("failed to list the names of the streams")
     }
 
     /// Makes the stream, or changes what differs. Messages that it holds stay.

@@ -32,8 +32,13 @@ impl NatsServer {
         let output = Command::new(&self.path).arg("-t").arg("-c").arg(config).output();
         let output = output.with_context(|| format!("failed to run `{}`", self.path.display()))?;
         let said = String::from_utf8_lossy(&output.stderr);
-        anyhow::ensure!(output.status.success(), "`{}` is refused: {}", config.display(), said.trim());
-        Ok(())
+        if output.status.success() {
+            return Ok(());
+        }
+        let message = format!("`{}` is refused: {}", config.display(), said.trim());
+        let hint =
+            "no server was restarted with it; what it says comes from `nats` in the manifests of fleet and environment";
+        Err(Hinted::new(message, hint).into())
     }
 }
 

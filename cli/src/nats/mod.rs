@@ -14,6 +14,7 @@ pub mod locate;
 pub mod permissions;
 pub mod pki;
 pub(crate) mod private;
+pub mod replicas;
 pub mod secret;
 pub mod server;
 

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use crate::error::Hinted;
+
 /// Makes the directory with mode 0700, or gives an existing one this mode.
 pub(crate) fn directory(path: &Path) -> anyhow::Result<()> {
     DirBuilder::new()
@@ -42,11 +44,15 @@ fn temporary(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// The contents, or `None` if there is no such file.
+/// The contents, or `None` if there is no such file. Contents that are no text are returned as such, so that whoever knows what should be
+/// there says that it is damaged.
 pub(crate) fn read(path: &Path) -> anyhow::Result<Option<String>> {
-    match fs::read_to_string(path) {
-        Ok(contents) => Ok(Some(contents)),
+    match fs::read(path) {
+        Ok(contents) => Ok(Some(String::from_utf8_lossy(&contents).into_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("failed to read `{}`", path.display())),
+        Err(error) => {
+            let hint = "make it readable; what is no file must be removed, or restored from a backup";
+            Err(Hinted::new(format!("failed to read `{}`", path.display()), hint).because(error).into())
+        }
     }
 }

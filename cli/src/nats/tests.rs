@@ -1,9 +1,9 @@
 //! The operations side of NATS against real servers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
-use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 
 use async_nats::{Client, Event, ServerError};
 use futures::StreamExt;
@@ -20,10 +20,11 @@ use super::health;
 use super::identity::SYSTEM_USER;
 use super::jetstream::JetStream;
 use super::pki::Tls;
+use super::replicas;
 use super::testing::{PATIENCE, TestCluster, one_account, permissions, round_trip};
 use crate::model::desired::{Bucket, Stream};
 use crate::model::observed::Assets;
-use crate::model::status::{ClusterHealth, NodeHealth};
+use crate::model::status::{ClusterHealth, NodeHealth, StreamHealth, StreamState};
 
 fn users() -> Accounts {
     let many: Vec<String> = (0..600).map(|i| format!("svc.service{i}.v1.operation")).collect();
@@ -80,7 +81,7 @@ async fn users_may_do_what_is_permitted_and_nothing_else() {
     refuses_clients_without_certificate(&cluster).await;
     finds_instances(&natsctl).await;
     let health = cluster.health().await;
-    assert!(health.quorum && health.settled, "{health:?}");
+    assert!(health.quorum && health.has_settled(), "{health:?}");
 }
 
 async fn refuses_clients_without_certificate(cluster: &TestCluster) {
@@ -116,10 +117,29 @@ async fn finds_instances(client: &Client) {
 }
 
 #[tokio::test]
+async fn a_server_that_takes_connections_and_says_nothing_does_not_stand_in_for_the_others() {
+    let cluster = TestCluster::start(1, &users()).await;
+    // The system accepts connections for it, as for a process that was stopped.
+    let silent: Vec<TcpListener> = (0..4).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let mut access = cluster.access("natsctl");
+    for listener in &silent {
+        access.urls.insert(0, format!("tls://{}", listener.local_addr().unwrap()));
+    }
+    let began = Instant::now();
+    for _ in 0..5 {
+        access.connect("natsctl", Duration::from_secs(4)).await.unwrap();
+    }
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    access.urls.pop();
+    let error = access.connect("natsctl", Duration::from_secs(1)).await.unwrap_err();
+    assert!(error.to_string().contains("no answer within 1 s"), "{error:#}");
+}
+
+#[tokio::test]
 async fn a_cluster_outlives_one_node_and_says_how_it_is() {
     let mut cluster = TestCluster::start(3, &users()).await;
     let health = cluster.health().await;
-    assert!(health.quorum && health.settled);
+    assert!(health.quorum && health.has_settled());
     assert_eq!(health.nodes.iter().filter(|node| node.healthy).count(), 3);
     assert_eq!(health.nodes[0].url, cluster.urls()["nats-1"]);
     let leader = leader(&health.nodes);
@@ -139,7 +159,7 @@ async fn a_cluster_outlives_one_node_and_says_how_it_is() {
     let longer = Stream { max_age_seconds: 7200, ..stream };
     jetstream.put_stream("EVT_TEST", &longer, PATIENCE).await.unwrap();
     let health = well_but_for(&cluster, &leader).await;
-    assert!(!health.settled, "{health:?}");
+    assert!(!health.has_settled(), "{health:?}");
 
     let second = self::leader(&health.nodes);
     cluster.kill(&second).await;
@@ -150,6 +170,63 @@ async fn a_cluster_outlives_one_node_and_says_how_it_is() {
     assert!(error.to_string().contains("does not answer"), "{error:#}");
     let error = jetstream.put_stream("EVT_OTHER", &longer, Duration::from_millis(100)).await.unwrap_err();
     assert!(format!("{error:#}").starts_with("failed to put stream `EVT_OTHER`: JetStream is not available"));
+}
+
+#[tokio::test]
+async fn a_stream_without_a_quorum_is_named_while_the_cluster_has_one() {
+    let mut cluster = TestCluster::start(5, &users()).await;
+    let jetstream = JetStream::new(cluster.connect("natsctl").await);
+    let bucket = |replicas| Bucket { replicas, history: 1, ttl_seconds: 0 };
+    jetstream.put_bucket("three", &bucket(3), PATIENCE).await.unwrap();
+    jetstream.put_bucket("five", &bucket(5), PATIENCE).await.unwrap();
+    let expected = jetstream.names(PATIENCE).await.unwrap();
+    assert_eq!(expected, BTreeSet::from(["KV_five".to_owned(), "KV_three".to_owned()]));
+    let all_well = |streams: &[StreamHealth]| streams.iter().all(|stream| stream.reason.is_none());
+    let streams = streams_when(&cluster, &expected, all_well).await;
+    let replicas: Vec<String> = streams[1].replicas.iter().map(|replica| replica.node.clone()).collect();
+    assert_eq!((streams.len(), streams[1].name.as_str(), replicas.len()), (2, "KV_three", 3));
+
+    for node in &replicas[..2] {
+        cluster.kill(node).await;
+    }
+    // What the last one thinks does not matter, also not in its first seconds alone.
+    let streams = streams_of(&cluster, &expected).await;
+    let [a, b, c] = [&replicas[0], &replicas[1], &replicas[2]];
+    assert_eq!(streams[1].state, StreamState::NoQuorum, "{streams:?}");
+    let reason = streams[1].reason.as_deref().unwrap();
+    assert!(reason.contains(&format!("2 of its 3 replicas are down (`{a}`, `{b}`)")), "{reason}");
+    let well = |streams: &[StreamHealth]| streams[0].state == StreamState::Ok;
+    let streams = streams_when(&cluster, &expected, well).await;
+    assert_eq!(streams[1].state, StreamState::NoQuorum, "{streams:?}");
+    // The meta leader may have been one of the two.
+    let has_quorum = async { while !cluster.health().await.quorum {} };
+    timeout(PATIENCE, has_quorum).await.unwrap();
+
+    cluster.kill(c).await;
+    let streams = streams_of(&cluster, &expected).await;
+    assert_eq!((streams[1].state, &streams[1].replicas), (StreamState::Unknown, &Vec::new()), "{streams:?}");
+}
+
+async fn streams_of(cluster: &TestCluster, expected: &BTreeSet<String>) -> Vec<StreamHealth> {
+    let client = cluster.connect(SYSTEM_USER).await;
+    let nodes = cluster.urls().into_keys().collect();
+    replicas::ask(&client, &nodes, expected, Duration::from_secs(1)).await.unwrap()
+}
+
+async fn streams_when(
+    cluster: &TestCluster,
+    expected: &BTreeSet<String>,
+    holds: impl Fn(&[StreamHealth]) -> bool,
+) -> Vec<StreamHealth> {
+    let waiting = async {
+        loop {
+            let streams = streams_of(cluster, expected).await;
+            if holds(&streams) {
+                return streams;
+            }
+        }
+    };
+    timeout(PATIENCE, waiting).await.unwrap()
 }
 
 /// How the cluster is once it does well without that node.

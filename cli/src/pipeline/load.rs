@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::manifest::{BucketSettings, Manifests, ServiceManifest};
 use crate::model::desired::{Bucket, Definition, Desired, Health, Node, Role, Scaling, Service, Stream};
 use crate::model::units::Span;
+use crate::nats::jetstream::bucket_stream;
 use crate::nats::permissions::{self, Permissions};
 
 /// The variable by which a gateway knows which methods are public.
@@ -117,6 +118,12 @@ fn streams_of(manifests: &Manifests, manifest: &ServiceManifest) -> BTreeSet<Str
     let publishers = manifests.services.values().filter(|other| !other.publishes.is_disjoint(&manifest.consumes));
     let of_all = [AUDIT, DEAD_LETTERS].map(str::to_owned);
     publishers.map(ServiceManifest::event_stream).chain(own).chain(of_all).collect()
+}
+
+/// Names of all streams that the services need, those behind buckets among them.
+pub(crate) fn stream_names(manifests: &Manifests) -> BTreeSet<String> {
+    let buckets = buckets(manifests).into_keys().map(|bucket| bucket_stream(&bucket));
+    streams(manifests).into_keys().chain(buckets).collect()
 }
 
 /// One stream for each service that publishes events, one for audit records and one for dead letters.

@@ -4,8 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
-
 use super::history::{Record, RunResult, StepRecord};
 use super::lock::IfHeld;
 use super::options::{OnFailure, Options};
@@ -278,7 +276,7 @@ async fn locked<P: Platform>(
     let (who, command) = platform.caller();
     let record = Record::start(who, command, platform.workspace(), change.services());
     let mut progress = Progress { record, failures: BTreeMap::new(), aftermath: None };
-    platform.put_record(&progress.record).await?;
+    put_record(platform, change, &progress.record).await?;
     let outcome = complete(platform, change, options, desired, materials, observation, plan, &mut progress).await;
     let outcome = match outcome {
         Ok(plan) => verify(platform, change, options, None).await.map(|proofs| (plan, proofs)),
@@ -288,13 +286,24 @@ async fn locked<P: Platform>(
     // Deleting an environment's data deletes its history.
     let forgotten = matches!(change, Change::Down { data: true }) && outcome.is_ok();
     if !forgotten {
-        platform.put_record(&progress.record).await?;
+        put_record(platform, change, &progress.record).await?;
     }
     let (plan, proofs) = outcome?;
     if matches!(change, Change::Deploy(_)) {
         platform.clean_up().await?;
     }
     Ok(Done { plan, proofs, record: Some(progress.record.id) })
+}
+
+/// Writes a run into the history. Stopping everything must be possible on a full disk too, so there a failure is no more than said.
+async fn put_record<P: Platform>(platform: &P, change: &Change, record: &Record) -> anyhow::Result<()> {
+    match platform.put_record(record).await {
+        Err(error) if matches!(change, Change::Down { .. }) => {
+            note(&format!("the history will not show this: {error:#}"));
+            Ok(())
+        }
+        written => written,
+    }
 }
 
 /// Applies plan after plan, until one is complete: what comes after servers that were down can only be planned when they run.
@@ -353,7 +362,7 @@ async fn apply<P: Platform>(
     if options.on_failure == OnFailure::Rollback {
         platform.roll_back(&mut work, progress).await?;
     }
-    Err(failure(platform.dir(), options, progress)?)
+    Err(failure(platform.dir(), options, progress))
 }
 
 /// Services that call one that did not come up, directly or through others.
@@ -383,16 +392,19 @@ async fn verify<P: Platform>(
 }
 
 /// All failures on one screen, and in a file that outlives the rollback.
-fn failure(dir: &Path, options: &Options, progress: &mut Progress) -> anyhow::Result<anyhow::Error> {
+fn failure(dir: &Path, options: &Options, progress: &mut Progress) -> anyhow::Error {
     if options.on_failure == OnFailure::Rollback && progress.aftermath.is_some() {
         progress.record.result = RunResult::RolledBack;
     }
     let text = progress.failures.values().map(String::as_str).collect::<Vec<_>>().join("\n\n");
     let file = failure_file(dir, &progress.record.id);
-    let folder = file.parent().unwrap_or(dir);
-    fs::create_dir_all(folder).with_context(|| format!("failed to make `{}`", folder.display()))?;
-    fs::write(&file, printable(&format!("{text}\n")))
-        .with_context(|| format!("failed to write `{}`", file.display()))?;
+    let written = fs::create_dir_all(file.parent().unwrap_or(dir))
+        .and_then(|()| fs::write(&file, printable(&format!("{text}\n"))));
+    // Why it failed is worth more than that it could not be written down, which often has the same reason.
+    let kept = match written {
+        Ok(()) => format!("this is also in `{}`", file.display()),
+        Err(error) => format!("this could not be written into `{}`: {error}", file.display()),
+    };
     let now = progress.aftermath.clone().unwrap_or_else(|| {
         let now = match options.on_failure {
             OnFailure::Rollback => "nothing was changed",
@@ -402,8 +414,8 @@ fn failure(dir: &Path, options: &Options, progress: &mut Progress) -> anyhow::Re
         now.to_owned()
     });
     let logs: Vec<String> = progress.failures.keys().map(|service| format!("`natsctl logs {service}`")).collect();
-    let hint = format!("{now}; all of the log: {}; this is also in `{}`", logs.join(", "), file.display());
-    Ok(Hinted::new(text, hint).into())
+    let hint = format!("{now}; all of the log: {}; {kept}", logs.join(", "));
+    Hinted::new(text, hint).into()
 }
 
 /// Where the explanation of a failed run is.

@@ -24,8 +24,8 @@ impl SavedPlan {
     /// # Errors
     /// A file that cannot be read, or that is no plan.
     pub(crate) fn read(file: &Path) -> anyhow::Result<Self> {
-        let text = input::read(file)?;
         let hint = "`natsctl plan --save FILE` writes one, and so do `--dry-run --save FILE` of other commands";
+        let text = input::read(file).map_err(|error| error.or_hint(hint))?;
         Ok(serde_json::from_slice(&text)
             .map_err(|error| Hinted::new(format!("`{}` is not a saved plan: {error}", file.display()), hint))?)
     }
@@ -54,5 +54,36 @@ impl SavedPlan {
         }
         let message = format!("the environment has changed since the plan was made; now it would be:\n{plan}");
         Err(Hinted::new(message, "review it, and save a new plan with `--save FILE`; nothing was changed"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_no_saved_plan_names_itself_and_how_to_write_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("plan.json");
+        let whole =
+            SavedPlan { environment: "local".to_owned(), change: Change::Down { data: false }, plan: Plan::default() };
+        whole.write(&file).unwrap();
+        assert_eq!(SavedPlan::read(&file).unwrap(), whole);
+        let text = fs::read(&file).unwrap();
+        let check = || {
+            let error = SavedPlan::read(&file).unwrap_err();
+            assert!(format!("{error:#}").contains(&format!("`{}`", file.display())), "{error:#}");
+            assert!(crate::error::hint(&error).unwrap().contains("--save FILE"), "{error:#}");
+        };
+        for content in [b"".as_slice(), &text[..text.len() / 2], b"\0\xff{nonsense", b"{}"] {
+            fs::write(&file, content).unwrap();
+            check();
+        }
+        fs::remove_file(&file).unwrap();
+        check();
+        fs::create_dir(&file).unwrap();
+        check();
     }
 }

@@ -140,7 +140,12 @@ pub(crate) fn printable(text: &str) -> String {
 
 /// What happens on the way, for people: on standard error.
 pub(crate) fn note(text: &str) {
-    eprintln!("{}", Printable::new(text));
+    say(text);
+}
+
+/// On standard error. Who has closed it does not listen, which is no reason to stop halfway.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{}", Printable::new(text));
 }
 
 /// Asks for a confirmation. Without a terminal there is no question, and the answer is yes: a script means what it says.
@@ -148,7 +153,7 @@ pub(crate) fn confirm(question: &str) -> io::Result<bool> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Ok(true);
     }
-    eprint!("{} [y/N] ", Printable::new(question));
+    write!(io::stderr(), "{} [y/N] ", Printable::new(question))?;
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
@@ -191,13 +196,13 @@ pub(crate) fn failure(error: &anyhow::Error, format: Format) -> ExitCode {
     }
     match error.downcast_ref::<Problems>() {
         Some(problems) if format == Format::Json => return problems_as_json(problems),
-        Some(problems) => note(&problems.to_string()),
+        Some(problems) => say(&problems.to_string()),
         None => {
             let message = format!("error: {error:#}");
             summarise(&message);
-            note(&message);
+            say(&message);
             if let Some(hint) = error::hint(error) {
-                note(&format!("hint: {hint}"));
+                say(&format!("hint: {hint}"));
             }
         }
     }
@@ -245,7 +250,8 @@ pub(crate) fn log(verbosity: u8) {
         _ => LevelFilter::DEBUG,
     };
     // The supervisor sets its own.
-    let _ = tracing_subscriber::fmt().with_writer(|| LogWriter).with_max_level(level).try_init();
+    let _ =
+        tracing_subscriber::fmt().log_internal_errors(false).with_writer(|| LogWriter).with_max_level(level).try_init();
 }
 
 /// natsctl's own log on standard error, one event at a time.

@@ -1,7 +1,9 @@
 //! The status of an environment as text.
 
 use super::table;
-use crate::model::status::{ClusterHealth, ServiceStatus, Status};
+use crate::model::status::{
+    ClusterHealth, ReplicaHealth, ReplicaState, ServiceStatus, Status, StreamHealth, StreamState,
+};
 
 /// The whole environment: what is wrong comes first.
 pub(crate) fn environment(status: &Status) -> String {
@@ -14,7 +16,7 @@ pub(crate) fn environment(status: &Status) -> String {
     }
     if let Some(nats) = status.nats.as_ref().filter(|nats| !nats.nodes.is_empty()) {
         parts.push(String::new());
-        parts.push(cluster(nats));
+        parts.push(cluster(nats, Streams::Unhealthy));
     }
     if let Some(url) = &status.gateway.url {
         parts.push(String::new());
@@ -34,8 +36,16 @@ fn services(services: &[ServiceStatus]) -> String {
     table(&["service", "tasks", "revision", "version", "state"], rows)
 }
 
-/// The nodes of the NATS cluster, and whether they have a quorum.
-pub(crate) fn cluster(health: &ClusterHealth) -> String {
+/// Which streams are listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Streams {
+    All,
+    /// Those that something is wrong with.
+    Unhealthy,
+}
+
+/// The nodes of the NATS cluster, and whether they and the streams have a quorum.
+pub(crate) fn cluster(health: &ClusterHealth, shown: Streams) -> String {
     let rows = health.nodes.iter().map(|node| {
         let state = if node.healthy {
             "healthy".to_owned()
@@ -45,6 +55,50 @@ pub(crate) fn cluster(health: &ClusterHealth) -> String {
         let role = if node.meta_leader { "meta leader" } else { "" };
         vec![node.name.clone(), node.url.clone(), node.version.clone().unwrap_or_default(), role.to_owned(), state]
     });
-    let quorum = if health.quorum { "yes" } else { "NO: streams and buckets cannot be written" };
-    format!("{}\nquorum: {quorum}", table(&["node", "url", "version", "role", "state"], rows))
+    let mut parts = Vec::new();
+    if let Some(problem) = health.problem.as_ref().filter(|_| shown == Streams::All) {
+        parts.push(format!("the NATS servers cannot be asked: {problem}\n"));
+    }
+    parts.push(table(&["node", "url", "version", "role", "state"], rows));
+    let listed: Vec<&StreamHealth> =
+        health.streams.iter().filter(|stream| shown == Streams::All || stream.reason.is_some()).collect();
+    if !listed.is_empty() {
+        parts.extend([String::new(), streams(listed), String::new()]);
+    }
+    parts.push(format!("quorum: {}", quorum(health)));
+    parts.join("\n")
+}
+
+/// Of the cluster, which streams are made and changed by, and of the streams, which are written to.
+fn quorum(health: &ClusterHealth) -> String {
+    let lost = health.streams.iter().filter(|stream| stream.state != StreamState::Ok).count();
+    let all = health.streams.len();
+    match (health.quorum, lost) {
+        (true, 0) => "yes".to_owned(),
+        (true, _) => format!("of the cluster yes, of the streams NO: {lost} of {all} cannot be written to"),
+        (false, 0) if all == 0 => "NO: streams and buckets cannot be written".to_owned(),
+        (false, _) => format!("NO: streams cannot be changed, and {lost} of {all} cannot be written to"),
+    }
+}
+
+/// What is wrong comes first.
+fn streams(mut streams: Vec<&StreamHealth>) -> String {
+    streams.sort_by_key(|stream| stream.reason.is_none());
+    let rows = streams.into_iter().map(|stream| {
+        let replica = |replica: &ReplicaHealth| match replica.state {
+            ReplicaState::Current => replica.node.clone(),
+            ReplicaState::Behind => format!("{} (behind)", replica.node),
+            ReplicaState::Offline => format!("{} (offline)", replica.node),
+            ReplicaState::Unknown => format!("{} (unknown)", replica.node),
+        };
+        let replicas: Vec<String> = stream.replicas.iter().map(replica).collect();
+        let state = match stream.state {
+            StreamState::NoQuorum => "NO quorum: writes fail".to_owned(),
+            StreamState::NoLeader => "no leader: writes wait".to_owned(),
+            StreamState::Unknown => "unknown".to_owned(),
+            StreamState::Ok => stream.reason.clone().unwrap_or_else(|| "healthy".to_owned()),
+        };
+        vec![stream.name.clone(), stream.leader.clone().unwrap_or_default(), replicas.join(", "), state]
+    });
+    table(&["stream", "leader", "replicas", "state"], rows)
 }

@@ -1,6 +1,7 @@
 //! The whole fleet on this machine: the real natsctl, real servers, the services that ship, and stories of what people do with them.
 
 mod changes;
+mod damaged;
 mod failures;
 mod fleet;
 mod hostile;
@@ -15,4 +16,5 @@ mod run;
 mod scaled;
 mod secrets;
 mod tour;
+mod unwell;
 mod usage;

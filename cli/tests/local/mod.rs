@@ -2,5 +2,6 @@
 
 mod deployments;
 mod processes;
+mod requests;
 mod sockets;
 mod stage;

@@ -151,6 +151,7 @@ pub(crate) fn node(args: &[&str], config: &str) -> NodeSpec {
         program: "/bin/sh".into(),
         args: args.iter().map(|arg| (*arg).to_owned()).collect(),
         config_path: "/dev/null".into(),
+        monitor_port: None,
     }
 }
 
@@ -163,7 +164,11 @@ pub(crate) fn ready(service: &ServiceStatus) -> Vec<&TaskStatus> {
 }
 
 pub(crate) fn kill(pid: u32) {
-    kill_process(raw(pid), Signal::KILL).unwrap();
+    send(pid, Signal::KILL);
+}
+
+pub(crate) fn send(pid: u32, signal: Signal) {
+    kill_process(raw(pid), signal).unwrap();
 }
 
 /// A zombie does not run, even if its parent has not reaped it yet.

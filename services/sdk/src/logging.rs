@@ -21,7 +21,8 @@ pub(crate) fn init() {
     let level = std::env::var("LOG_LEVEL").ok().and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
     // The client library logs every reconnect; the SDK logs it once, with context.
     let filter = Targets::new().with_default(level).with_target("async_nats", level.min(LevelFilter::WARN));
-    let lines = tracing_subscriber::fmt::layer().event_format(JsonLine).with_filter(filter);
+    // A line that cannot be written, because the disk is full, must not become a panic of whoever logs it.
+    let lines = tracing_subscriber::fmt::layer().log_internal_errors(false).event_format(JsonLine).with_filter(filter);
     // In tests, another test may have set a subscriber already.
     let _ = tracing_subscriber::registry().with(lines).try_init();
 }

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
@@ -27,17 +27,22 @@ use reconcile::{Event, Supervisor};
 pub(super) use saved_state::SavedState;
 
 use super::dir::Dir;
+use crate::error::Hinted;
 
 /// How often the sizes of logs are checked.
 const LOG_ROTATION: Duration = Duration::from_secs(5);
+
+/// How often it is checked whether the socket is still there.
+const SOCKET_CHECK: Duration = Duration::from_secs(1);
 
 /// Supervises the environment of a state directory until it is shut down. Must be called on the main thread, outside of a runtime.
 pub fn main(state_dir: &Path) -> anyhow::Result<ExitCode> {
     // Fails when the process already leads its process group, as under a shell, and is not needed then.
     let _ = rustix::process::setsid();
     let filter = tracing_subscriber::filter::LevelFilter::INFO;
-    let format = tracing_subscriber::fmt().with_ansi(false).with_writer(io::stderr).with_max_level(filter);
-    let _ = format.try_init();
+    // A line that cannot be written, because the disk is full, must not become a panic: it would end everything that runs.
+    let format = tracing_subscriber::fmt().with_ansi(false).log_internal_errors(false);
+    let _ = format.with_writer(io::stderr).with_max_level(filter).try_init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(run(state_dir, shim()?))?;
     Ok(ExitCode::SUCCESS)
@@ -61,8 +66,10 @@ pub async fn run(state_dir: &Path, shim: PathBuf) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut log_rotation = interval(LOG_ROTATION);
     log_rotation.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let socket = socket::Socket::listen(&dir, events.clone())?;
-    let mut supervisor = Supervisor::new(dir, shim, events, state.unwrap_or_default());
+    let mut socket_check = interval(SOCKET_CHECK);
+    socket_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut socket = socket::Socket::listen(&dir, events.clone())?;
+    let mut supervisor = Supervisor::new(dir.clone(), shim, events.clone(), state.unwrap_or_default());
     tracing::info!(pid = std::process::id(), "supervisor started");
 
     supervisor.reconcile();
@@ -72,6 +79,7 @@ pub async fn run(state_dir: &Path, shim: PathBuf) -> anyhow::Result<()> {
             Some(event) = receiver.recv() => supervisor.handle(event),
             () = sleep_until(deadline.map_or_else(Instant::now, Instant::from_std)), if deadline.is_some() => {}
             _ = log_rotation.tick() => supervisor.rotate_logs(),
+            _ = socket_check.tick() => socket.restore(&dir, &events),
             _ = terminate.recv() => supervisor.handle(Event::Terminated),
             _ = interrupt.recv() => supervisor.handle(Event::Terminated),
         }
@@ -87,7 +95,10 @@ pub async fn run(state_dir: &Path, shim: PathBuf) -> anyhow::Result<()> {
 fn lock(dir: &Dir) -> anyhow::Result<File> {
     let path = dir.lock();
     let file = File::options().create(true).truncate(false).write(true).open(&path);
-    let file = file.with_context(|| format!("failed to open `{}`", path.display()))?;
+    let file = file.map_err(|error| {
+        let message = format!("failed to open `{}`", path.display());
+        Hinted::new(message, "if it is no file, remove it: it holds nothing").because(error)
+    })?;
     if file.try_lock().is_err() {
         bail!("another supervisor runs in `{}`", dir.path().display());
     }

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use super::backoff::Backoff;
 use super::service::Effect;
 use super::task::Moment;
-use crate::local::protocol::{Exit, NodeSpec, NodeStatus};
+use crate::local::protocol::{Exit, FailedCheck, NodeSpec, NodeStatus};
 
 /// How long a server may take to close its streams before it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
+#[derive(Clone)]
 pub(super) struct NodeController {
     spec: NodeSpec,
     deleting: bool,
@@ -24,14 +25,20 @@ pub(super) struct NodeController {
     last_task: Option<String>,
 }
 
+#[derive(Clone)]
 struct NodeProcess {
     task: String,
     spec: NodeSpec,
     pid: Option<u32>,
     started: Moment,
+    /// It is to be replaced by another process of the same specification.
+    restarting: bool,
     stopping: Option<Stopping>,
+    has_been_healthy: bool,
+    failing: Option<FailedCheck>,
 }
 
+#[derive(Clone)]
 struct Stopping {
     kill_at: Instant,
     killed: bool,
@@ -56,6 +63,14 @@ impl NodeController {
         self.spec = spec;
         self.deleting = false;
         self.retry_at = None;
+    }
+
+    /// Like [`Self::put`], and a process that runs is replaced in any case.
+    pub(super) fn restart(&mut self, spec: NodeSpec) {
+        self.put(spec);
+        if let Some(process) = &mut self.process {
+            process.restarting = true;
+        }
     }
 
     pub(super) fn delete(&mut self) {
@@ -88,6 +103,16 @@ impl NodeController {
         }
     }
 
+    /// What its health check says.
+    pub(super) fn checked(&mut self, task: &str, result: Result<(), String>, now: Moment) {
+        let Some(process) = self.process.as_mut().filter(|process| process.task == task) else {
+            return;
+        };
+        let since_ms = process.failing.as_ref().map_or(now.unix_ms, |failing| failing.since_ms);
+        process.has_been_healthy |= result.is_ok();
+        process.failing = result.err().map(|reason| FailedCheck { reason, since_ms });
+    }
+
     pub(super) fn exited(&mut self, task: &str, exit: Exit, now: Moment) {
         let Some(process) = self.process.take_if(|process| process.task == task) else {
             return;
@@ -107,17 +132,26 @@ impl NodeController {
             }
             let task = format!("{:08x}", fastrand::u32(..));
             let spec = self.spec.clone();
-            self.process = Some(NodeProcess { task: task.clone(), spec, pid: None, started: now, stopping: None });
+            self.process = Some(NodeProcess {
+                task: task.clone(),
+                spec,
+                pid: None,
+                started: now,
+                restarting: false,
+                stopping: None,
+                has_been_healthy: false,
+                failing: None,
+            });
             self.last_task = Some(task.clone());
             return Some(Effect::Start { task, revision: 0 });
         };
         let task = process.task.clone();
         match &mut process.stopping {
-            None if should_run && process.spec.differs_in_accounts_only(&self.spec) => {
+            None if should_run && !process.restarting && process.spec.differs_in_accounts_only(&self.spec) => {
                 process.spec = self.spec.clone();
                 Some(Effect::Reload { task })
             }
-            None if !should_run || process.spec != self.spec => {
+            None if !should_run || process.restarting || process.spec != self.spec => {
                 process.stopping = Some(Stopping { kill_at: now.at + STOP_TIMEOUT, killed: false });
                 Some(Effect::Terminate { task })
             }
@@ -147,6 +181,8 @@ impl NodeController {
             restarts: self.restarts,
             last_exit: self.last_exit.clone(),
             log_tail,
+            has_been_healthy: self.process.as_ref().is_some_and(|process| process.has_been_healthy),
+            failing: self.process.as_ref().and_then(|process| process.failing.clone()),
         }
     }
 }
@@ -162,6 +198,7 @@ mod tests {
             program: "/bin/nats-server".into(),
             args: Vec::new(),
             config_path: "/etc/nats.conf".into(),
+            monitor_port: None,
         }
     }
 
@@ -201,6 +238,48 @@ mod tests {
         node.exited(&task, Exit::Signal(9), later(now, 16_000));
         started(&mut node, later(now, 16_000));
         assert_eq!(node.status(Vec::new()).restarts, 0);
+    }
+
+    #[test]
+    fn a_restart_replaces_the_process_of_an_equal_specification_once() {
+        let now = Moment::now();
+        let mut node = NodeController::new(spec("a"));
+        let task = started(&mut node, now);
+        node.restart(spec("a"));
+        assert_eq!(node.reconcile(now), Some(Effect::Terminate { task: task.clone() }));
+        node.exited(&task, Exit::Signal(15), now);
+        let next = started(&mut node, now);
+        assert_ne!(next, task);
+        assert_eq!(node.reconcile(now), None);
+        assert_eq!(node.status(Vec::new()).restarts, 0);
+    }
+
+    #[test]
+    fn a_restart_of_a_node_that_is_down_starts_it() {
+        let now = Moment::now();
+        let mut node = NodeController::new(spec("a"));
+        let task = started(&mut node, now);
+        node.exited(&task, Exit::Code(1), now);
+        node.restart(spec("a"));
+        started(&mut node, now);
+        assert_eq!(node.reconcile(now), None);
+    }
+
+    #[test]
+    fn a_health_check_that_fails_says_since_when() {
+        let now = Moment::now();
+        let mut node = NodeController::new(spec("a"));
+        let task = started(&mut node, now);
+        node.checked(&task, Err("starting".to_owned()), later(now, 1));
+        node.checked(&task, Err("catching up".to_owned()), later(now, 2));
+        node.checked("another", Ok(()), later(now, 3));
+        let failing = node.status(Vec::new()).failing.unwrap();
+        assert_eq!((&*failing.reason, failing.since_ms), ("catching up", now.unix_ms + 1));
+        assert!(!node.status(Vec::new()).has_been_healthy);
+        node.checked(&task, Ok(()), later(now, 4));
+        assert_eq!(node.status(Vec::new()).failing, None);
+        node.checked(&task, Err("does not answer".to_owned()), later(now, 5));
+        assert!(node.status(Vec::new()).has_been_healthy);
     }
 
     #[test]

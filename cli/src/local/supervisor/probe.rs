@@ -1,8 +1,10 @@
 //! Liveness and readiness probes: the smallest HTTP client that can read a status line.
 
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use serde::Deserialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -31,6 +33,67 @@ pub(super) async fn watch(port: u16, health: desired::Health, report: impl Fn(Pr
         let liveness = if has_been_ready { get(port, "/livez", health.timeout).await } else { Ok(()) };
         report(ProbeResult { liveness, readiness });
         tokio::time::sleep(if has_been_ready { health.interval } else { STARTUP_INTERVAL.min(health.interval) }).await;
+    }
+}
+
+/// Interval of the checks of a NATS server.
+const NODE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// The same of a server that has not been healthy yet.
+const NODE_STARTUP_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Why a NATS server is not healthy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::local) enum Unhealthy {
+    /// It does not answer.
+    Silent,
+    /// It says so itself.
+    Says(String),
+}
+
+impl fmt::Display for Unhealthy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silent => f.write_str("does not answer"),
+            Self::Says(reason) => f.write_str(reason),
+        }
+    }
+}
+
+/// Checks a NATS server until it is dropped.
+pub(super) async fn watch_node(port: u16, report: impl Fn(Result<(), Unhealthy>)) {
+    let mut has_been_healthy = false;
+    loop {
+        tokio::time::sleep(if has_been_healthy { NODE_INTERVAL } else { NODE_STARTUP_INTERVAL }).await;
+        let health = healthz(port, NODE_INTERVAL).await;
+        has_been_healthy |= health.is_ok();
+        report(health);
+    }
+}
+
+/// What a NATS server says of itself and of everything that it stores.
+pub(in crate::local) async fn healthz(port: u16, limit: Duration) -> Result<(), Unhealthy> {
+    match timeout(limit, request(port, "/healthz")).await {
+        Ok(Ok(response)) => health_of(&response),
+        Ok(Err(_)) | Err(_) => Err(Unhealthy::Silent),
+    }
+}
+
+fn health_of(response: &str) -> Result<(), Unhealthy> {
+    #[derive(Deserialize)]
+    struct Health {
+        status: String,
+        #[serde(default)]
+        error: Option<String>,
+    }
+    let (_, body) = response.split_once("\r\n\r\n").unwrap_or((response, ""));
+    match serde_json::from_str(body) {
+        Ok(Health { status, .. }) if status == "ok" => Ok(()),
+        Ok(Health { error: Some(error), .. }) => Err(Unhealthy::Says(error)),
+        Ok(Health { status, error: None }) => Err(Unhealthy::Says(status)),
+        // A process that is killed while it answers.
+        Err(_) if response.is_empty() => Err(Unhealthy::Silent),
+        Err(_) => status_of(response).map_err(|got| Unhealthy::Says(format!("`/healthz` {got}"))),
     }
 }
 
@@ -75,6 +138,20 @@ mod tests {
         check("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", Ok(()));
         check("HTTP/1.0 200\r\n\r\n", Ok(()));
         check("HTTP/1.1 204 No Content\r\n\r\n", Err("answered 204 No Content"));
+    }
+
+    #[test]
+    fn a_server_says_what_is_wrong_with_it() {
+        let check = |response: &str, expected| assert_eq!(health_of(response), expected, "{response}");
+        let says = |text: &str| Err(Unhealthy::Says(text.to_owned()));
+        check("HTTP/1.1 200 OK\r\n\r\n{\"status\":\"ok\"}", Ok(()));
+        check(
+            "HTTP/1.1 503 Service Unavailable\r\n\r\n{\"status\":\"unavailable\",\"error\":\"JetStream not enabled\"}",
+            says("JetStream not enabled"),
+        );
+        check("HTTP/1.1 500 No\r\n\r\n{\"status\":\"error\"}", says("error"));
+        check("HTTP/1.1 404 Not Found\r\n\r\nnope", says("`/healthz` answered 404 Not Found nope"));
+        check("", Err(Unhealthy::Silent));
     }
 
     #[test]

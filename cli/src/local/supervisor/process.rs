@@ -89,8 +89,10 @@ impl Process {
         Ok(Self { pid, signals })
     }
 
+    /// A process that was stopped would not notice, so it goes on.
     pub(super) fn terminate(&self) {
         self.signal(Signal::TERM);
+        self.signal(Signal::CONT);
     }
 
     pub(super) fn reload(&self) {

@@ -5,13 +5,13 @@ use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use super::node::NodeController;
-use super::probe::{self, ProbeResult};
+use super::probe::{self, ProbeResult, Unhealthy};
 use super::process::{Launch, Process};
 use super::saved_state::{SavedState, ServiceRecord};
 use super::service::{Effect, ServiceController};
@@ -25,10 +25,15 @@ use crate::model::desired::Role;
 /// How many lines of a log go with a failure.
 pub(super) const LOG_TAIL_LINES: usize = 20;
 
+/// Between two attempts to save what could not be saved.
+const SAVE_AGAIN: Duration = Duration::from_secs(1);
+
 /// What the supervisor reacts to.
 pub(super) enum Event {
     Requested(Box<Request>, oneshot::Sender<Response>),
-    Probed(Owner, String, ProbeResult),
+    Probed(String, String, ProbeResult),
+    /// What a NATS server says of itself: its name and its process.
+    Checked(String, String, Result<(), Unhealthy>),
     Exited(Owner, String, Exit),
     /// It got SIGTERM or SIGINT.
     Terminated,
@@ -73,7 +78,12 @@ pub(super) struct Supervisor {
     /// Answers to send after the effects, so that they confirm what has been done.
     pub(super) answers: Vec<(oneshot::Sender<Response>, Response)>,
     pub(super) shutdown: Option<Shutdown>,
+    /// Whether what should run differs from what is saved.
     pub(super) unsaved: bool,
+    /// Why the last attempt to save it failed.
+    pub(super) unsaved_because: Option<String>,
+    /// When saving is tried again.
+    save_again_at: Option<Instant>,
 }
 
 struct RunningProcess {
@@ -106,6 +116,8 @@ impl Supervisor {
             answers: Vec::new(),
             shutdown: None,
             unsaved: true,
+            unsaved_because: None,
+            save_again_at: None,
         };
         for (name, record) in state.services {
             supervisor.resume(name, record, now);
@@ -128,12 +140,16 @@ impl Supervisor {
         let now = Moment::now();
         match event {
             Event::Requested(request, reply) => self.request(*request, reply, now),
-            Event::Probed(Owner::Service(name), task, result) => {
+            Event::Probed(name, task, result) => {
                 if let Some(service) = self.services.get_mut(&name) {
                     service.probed(&task, result, now);
                 }
             }
-            Event::Probed(Owner::Node(_), ..) => {}
+            Event::Checked(name, task, result) => {
+                if let Some(node) = self.nodes.get_mut(&name) {
+                    node.checked(&task, result.map_err(|unhealthy| unhealthy.to_string()), now);
+                }
+            }
             Event::Exited(owner, task, exit) => self.exited(&owner, &task, exit, now),
             Event::Terminated => self.shut_down(Shutdown::Resumable),
         }
@@ -173,7 +189,8 @@ impl Supervisor {
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         let services = self.services.values().filter_map(ServiceController::deadline);
-        services.chain(self.nodes.values().filter_map(NodeController::deadline)).min()
+        let nodes = self.nodes.values().filter_map(NodeController::deadline);
+        services.chain(nodes).chain(self.save_again_at).min()
     }
 
     pub(super) fn rotate_logs(&self) {
@@ -204,7 +221,7 @@ impl Supervisor {
             self.apply(&owner, effect);
         }
         self.remove_deleted();
-        self.save();
+        self.save_if_changed(now);
         self.answer();
     }
 
@@ -249,6 +266,13 @@ impl Supervisor {
         let (env, log, sockets) = (BTreeMap::new(), self.dir.log(name, task), Vec::new());
         let launch = Launch { task, program: &spec.program, args: &spec.args, env: &env, log, sockets };
         let pid = self.spawn(owner, launch)?;
+        if let Some(port) = spec.monitor_port {
+            let (events, name, id) = (self.events.clone(), name.to_owned(), task.to_owned());
+            self.watch(task, async move {
+                let report = |health| drop(events.send(Event::Checked(name.clone(), id.clone(), health)));
+                probe::watch_node(port, report).await;
+            });
+        }
         if let Some(node) = self.nodes.get_mut(name) {
             node.started(task, pid);
         }
@@ -274,17 +298,22 @@ impl Supervisor {
         let log = self.dir.log(name, task);
         let launch = Launch { task, program: &spec.program, args: &[], env: &spec.env, log, sockets };
         let pid = self.spawn(owner, launch)?;
-        let (events, owner, id) = (self.events.clone(), owner.clone(), task.to_owned());
-        let probe = tokio::spawn(probe::watch(port, spec.definition.health, move |health| {
-            let _ = events.send(Event::Probed(owner.clone(), id.clone(), health));
-        }));
-        if let Some(running) = self.processes.get_mut(task) {
-            running.probe = Some(probe.abort_handle());
-        }
+        let (events, of, id) = (self.events.clone(), name.to_owned(), task.to_owned());
+        self.watch(task, async move {
+            let report = |health| drop(events.send(Event::Probed(of.clone(), id.clone(), health)));
+            probe::watch(port, spec.definition.health, report).await;
+        });
         if let Some(service) = self.services.get_mut(name) {
             service.started(task, pid, port);
         }
         Ok(())
+    }
+
+    /// Probes a process until it has exited.
+    fn watch(&mut self, task: &str, probes: impl Future<Output = ()> + Send + 'static) {
+        if let Some(running) = self.processes.get_mut(task) {
+            running.probe = Some(tokio::spawn(probes).abort_handle());
+        }
     }
 
     fn spawn(&mut self, owner: &Owner, launch: Launch<'_>) -> io::Result<u32> {
@@ -307,16 +336,40 @@ impl Supervisor {
         self.unsaved |= before != self.services.len() + self.nodes.len();
     }
 
-    fn save(&mut self) {
-        if !std::mem::take(&mut self.unsaved) || self.shutdown == Some(Shutdown::Final) {
+    /// Saves what has changed by itself, for example that a deployment has ended. If that fails it is tried again.
+    fn save_if_changed(&mut self, now: Moment) {
+        if !self.unsaved || self.shutdown == Some(Shutdown::Final) {
+            self.save_again_at = None;
             return;
         }
-        let state = SavedState {
-            nodes: self.nodes.iter().map(|(name, node)| (name.clone(), node.spec().clone())).collect(),
-            services: self.services.iter().map(|(name, service)| (name.clone(), service.record().clone())).collect(),
-        };
-        if let Err(error) = state.save(&self.dir) {
-            tracing::error!(%error, "failed to save the state");
+        if self.save_again_at.is_none_or(|again| now.at >= again) {
+            let failed_before = self.unsaved_because.is_some();
+            let saved = self.save();
+            self.save_again_at = saved.is_err().then(|| now.at + SAVE_AGAIN);
+            if let Err(error) = saved
+                && !failed_before
+            {
+                tracing::error!(%error, "failed to save the state");
+            }
         }
     }
+
+    /// Saves what should run, for the next supervisor.
+    pub(super) fn save(&mut self) -> std::io::Result<()> {
+        let nodes = self.nodes.iter().filter(|(_, node)| !node.is_deleting());
+        let state = SavedState {
+            nodes: nodes.map(|(name, node)| (name.clone(), node.spec().clone())).collect(),
+            services: self.services.iter().map(|(name, service)| (name.clone(), service.record().clone())).collect(),
+        };
+        let saved = state.save(&self.dir);
+        self.unsaved = saved.is_err();
+        self.unsaved_because = saved.as_ref().err().map(text);
+        saved
+    }
+}
+
+/// An error with all that caused it.
+pub(super) fn text(error: &std::io::Error) -> String {
+    let cause = error.get_ref().and_then(std::error::Error::source);
+    cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }

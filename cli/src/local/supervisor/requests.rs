@@ -1,5 +1,6 @@
 //! How the supervisor handles the requests of its clients.
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
@@ -7,16 +8,16 @@ use tokio::net::TcpSocket;
 use tokio::sync::oneshot;
 
 use super::node::NodeController;
-use super::reconcile::{Deletion, LOG_TAIL_LINES, Shutdown, Supervisor};
+use super::reconcile::{Deletion, LOG_TAIL_LINES, Shutdown, Supervisor, text};
+use super::saved_state::SavedState;
 use super::service::{NotStoppable, ServiceController};
 use super::task::Moment;
 use crate::error::hint;
 use crate::local::logs;
 use crate::local::ports::{self, Ports};
 use crate::local::protocol::{
-    Description, NodeStatus, PROTOCOL, PutService, Refusal, Request, Response, SupervisorStatus,
+    Description, NodeSpec, NodeStatus, PROTOCOL, PutService, Refusal, Request, Response, SupervisorStatus,
 };
-use crate::local::state_file;
 
 /// How many connections may wait until a task accepts them.
 const BACKLOG: u32 = 1024;
@@ -30,24 +31,17 @@ impl Supervisor {
             }
             Request::Ping => Ok(Response::Pong(self.status())),
             Request::Describe => Ok(Response::Description(Box::new(self.describe()))),
-            Request::PutNode { name, spec } => runnable(&name, &spec.program).map(|()| {
-                self.nodes.entry(name).or_insert_with(|| NodeController::new(spec.clone())).put(spec);
-                self.unsaved = true;
-                Response::Done
-            }),
+            Request::PutNode { name, spec } => self.put_node(&name, spec, NodeController::put),
+            Request::RestartNode { name, spec } => self.put_node(&name, spec, NodeController::restart),
             Request::PutService(put) => self.put_service(*put, now),
-            Request::DeleteNode { name } => {
-                if let Some(node) = self.nodes.get_mut(&name) {
-                    node.delete();
-                }
-                return self.deletions.push((Deletion::Node(name), reply));
-            }
-            Request::DeleteService { name } => {
-                if let Some(service) = self.services.get_mut(&name) {
-                    service.delete();
-                }
-                return self.deletions.push((Deletion::Service(name), reply));
-            }
+            Request::DeleteNode { name } => match self.delete_node(&name) {
+                Ok(()) => return self.deletions.push((Deletion::Node(name), reply)),
+                Err(refusal) => Err(refusal),
+            },
+            Request::DeleteService { name } => match self.delete_service(&name) {
+                Ok(()) => return self.deletions.push((Deletion::Service(name), reply)),
+                Err(refusal) => Err(refusal),
+            },
             Request::StopTask { service, task } => self.stop_task(&service, &task, now),
             Request::Shutdown => {
                 self.shut_down(Shutdown::Final);
@@ -55,6 +49,44 @@ impl Supervisor {
             }
         };
         self.answers.push((reply, answered.unwrap_or_else(Response::Refused)));
+    }
+
+    fn put_node(
+        &mut self,
+        name: &str,
+        spec: NodeSpec,
+        put: impl FnOnce(&mut NodeController, NodeSpec),
+    ) -> Result<Response, Refusal> {
+        runnable(name, &spec.program)?;
+        let before = self.nodes.get(name).cloned();
+        put(self.nodes.entry(name.to_owned()).or_insert_with(|| NodeController::new(spec.clone())), spec);
+        self.save_or(|this| replace(&mut this.nodes, name, before)).map(|()| Response::Done)
+    }
+
+    fn delete_node(&mut self, name: &str) -> Result<(), Refusal> {
+        let Some(node) = self.nodes.get_mut(name) else { return Ok(()) };
+        let before = node.clone();
+        node.delete();
+        self.save_or(|this| replace(&mut this.nodes, name, Some(before)))
+    }
+
+    fn delete_service(&mut self, name: &str) -> Result<(), Refusal> {
+        let Some(service) = self.services.get_mut(name) else { return Ok(()) };
+        let before = service.clone();
+        service.delete();
+        self.save_or(|this| replace(&mut this.services, name, Some(before)))
+    }
+
+    /// Saves a change before anything comes of it; one that cannot be saved is undone.
+    fn save_or(&mut self, undo: impl FnOnce(&mut Self)) -> Result<(), Refusal> {
+        let before = (self.unsaved, self.unsaved_because.clone());
+        let saved = self.save();
+        saved.map_err(|error| {
+            undo(self);
+            (self.unsaved, self.unsaved_because) = before;
+            let message = format!("the supervisor cannot save its state, so nothing was changed: {}", text(&error));
+            Refusal::new(message, "make the file writable or make room on its disk, then run the command again")
+        })
     }
 
     fn stop_task(&mut self, name: &str, task: &str, now: Moment) -> Result<Response, Refusal> {
@@ -83,12 +115,19 @@ impl Supervisor {
 
     fn put_service(&mut self, mut put: PutService, now: Moment) -> Result<Response, Refusal> {
         runnable(&put.name, &put.spec.program)?;
-        put.http_listen = put.http_listen.map(|address| self.listen(&put.name, address)).transpose()?;
+        let name = put.name.clone();
+        let before = self.services.get(&name).cloned();
+        let listener = self.listeners.get(&name).and_then(|listener| listener.try_clone().ok());
+        put.http_listen = put.http_listen.map(|address| self.listen(&name, address)).transpose()?;
         if put.http_listen.is_none() {
-            self.listeners.remove(&put.name);
+            self.listeners.remove(&name);
         }
-        let service = self.services.entry(put.name.clone()).or_insert_with(ServiceController::new);
-        Ok(Response::Accepted(service.put(put, now)))
+        let accepted = self.services.entry(name.clone()).or_insert_with(ServiceController::new).put(put, now);
+        let undo = |this: &mut Self| {
+            replace(&mut this.services, &name, before);
+            replace(&mut this.listeners, &name, listener);
+        };
+        self.save_or(undo).map(|()| Response::Accepted(accepted))
     }
 
     /// Listens for HTTP clients, unless it does already, and returns the address.
@@ -139,8 +178,13 @@ impl Supervisor {
             }
         }
         self.deletions = pending;
-        if self.shutdown == Some(Shutdown::Final) && self.deletions.is_empty() {
-            let _ = state_file::remove(&self.dir.state());
+        if self.shutdown == Some(Shutdown::Final)
+            && self.deletions.is_empty()
+            && let Err(error) = SavedState::remove(&self.dir)
+        {
+            let message = format!("everything is stopped, but a deployment would start it again: {}", text(&error));
+            let refusal = Response::Refused(Refusal::new(message, "remove that file"));
+            answers.iter_mut().for_each(|(_, answer)| *answer = refusal.clone());
         }
         for (reply, answer) in answers {
             // The client may have disconnected.
@@ -163,12 +207,21 @@ impl Supervisor {
             supervisor: Some(self.status()),
             nodes: self.nodes.iter().map(|(name, node)| (name.clone(), self.node_status(name, node))).collect(),
             services: services.collect(),
+            unsaved: self.unsaved_because.clone(),
         }
     }
 
     fn node_status(&self, name: &str, node: &NodeController) -> NodeStatus {
         let last_log = node.last_task().filter(|_| !node.has_process()).map(|task| self.dir.log(name, task));
         node.status(last_log.map(|log| logs::tail_of(&log, LOG_TAIL_LINES)).unwrap_or_default())
+    }
+}
+
+/// Puts back what was there, or nothing.
+fn replace<T>(map: &mut BTreeMap<String, T>, name: &str, before: Option<T>) {
+    match before {
+        Some(before) => drop(map.insert(name.to_owned(), before)),
+        None => drop(map.remove(name)),
     }
 }
 

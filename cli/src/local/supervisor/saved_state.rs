@@ -30,6 +30,10 @@ impl SavedState {
         state_file::read(&dir.state())
     }
 
+    pub(in crate::local) fn remove(dir: &Dir) -> io::Result<()> {
+        state_file::remove(&dir.state())
+    }
+
     pub(super) fn save(&self, dir: &Dir) -> io::Result<()> {
         state_file::write(&dir.state(), self)
     }
@@ -42,6 +46,7 @@ impl SavedState {
             supervisor: None,
             nodes: self.nodes.iter().map(|(name, spec)| (name.clone(), node(spec))).collect(),
             services: services.collect(),
+            unsaved: None,
         }
     }
 }

@@ -41,6 +41,7 @@ pub(super) enum NotStoppable {
     Exited,
 }
 
+#[derive(Clone)]
 pub(super) struct ServiceController {
     record: ServiceRecord,
     tasks: Vec<Task>,

@@ -41,6 +41,22 @@ impl Socket {
         Ok(Self { dir: dir.clone(), closing, accepting })
     }
 
+    /// Listens again where the socket was removed: without it nobody could reach the supervisor. Answers that are under way are sent.
+    pub(super) fn restore(&mut self, dir: &Dir, events: &mpsc::UnboundedSender<Event>) {
+        let path = dir.socket();
+        match fs::symlink_metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            _ => return,
+        }
+        match Self::listen(dir, events.clone()) {
+            Ok(socket) => {
+                tracing::warn!(path = %path.display(), "the socket was removed, and is there again");
+                std::mem::replace(self, socket).closing.send_replace(true);
+            }
+            Err(error) => tracing::error!(error = format!("{error:#}"), "failed to listen again"),
+        }
+    }
+
     /// Stops listening, and waits until clients have read their answers.
     pub(super) async fn close(mut self) {
         let _ = fs::remove_file(self.dir.socket());

@@ -96,6 +96,31 @@ fn a_wrong_unit_is_refused() {
 }
 
 #[test]
+fn what_a_server_cannot_count_is_refused_before_it_reads_it() {
+    let most =
+        |place: &str, name: &str, most: &str, not: &str| format!("{place}: `{name}` must be at most {most}, not {not}");
+    let store = |place: &str, not: &str| most(place, "max_file_store", "1048576 GiB", not);
+    check_in(
+        "environments/local.yaml",
+        "max_file_store: 10 GiB",
+        "max_file_store: 9999999999 GiB",
+        &[&store("10:19", "9999999999 GiB")],
+    );
+    check_in(
+        "fleet.yaml",
+        "max_file_store: 100 GiB",
+        "max_file_store: 8589934592 GiB",
+        &[&store("31:19", "8589934592 GiB")],
+    );
+    let age = |from: &str, place: &str| {
+        check_in("fleet.yaml", from, "max_age: 106752 d", &[&most(place, "max_age", "36500 d", "106752 d")]);
+    };
+    age("max_age: 7 d", "33:14");
+    age("max_age: 400 d", "36:14");
+    check("ttl: 30 d", "ttl: 106752 d", &[&most("5:30", "ttl", "36500 d", "106752 d")]);
+}
+
+#[test]
 fn a_figure_out_of_range_is_refused() {
     let with = |line: &str, expected: &str| check("serves", &format!("{line}\nserves"), &[expected]);
     check("history: 5", "history: 65", &["5:22: `history` must be from 1 to 64, not 65"]);

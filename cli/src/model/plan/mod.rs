@@ -3,6 +3,7 @@
 //! The planner decides what may run together, in which order, and what is dangerous; who executes a plan decides nothing.
 
 mod diff;
+mod nodes;
 mod show;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,19 +53,14 @@ impl Plan {
         let mut waves = Waves::default();
         let selected = |name: &str| deploy.selection.services.contains(name);
 
-        waves.add(images(desired, observed, selected).chain(new_nodes(desired, observed)));
-        // One at a time, so that the others keep the quorum.
-        for step in changed_nodes(desired, observed) {
-            waves.add([step]);
-        }
-        waves.add(reloaded_nodes(desired, observed));
+        nodes::plan(desired, observed, images(desired, observed, selected), &mut waves);
         if !deploy.without_jetstream {
             let needed = needed(desired, selected);
             match &observed.jetstream {
                 Seen::Present(there) => assets(&needed, there, &mut waves),
                 Seen::Absent => assets(&needed, &Assets::default(), &mut waves),
                 Seen::Unknown(_) if needed == Assets::default() => {}
-                // Servers are started first; what they hold is read then.
+                // Servers are started or repaired first; what they hold is read then.
                 Seen::Unknown(reason) if waves.starts_nodes() => return Ok(waves.incomplete(reason)),
                 Seen::Unknown(reason) => return Err(unknown_assets(reason)),
             }
@@ -143,7 +139,8 @@ impl Waves {
     }
 
     fn starts_nodes(&self) -> bool {
-        self.steps.iter().any(|step| matches!(step.operation, Operation::StartNode { .. }))
+        let starts = |step: &Step| matches!(step.operation, Operation::StartNode { .. } | Operation::RepairNode { .. });
+        self.steps.iter().any(starts)
     }
 
     fn incomplete(self, reason: &str) -> Plan {
@@ -191,41 +188,6 @@ fn images<'a>(
     images.filter_map(|(service, image)| {
         let (action, changes) = put(observed.images.get(service), image)?;
         Some(Step::new(Operation::PushImage { service: service.clone(), image: image.clone(), action }, changes))
-    })
-}
-
-/// Servers that are not there, or do not run as they should be.
-fn new_nodes(desired: &Desired, observed: &Observed) -> impl Iterator<Item = Step> {
-    desired.nodes.iter().filter_map(|(node, spec)| {
-        let there = observed.nodes.get(node);
-        let (action, changes) = match there {
-            Some(there) if there.node == *spec && there.running => return None,
-            Some(there) if there.node == *spec => (Action::Start, Vec::new()),
-            Some(_) => return None,
-            None => (Action::Create, differences("", None, spec)),
-        };
-        Some(Step::new(Operation::StartNode { node: node.clone(), spec: spec.clone(), action }, changes))
-    })
-}
-
-/// Servers that have another version or configuration.
-fn changed_nodes(desired: &Desired, observed: &Observed) -> impl Iterator<Item = Step> {
-    desired.nodes.iter().filter_map(|(node, spec)| {
-        let changes = differences("", Some(&observed.nodes.get(node)?.node), spec);
-        let operation = Operation::RestartNode { node: node.clone(), spec: spec.clone() };
-        changes.iter().any(|change| change.field != ACCOUNTS).then(|| Step::new(operation, changes))
-    })
-}
-
-/// The field of a node that it takes over without a restart.
-const ACCOUNTS: &str = "accounts";
-
-fn reloaded_nodes(desired: &Desired, observed: &Observed) -> impl Iterator<Item = Step> {
-    desired.nodes.iter().filter_map(|(node, spec)| {
-        let changes = differences("", Some(&observed.nodes.get(node)?.node), spec);
-        let only_accounts = !changes.is_empty() && changes.iter().all(|change| change.field == ACCOUNTS);
-        let operation = Operation::ReloadNode { node: node.clone(), spec: spec.clone() };
-        only_accounts.then(|| Step::new(operation, changes))
     })
 }
 

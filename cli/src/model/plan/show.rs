@@ -4,8 +4,9 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::{Action, FieldChange, Loss, LossKind, Plan, Step};
-use crate::model::step::Kind;
+use super::nodes::HEALTH;
+use super::{Action, FieldChange, Loss, LossKind, Operation, Plan, Step};
+use crate::model::step::{Kind, Quorum};
 use crate::problem::counted;
 
 /// A value that is longer is cut; JSON output has all of it.
@@ -37,12 +38,21 @@ impl Plan {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for step in &self.steps {
-            writeln!(f, "{} {step}", step.action().sign())?;
+            match &step.operation {
+                Operation::RepairNode { reason, quorum, .. } => {
+                    writeln!(f, "{} {step}: {reason}", step.action().sign())?;
+                    if let Some(price) = quorum.price() {
+                        writeln!(f, "    {price}")?;
+                    }
+                }
+                _ => writeln!(f, "{} {step}", step.action().sign())?,
+            }
             for loss in step.losses() {
                 writeln!(f, "    {loss}; `--force {}` accepts that", loss.kind())?;
             }
             // Every field of a new object differs.
-            for change in step.changes.iter().filter(|_| step.action() != Action::Create) {
+            let is_shown = |change: &&FieldChange| step.action() != Action::Create && change.field != HEALTH;
+            for change in step.changes.iter().filter(is_shown) {
                 writeln!(f, "    {change}")?;
             }
         }
@@ -56,6 +66,17 @@ impl fmt::Display for Plan {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} {}", self.action(), self.kind(), self.name())
+    }
+}
+
+impl Quorum {
+    /// What a repair costs besides the server that is restarted.
+    fn price(self) -> Option<&'static str> {
+        match self {
+            Self::Kept => None,
+            Self::Missing => Some("there is no quorum now: writes wait until it is back"),
+            Self::Interrupted => Some("there is no quorum meanwhile: writes wait until it is back"),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::desired::{Health, Node, Role};
-use crate::model::observed::ObservedNode;
+use crate::model::observed::{NodeCondition, ObservedNode};
 
 fn definition(version: &str) -> Definition {
     Definition {
@@ -96,8 +96,10 @@ fn apply(plan: &Plan, observed: &mut Observed) {
         match operation {
             Operation::StartNode { node, spec, .. }
             | Operation::RestartNode { node, spec }
+            | Operation::RepairNode { node, spec, .. }
             | Operation::ReloadNode { node, spec } => {
-                observed.nodes.insert(node, ObservedNode { node: spec, running: true });
+                let condition = NodeCondition::Healthy;
+                observed.nodes.insert(node, ObservedNode { node: spec, running: true, condition });
             }
             Operation::DeleteNode { node } => drop(observed.nodes.remove(&node)),
             Operation::PutStream { stream, config, .. } | Operation::ReduceStream { stream, config, .. } => {
