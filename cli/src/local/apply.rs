@@ -16,6 +16,7 @@ use super::client::{self, Client};
 use super::cluster_files::ClusterFiles;
 use super::dir::Dir;
 use super::environment::Local;
+use super::nodes::elapsed_since;
 use super::platform::Materials;
 use super::protocol::{Accepted, Force, NodeStatus, PutService, TaskSpec};
 use super::secrets;
@@ -243,12 +244,21 @@ impl<'a> Work<'a> {
 
     /// Where the supervisor was started for these steps, the servers come up just now, and tasks without their streams would fail.
     async fn servers_are_up(&self, supervisor: &Client) -> anyhow::Result<()> {
+        let description = supervisor.describe().await?;
+        let is_young =
+            description.supervisor.is_some_and(|supervisor| elapsed_since(supervisor.started_at_ms) < SETTLE);
         let is_new = |node: &NodeStatus| node.spec.monitor_port.is_some() && !node.has_been_healthy;
-        if supervisor.describe().await?.nodes.values().any(is_new) {
+        if is_young && description.nodes.values().any(is_new) {
             let endpoints = self.local.endpoints()?;
             let access = endpoints.of(SYSTEM_USER)?;
-            health::wait_until_settled(access, &endpoints.nodes, SETTLE).await?;
-            replicas::wait_until_current(access, &endpoints.names(), &BTreeSet::new(), SETTLE).await?;
+            let settled = async {
+                health::wait_until_settled(access, &endpoints.nodes, SETTLE).await?;
+                replicas::wait_until_current(access, &endpoints.names(), &BTreeSet::new(), SETTLE).await
+            };
+            if let Err(error) = settled.await {
+                // The services may do without the one that does not come up.
+                note(&format!("going on although {error:#}"));
+            }
         }
         Ok(())
     }

@@ -83,8 +83,7 @@ async fn observe(description: &Description) -> BTreeMap<String, ObservedNode> {
         }
     };
     let answers = join_all(description.nodes.values().map(|status| ask(status.clone()))).await;
-    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-    let now_ms = now_ms.try_into().unwrap_or(u64::MAX);
+    let now_ms = now_ms();
     let mut nodes = BTreeMap::new();
     for ((name, status), answer) in description.nodes.iter().zip(answers) {
         let condition = condition(answer, status, now_ms);
@@ -97,6 +96,17 @@ async fn observe(description: &Description) -> BTreeMap<String, ObservedNode> {
         nodes.values_mut().for_each(|node| node.condition.excuse_leaderless());
     }
     nodes
+}
+
+/// How long ago that was, by the clock on the wall, which the supervisor shares.
+pub(super) fn elapsed_since(ms: u64) -> Duration {
+    Duration::from_millis(now_ms().saturating_sub(ms))
+}
+
+/// Milliseconds since 1970.
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
 impl NodeStatus {
