@@ -72,18 +72,18 @@ mod tests {
         whole.write(&file).unwrap();
         assert_eq!(SavedPlan::read(&file).unwrap(), whole);
         let text = fs::read(&file).unwrap();
-        let check = || {
+        let check = |hint: &str| {
             let error = SavedPlan::read(&file).unwrap_err();
             assert!(format!("{error:#}").contains(&format!("`{}`", file.display())), "{error:#}");
-            assert!(crate::error::hint(&error).unwrap().contains("--save FILE"), "{error:#}");
+            assert!(crate::error::hint(&error).unwrap().contains(hint), "{error:#}");
         };
         for content in [b"".as_slice(), &text[..text.len() / 2], b"\0\xff{nonsense", b"{}"] {
             fs::write(&file, content).unwrap();
-            check();
+            check("--save FILE");
         }
         fs::remove_file(&file).unwrap();
-        check();
+        check("--save FILE");
         fs::create_dir(&file).unwrap();
-        check();
+        check("regular file");
     }
 }
