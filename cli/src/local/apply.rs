@@ -247,7 +247,7 @@ impl<'a> Work<'a> {
         let description = supervisor.describe().await?;
         let is_young =
             description.supervisor.is_some_and(|supervisor| elapsed_since(supervisor.started_at_ms) < SETTLE);
-        let is_new = |node: &NodeStatus| node.spec.monitor_port.is_some() && !node.has_been_healthy;
+        let is_new = |node: &NodeStatus| node.spec.monitor.is_some() && !node.has_been_healthy;
         if is_young && description.nodes.values().any(is_new) {
             let endpoints = self.local.endpoints()?;
             let access = endpoints.of(SYSTEM_USER)?;

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::dir::{create_private, lock_briefly, write_atomically};
 use super::ports::Ports;
-use super::protocol::NodeSpec;
+use super::protocol::{Monitor, NodeSpec};
 use super::state_file;
 use crate::error::{Hinted, at, hint};
 use crate::manifest::{Environment, LocalEnvironment, Manifests};
@@ -146,7 +146,7 @@ impl ClusterFiles {
                 program: server.path.clone(),
                 args: vec!["--config".to_owned(), config_path.display().to_string()],
                 config_path,
-                monitor_port: Some(ports[2]),
+                monitor: Some(Monitor { port: ports[2], path: files.monitor_path.clone() }),
             };
             files.nodes.insert(name, NodeFiles { spec, config: String::new(), ports });
         }

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::apply::{POLL_INTERVAL, SETTLE};
 use super::environment::Local;
-use super::protocol::{Description, FailedCheck, NodeStatus};
+use super::protocol::{Description, FailedCheck, Monitor, NodeStatus};
 use super::supervisor::probe::{self, Unhealthy};
 use crate::model::observed::{NodeCondition, ObservedNode};
 use crate::screen::note;
@@ -77,7 +77,7 @@ pub(super) fn unwell(nodes: &BTreeMap<String, ObservedNode>) -> String {
 async fn observe(description: &Description) -> BTreeMap<String, ObservedNode> {
     let ask = |status: NodeStatus| async move {
         match status.monitor() {
-            Some(port) => probe::healthz(port, ANSWER).await,
+            Some(monitor) => probe::healthz(monitor, ANSWER).await,
             // It does not run, or an older natsctl has started it: nothing is known.
             None => Ok(()),
         }
@@ -110,8 +110,8 @@ fn now_ms() -> u64 {
 }
 
 impl NodeStatus {
-    fn monitor(&self) -> Option<u16> {
-        self.spec.monitor_port.filter(|_| self.running)
+    fn monitor(&self) -> Option<&Monitor> {
+        self.spec.monitor.as_ref().filter(|_| self.running)
     }
 }
 
@@ -184,7 +184,7 @@ mod tests {
                 program: "/bin/nats-server".into(),
                 args: Vec::new(),
                 config_path: "/etc/nats.conf".into(),
-                monitor_port: Some(1),
+                monitor: Some(Monitor { port: 1, path: String::new() }),
             },
             running: true,
             pid: Some(1),

@@ -119,9 +119,18 @@ pub struct NodeSpec {
     pub args: Vec<String>,
     /// Path of its configuration, for display.
     pub config_path: PathBuf,
-    /// Where it says how it is, on 127.0.0.1.
+    /// Where it says how it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub monitor_port: Option<u16>,
+    pub monitor: Option<Monitor>,
+}
+
+/// Where a node serves its health and metrics, on 127.0.0.1.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Monitor {
+    /// Its port.
+    pub port: u16,
+    /// What its paths begin with; empty if with nothing.
+    pub path: String,
 }
 
 impl NodeSpec {

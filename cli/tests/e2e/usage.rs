@@ -38,7 +38,7 @@ async fn a_folder_that_cannot_be_used_is_named_with_the_way_out() {
     let binaries = fleet.path("bin").display().to_string();
     for arguments in [vec!["plan", "--binaries", &binaries], vec!["deploy", "--all", "--binaries", &binaries]] {
         let run = fleet.run(&[&["--state-dir", &state], arguments.as_slice()].concat()).await.ends(1);
-        run.says(&[&format!("failed to make `{state}"), "hint: natsctl keeps its files there; `--state-dir` names"]);
+        run.says(&[&format!("failed to read `{state}"), "hint: name another folder with `--state-dir`"]);
     }
     let schemas = fleet.manifest("schema");
     fs::write(&schemas, "").unwrap();

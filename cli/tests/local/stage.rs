@@ -151,7 +151,7 @@ pub(crate) fn node(args: &[&str], config: &str) -> NodeSpec {
         program: "/bin/sh".into(),
         args: args.iter().map(|arg| (*arg).to_owned()).collect(),
         config_path: "/dev/null".into(),
-        monitor_port: None,
+        monitor: None,
     }
 }
 

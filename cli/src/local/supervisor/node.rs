@@ -198,7 +198,7 @@ mod tests {
             program: "/bin/nats-server".into(),
             args: Vec::new(),
             config_path: "/etc/nats.conf".into(),
-            monitor_port: None,
+            monitor: None,
         }
     }
 

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::local::protocol::Monitor;
 use crate::model::desired;
 
 /// Interval of the probes of a task that has not been ready yet.
@@ -61,19 +62,19 @@ impl fmt::Display for Unhealthy {
 }
 
 /// Checks a NATS server until it is dropped.
-pub(super) async fn watch_node(port: u16, report: impl Fn(Result<(), Unhealthy>)) {
+pub(super) async fn watch_node(monitor: Monitor, report: impl Fn(Result<(), Unhealthy>)) {
     let mut has_been_healthy = false;
     loop {
         tokio::time::sleep(if has_been_healthy { NODE_INTERVAL } else { NODE_STARTUP_INTERVAL }).await;
-        let health = healthz(port, NODE_INTERVAL).await;
+        let health = healthz(&monitor, NODE_INTERVAL).await;
         has_been_healthy |= health.is_ok();
         report(health);
     }
 }
 
 /// What a NATS server says of itself and of everything that it stores.
-pub(in crate::local) async fn healthz(port: u16, limit: Duration) -> Result<(), Unhealthy> {
-    match timeout(limit, request(port, "/healthz")).await {
+pub(in crate::local) async fn healthz(monitor: &Monitor, limit: Duration) -> Result<(), Unhealthy> {
+    match timeout(limit, request(monitor.port, &format!("{}/healthz", monitor.path))).await {
         Ok(Ok(response)) => health_of(&response),
         Ok(Err(_)) | Err(_) => Err(Unhealthy::Silent),
     }

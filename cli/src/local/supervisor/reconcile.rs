@@ -266,11 +266,11 @@ impl Supervisor {
         let (env, log, sockets) = (BTreeMap::new(), self.dir.log(name, task), Vec::new());
         let launch = Launch { task, program: &spec.program, args: &spec.args, env: &env, log, sockets };
         let pid = self.spawn(owner, launch)?;
-        if let Some(port) = spec.monitor_port {
+        if let Some(monitor) = spec.monitor {
             let (events, name, id) = (self.events.clone(), name.to_owned(), task.to_owned());
             self.watch(task, async move {
                 let report = |health| drop(events.send(Event::Checked(name.clone(), id.clone(), health)));
-                probe::watch_node(port, report).await;
+                probe::watch_node(monitor, report).await;
             });
         }
         if let Some(node) = self.nodes.get_mut(name) {
