@@ -255,7 +255,11 @@ impl<'a> Work<'a> {
                 health::wait_until_settled(access, &endpoints.nodes, SETTLE).await?;
                 replicas::wait_until_current(access, &endpoints.names(), &BTreeSet::new(), SETTLE).await
             };
-            if let Err(error) = settled.await {
+            let settled = tokio::select! {
+                settled = settled => settled,
+                error = a_server_does_not_start(supervisor) => Err(error),
+            };
+            if let Err(error) = settled {
                 // The services may do without the one that does not come up.
                 note(&format!("going on although {error:#}"));
             }
@@ -399,19 +403,24 @@ async fn settled(
     unwell: &BTreeSet<String>,
 ) -> anyhow::Result<ClusterHealth> {
     let endpoints = files.endpoints();
-    let crashed = async {
-        loop {
-            let nodes = supervisor.describe().await?.nodes;
-            let failed = nodes.iter().find(|(_, node)| !node.running && node.restarts >= FRUITLESS_STARTS);
-            if let Some((name, node)) = failed {
-                return Err::<ClusterHealth, anyhow::Error>(does_not_start(name, node));
-            }
-            sleep(POLL_INTERVAL).await;
-        }
-    };
     tokio::select! {
         health = health::wait_until_settled_besides(unwell, endpoints.of(SYSTEM_USER)?, &endpoints.nodes, SETTLE) => health,
-        crashed = crashed => crashed,
+        error = a_server_does_not_start(supervisor) => Err(error),
+    }
+}
+
+/// Returns when a server ends again and again, with what it says; or when the supervisor cannot be asked.
+pub(super) async fn a_server_does_not_start(supervisor: &Client) -> anyhow::Error {
+    loop {
+        let nodes = match supervisor.describe().await {
+            Ok(description) => description.nodes,
+            Err(error) => return error.into(),
+        };
+        let failed = nodes.iter().find(|(_, node)| !node.running && node.restarts >= FRUITLESS_STARTS);
+        if let Some((name, node)) = failed {
+            return does_not_start(name, node);
+        }
+        sleep(POLL_INTERVAL).await;
     }
 }
 

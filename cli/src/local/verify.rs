@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use futures::future::try_join_all;
 use tokio::time::{Instant, sleep};
 
-use super::apply::{POLL_INTERVAL, SETTLE};
+use super::apply::{POLL_INTERVAL, SETTLE, a_server_does_not_start};
 use super::cluster_files::ADMIN;
 use super::environment::{CONNECT, Local};
 use super::protocol::{Description, ServiceStatus as Running, TaskState};
@@ -27,8 +27,15 @@ impl Local {
         }
         let endpoints = self.endpoints()?;
         let access = endpoints.of(SYSTEM_USER)?;
-        health::wait_until_settled(access, &endpoints.nodes, SETTLE).await?;
-        replicas::wait_until_current(access, &endpoints.names(), &BTreeSet::new(), SETTLE).await?;
+        let supervisor = self.supervisor().await?;
+        let settled = async {
+            health::wait_until_settled(access, &endpoints.nodes, SETTLE).await?;
+            replicas::wait_until_current(access, &endpoints.names(), &BTreeSet::new(), SETTLE).await
+        };
+        tokio::select! {
+            settled = settled => settled?,
+            error = a_server_does_not_start(&supervisor) => return Err(error),
+        }
         let description = self.complete(services).await?;
         let client = endpoints.of(ADMIN)?.connect("natsctl", CONNECT).await?;
         let deployed = || description.services.iter().filter(|(name, _)| services.contains(*name));
