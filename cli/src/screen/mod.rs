@@ -15,6 +15,7 @@ use printable::{Colours, Printable};
 use serde::Serialize;
 use serde_json::Value;
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::fmt::writer::MakeWriterExt as _;
 
 use crate::error;
 use crate::problem::Problems;
@@ -249,9 +250,11 @@ pub(crate) fn log(verbosity: u8) {
         1 => LevelFilter::INFO,
         _ => LevelFilter::DEBUG,
     };
+    // What the NATS client meets on its way to a server is in natsctl's own errors, if it matters.
+    let is_shown = move |event: &tracing::Metadata<'_>| verbosity > 0 || !event.target().starts_with("async_nats");
+    let writer = (|| LogWriter).with_filter(is_shown);
     // The supervisor sets its own.
-    let _ =
-        tracing_subscriber::fmt().log_internal_errors(false).with_writer(|| LogWriter).with_max_level(level).try_init();
+    let _ = tracing_subscriber::fmt().log_internal_errors(false).with_writer(writer).with_max_level(level).try_init();
 }
 
 /// natsctl's own log on standard error, one event at a time.
