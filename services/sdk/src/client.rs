@@ -48,22 +48,25 @@ async fn call(fleet: &Fleet, method: &'static Method, request: Bytes) -> Result<
     let attempts = if method.idempotent { MAX_ATTEMPTS } else { 1 };
     let mut delay = FIRST_DELAY;
     for attempt in 1.. {
-        let permit = destination.breaker.acquire()?;
         let attempts_left = attempts + 1 - attempt;
-        let now = Instant::now();
-        // An attempt that can be retried leaves time for the retries.
-        let attempt_timeout = context.deadline().saturating_duration_since(now) / attempts_left;
-        let payload = context.with_meta(&request, attempt_timeout);
-        let result = attempt_once(&fleet.connection(), method, payload, headers(&context), now + attempt_timeout).await;
-        permit.record(&result);
-        destination.count(&result);
-        match result.map_err(Error::from) {
+        let result = match destination.breaker.acquire() {
+            Ok(permit) => {
+                let now = Instant::now();
+                // An attempt that can be retried leaves time for the retries.
+                let time = context.deadline().saturating_duration_since(now) / attempts_left;
+                let payload = context.with_meta(&request, time);
+                let result = attempt_once(&fleet.connection(), method, payload, headers(&context), now + time).await;
+                permit.record(&result);
+                destination.count(&result);
+                result.map_err(Error::from)
+            }
+            Err(open) => Err(open),
+        };
+        match result {
             Err(error) if attempts_left > 1 && is_transient(&error) => {
-                // Half of the delay is jitter, so that callers that failed together do not retry together.
-                let pause = delay.mul_f64(0.5 + fastrand::f64() / 2.0);
-                if context.remaining() <= pause {
+                let Some(pause) = pause(delay, &error).filter(|pause| context.remaining() > *pause) else {
                     return Err(error);
-                }
+                };
                 tracing::debug!(method = method.subject, %error, attempt, "retrying");
                 tokio::time::sleep(pause).await;
                 delay = (delay * 2).min(MAX_DELAY);
@@ -72,6 +75,17 @@ async fn call(fleet: &Fleet, method: &'static Method, request: Bytes) -> Result<
         }
     }
     unreachable!("the last attempt returns its result")
+}
+
+/// How long to wait before a call is sent again; `None` if its circuit stays open for longer than retries wait.
+fn pause(delay: Duration, error: &Error) -> Option<Duration> {
+    // Half of the delay is jitter, so that callers that failed together do not retry together.
+    let pause = delay.mul_f64(0.5 + fastrand::f64() / 2.0);
+    if error.detail(reason::KEY) != Some(reason::CIRCUIT_OPEN) {
+        return Some(pause);
+    }
+    let open_for = error.detail(reason::RETRY_AFTER_MS).and_then(|text| text.parse().ok()).map(Duration::from_millis);
+    open_for.filter(|open_for| *open_for <= MAX_DELAY).map(|open_for| open_for + pause)
 }
 
 async fn attempt_once(
@@ -144,4 +158,22 @@ fn headers(context: &Context) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(wire::TRACEPARENT, context.traceparent());
     headers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open_for(millis: u64) -> Error {
+        let error = Error::unavailable("open").with_detail(reason::KEY, reason::CIRCUIT_OPEN);
+        error.with_detail(reason::RETRY_AFTER_MS, millis)
+    }
+
+    #[test]
+    fn a_circuit_that_is_open_for_a_moment_is_waited_for_and_no_other() {
+        let pause = |error| pause(FIRST_DELAY, &error);
+        assert!(pause(open_for(100)).unwrap() >= Duration::from_millis(125));
+        assert_eq!(pause(open_for(501)), None);
+        assert!(pause(Error::unavailable("just now")).unwrap() <= FIRST_DELAY);
+    }
 }
