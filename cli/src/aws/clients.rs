@@ -1,11 +1,14 @@
 //! The SDK's clients, one for each service of AWS: made when first used.
 
+use std::ffi::OsString;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
+
+use crate::error::Hinted;
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(4);
@@ -76,19 +79,50 @@ pub(crate) struct Cluster<'a> {
 
 impl Clients {
     /// With credentials from the usual chain: environment, profile, SSO, container, instance.
-    pub(crate) async fn new(region: &str) -> Self {
+    ///
+    /// # Errors
+    /// `AWS_MAX_ATTEMPTS` is no number of attempts.
+    pub(crate) async fn new(region: &str) -> Result<Self, Hinted> {
+        // Before the SDK reads it, which panics.
+        let attempts = attempts(std::env::var_os("AWS_MAX_ATTEMPTS"))?;
         let loaded = aws_config::defaults(BehaviorVersion::v2026_01_12()).region(Region::new(region.to_owned()));
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(CONNECT)
             .operation_attempt_timeout(ATTEMPT)
             .operation_timeout(CALL);
         let loaded = loaded.timeout_config(timeouts.build()).load().await;
-        let attempts =
-            std::env::var("AWS_MAX_ATTEMPTS").ok().and_then(|number| number.parse().ok()).unwrap_or(ATTEMPTS);
         // Not the adaptive mode: after one throttled call it holds back all calls of the client, for half a minute.
         let retries = RetryConfig::standard().with_max_attempts(attempts);
         let mut configured = loaded.into_builder().retry_config(retries);
         configured.set_app_name(AppName::new(APP).ok());
-        Self::with(configured.build())
+        Ok(Self::with(configured.build()))
+    }
+}
+
+/// How often a call is made at most, by `AWS_MAX_ATTEMPTS`.
+fn attempts(variable: Option<OsString>) -> Result<u32, Hinted> {
+    let Some(text) = variable.filter(|text| !text.is_empty()) else { return Ok(ATTEMPTS) };
+    let number = text.to_str().and_then(|text| text.parse().ok()).filter(|number| *number > 0);
+    number.ok_or_else(|| {
+        let message = format!("AWS_MAX_ATTEMPTS is `{}`, which is no number of attempts", text.to_string_lossy());
+        Hinted::new(message, format!("set it to 1 or more, or unset it: natsctl makes up to {ATTEMPTS}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_are_a_number_from_1() {
+        for (text, expected) in
+            [(None, Some(ATTEMPTS)), (Some(""), Some(ATTEMPTS)), (Some("1"), Some(1)), (Some("20"), Some(20))]
+        {
+            assert_eq!(attempts(text.map(OsString::from)).ok(), expected, "{text:?}");
+        }
+        for text in ["0", "-1", "abc", "1.5", "99999999999"] {
+            let refusal = attempts(Some(text.into())).unwrap_err();
+            assert_eq!(refusal.to_string(), format!("AWS_MAX_ATTEMPTS is `{text}`, which is no number of attempts"));
+        }
     }
 }

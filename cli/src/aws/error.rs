@@ -16,7 +16,11 @@ where
     let Some(meta) = error.as_service_error().map(ProvideErrorMetadata::meta) else {
         return unanswered(what, error);
     };
-    let code = meta.code().unwrap_or("an error without a code").to_owned();
+    let Some(code) = meta.code().map(str::to_owned) else {
+        let status = error.raw_response().map_or(0, |answer| answer.status().as_u16());
+        let message = format!("failed to {what}: the answer with HTTP status {status} is none of AWS");
+        return Hinted::new(message, PROXY).into();
+    };
     let mut message = format!("failed to {what}: {code}");
     if let Some(text) = meta.message() {
         message.push_str(&format!(": {}", text.trim_end_matches('.')));
@@ -50,21 +54,30 @@ where
     let about_credentials =
         |text: &str| text.contains("credential") || text.contains("Credential") || text.contains("sso");
     let (reason, hint) = if about_credentials(&text) {
-        let reason = if text.contains("expired") { "the credentials have expired" } else { "there are no credentials" };
-        (
-            reason.to_owned(),
-            "log in (`aws sso login`), or set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-        )
+        let hint = "log in (`aws sso login`), or set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
+        (credentials(&text, &last(&reasons)), hint)
     } else {
         let reason = match &error {
             SdkError::TimeoutError(_) => "no answer in time".to_owned(),
             SdkError::ResponseError(_) => format!("the answer is no answer of AWS: {}", last(&reasons)),
             _ => last(&reasons),
         };
-        (reason, "see that this machine reaches AWS (proxy, VPN, AWS_ENDPOINT_URL); running the command again is safe")
+        (reason, PROXY)
     };
     tracing::debug!(%text, "no answer");
     Hinted::new(format!("failed to {what}: {reason}"), hint).into()
+}
+
+/// What is wrong with the credentials; `text` is all that the SDK says, `last` its cause. There are none only where no source of
+/// credentials was configured: of one that was and failed, the cause is what counts.
+fn credentials(text: &str, last: &str) -> String {
+    if text.contains("expired") {
+        "the credentials have expired".to_owned()
+    } else if text.contains("no credentials found in chain") {
+        "there are no credentials".to_owned()
+    } else {
+        format!("the credentials cannot be had: {last}")
+    }
 }
 
 fn chain(error: &dyn Error) -> Vec<String> {
@@ -109,4 +122,6 @@ fn advice(code: &str, message: &str) -> &'static str {
     }
 }
 
+const PROXY: &str =
+    "see that this machine reaches AWS (proxy, VPN, AWS_ENDPOINT_URL); running the command again is safe";
 const CLOCK: &str = "the clock of this machine is off: set it (`timedatectl set-ntp true`)";

@@ -97,7 +97,7 @@ impl Aws {
         };
         let described = described.clone();
         let account = account(&manifests.name, &described)?;
-        let clients = Clients::new(&described.region).await;
+        let clients = Clients::new(&described.region).await?;
         let caller = identity(&clients, &manifests.name, &account).await?;
         let handover = read_handover(&clients, &described.handover).await?;
         handover.fits(&manifests, &described, &account)?;

@@ -230,7 +230,10 @@ pub(super) async fn register(
         };
         let is_throttled =
             code(&error).is_some_and(|code| code.contains("Throttling") || code.contains("LimitExceeded"));
-        if !(is_uncertain(&error) || is_throttled) || attempt == REGISTRATION_ATTEMPTS {
+        // ECS calls it a mistake of the client, and it is another client that registers in the same family.
+        let message = error.as_service_error().and_then(|error| error.meta().message()).unwrap_or_default();
+        let is_contended = message.contains("Too many concurrent attempts");
+        if !(is_uncertain(&error) || is_throttled || is_contended) || attempt == REGISTRATION_ATTEMPTS {
             let family = definition.ecs.as_ref().map(|task| task.family.as_str()).unwrap_or_default();
             return Err(failed(&format!("register the task definition `{family}`"), error));
         }

@@ -57,6 +57,40 @@ fn without_credentials_nothing_is_asked() {
 }
 
 #[test]
+fn credentials_that_were_configured_and_cannot_be_had_say_why() {
+    let case = Case::new();
+    let config = tempfile::NamedTempFile::new().unwrap();
+    let profiles = "[profile process]\ncredential_process = /bin/false\n[profile role]\nrole_arn = arn:aws:iam::1:role/x\n\
+                    source_profile = missing\n";
+    std::fs::write(&config, profiles).unwrap();
+    for (profile, why) in [("unknown", "unknown"), ("process", "exit status: 1"), ("role", "missing")] {
+        let variables = [
+            ("AWS_ACCESS_KEY_ID", None),
+            ("AWS_SECRET_ACCESS_KEY", None),
+            ("AWS_CONFIG_FILE", config.path().to_str()),
+            ("AWS_SHARED_CREDENTIALS_FILE", Some("/nonexistent")),
+            ("AWS_PROFILE", Some(profile)),
+        ];
+        case.with(&variables).failed(&["failed to find out who calls: the credentials cannot be had: ", why]);
+    }
+    assert!(case.emulator.calls().is_empty());
+}
+
+#[test]
+fn a_number_of_attempts_that_is_none_is_refused() {
+    let case = Case::new();
+    case.with(&[("AWS_MAX_ATTEMPTS", Some("0"))]).failed(&["AWS_MAX_ATTEMPTS is `0`", "hint: set it to 1 or more"]);
+    assert!(case.emulator.calls().is_empty());
+}
+
+#[test]
+fn a_page_of_a_proxy_is_no_answer_of_aws() {
+    let case = Case::new();
+    case.emulator.inject(Rule::every("sts:*", Fault::Page(502)));
+    case.with(&[("AWS_MAX_ATTEMPTS", Some("1"))]).failed(&["the answer with HTTP status 502 is none of AWS", "proxy"]);
+}
+
+#[test]
 fn expired_credentials_are_called_expired() {
     let case = Case::new();
     case.emulator.inject(Rule::every("*", Fault::Expired));

@@ -31,6 +31,8 @@ pub(crate) enum Fault {
     Error { status: u16, code: &'static str, message: String },
     /// It is answered with this JSON, whatever there is: AWS answers with what was, for some seconds after a write.
     Stale(serde_json::Value),
+    /// A page of a proxy on the way.
+    Page(u16),
     /// The test decides when it goes on.
     Gate(Gate, Side),
 }
@@ -163,6 +165,7 @@ pub(crate) fn delay(duration: Duration) {
 pub(crate) fn refusal(fault: &Fault, call: &Call, request: &Request) -> Option<Response> {
     let form = Form::of(call, request);
     let (status, code, message) = match fault {
+        Fault::Page(status) => return Some(Response::new(*status, "text/html", "<html>Bad Gateway</html>".to_owned())),
         Fault::Stale(answer) => return Some(Response::new(200, "application/x-amz-json-1.1", answer.to_string())),
         Fault::Throttle => form.throttle(),
         Fault::ServerError => {
