@@ -72,12 +72,30 @@ where
 /// credentials was configured: of one that was and failed, the cause is what counts.
 fn credentials(text: &str, last: &str) -> String {
     if text.contains("expired") {
-        "the credentials have expired".to_owned()
-    } else if text.contains("no credentials found in chain") {
-        "there are no credentials".to_owned()
-    } else {
-        format!("the credentials cannot be had: {last}")
+        return "the credentials have expired".to_owned();
     }
+    let Some((_, attempts)) = last.split_once("Attempted:") else {
+        return format!("the credentials cannot be had: {last}");
+    };
+    const NOT_ENABLED: &str = "the credential provider was not enabled";
+    let cause = |line: &str| {
+        let (provider, reason) = line.trim().split_once(": ")?;
+        let reason = match reason.strip_prefix(NOT_ENABLED) {
+            // A profile that was asked for; the default one need not be there.
+            Some(reason) if reason.contains("was not defined") && !reason.contains("`default`") => {
+                reason.trim_start_matches(": ")
+            }
+            Some(_) => return None,
+            None => reason,
+        };
+        // A machine that is no instance does not answer for one.
+        (provider != "Ec2InstanceMetadata").then(|| reason.to_owned())
+    };
+    let causes: Vec<String> = attempts.lines().filter_map(cause).collect();
+    if causes.is_empty() {
+        return "there are no credentials".to_owned();
+    }
+    format!("the credentials cannot be had: {}", causes.join("; "))
 }
 
 fn chain(error: &dyn Error) -> Vec<String> {
