@@ -135,11 +135,13 @@ async fn an_environment_whose_state_is_damaged_can_be_removed_with_its_data() {
 
 /// As root only: another user is needed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::print_stderr, reason = "what is skipped is reported")]
 async fn a_fleet_of_another_user_is_an_error_and_not_nothing() {
     use std::os::unix::fs::{PermissionsExt as _, chown};
     let fleet = Fleet::new(1);
     fs::create_dir_all(fleet.state()).unwrap();
     if !rustix::process::geteuid().is_root() || chown(fleet.state(), Some(65_534), None).is_err() {
+        eprintln!("skipped: a fleet of another user: only root can make one");
         return;
     }
     // The folders above are closed to others too, as natsctl makes them.
