@@ -83,7 +83,7 @@ pub(crate) struct Deregistered {
 /// The newest revisions of a service, at most so many.
 pub(crate) async fn list(aws: &Aws, name: &str, limit: usize) -> anyhow::Result<Vec<Revision>> {
     let names = [aws.manifests.services[name].ecs_name()];
-    let (services, records) = futures::try_join!(services::describe(aws.ecs_cluster(), &names), Outcomes::read(aws))?;
+    let (services, records) = futures::try_join!(services::describe(aws.ecs_cluster(), &names), own::records(aws))?;
     let (service, outcomes) = (services.get(&names[0]), Outcomes::of(&records, name));
     let current = service.map(|service| &*service.task_definition);
     let own = Own { aws, service: name, current, outcomes: &outcomes }.list(limit).await?;
@@ -99,7 +99,7 @@ pub(super) async fn earlier(
     current: Option<&str>,
     to: Option<u64>,
 ) -> anyhow::Result<Vec<observed::Revision>> {
-    let outcomes = Outcomes::of(&Outcomes::read(aws).await?, name);
+    let outcomes = Outcomes::of(&own::records(aws).await?, name);
     Own { aws, service: name, current, outcomes: &outcomes }.earlier(to).await
 }
 
@@ -144,8 +144,7 @@ async fn deregister_locked(aws: &Aws, names: &BTreeSet<String>, keep: usize) -> 
     let ecs = aws.clients.ecs();
     let ecs_name = |name: &String| aws.manifests.services[name].ecs_name();
     let ecs_names: Vec<String> = names.iter().map(ecs_name).collect();
-    let (services, records) =
-        futures::try_join!(services::describe(aws.ecs_cluster(), &ecs_names), Outcomes::read(aws))?;
+    let (services, records) = futures::try_join!(services::describe(aws.ecs_cluster(), &ecs_names), own::records(aws))?;
     let mut all = Vec::new();
     for (name, ecs_name) in names.iter().zip(ecs_names) {
         let (service, outcomes) = (services.get(&ecs_name), Outcomes::of(&records, name));

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use super::artifacts::Artifacts;
 use super::client::{self, Client};
-use super::cluster_files::ClusterFiles;
+use super::cluster_files::Endpoints;
 use super::dir::Dir;
 use super::environment::Local;
 use super::nodes::elapsed_since;
@@ -26,7 +26,6 @@ use crate::manifest::Environment;
 use crate::model::desired::{Definition, Role};
 use crate::model::plan::Plan;
 use crate::model::rollout::Outcome;
-use crate::model::status::ClusterHealth;
 use crate::model::step::{Action, Kind, Operation, Step};
 use crate::nats::bus::JETSTREAM_TIMEOUT;
 use crate::nats::health;
@@ -190,10 +189,7 @@ impl<'a> Work<'a> {
         }
         let wave = steps.iter().map(|step| step.wave).max();
         let unwell = self.repairs.iter().filter(|(repaired, _)| Some(*repaired) > wave).map(|(_, node)| node.clone());
-        let unwell = unwell.collect();
-        settled(&supervisor, files, &unwell).await?;
-        let endpoints = files.endpoints();
-        replicas::wait_until_current(endpoints.of(SYSTEM_USER)?, &endpoints.names(), &unwell, SETTLE).await
+        settled(&supervisor, &files.endpoints(), &unwell.collect()).await
     }
 
     // ------------------------------------------------------------------------------------------ streams and buckets
@@ -248,21 +244,12 @@ impl<'a> Work<'a> {
         let is_young =
             description.supervisor.is_some_and(|supervisor| elapsed_since(supervisor.started_at_ms) < SETTLE);
         let is_new = |node: &NodeStatus| node.spec.monitor.is_some() && !node.has_been_healthy;
-        if is_young && description.nodes.values().any(is_new) {
-            let endpoints = self.local.endpoints()?;
-            let access = endpoints.of(SYSTEM_USER)?;
-            let settled = async {
-                health::wait_until_settled(access, &endpoints.nodes, SETTLE).await?;
-                replicas::wait_until_current(access, &endpoints.names(), &BTreeSet::new(), SETTLE).await
-            };
-            let settled = tokio::select! {
-                settled = settled => settled,
-                error = a_server_does_not_start(supervisor) => Err(error),
-            };
-            if let Err(error) = settled {
-                // The services may do without the one that does not come up.
-                note(&format!("going on although {error:#}"));
-            }
+        if is_young
+            && description.nodes.values().any(is_new)
+            && let Err(error) = settled(supervisor, &self.local.endpoints()?, &BTreeSet::new()).await
+        {
+            // The services may do without the one that does not come up.
+            note(&format!("going on although {error:#}"));
         }
         Ok(())
     }
@@ -396,21 +383,26 @@ fn show_progress(progress: client::Progress) {
     }
 }
 
-/// Waits until all servers agree, besides those that are known to be unwell; gives up at once on one that does not come up.
-async fn settled(
+/// Waits until all servers agree and all replicas of streams are current, besides those on servers that are known to be unwell; gives
+/// up at once on a server that does not come up.
+pub(super) async fn settled(
     supervisor: &Client,
-    files: &ClusterFiles,
+    endpoints: &Endpoints,
     unwell: &BTreeSet<String>,
-) -> anyhow::Result<ClusterHealth> {
-    let endpoints = files.endpoints();
+) -> anyhow::Result<()> {
+    let access = endpoints.of(SYSTEM_USER)?;
+    let settled = async {
+        health::wait_until_settled_besides(unwell, access, &endpoints.nodes, SETTLE).await?;
+        replicas::wait_until_current(access, &endpoints.names(), unwell, SETTLE).await
+    };
     tokio::select! {
-        health = health::wait_until_settled_besides(unwell, endpoints.of(SYSTEM_USER)?, &endpoints.nodes, SETTLE) => health,
+        settled = settled => settled,
         error = a_server_does_not_start(supervisor) => Err(error),
     }
 }
 
 /// Returns when a server ends again and again, with what it says; or when the supervisor cannot be asked.
-pub(super) async fn a_server_does_not_start(supervisor: &Client) -> anyhow::Error {
+async fn a_server_does_not_start(supervisor: &Client) -> anyhow::Error {
     loop {
         let nodes = match supervisor.describe().await {
             Ok(description) => description.nodes,

@@ -6,16 +6,13 @@ use std::net::SocketAddr;
 use futures::future::try_join_all;
 use tokio::time::{Instant, sleep};
 
-use super::apply::{POLL_INTERVAL, SETTLE, a_server_does_not_start};
+use super::apply::{POLL_INTERVAL, SETTLE, settled};
 use super::cluster_files::ADMIN;
 use super::environment::{CONNECT, Local};
 use super::protocol::{Description, ServiceStatus as Running, TaskState};
 use super::supervisor::probe;
 use crate::error::Hinted;
 use crate::nats::bus::{self, ExpectedTasks, RESPONSE_TIMEOUT};
-use crate::nats::health;
-use crate::nats::identity::SYSTEM_USER;
-use crate::nats::replicas;
 use crate::problem::counted;
 
 impl Local {
@@ -26,16 +23,7 @@ impl Local {
             return Err(Hinted::new("nothing runs, because the supervisor does not run", hint).into());
         }
         let endpoints = self.endpoints()?;
-        let access = endpoints.of(SYSTEM_USER)?;
-        let supervisor = self.supervisor().await?;
-        let settled = async {
-            health::wait_until_settled(access, &endpoints.nodes, SETTLE).await?;
-            replicas::wait_until_current(access, &endpoints.names(), &BTreeSet::new(), SETTLE).await
-        };
-        tokio::select! {
-            settled = settled => settled?,
-            error = a_server_does_not_start(&supervisor) => return Err(error),
-        }
+        settled(&self.supervisor().await?, &endpoints, &BTreeSet::new()).await?;
         let description = self.complete(services).await?;
         let client = endpoints.of(ADMIN)?.connect("natsctl", CONNECT).await?;
         let deployed = || description.services.iter().filter(|(name, _)| services.contains(*name));

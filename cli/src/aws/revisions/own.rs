@@ -4,7 +4,7 @@
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::{active, describe};
-use crate::aws::arn::{family, revision};
+use crate::aws::arn::{family, revision, short};
 use crate::aws::ledger::Ledger;
 use crate::aws::tags::Owner;
 use crate::aws::task_definition::TaskDefinition;
@@ -23,11 +23,12 @@ const NAMED: usize = 10;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outcomes(Vec<(String, bool)>);
 
-impl Outcomes {
-    pub(super) async fn read(aws: &Aws) -> anyhow::Result<Vec<Record>> {
-        Ledger::of(aws).records(RECORDS).await
-    }
+/// The last runs, the newest first.
+pub(super) async fn records(aws: &Aws) -> anyhow::Result<Vec<Record>> {
+    Ledger::of(aws).records(RECORDS).await
+}
 
+impl Outcomes {
     /// `records` are the last runs, the newest first.
     pub(super) fn of(records: &[Record], service: &str) -> Self {
         let end = format!(" {service}");
@@ -175,7 +176,7 @@ impl Own<'_> {
             }
             _ => "it was registered for something else".to_owned(),
         };
-        let name = crate::aws::arn::short(&found.arn);
+        let name = short(&found.arn);
         let hint = format!("`natsctl revisions {}` lists its own", self.service);
         Hinted::new(format!("`{name}` is no revision of `{}`: {of}", self.service), hint)
     }
