@@ -154,9 +154,12 @@ fn current(fleet: &Fleet) -> Context {
     context::current().unwrap_or_else(|| Context::root(fleet.settings().call_timeout))
 }
 
+/// The headers of a request. Most have none, and cost the server less.
 fn headers(context: &Context) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    headers.insert(wire::TRACEPARENT, context.traceparent());
+    if let Some(traceparent) = context.traceparent() {
+        headers.insert(wire::TRACEPARENT, traceparent);
+    }
     headers
 }
 

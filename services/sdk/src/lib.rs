@@ -32,6 +32,7 @@ mod stream;
 mod task;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod trace;
 mod wire;
 
 pub use bucket::{Bucket, Change, Entry, WriteError, check_id};
