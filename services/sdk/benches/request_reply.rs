@@ -16,7 +16,7 @@ use futures::StreamExt as _;
 use proto::ai::llm::v1::{
     InferRequest, InferResponse, InferStreamRequest, InferStreamResponse, Llm, LlmClient, LlmServer,
 };
-use sdk::testing::{NatsServer, User};
+use sdk::testing::{Account, NatsServer, User};
 use sdk::{ConnectionSettings, Error, Fleet, Material, Settings, Shutdown, Stream};
 
 const PAYLOAD: usize = 256;
@@ -88,7 +88,7 @@ fn worker(variant: &str, connection: ConnectionSettings) {
         }),
         "stock" => multi_thread().block_on(async {
             let client = stock(&connection).await;
-            let mut requests = client.queue_subscribe("svc.ai.llm.v1.infer", "workers".into()).await.expect("NATS");
+            let mut requests = client.queue_subscribe("svc.ai.llm.v1.>", "workers".into()).await.expect("NATS");
             while let Some(request) = requests.next().await {
                 if let Some(reply) = request.reply {
                     client.publish(reply, request.payload).await.expect("NATS");
@@ -329,23 +329,9 @@ fn compare(seconds: usize, rounds: usize) {
     let plain = NatsServer::start();
     table("plain", &["stock", "sdk", "raw"], seconds, rounds, &plain.connection(), &plain.connection());
     drop(plain);
-    let secured = NatsServer::secured(&[
-        User {
-            name: "worker",
-            publish: &["_INBOX_caller.>"],
-            subscribe: &[
-                "svc.ai.llm.v1.*",
-                "svc.ai.llm.v1.> svc-worker-workers",
-                "svc.ai.llm.v1.infer workers",
-                "_INBOX_worker.>",
-                "_STREAM_worker.>",
-                "$SRV.>",
-            ],
-        },
-        User { name: "caller", publish: &["svc.ai.llm.v1.*", "_STREAM_worker.>"], subscribe: &["_INBOX_caller.>"] },
-    ]);
+    let secured = NatsServer::with_accounts(&[WORKER, CALLER]);
     table(
-        "mutual TLS and permissions",
+        "mutual TLS, permissions, and an account for each service",
         &["stock", "sdk"],
         seconds,
         rounds,
@@ -353,6 +339,37 @@ fn compare(seconds: usize, rounds: usize) {
         &secured.connection_as("caller"),
     );
 }
+
+/// As natsctl makes the account of a service that serves: calls come from accounts of callers, with their names.
+const WORKER: Account<'_> = Account {
+    user: User {
+        name: "worker",
+        publish: &["_INBOX_caller.>", "svc.ai.llm.v1._"],
+        subscribe: &[
+            "svc.ai.llm.v1.> svc-worker-workers",
+            "svc.ai.llm.v1.> workers",
+            "_INBOX_worker.>",
+            "_STREAM_worker.>",
+            "$SRV.>",
+        ],
+    },
+    exports: &["_INBOX_caller.>"],
+    imports: &[
+        ("caller", "svc.ai.llm.v1.infer", "svc.ai.llm.v1.infer.caller"),
+        ("caller", "svc.ai.llm.v1.infer_stream", "svc.ai.llm.v1.infer_stream.caller"),
+        ("caller", "_STREAM_worker.>", "_STREAM_worker.>"),
+    ],
+};
+
+const CALLER: Account<'_> = Account {
+    user: User {
+        name: "caller",
+        publish: &["svc.ai.llm.v1.infer", "svc.ai.llm.v1.infer_stream", "_STREAM_worker.>"],
+        subscribe: &["_INBOX_caller.>"],
+    },
+    exports: &["svc.ai.llm.v1.infer", "svc.ai.llm.v1.infer_stream", "_STREAM_worker.>"],
+    imports: &[("worker", "_INBOX_caller.>", "_INBOX_caller.>")],
+};
 
 fn table(
     title: &str,

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{HeaderMap, Message, StatusCode};
+use async_nats::client::traits::Publisher as _;
+use async_nats::message::OutboundMessage;
+use async_nats::{HeaderMap, Message, StatusCode, Subject};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use proto::rpc::{Code, Error, Method, Stream, Transport};
@@ -13,6 +15,7 @@ use crate::breaker::Failure;
 use crate::connection::Connection;
 use crate::context::{self, Context};
 use crate::fleet::Fleet;
+use crate::inbox::Lost;
 use crate::{reason, stream, wire};
 
 /// How many times an idempotent call is sent at most.
@@ -34,7 +37,8 @@ impl Transport for Fleet {
             let permit = destination.breaker.acquire()?;
             let connection = self.connection();
             let payload = context.with_meta(&request, context.remaining());
-            let opened = stream::open(&connection, method, payload, headers(&context), context.deadline()).await;
+            let headers = headers(&context).unwrap_or_default();
+            let opened = stream::open(&connection, method, payload, headers, context.deadline()).await;
             permit.record(&opened);
             destination.count(&opened);
             Ok(opened?)
@@ -92,16 +96,22 @@ async fn attempt_once(
     connection: &Arc<Connection>,
     method: &'static Method,
     payload: Bytes,
-    headers: HeaderMap,
+    headers: Option<HeaderMap>,
     until: Instant,
 ) -> Result<Bytes, Failure> {
     check_size(connection, method, &payload)?;
-    let (slot, answer) = connection.inbox.slot_for_one();
-    let sent = connection.client.publish_with_reply_and_headers(method.subject, slot.subject(), headers, payload).await;
-    sent.map_err(|error| interrupted(method, &error))?;
+    let answer = connection.inbox.slot_for_one();
+    let request = OutboundMessage {
+        subject: Subject::from_static(method.subject),
+        reply: Some(answer.subject()),
+        headers,
+        payload,
+    };
+    // Unlike the client's other methods, this one does not copy the subjects.
+    connection.client.publish_message(request).await.map_err(|error| interrupted(method, &error))?;
     match tokio::time::timeout_at(until, answer).await {
         Err(_) => Err(Failure::Unanswered(timeout(method))),
-        Ok(Err(_)) => Err(Failure::Unanswered(disconnected(method))),
+        Ok(Err(Lost)) => Err(Failure::Unanswered(disconnected(method))),
         Ok(Ok(message)) => response(method, message),
     }
 }
@@ -155,12 +165,12 @@ fn current(fleet: &Fleet) -> Context {
 }
 
 /// The headers of a request. Most have none, and cost the server less.
-fn headers(context: &Context) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    if let Some(traceparent) = context.traceparent() {
+fn headers(context: &Context) -> Option<HeaderMap> {
+    context.traceparent().map(|traceparent| {
+        let mut headers = HeaderMap::new();
         headers.insert(wire::TRACEPARENT, traceparent);
-    }
-    headers
+        headers
+    })
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ mod material;
 mod metrics;
 mod operations;
 mod queue_group;
+mod reply;
 mod retry;
 mod serve;
 mod settings;

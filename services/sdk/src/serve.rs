@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context as Poller, Waker};
 use std::time::Duration;
 
+use async_nats::client::traits::Publisher as _;
+use async_nats::message::OutboundMessage;
 use async_nats::{HeaderMap, Message, Subject};
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _};
@@ -23,6 +25,7 @@ use crate::discovery::{Discovery, Served};
 use crate::fleet::Fleet;
 use crate::metrics::{ServerMetrics, is_fault};
 use crate::queue_group::Membership;
+use crate::reply::AnswerTo;
 use crate::task::Shutdown;
 use crate::wire::{self, RequestEnvelope};
 use crate::{reason, stream};
@@ -144,7 +147,7 @@ impl<S: Server> Worker<S> {
     /// Accepts a request. One that could not be answered, or whose answer would do something else, is not carried out.
     fn receive(self: &Arc<Self>, connection: &Arc<Connection>, message: Message) {
         let called = Called::parse(S::SERVICE.subject, &message.subject);
-        if message.reply.as_deref().is_some_and(|reply| called.takes_answers_on(reply)) {
+        if message.reply.as_deref().is_some_and(|reply| called.takes_answers_on(AnswerTo::subject_of(reply))) {
             self.accept(Request { connection: Arc::clone(connection), message, at: Instant::now() });
         } else {
             self.metrics.refused.inc();
@@ -314,9 +317,6 @@ async fn send_stream(
 }
 
 async fn answer(request: &Request, payload: Bytes) -> Result<(), Error> {
-    let Some(caller) = request.message.reply.clone() else {
-        return Ok(());
-    };
     let limit = request.connection.client.max_payload();
     if payload.len() > limit {
         return Err(Error::internal(format_args!(
@@ -324,21 +324,27 @@ async fn answer(request: &Request, payload: Bytes) -> Result<(), Error> {
             payload.len()
         )));
     }
-    // If the connection breaks now, the response is lost in any case; the caller notices and retries.
-    let _ = request.connection.client.publish(caller, payload).await;
+    publish(request, None, payload).await;
     Ok(())
 }
 
 /// Answers with an error. `method` is `None` if the service has no such method.
 async fn answer_error(request: &Request, method: Option<&Method>, error: &Error) {
-    let Some(caller) = request.message.reply.clone() else {
-        return;
-    };
     let mut headers: HeaderMap = wire::error_headers(error);
     let expects_credit = || wire::header(request.message.headers.as_ref(), &wire::STREAM_CREDIT).is_some();
     // Only a stream has an end.
     if method.map_or_else(expects_credit, |method| method.streaming) {
         headers.insert(wire::STREAM_END, "error");
     }
-    let _ = request.connection.client.publish_with_headers(caller, headers, wire::error_payload(error)).await;
+    publish(request, Some(headers), wire::error_payload(error)).await;
+}
+
+/// Publishes the only message of an answer. If the connection breaks now, it is lost in any case; the caller notices and
+/// retries.
+async fn publish(request: &Request, headers: Option<HeaderMap>, payload: Bytes) {
+    let Some(AnswerTo { subject, token }) = request.message.reply.clone().map(AnswerTo::new) else {
+        return;
+    };
+    let answer = OutboundMessage { subject, reply: token, headers, payload };
+    let _ = request.connection.client.publish_message(answer).await;
 }

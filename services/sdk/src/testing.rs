@@ -1,13 +1,12 @@
 //! Real nats-servers for tests and benchmarks: on ports chosen by the system, in temporary directories, killed when
 //! dropped.
 
-use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use std::{env, fs};
+use std::{env, fmt, fs};
 
 use async_nats::jetstream::{self, kv, stream};
 use bytes::Bytes;
@@ -26,6 +25,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 const PASSWORD: &str = "only for tests";
 /// JetStream with its files beside the configuration.
 const JETSTREAM: &str = "jetstream { store_dir: jetstream }\n";
+
+/// Mutual TLS with the certificates beside the configuration.
+const TLS: &str = "tls { cert_file: server.pem, key_file: server.key, ca_file: ca.pem, verify: true }\n";
 
 /// A nats-server with JetStream.
 #[derive(Debug)]
@@ -54,6 +56,17 @@ pub struct User<'a> {
     pub publish: &'a [&'a str],
     /// Subjects that the user may subscribe to.
     pub subscribe: &'a [&'a str],
+}
+
+/// The account of one user, as natsctl makes one for each service.
+#[derive(Clone, Copy, Debug)]
+pub struct Account<'a> {
+    /// Its only user, after whom it is named.
+    pub user: User<'a>,
+    /// Subjects that other accounts may import.
+    pub exports: &'a [&'a str],
+    /// What it takes from other accounts: the account, the subject there, and the subject here.
+    pub imports: &'a [(&'a str, &'a str, &'a str)],
 }
 
 /// A message in a stream.
@@ -98,22 +111,17 @@ impl NatsServer {
     /// # Panics
     /// If there is no nats-server or it does not start.
     pub fn secured(users: &[User<'_>]) -> Self {
-        let list =
-            |subjects: &[&str]| subjects.iter().map(|subject| format!("{subject:?}")).collect::<Vec<_>>().join(", ");
-        let mut config = String::from(JETSTREAM);
-        config.push_str(
-            "tls { cert_file: server.pem, key_file: server.key, ca_file: ca.pem, verify: true }\nauthorization { users: [\n",
-        );
-        for User { name, publish, subscribe } in users {
-            let (publish, subscribe) = (list(publish), list(subscribe));
-            // Writing to a string does not fail.
-            let _ = writeln!(
-                config,
-                "{{ user: {name:?}, password: {PASSWORD:?}, permissions: {{ publish: [{publish}], subscribe: [{subscribe}] }} }}"
-            );
-        }
-        config.push_str("] }\n");
-        Self::with(&config, true)
+        let users: String = users.iter().map(|user| format!("{user}\n")).collect();
+        Self::with(&format!("{JETSTREAM}{TLS}authorization {{ users: [\n{users}] }}\n"), true)
+    }
+
+    /// A server with mutual TLS and without JetStream that has these accounts.
+    ///
+    /// # Panics
+    /// If there is no nats-server or it does not start.
+    pub fn with_accounts(accounts: &[Account<'_>]) -> Self {
+        let accounts: String = accounts.iter().map(|account| format!("{account}\n")).collect();
+        Self::with(&format!("{TLS}accounts {{\n{accounts}}}\n"), true)
     }
 
     fn with(config: &str, secured: bool) -> Self {
@@ -243,6 +251,38 @@ impl NatsServer {
         stream.read_to_string(&mut answer).ok()?;
         let (_, body) = answer.split_once("\r\n\r\n")?;
         serde_json::from_str::<serde_json::Value>(body).ok()?["num_connections"].as_u64()
+    }
+}
+
+/// As the configuration of a server has it.
+impl fmt::Display for User<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, publish, subscribe } = self;
+        write!(
+            f,
+            "{{ user: {name:?}, password: {PASSWORD:?}, permissions: {{ publish: {publish:?}, subscribe: {subscribe:?} }} }}"
+        )
+    }
+}
+
+/// As the configuration of a server has it.
+impl fmt::Display for Account<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { user, exports, imports } = self;
+        writeln!(f, "{:?}: {{ users: [{user}]", user.name)?;
+        writeln!(f, "exports: [")?;
+        for subject in *exports {
+            writeln!(f, "{{ stream: {subject:?} }}")?;
+        }
+        writeln!(f, "]\nimports: [")?;
+        for (account, subject, local_subject) in *imports {
+            write!(f, "{{ stream: {{ account: {account:?}, subject: {subject:?} }}")?;
+            if local_subject != subject {
+                write!(f, ", to: {local_subject:?}")?;
+            }
+            writeln!(f, " }}")?;
+        }
+        writeln!(f, "] }}")
     }
 }
 
