@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::client::traits::Publisher as _;
 use async_nats::message::OutboundMessage;
 use async_nats::{HeaderMap, Message, StatusCode, Subject};
 use bytes::Bytes;
@@ -107,8 +106,7 @@ async fn attempt_once(
         headers,
         payload,
     };
-    // Unlike the client's other methods, this one does not copy the subjects.
-    connection.client.publish_message(request).await.map_err(|error| interrupted(method, &error))?;
+    connection.publish(request).await.map_err(|error| interrupted(method, &error))?;
     match tokio::time::timeout_at(until, answer).await {
         Err(_) => Err(Failure::Unanswered(timeout(method))),
         Ok(Err(Lost)) => Err(Failure::Unanswered(disconnected(method))),

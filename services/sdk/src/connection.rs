@@ -1,13 +1,18 @@
 //! One NATS connection: TLS, credentials, reconnecting with jitter, and the inbox for its replies.
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context as Poller, Poll, Waker};
 use std::time::Duration;
 
+use async_nats::client::PublishError;
+use async_nats::client::traits::Publisher as _;
 use async_nats::jetstream::{self, kv};
+use async_nats::message::OutboundMessage;
 use async_nats::{ConnectErrorKind, ConnectOptions, Event, SubscribeError};
-use futures::StreamExt as _;
+use futures::{Sink as _, StreamExt as _};
 use proto::rpc::Error;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
@@ -27,6 +32,8 @@ const JETSTREAM_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) client: async_nats::Client,
+    /// The same client, as a queue into which messages can be put without waiting.
+    queue: std::sync::Mutex<async_nats::Client>,
     pub(crate) jetstream: jetstream::Context,
     pub(crate) inbox: Arc<Inbox>,
     /// Where a worker takes control messages of the streams that it sends.
@@ -99,6 +106,7 @@ impl Connection {
         let mut jetstream = jetstream::new(client.clone());
         jetstream.set_timeout(JETSTREAM_TIMEOUT);
         Ok(Arc::new(Self {
+            queue: std::sync::Mutex::new(client.clone()),
             client,
             jetstream,
             inbox,
@@ -108,6 +116,22 @@ impl Connection {
             dispatcher,
             control_dispatcher: OnceLock::new(),
         }))
+    }
+
+    /// Publishes a message. Unlike the methods of the client, this one does not copy the subjects, and its future is small:
+    /// there is nearly always room in the client's queue, and only where there is none it waits on the heap.
+    pub(crate) async fn publish(&self, message: OutboundMessage) -> Result<(), PublishError> {
+        if let Some(mut queue) = self.queue_with_room() {
+            return Pin::new(&mut *queue).start_send(message);
+        }
+        Box::pin(self.client.publish_message(message)).await
+    }
+
+    /// `None` if the client's queue is full or closed.
+    fn queue_with_room(&self) -> Option<MutexGuard<'_, async_nats::Client>> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = Pin::new(&mut *queue).poll_ready(&mut Poller::from_waker(Waker::noop()));
+        matches!(room, Poll::Ready(Ok(()))).then_some(queue)
     }
 
     /// Subscribes to control messages of streams, which a worker with streaming methods needs before its first request.
