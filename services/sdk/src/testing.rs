@@ -19,6 +19,9 @@ use crate::context::{Context, ExternalRequest};
 use crate::fleet::Fleet;
 use crate::settings::{ConnectionSettings, ConsumerSettings, Settings};
 
+mod operator;
+pub use operator::Operator;
+
 /// The timeout of requests made with [`as_request`].
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time within which a server must listen.
@@ -36,7 +39,8 @@ pub struct NatsServer {
     process: Child,
     ports: Ports,
     folder: TempDir,
-    secured: bool,
+    /// Of the certificates of a server with TLS.
+    authority: Option<Authority>,
 }
 
 /// The addresses (`host:port`) that a server listens on, as it writes them to its ports file.
@@ -132,9 +136,7 @@ impl NatsServer {
         let listen = "host: 127.0.0.1\nport: -1\nhttp: \"127.0.0.1:-1\"";
         let config = format!("{listen}\nports_file_dir: {:?}\n{config}", folder.path());
         fs::write(folder.path().join("nats.conf"), config).expect("the configuration can be written");
-        if secured {
-            write_certificates(folder.path());
-        }
+        let authority = secured.then(|| Authority::new(folder.path()));
         let log = fs::File::create(folder.path().join("nats.log")).expect("the log can be written");
         let mut process = Command::new(nats_server())
             .args(["--config", "nats.conf"])
@@ -145,7 +147,7 @@ impl NatsServer {
             .spawn()
             .expect("nats-server starts");
         let ports = wait_for_ports(&mut process, folder.path());
-        Self { process, ports, folder, secured }
+        Self { process, ports, folder, authority }
     }
 
     /// How to connect to a server without users.
@@ -156,7 +158,7 @@ impl NatsServer {
     /// How `user` connects to a secured server.
     pub fn connection_as(&self, user: &str) -> ConnectionSettings {
         let file = |name: &str| self.folder.path().join(name);
-        assert!(self.secured, "this server has no users");
+        assert!(self.authority.is_some(), "this server has no users");
         ConnectionSettings {
             urls: self.ports.nats.iter().map(|url| url.replace("nats://", "tls://")).collect(),
             ca: Some(file("ca.pem").into()),
@@ -164,6 +166,14 @@ impl NatsServer {
             credentials: None,
             user: Some((user.to_owned(), PASSWORD.to_owned())),
         }
+    }
+
+    /// Writes a new certificate and key for its clients, of the same CA.
+    ///
+    /// # Panics
+    /// If it cannot.
+    pub fn renew_client_certificate(&self) {
+        self.authority.as_ref().expect("a server with TLS").write_leaf(self.folder.path(), "client", "client");
     }
 
     /// Connects `service` to a server without users.
@@ -344,17 +354,32 @@ fn wait_for_ports(process: &mut Child, folder: &Path) -> Ports {
     }
 }
 
-fn write_certificates(folder: &Path) {
-    let mut authority = CertificateParams::new(Vec::new()).expect("no names");
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority =
-        CertifiedIssuer::self_signed(authority, KeyPair::generate().expect("a key")).expect("a certificate");
-    let write = |name: &str, text: String| fs::write(folder.join(name), text).expect("certificates can be written");
-    write("ca.pem", authority.pem());
-    for (name, address) in [("server", "127.0.0.1"), ("client", "client")] {
+/// Signs the certificates of a server and its clients.
+#[derive(Debug)]
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    /// Writes its own certificate, and those of the server and its clients.
+    fn new(folder: &Path) -> Self {
+        let mut authority = CertificateParams::new(Vec::new()).expect("no names");
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority =
+            CertifiedIssuer::self_signed(authority, KeyPair::generate().expect("a key")).expect("a certificate");
+        write(folder, "ca.pem", &authority.pem());
+        let authority = Self(authority);
+        authority.write_leaf(folder, "server", "127.0.0.1");
+        authority.write_leaf(folder, "client", "client");
+        authority
+    }
+
+    fn write_leaf(&self, folder: &Path, name: &str, address: &str) {
         let key = KeyPair::generate().expect("a key");
         let leaf = CertificateParams::new(vec![address.to_owned()]).expect("a valid name");
-        write(&format!("{name}.pem"), leaf.signed_by(&key, &authority).expect("a certificate").pem());
-        write(&format!("{name}.key"), key.serialize_pem());
+        write(folder, &format!("{name}.pem"), &leaf.signed_by(&key, &self.0).expect("a certificate").pem());
+        write(folder, &format!("{name}.key"), &key.serialize_pem());
     }
+}
+
+fn write(folder: &Path, name: &str, text: &str) {
+    fs::write(folder.join(name), text).expect("certificates can be written");
 }

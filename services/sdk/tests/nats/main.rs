@@ -5,6 +5,7 @@ mod calls;
 mod connections;
 mod consuming;
 mod dead_letters;
+mod renewal;
 mod shutdown;
 mod storage;
 mod streams;
