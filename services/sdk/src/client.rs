@@ -180,6 +180,17 @@ mod tests {
         error.with_detail(reason::RETRY_AFTER_MS, millis)
     }
 
+    /// Bytes of the future that `function` returns.
+    fn size<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_future_of_a_call_is_small() {
+        let whole = size(|fleet: &'static Fleet, method, request| call(fleet, method, request));
+        assert!(whole <= 640, "{whole} bytes");
+    }
+
     #[test]
     fn a_circuit_that_is_open_for_a_moment_is_waited_for_and_no_other() {
         let pause = |error| pause(FIRST_DELAY, &error);

@@ -44,7 +44,8 @@ impl CallTokens {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct AnswerTo {
     pub(crate) subject: Subject,
-    /// The reply subject of the answer, if its caller understands that.
+    /// The reply subject of the answer, if its caller understands that. Whatever the caller chose, it is one token that begins
+    /// with [`MARK`], on which nobody is subscribed.
     pub(crate) token: Option<Subject>,
 }
 
