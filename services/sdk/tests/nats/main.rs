@@ -5,6 +5,7 @@ mod calls;
 mod connections;
 mod consuming;
 mod dead_letters;
+mod kills;
 mod renewal;
 mod shutdown;
 mod storage;
