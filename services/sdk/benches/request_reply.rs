@@ -3,7 +3,7 @@
 //! `cargo bench -p sdk --bench request_reply [-- SECONDS ROUNDS]`. Every worker and every caller is a separate process,
 //! as in the fleet. The variants alternate, and ratios are taken within a round. Payload: 256 bytes each way.
 //!
-//! With `--no-default-features` the system's allocator is used, and allocations are counted.
+//! With `--features count-allocations` it also counts allocations, and the other figures are not comparable.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::env;
@@ -21,7 +21,7 @@ use proto::ai::llm::v1::{
 use sdk::testing::{Account, NatsServer, User};
 use sdk::{ConnectionSettings, Error, Fleet, Material, Settings, Shutdown, Stream};
 
-#[cfg(not(feature = "mimalloc"))]
+#[cfg(feature = "count-allocations")]
 #[global_allocator]
 static COUNTING: &stats_alloc::StatsAlloc<std::alloc::System> = &stats_alloc::INSTRUMENTED_SYSTEM;
 
@@ -85,12 +85,12 @@ impl Llm for Echo {
 
 /// Allocations of this process so far, and their bytes; zero if they are not counted.
 fn allocated() -> [usize; 2] {
-    #[cfg(not(feature = "mimalloc"))]
+    #[cfg(feature = "count-allocations")]
     {
         let stats = COUNTING.stats();
         [stats.allocations + stats.reallocations, stats.bytes_allocated]
     }
-    #[cfg(feature = "mimalloc")]
+    #[cfg(not(feature = "count-allocations"))]
     [0; 2]
 }
 

@@ -57,11 +57,6 @@ pub use settings::{ConnectionSettings, ConsumerSettings, Delivery, Settings};
 pub use sockets::http_listener;
 pub use task::{Shutdown, run_workers};
 
-/// Requests allocate little, but often: this allocator is faster at that than the system's.
-#[cfg(feature = "mimalloc")]
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Keys and values of the error details that say why a request failed.
 pub mod reason {
     /// Key of the detail.
