@@ -37,7 +37,9 @@ impl Fleet {
         let payload = bytes::Bytes::from(event.encode_to_vec());
         let mut headers = HeaderMap::new();
         headers.insert(wire::MESSAGE_ID, id);
-        headers.insert(wire::TRACEPARENT, context.traceparent());
+        if let Some(traceparent) = context.traceparent() {
+            headers.insert(wire::TRACEPARENT, traceparent);
+        }
         // The id makes retries safe.
         let is_transient = |error: &Error| error.code() == Code::Unavailable;
         retry_until_deadline(is_transient, || self.store_event(E::SUBJECT, headers.clone(), payload.clone())).await

@@ -13,6 +13,7 @@ mod clock;
 mod connection;
 mod consume;
 mod context;
+mod credentials;
 mod destination;
 mod discovery;
 mod events;
@@ -26,6 +27,8 @@ mod metrics;
 mod operations;
 mod panics;
 mod queue_group;
+mod renewal;
+mod reply;
 mod retry;
 mod serve;
 mod service;
@@ -35,6 +38,7 @@ mod stream;
 mod task;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod trace;
 mod wire;
 
 pub use bucket::{Bucket, Change, Entry, WriteError, check_id};

@@ -2,13 +2,12 @@
 //! dropped.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use std::{env, fs};
+use std::{env, fmt, fs};
 
 use async_nats::jetstream::{self, consumer, kv, stream};
 use bytes::Bytes;
@@ -20,6 +19,9 @@ use crate::context::{Context, ExternalRequest};
 use crate::fleet::Fleet;
 use crate::settings::{ConnectionSettings, ConsumerSettings, Settings};
 
+mod operator;
+pub use operator::Operator;
+
 /// The timeout of requests made with [`as_request`].
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time within which a server must listen.
@@ -28,13 +30,17 @@ const PASSWORD: &str = "only for tests";
 /// JetStream with its files beside the configuration.
 const JETSTREAM: &str = "jetstream { store_dir: jetstream }\n";
 
+/// Mutual TLS with the certificates beside the configuration.
+const TLS: &str = "tls { cert_file: server.pem, key_file: server.key, ca_file: ca.pem, verify: true }\n";
+
 /// A nats-server with JetStream.
 #[derive(Debug)]
 pub struct NatsServer {
     process: Child,
     ports: Ports,
     folder: TempDir,
-    secured: bool,
+    /// Of the certificates of a server with TLS.
+    authority: Option<Authority>,
 }
 
 /// The addresses (`host:port`) that a server listens on, as it writes them to its ports file.
@@ -55,6 +61,17 @@ pub struct User<'a> {
     pub publish: &'a [&'a str],
     /// Subjects that the user may subscribe to.
     pub subscribe: &'a [&'a str],
+}
+
+/// The account of one user, as natsctl makes one for each service.
+#[derive(Clone, Copy, Debug)]
+pub struct Account<'a> {
+    /// Its only user, after whom it is named.
+    pub user: User<'a>,
+    /// Subjects that other accounts may import.
+    pub exports: &'a [&'a str],
+    /// What it takes from other accounts: the account, the subject there, and the subject here.
+    pub imports: &'a [(&'a str, &'a str, &'a str)],
 }
 
 /// A message in a stream.
@@ -101,22 +118,17 @@ impl NatsServer {
     /// # Panics
     /// If there is no nats-server or it does not start.
     pub fn secured(users: &[User<'_>]) -> Self {
-        let list =
-            |subjects: &[&str]| subjects.iter().map(|subject| format!("{subject:?}")).collect::<Vec<_>>().join(", ");
-        let mut config = String::from(JETSTREAM);
-        config.push_str(
-            "tls { cert_file: server.pem, key_file: server.key, ca_file: ca.pem, verify: true }\nauthorization { users: [\n",
-        );
-        for User { name, publish, subscribe } in users {
-            let (publish, subscribe) = (list(publish), list(subscribe));
-            // Writing to a string does not fail.
-            let _ = writeln!(
-                config,
-                "{{ user: {name:?}, password: {PASSWORD:?}, permissions: {{ publish: [{publish}], subscribe: [{subscribe}] }} }}"
-            );
-        }
-        config.push_str("] }\n");
-        Self::with(&config, true)
+        let users: String = users.iter().map(|user| format!("{user}\n")).collect();
+        Self::with(&format!("{JETSTREAM}{TLS}authorization {{ users: [\n{users}] }}\n"), true)
+    }
+
+    /// A server with mutual TLS and without JetStream that has these accounts.
+    ///
+    /// # Panics
+    /// If there is no nats-server or it does not start.
+    pub fn with_accounts(accounts: &[Account<'_>]) -> Self {
+        let accounts: String = accounts.iter().map(|account| format!("{account}\n")).collect();
+        Self::with(&format!("{TLS}accounts {{\n{accounts}}}\n"), true)
     }
 
     fn with(config: &str, secured: bool) -> Self {
@@ -124,9 +136,7 @@ impl NatsServer {
         let listen = "host: 127.0.0.1\nport: -1\nhttp: \"127.0.0.1:-1\"";
         let config = format!("{listen}\nports_file_dir: {:?}\n{config}", folder.path());
         fs::write(folder.path().join("nats.conf"), config).expect("the configuration can be written");
-        if secured {
-            write_certificates(folder.path());
-        }
+        let authority = secured.then(|| Authority::new(folder.path()));
         let log = fs::File::create(folder.path().join("nats.log")).expect("the log can be written");
         let mut process = Command::new(nats_server())
             .args(["--config", "nats.conf"])
@@ -137,7 +147,7 @@ impl NatsServer {
             .spawn()
             .expect("nats-server starts");
         let ports = wait_for_ports(&mut process, folder.path());
-        Self { process, ports, folder, secured }
+        Self { process, ports, folder, authority }
     }
 
     /// How to connect to a server without users.
@@ -148,7 +158,7 @@ impl NatsServer {
     /// How `user` connects to a secured server.
     pub fn connection_as(&self, user: &str) -> ConnectionSettings {
         let file = |name: &str| self.folder.path().join(name);
-        assert!(self.secured, "this server has no users");
+        assert!(self.authority.is_some(), "this server has no users");
         ConnectionSettings {
             urls: self.ports.nats.iter().map(|url| url.replace("nats://", "tls://")).collect(),
             ca: Some(file("ca.pem").into()),
@@ -156,6 +166,14 @@ impl NatsServer {
             credentials: None,
             user: Some((user.to_owned(), PASSWORD.to_owned())),
         }
+    }
+
+    /// Writes a new certificate and key for its clients, of the same CA.
+    ///
+    /// # Panics
+    /// If it cannot.
+    pub fn renew_client_certificate(&self) {
+        self.authority.as_ref().expect("a server with TLS").write_leaf(self.folder.path(), "client", "client");
     }
 
     /// Connects `service` to a server without users.
@@ -268,6 +286,38 @@ impl NatsServer {
     }
 }
 
+/// As the configuration of a server has it.
+impl fmt::Display for User<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, publish, subscribe } = self;
+        write!(
+            f,
+            "{{ user: {name:?}, password: {PASSWORD:?}, permissions: {{ publish: {publish:?}, subscribe: {subscribe:?} }} }}"
+        )
+    }
+}
+
+/// As the configuration of a server has it.
+impl fmt::Display for Account<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { user, exports, imports } = self;
+        writeln!(f, "{:?}: {{ users: [{user}]", user.name)?;
+        writeln!(f, "exports: [")?;
+        for subject in *exports {
+            writeln!(f, "{{ stream: {subject:?} }}")?;
+        }
+        writeln!(f, "]\nimports: [")?;
+        for (account, subject, local_subject) in *imports {
+            write!(f, "{{ stream: {{ account: {account:?}, subject: {subject:?} }}")?;
+            if local_subject != subject {
+                write!(f, ", to: {local_subject:?}")?;
+            }
+            writeln!(f, " }}")?;
+        }
+        writeln!(f, "] }}")
+    }
+}
+
 impl Drop for NatsServer {
     fn drop(&mut self) {
         // It may have ended already.
@@ -304,17 +354,32 @@ fn wait_for_ports(process: &mut Child, folder: &Path) -> Ports {
     }
 }
 
-fn write_certificates(folder: &Path) {
-    let mut authority = CertificateParams::new(Vec::new()).expect("no names");
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority =
-        CertifiedIssuer::self_signed(authority, KeyPair::generate().expect("a key")).expect("a certificate");
-    let write = |name: &str, text: String| fs::write(folder.join(name), text).expect("certificates can be written");
-    write("ca.pem", authority.pem());
-    for (name, address) in [("server", "127.0.0.1"), ("client", "client")] {
+/// Signs the certificates of a server and its clients.
+#[derive(Debug)]
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    /// Writes its own certificate, and those of the server and its clients.
+    fn new(folder: &Path) -> Self {
+        let mut authority = CertificateParams::new(Vec::new()).expect("no names");
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority =
+            CertifiedIssuer::self_signed(authority, KeyPair::generate().expect("a key")).expect("a certificate");
+        write(folder, "ca.pem", &authority.pem());
+        let authority = Self(authority);
+        authority.write_leaf(folder, "server", "127.0.0.1");
+        authority.write_leaf(folder, "client", "client");
+        authority
+    }
+
+    fn write_leaf(&self, folder: &Path, name: &str, address: &str) {
         let key = KeyPair::generate().expect("a key");
         let leaf = CertificateParams::new(vec![address.to_owned()]).expect("a valid name");
-        write(&format!("{name}.pem"), leaf.signed_by(&key, &authority).expect("a certificate").pem());
-        write(&format!("{name}.key"), key.serialize_pem());
+        write(folder, &format!("{name}.pem"), &leaf.signed_by(&key, &self.0).expect("a certificate").pem());
+        write(folder, &format!("{name}.key"), &key.serialize_pem());
     }
+}
+
+fn write(folder: &Path, name: &str, text: &str) {
+    fs::write(folder.join(name), text).expect("certificates can be written");
 }

@@ -114,6 +114,11 @@ pub(crate) fn hex<const DIGITS: usize>(value: u128) -> [u8; DIGITS] {
     digits
 }
 
+/// Hexadecimal digits are ASCII.
+pub(crate) fn as_text(digits: &[u8]) -> &str {
+    std::str::from_utf8(digits).unwrap_or_default()
+}
+
 /// A response that carries only `error`.
 pub(crate) fn error_payload(error: &Error) -> Bytes {
     ResponseEnvelope { error: Some(error.clone().into()) }.encode_to_vec().into()

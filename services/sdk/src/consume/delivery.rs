@@ -220,8 +220,8 @@ impl Delivery {
 
     /// Any answer but an error status is a confirmation: the client's own `double_ack` also takes "no responders" for one.
     async fn confirmed(&self, payload: Bytes) -> bool {
-        let (slot, answer) = self.connection.inbox.slot_for_one();
-        let sent = self.connection.client.publish_with_reply(self.reply.clone(), slot.subject(), payload).await;
+        let answer = self.connection.inbox.slot_for_one();
+        let sent = self.connection.client.publish_with_reply(self.reply.clone(), answer.subject(), payload).await;
         let answer = timeout(CONFIRM_TIMEOUT, answer).await;
         let status = |message: &Message| message.status.is_none_or(|status| status == StatusCode::OK);
         sent.is_ok() && matches!(answer, Ok(Ok(message)) if status(&message))
