@@ -49,6 +49,7 @@ pub use serve::serve;
 pub use settings::{ConnectionSettings, Settings};
 pub use sockets::http_listener;
 pub use task::{Shutdown, run, run_workers};
+pub use trace::{Span, SpanKind, Value};
 
 /// Keys and values of the error details that say why a request failed.
 pub mod reason {

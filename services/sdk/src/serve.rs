@@ -25,7 +25,7 @@ use crate::metrics::{ServerMetrics, is_fault};
 use crate::queue_group::Membership;
 use crate::task::Shutdown;
 use crate::wire::{self, RequestEnvelope};
-use crate::{reason, stream};
+use crate::{reason, stream, trace};
 
 /// The share of the stop timeout that a worker may spend leaving its queue group; the rest is for finishing accepted
 /// requests.
@@ -210,6 +210,7 @@ impl<S: Server> Worker<S> {
         let meta = RequestEnvelope::decode(message.payload.clone()).ok().and_then(|envelope| envelope.meta);
         let traceparent = wire::header(headers, &wire::TRACEPARENT);
         let context = Context::received(meta.unwrap_or_default(), traceparent, request.at);
+        let span = trace::server(&context, method.map(|method| &S::SERVICE.methods[method]), request.at);
 
         let outcome = match method {
             None => Err(Error::unimplemented(S::SERVICE, called.operation)),
@@ -229,6 +230,7 @@ impl<S: Server> Worker<S> {
             answer_error(&request, method.map(|method| &S::SERVICE.methods[method]), error).await;
         }
         self.metrics.record(method.unwrap_or(usize::MAX), error.as_ref(), request.at.elapsed());
+        trace::end_server(span, error.as_ref());
     }
 
     async fn call(&self, method: usize, payload: Bytes, context: &Context) -> Result<Reply, Error> {
