@@ -92,6 +92,11 @@ impl Span {
         self.0.as_ref().map(|record| record.context)
     }
 
+    /// The W3C `traceparent` of what it causes, if it is recorded.
+    pub fn traceparent(&self) -> Option<String> {
+        Some(self.context()?.traceparent())
+    }
+
     /// Names the operation: few names for many spans, without ids.
     pub fn name(&mut self, name: impl Into<Cow<'static, str>>) {
         if let Some(record) = &mut self.0 {
@@ -107,9 +112,9 @@ impl Span {
     }
 
     /// Marks it as failed. `kind` is one of few values; `message` may be empty.
-    pub fn fail(&mut self, kind: &'static str, message: &str) {
+    pub fn fail(&mut self, kind: impl Into<Value>, message: &str) {
         if let Some(record) = &mut self.0 {
-            record.fail(kind, message);
+            record.fail(kind.into(), message);
         }
     }
 
@@ -119,7 +124,7 @@ impl Span {
         let status = error.map_or("OK", |error| error.code().as_str_name());
         record.set("rpc.response.status_code", Value::Static(status));
         if let Some(error) = error.filter(|error| is_failure(error)) {
-            record.fail(status, error.message());
+            record.fail(Value::Static(status), error.message());
         }
     }
 
@@ -151,8 +156,8 @@ impl Record {
         self.attributes.push((key, value));
     }
 
-    fn fail(&mut self, kind: &'static str, message: &str) {
-        self.set("error.type", Value::Static(kind));
+    fn fail(&mut self, kind: Value, message: &str) {
+        self.set("error.type", kind);
         self.error = Some(message[..message.floor_char_boundary(MAX_TEXT)].to_owned());
     }
 }
