@@ -41,7 +41,7 @@ impl Transport for Fleet {
             permit.record(&opened);
             destination.count(&opened);
             match opened.map_err(Error::from) {
-                Ok(stream) => Ok(trace::watch(stream, span)),
+                Ok(stream) => Ok(trace::watch_client(stream, span)),
                 Err(error) => trace::end_client(span, Err(error)),
             }
         })

@@ -24,8 +24,9 @@ use crate::fleet::Fleet;
 use crate::metrics::{ServerMetrics, is_fault};
 use crate::queue_group::Membership;
 use crate::task::Shutdown;
+use crate::trace::{self, Span};
 use crate::wire::{self, RequestEnvelope};
-use crate::{reason, stream, trace};
+use crate::{reason, stream};
 
 /// The share of the stop timeout that a worker may spend leaving its queue group; the rest is for finishing accepted
 /// requests.
@@ -210,7 +211,7 @@ impl<S: Server> Worker<S> {
         let meta = RequestEnvelope::decode(message.payload.clone()).ok().and_then(|envelope| envelope.meta);
         let traceparent = wire::header(headers, &wire::TRACEPARENT);
         let context = Context::received(meta.unwrap_or_default(), traceparent, request.at);
-        let span = trace::server(&context, method.map(|method| &S::SERVICE.methods[method]), request.at);
+        let mut span = trace::server(&context, method.map(|method| &S::SERVICE.methods[method]), request.at);
 
         let outcome = match method {
             None => Err(Error::unimplemented(S::SERVICE, called.operation)),
@@ -219,6 +220,7 @@ impl<S: Server> Worker<S> {
         let error = match outcome {
             Ok(Reply::Message(payload)) => answer(&request, payload).await.err(),
             Ok(Reply::Stream(items)) => {
+                let items = trace::watch_server(items, std::mem::replace(&mut span, Span::NONE));
                 let credit = wire::header(headers, &wire::STREAM_CREDIT).and_then(|value| value.parse().ok());
                 let sent = context.clone().scope(send_stream(&request, credit, items));
                 sent.await.err()

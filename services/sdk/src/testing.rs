@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use crate::context::{Context, ExternalRequest};
 use crate::fleet::Fleet;
 use crate::settings::{ConnectionSettings, Settings};
-use crate::trace;
+use crate::{trace, wire};
 
 /// The timeout of requests made with [`as_request`].
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -64,6 +64,8 @@ pub struct Stored {
     pub subject: String,
     /// The header `Nats-Msg-Id`.
     pub id: Option<String>,
+    /// The header `traceparent`.
+    pub traceparent: Option<String>,
     /// The payload.
     pub payload: Bytes,
 }
@@ -222,7 +224,8 @@ impl NatsServer {
         for sequence in state.first_sequence.max(1)..=state.last_sequence {
             let message = stream.get_raw_message(sequence).await.expect("a message");
             let id = message.headers.get(async_nats::header::NATS_MESSAGE_ID).map(ToString::to_string);
-            stored.push(Stored { subject: message.subject.to_string(), id, payload: message.payload });
+            let traceparent = message.headers.get(wire::TRACEPARENT).map(ToString::to_string);
+            stored.push(Stored { subject: message.subject.to_string(), id, traceparent, payload: message.payload });
         }
         stored
     }

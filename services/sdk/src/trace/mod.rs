@@ -20,7 +20,9 @@ pub(crate) use lifecycle::{start, stop};
 pub use span::{Span, SpanKind, Value};
 pub(crate) use span_context::SpanContext;
 use span_context::{random_span_id, random_trace_id};
-pub(crate) use spans::{Failure, client, end_client, end_server, end_with, producer, server, storage, watch};
+pub(crate) use spans::{
+    Failure, client, consumer, end_client, end_server, end_with, producer, server, storage, watch_client, watch_server,
+};
 
 use tokio::time::Instant;
 

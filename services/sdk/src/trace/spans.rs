@@ -42,11 +42,13 @@ pub(crate) fn end_client<T>(mut span: Span, result: Result<T, Error>) -> Result<
 /// Ends the span of a request with its error, if it has one. As for gRPC, errors that are the caller's are none of its
 /// own.
 pub(crate) fn end_server(mut span: Span, error: Option<&Error>) {
-    use Code::{DataLoss, Internal, Unavailable, Unimplemented, Unknown};
-    span.set_outcome(error, |error| {
-        matches!(error.code(), Unknown | Unimplemented | Internal | Unavailable | DataLoss)
-    });
+    span.set_outcome(error, is_server_failure);
     span.end();
+}
+
+fn is_server_failure(error: &Error) -> bool {
+    use Code::{DataLoss, Internal, Unavailable, Unimplemented, Unknown};
+    matches!(error.code(), Unknown | Unimplemented | Internal | Unavailable | DataLoss)
 }
 
 fn describe_rpc(span: &mut Span, method: Option<&'static Method>, operation: &'static str) {
@@ -70,6 +72,17 @@ pub(crate) fn producer(context: &Context, subject: &'static str, id: &str, size:
         describe_event(&mut span, subject, "publish", "send");
         span.set("messaging.message.id", id.to_owned());
         span.set("messaging.message.body.size", i64::try_from(size).unwrap_or(i64::MAX));
+    }
+    span
+}
+
+/// The handling of an event that `consumer` received for the `delivery`th time.
+pub(crate) fn consumer(context: &Context, subject: &'static str, consumer: &str, delivery: u64) -> Span {
+    let mut span = context.request_span(SpanKind::Consumer, Instant::now());
+    if span.is_recorded() {
+        describe_event(&mut span, subject, "process", "process");
+        span.set("messaging.consumer.group.name", consumer.to_owned());
+        span.set("messaging.nats.delivery", i64::try_from(delivery).unwrap_or(i64::MAX));
     }
     span
 }
@@ -125,14 +138,24 @@ impl Failure for Error {
     }
 }
 
-/// A stream of responses whose span ends when the stream does.
-pub(crate) fn watch(stream: Stream<Bytes>, span: Span) -> Stream<Bytes> {
-    if span.is_recorded() { Watched { stream, span: Some(span) }.boxed() } else { stream }
+/// A stream of responses as its caller receives it. The span ends when the stream does.
+pub(crate) fn watch_client(stream: Stream<Bytes>, span: Span) -> Stream<Bytes> {
+    watch(stream, span, |_| true)
+}
+
+/// A stream of responses as its handler makes it. The span ends when the stream does.
+pub(crate) fn watch_server(stream: Stream<Bytes>, span: Span) -> Stream<Bytes> {
+    watch(stream, span, is_server_failure)
+}
+
+fn watch(stream: Stream<Bytes>, span: Span, is_failure: fn(&Error) -> bool) -> Stream<Bytes> {
+    if span.is_recorded() { Watched { stream, span: Some(span), is_failure }.boxed() } else { stream }
 }
 
 struct Watched {
     stream: Stream<Bytes>,
     span: Option<Span>,
+    is_failure: fn(&Error) -> bool,
 }
 
 impl futures::Stream for Watched {
@@ -146,7 +169,7 @@ impl futures::Stream for Watched {
             Poll::Ready(Some(Ok(_))) | Poll::Pending => return next,
         };
         if let Some(mut span) = self.span.take() {
-            span.set_outcome(error, |_| true);
+            span.set_outcome(error, self.is_failure);
             span.end();
         }
         next

@@ -5,6 +5,7 @@ mod connections;
 mod shutdown;
 mod storage;
 mod streams;
+mod traces;
 
 use std::future::pending;
 use std::sync::Arc;
