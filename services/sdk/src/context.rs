@@ -5,12 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use prost::Message as _;
 use proto::common::v1::Meta;
 use tokio::time::Instant;
 
-use crate::trace::{self, Span, SpanContext, SpanKind, Trace};
-use crate::wire::{self, ReceivedMeta, RequestEnvelope, SentMeta};
+use crate::trace::{Span, SpanContext, SpanKind, Trace};
+use crate::wire::{self, ReceivedMeta, SentMeta};
 
 tokio::task_local! {
     static CURRENT: Context;
@@ -85,10 +84,6 @@ impl Context {
             0 => DEFAULT_TIMEOUT,
             milliseconds => Duration::from_millis(milliseconds.into()),
         };
-        Self::following(meta, traceparent, at + timeout)
-    }
-
-    fn following(meta: ReceivedMeta, traceparent: Option<&str>, deadline: Instant) -> Self {
         let in_meta = || {
             let digits = std::str::from_utf8(&meta.trace_id).ok()?;
             u128::from_str_radix(digits, 16).ok().filter(|id| *id != 0)
@@ -102,17 +97,9 @@ impl Context {
             request_id,
             trace,
             idempotency_key: Some(meta.idempotency_key).filter(|key| !key.is_empty()),
-            deadline,
+            deadline: at + timeout,
             last_failure: Mutex::default(),
         }))
-    }
-
-    /// The context of handling an event, which continues the trace of its publication. `payload` is the event, and
-    /// `traceparent` its header of that name; handling it may take `timeout`.
-    pub fn of_event(payload: &Bytes, traceparent: Option<&str>, timeout: Duration) -> Self {
-        // Whether it can be decoded is for the handler to say, which knows its type.
-        let meta = RequestEnvelope::decode(payload.clone()).ok().and_then(|envelope| envelope.meta).unwrap_or_default();
-        Self::following(meta, traceparent, Instant::now() + timeout)
     }
 
     /// Runs `future` in this context: [`context`] returns it, and calls propagate it.
@@ -193,11 +180,6 @@ impl Context {
         self.0.trace.own_span(kind, start)
     }
 
-    /// Starts the span of handling an event of [`Context::of_event`], which `consumer` received for the `delivery`th time.
-    pub fn consumer_span(&self, subject: &'static str, consumer: &str, delivery: u64) -> Span {
-        trace::consumer(self, subject, consumer, delivery)
-    }
-
     /// Starts the span of something that this context does.
     pub(crate) fn child_span(&self, kind: SpanKind) -> Span {
         self.0.trace.child_span(kind)
@@ -215,7 +197,10 @@ fn hex(value: u128) -> String {
 
 #[cfg(test)]
 mod tests {
+    use prost::Message as _;
+
     use super::*;
+    use crate::wire::RequestEnvelope;
 
     #[test]
     fn a_callee_reads_the_metadata_that_the_caller_sent() {

@@ -76,24 +76,26 @@ pub(crate) fn producer(context: &Context, subject: &'static str, id: &str, size:
     span
 }
 
-/// The handling of an event that `consumer` received for the `delivery`th time.
-pub(crate) fn consumer(context: &Context, subject: &'static str, consumer: &str, delivery: u64) -> Span {
+/// The handling of an event for the `attempt`th time, by one of the tasks that share `durable` or by every task.
+pub(crate) fn consumer(context: &Context, subject: &str, durable: Option<&str>, attempt: u32) -> Span {
     let mut span = context.request_span(SpanKind::Consumer, Instant::now());
     if span.is_recorded() {
         describe_event(&mut span, subject, "process", "process");
-        span.set("messaging.consumer.group.name", consumer.to_owned());
-        span.set("messaging.nats.delivery", i64::try_from(delivery).unwrap_or(i64::MAX));
+        if let Some(durable) = durable {
+            span.set("messaging.consumer.group.name", durable.to_owned());
+        }
+        span.set("messaging.nats.attempt", i64::from(attempt));
     }
     span
 }
 
 /// Names an event's span, for example `publish evt.quest.created.v1`.
-fn describe_event(span: &mut Span, subject: &'static str, name: &'static str, operation: &'static str) {
+fn describe_event(span: &mut Span, subject: &str, name: &'static str, operation: &'static str) {
     span.name(format!("{name} {subject}"));
     span.set("messaging.system", NATS);
     span.set("messaging.operation.name", name);
     span.set("messaging.operation.type", operation);
-    span.set("messaging.destination.name", subject);
+    span.set("messaging.destination.name", subject.to_owned());
 }
 
 /// Runs an operation on a bucket. Its key is not recorded: it may say who somebody is. Outside of a request there is no

@@ -2,6 +2,9 @@
 
 mod calls;
 mod connections;
+mod consuming;
+mod dead_letters;
+mod kills;
 mod shutdown;
 mod storage;
 mod streams;
