@@ -1,4 +1,5 @@
-//! What traces cost a request over NATS: not exported, and exported with 0, 1 and 100 % of them sampled.
+//! What traces cost a request over NATS: not exported, and exported with 0, 1 and 100 % of them sampled. Processor time
+//! is that of caller and worker, exporters included; it says more than requests/s where other programs run.
 //!
 //! `cargo bench -p sdk --bench traces [-- SECONDS ROUNDS]`. Worker, caller and collector share the machine. The variants
 //! alternate, and ratios are taken within a round. Payload: 256 bytes each way, 64 requests at a time.
@@ -74,7 +75,8 @@ async fn worker(settings: Settings) {
     sdk::serve(&fleet, LlmServer(Echo), shutdown).await.expect("serving");
 }
 
-/// Prints requests per second and the 99th percentile in microseconds.
+/// Prints requests per second and the 99th percentile in microseconds, and stays until it is killed, so that its
+/// processor time can be read.
 async fn caller(settings: Settings, seconds: u64) {
     let stock = async_nats::connect(settings.connection.urls.as_slice()).await.expect("NATS");
     // The circuit breaker would count a worker that has not started yet as failed.
@@ -107,6 +109,7 @@ async fn caller(settings: Settings, seconds: u64) {
     }
     latencies.sort_unstable();
     println!("{} {}", latencies.len() as f64 / seconds as f64, latencies[latencies.len() * 99 / 100]);
+    std::future::pending::<()>().await;
 }
 
 /// A collector that accepts everything and looks at nothing.
@@ -160,6 +163,14 @@ fn spawn(arguments: &[&str]) -> Process {
     Process(Command::new(program).args(arguments).stdout(Stdio::piped()).spawn().expect("a process"))
 }
 
+/// The processor time of a process, in milliseconds: fields 14 and 15 of `/proc/<pid>/stat`, in hundredths of a second.
+fn processor_time(process: &Process) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.0.id())).expect("a process");
+    let (_, after_name) = stat.rsplit_once(')').expect("a name in parentheses");
+    let ticks = after_name.split_whitespace().skip(11).take(2).map(|field| field.parse::<f64>().expect("ticks"));
+    ticks.sum::<f64>() * 10.0
+}
+
 fn compare(seconds: u64, rounds: u64) {
     println!("medians of {rounds} rounds of {seconds} s; ratios are medians of ratios within a round");
     let server = NatsServer::start();
@@ -167,19 +178,33 @@ fn compare(seconds: u64, rounds: u64) {
     let mut figures = VARIANTS.map(|_| Vec::new());
     for _ in 0..rounds {
         for (variant, figures) in VARIANTS.iter().zip(&mut figures) {
-            let _worker = spawn(&["worker", variant, &collector, &url]);
+            let worker = spawn(&["worker", variant, &collector, &url]);
             let mut caller = spawn(&["caller", variant, &collector, &url, &seconds.to_string()]);
             let mut line = String::new();
             BufReader::new(caller.0.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
-            let measured: Vec<f64> = line.split_whitespace().map(|word| word.parse().expect("a figure")).collect();
+            let mut measured: Vec<f64> = line.split_whitespace().map(|word| word.parse().expect("a figure")).collect();
+            // The warm-up is a part of the processor time, the same of each variant.
+            let processor = processor_time(&worker) + processor_time(&caller);
+            measured.push(processor * 1_000.0 / (measured[0] * (seconds as f64 + 0.3)));
             figures.push(measured);
         }
     }
-    println!("{:>8} {:>12} {:>8} {:>10}", "sampled", "requests/s", "p99 µs", "× off");
+    println!(
+        "{:>8} {:>12} {:>8} {:>10} {:>13} {:>10}",
+        "sampled", "requests/s", "p99 µs", "× off", "processor µs", "× off"
+    );
     for (variant, own) in VARIANTS.iter().zip(&figures) {
         let column = |column: usize| median(own.iter().map(|round| round[column]).collect());
-        let ratio = median(own.iter().zip(&figures[0]).map(|(own, off)| own[0] / off[0]).collect());
-        println!("{variant:>8} {:>12.0} {:>8.0} {ratio:>10.3}", column(0), column(1));
+        let ratio =
+            |column: usize| median(own.iter().zip(&figures[0]).map(|(own, off)| own[column] / off[column]).collect());
+        println!(
+            "{variant:>8} {:>12.0} {:>8.0} {:>10.3} {:>13.2} {:>10.3}",
+            column(0),
+            column(1),
+            ratio(0),
+            column(2),
+            ratio(2)
+        );
     }
 }
 

@@ -47,7 +47,7 @@ impl Supervisor {
                 Ok(receiver) => return receiver.find(prefix, reply),
                 Err(reason) => Err(Refusal::new(
                     format!("the supervisor receives no spans: {reason}"),
-                    "`natsctl stop` and `natsctl deploy --all` start another",
+                    "`natsctl down` and `natsctl deploy --all` start another supervisor",
                 )),
             },
             Request::StopTask { service, task } => self.stop_task(&service, &task, now),
