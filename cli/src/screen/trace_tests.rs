@@ -1,3 +1,5 @@
+//! Traces as people see them, at terminals of several widths.
+
 use std::collections::BTreeMap;
 
 use super::*;

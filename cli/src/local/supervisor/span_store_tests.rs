@@ -1,3 +1,5 @@
+//! What exported spans become when they are looked at.
+
 use otlp::{Resource, ResourceSpans, ScopeSpans, Status};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! What the variables of OpenTelemetry mean, and what is said of those that cannot be used.
+
 use super::*;
 use crate::settings::ConnectionSettings;
 
