@@ -2,6 +2,7 @@
 
 mod changes;
 mod damaged;
+mod events;
 mod failures;
 mod fleet;
 mod hostile;
