@@ -93,7 +93,7 @@ fn definition(
     permissions: String,
 ) -> Definition {
     let settings = &manifest.settings;
-    let environment = manifest.environment.iter().map(|(name, value)| (name.to_string(), value.clone()));
+    let own = manifest.environment.iter().map(|(name, value)| (name.to_string(), value.clone()));
     let public = (manifest.role == Role::Gateway).then(|| {
         let methods: Vec<&str> = manifests.public_methods().into_iter().collect();
         (PUBLIC_METHODS.to_owned(), methods.join(","))
@@ -103,7 +103,13 @@ fn definition(
         version: artifact.version.clone(),
         role: manifest.role,
         permissions,
-        environment: environment.chain(public).chain(consumed(manifests, manifest)).collect(),
+        // What the service's own manifest says goes last, and so first.
+        environment: traces(manifests)
+            .into_iter()
+            .chain(own)
+            .chain(public)
+            .chain(consumed(manifests, manifest))
+            .collect(),
         secrets: BTreeMap::new(),
         cpu: settings.cpu,
         memory_mib: u32::try_from(settings.memory.mebibytes()).unwrap_or(u32::MAX),
@@ -118,6 +124,19 @@ fn definition(
         stop_timeout: settings.stop_timeout.duration(),
         ecs: None,
     }
+}
+
+/// The variables by which tasks know where their spans go and which are recorded, as OpenTelemetry defines them.
+fn traces(manifests: &Manifests) -> BTreeMap<String, String> {
+    let Some(traces) = manifests.environment.traces() else { return BTreeMap::new() };
+    let endpoint = traces.endpoint.as_ref().map(|url| ("OTEL_EXPORTER_OTLP_ENDPOINT", url.clone()));
+    let sampler = traces.one_in.map(|one_in| {
+        let ratio = ("OTEL_TRACES_SAMPLER_ARG", (1.0 / f64::from(one_in)).to_string());
+        [("OTEL_TRACES_SAMPLER", "parentbased_traceidratio".to_owned()), ratio]
+    });
+    let place = ("OTEL_RESOURCE_ATTRIBUTES", format!("deployment.environment.name={}", manifests.name));
+    let all = endpoint.into_iter().chain(sampler.into_iter().flatten()).chain([place]);
+    all.map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// The streams that a service needs: its own, those whose events it consumes, and those of audit records and dead letters.

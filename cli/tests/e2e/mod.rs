@@ -17,5 +17,6 @@ mod run;
 mod scaled;
 mod secrets;
 mod tour;
+mod traces;
 mod unwell;
 mod usage;

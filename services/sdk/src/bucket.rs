@@ -15,6 +15,7 @@ use proto::rpc::{Code, Error};
 use crate::fleet::Fleet;
 use crate::metrics;
 use crate::retry::retry_until_deadline;
+use crate::trace;
 
 /// Concurrent reads of one listing.
 const MAX_CONCURRENT_READS: usize = 32;
@@ -73,6 +74,15 @@ fn write_unavailable(error: &WriteError) -> bool {
     matches!(error, WriteError::Failed(error) if is_unavailable(error))
 }
 
+impl trace::Failure for WriteError {
+    fn describe(&self) -> (&'static str, String) {
+        match self {
+            Self::Conflict => (Code::Aborted.as_str_name(), self.to_string()),
+            Self::Failed(error) => error.describe(),
+        }
+    }
+}
+
 impl From<WriteError> for Error {
     fn from(error: WriteError) -> Self {
         match error {
@@ -96,7 +106,7 @@ impl Bucket {
     /// # Errors
     /// UNAVAILABLE if the bucket does not answer.
     pub async fn get(&self, key: &str) -> Result<Option<Entry>, Error> {
-        retry_until_deadline(is_unavailable, || self.get_once(key)).await
+        trace::storage("get", &self.name, retry_until_deadline(is_unavailable, || self.get_once(key))).await
     }
 
     async fn get_once(&self, key: &str) -> Result<Option<Entry>, Error> {
@@ -113,7 +123,8 @@ impl Bucket {
     /// # Errors
     /// Conflict if the key exists.
     pub async fn create(&self, key: &str, value: Bytes) -> Result<u64, WriteError> {
-        retry_until_deadline(write_unavailable, || self.create_once(key, value.clone())).await
+        let write = retry_until_deadline(write_unavailable, || self.create_once(key, value.clone()));
+        trace::storage("create", &self.name, write).await
     }
 
     async fn create_once(&self, key: &str, value: Bytes) -> Result<u64, WriteError> {
@@ -130,7 +141,8 @@ impl Bucket {
     /// # Errors
     /// Conflict if it is not.
     pub async fn update(&self, key: &str, value: Bytes, expected: u64) -> Result<u64, WriteError> {
-        retry_until_deadline(write_unavailable, || self.update_once(key, value.clone(), expected)).await
+        let write = retry_until_deadline(write_unavailable, || self.update_once(key, value.clone(), expected));
+        trace::storage("update", &self.name, write).await
     }
 
     async fn update_once(&self, key: &str, value: Bytes, expected: u64) -> Result<u64, WriteError> {
@@ -175,7 +187,8 @@ impl Bucket {
     /// # Errors
     /// UNAVAILABLE if the write was not confirmed.
     pub async fn put(&self, key: &str, value: Bytes) -> Result<u64, Error> {
-        retry_until_deadline(is_unavailable, || self.put_once(key, value.clone())).await
+        let write = retry_until_deadline(is_unavailable, || self.put_once(key, value.clone()));
+        trace::storage("put", &self.name, write).await
     }
 
     async fn put_once(&self, key: &str, value: Bytes) -> Result<u64, Error> {
@@ -191,7 +204,7 @@ impl Bucket {
     /// # Errors
     /// UNAVAILABLE if the deletion was not confirmed.
     pub async fn delete(&self, key: &str) -> Result<(), Error> {
-        retry_until_deadline(is_unavailable, || self.delete_once(key)).await
+        trace::storage("delete", &self.name, retry_until_deadline(is_unavailable, || self.delete_once(key))).await
     }
 
     async fn delete_once(&self, key: &str) -> Result<(), Error> {
@@ -204,7 +217,8 @@ impl Bucket {
     /// # Errors
     /// UNAVAILABLE if the bucket does not answer.
     pub async fn entries(&self, filter: &str) -> Result<Vec<Entry>, Error> {
-        let mut subjects = retry_until_deadline(is_unavailable, || self.subjects_once(filter)).await?;
+        let list = retry_until_deadline(is_unavailable, || self.subjects_once(filter));
+        let mut subjects = trace::storage("list", &self.name, list).await?;
         subjects.sort_unstable();
         let prefix = self.subject("");
         // Owned keys and handles, because the compiler cannot prove that a stream of borrowing futures is `Send`.
@@ -292,7 +306,7 @@ impl Bucket {
     /// # Errors
     /// UNAVAILABLE if the bucket does not answer.
     pub async fn history(&self, key: &str) -> Result<Vec<Entry>, Error> {
-        retry_until_deadline(is_unavailable, || self.history_once(key)).await
+        trace::storage("history", &self.name, retry_until_deadline(is_unavailable, || self.history_once(key))).await
     }
 
     async fn history_once(&self, key: &str) -> Result<Vec<Entry>, Error> {

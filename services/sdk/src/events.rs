@@ -11,7 +11,7 @@ use crate::bucket::is_too_large;
 use crate::context::context;
 use crate::fleet::Fleet;
 use crate::retry::retry_until_deadline;
-use crate::wire;
+use crate::{trace, wire};
 
 impl Fleet {
     /// Publishes an event that the current request caused, and waits until it is stored. Equal events of one operation
@@ -37,12 +37,14 @@ impl Fleet {
         let payload = bytes::Bytes::from(event.encode_to_vec());
         let mut headers = HeaderMap::new();
         headers.insert(wire::MESSAGE_ID, id);
-        if let Some(traceparent) = context.traceparent() {
+        let span = trace::producer(&context, E::SUBJECT, id, payload.len());
+        if let Some(traceparent) = context.traceparent(&span) {
             headers.insert(wire::TRACEPARENT, traceparent);
         }
         // The id makes retries safe.
         let is_transient = |error: &Error| error.code() == Code::Unavailable;
-        retry_until_deadline(is_transient, || self.store_event(E::SUBJECT, headers.clone(), payload.clone())).await
+        let store = || self.store_event(E::SUBJECT, headers.clone(), payload.clone());
+        trace::end_with(span, retry_until_deadline(is_transient, store).await)
     }
 
     async fn store_event(&self, subject: &'static str, headers: HeaderMap, payload: bytes::Bytes) -> Result<(), Error> {

@@ -56,6 +56,7 @@ pub use service::{Service, service};
 pub use settings::{ConnectionSettings, ConsumerSettings, Delivery, Settings};
 pub use sockets::http_listener;
 pub use task::{Shutdown, run_workers};
+pub use trace::{Span, SpanKind, Value};
 
 /// Keys and values of the error details that say why a request failed.
 pub mod reason {

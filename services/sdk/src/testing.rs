@@ -18,6 +18,7 @@ use tempfile::TempDir;
 use crate::context::{Context, ExternalRequest};
 use crate::fleet::Fleet;
 use crate::settings::{ConnectionSettings, ConsumerSettings, Settings};
+use crate::trace;
 
 mod operator;
 pub use operator::Operator;
@@ -91,6 +92,20 @@ pub struct Stored {
 pub async fn as_request<F: Future>(idempotency_key: Option<&str>, handler: F) -> F::Output {
     let request = ExternalRequest { traceparent: None, request_id: None, idempotency_key, timeout: REQUEST_TIMEOUT };
     Context::external(request).scope(handler).await
+}
+
+/// Exports the spans of this process, as a task with these variables of OpenTelemetry would. Once per process.
+pub fn start_tracing(task: &Settings, variables: &[(&str, &str)]) {
+    let variable = |name: &str| {
+        let found = variables.iter().find(|(known, _)| *known == name);
+        found.map(|(_, value)| (*value).to_owned()).ok_or(env::VarError::NotPresent)
+    };
+    trace::start(&variable, task);
+}
+
+/// Exports the spans that are left, as a task that ends and has `time` for it.
+pub async fn stop_tracing(time: Duration) {
+    trace::stop(time).await;
 }
 
 impl NatsServer {

@@ -131,3 +131,27 @@ fn what_was_not_built_does_not_run() {
     let refused = super::desired(&manifests, &inputs).unwrap_err();
     assert_eq!(refused.to_string(), "service `quest-system` has not been built");
 }
+
+#[test]
+fn tasks_are_told_where_their_spans_go_and_a_service_may_say_otherwise() {
+    let mut tree = Tree::valid();
+    let traces = "traces: { endpoint: \"http://collector:4318\", one_in: 100 }\nplatform: local";
+    tree.replace("environments/local.yaml", "platform: local", traces);
+    let own = "environment: { OTEL_TRACES_SAMPLER_ARG: \"1\" }\nserves";
+    tree.replace("services/quest-system.yaml", "serves", own);
+    let manifests = tree.load().unwrap();
+    let desired = super::desired(&manifests, &inputs(&manifests)).unwrap();
+    let variable = |service: &str, name: &str| desired.services[service].definition.environment[name].clone();
+    for service in ["gateway", "quest-system"] {
+        assert_eq!(variable(service, "OTEL_EXPORTER_OTLP_ENDPOINT"), "http://collector:4318");
+        assert_eq!(variable(service, "OTEL_TRACES_SAMPLER"), "parentbased_traceidratio");
+        assert_eq!(variable(service, "OTEL_RESOURCE_ATTRIBUTES"), "deployment.environment.name=local");
+    }
+    assert_eq!(variable("gateway", "OTEL_TRACES_SAMPLER_ARG"), "0.01");
+    assert_eq!(variable("quest-system", "OTEL_TRACES_SAMPLER_ARG"), "1");
+
+    let manifests = Tree::valid().load().unwrap();
+    let desired = super::desired(&manifests, &inputs(&manifests)).unwrap();
+    let environment = &desired.services["gateway"].definition.environment;
+    assert!(!environment.keys().any(|name| name.starts_with("OTEL_")), "{environment:?}");
+}

@@ -18,7 +18,7 @@ use crate::connection::Connection;
 use crate::context::Context;
 use crate::settings::ConsumerSettings;
 use crate::wire::{self, ReceivedMeta, RequestEnvelope};
-use crate::{panics, reason};
+use crate::{panics, reason, trace};
 
 /// How long the server has to confirm that a message is settled.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(1);
@@ -110,7 +110,8 @@ impl Delivery {
             let lost = format!("delivered {} times, and no task that handled it has answered", settings.max_deliveries);
             Error::unavailable(lost)
         } else {
-            match self.call(settings, context, handle).await {
+            let span = trace::consumer(context, &settings.event, settings.durable.as_deref(), self.attempt);
+            match trace::end_with(span, self.call(settings, context, handle).await) {
                 Ok(()) => {
                     self.acknowledge(AckKind::Ack).await;
                     return Outcome::Handled;

@@ -10,6 +10,7 @@ mod renewal;
 mod shutdown;
 mod storage;
 mod streams;
+mod traces;
 
 use std::future::pending;
 use std::sync::Arc;
