@@ -9,8 +9,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
+use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::jetstream::{self, kv, stream};
 use bytes::Bytes;
+use futures::StreamExt as _;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde::Deserialize;
 use tempfile::TempDir;
@@ -18,12 +20,15 @@ use tempfile::TempDir;
 use crate::context::{Context, ExternalRequest};
 use crate::fleet::Fleet;
 use crate::settings::{ConnectionSettings, Settings};
+use crate::{outbox, wire};
 
 /// The timeout of requests made with [`as_request`].
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time within which a server must listen.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 const PASSWORD: &str = "only for tests";
+/// On a message that a stream has taken over from another one: where it was.
+const STREAM_SOURCE: &str = "Nats-Stream-Source";
 /// JetStream with its files beside the configuration.
 const JETSTREAM: &str = "jetstream { store_dir: jetstream }\n";
 
@@ -61,10 +66,12 @@ pub struct User<'a> {
 pub struct Stored {
     /// The subject that it was published to.
     pub subject: String,
-    /// The header `Nats-Msg-Id`.
+    /// The identity of an event: the header `Event-Id`, or else `Nats-Msg-Id`.
     pub id: Option<String>,
     /// The payload.
     pub payload: Bytes,
+    /// Whether it was taken over from the outbox of a bucket.
+    pub is_from_outbox: bool,
 }
 
 /// Runs `handler` as a request with this idempotency key, or as a new request.
@@ -187,6 +194,41 @@ impl NatsServer {
         self.jetstream().await.create_stream(config).await.expect("a stream");
     }
 
+    /// Gives buckets an outbox each, from which a stream takes events over, as natsctl does for a fleet.
+    ///
+    /// # Panics
+    /// If it cannot.
+    pub async fn outboxes(&self, buckets: &[&str], stream: &str) {
+        let jetstream = self.jetstream().await;
+        outboxes(&jetstream, buckets, stream).await;
+    }
+
+    /// The messages in a stream, oldest first, when it has taken over all events of the outboxes of these buckets.
+    ///
+    /// # Panics
+    /// If it does not within ten seconds.
+    pub async fn stored_from(&self, buckets: &[&str], stream: &str) -> Vec<Stored> {
+        let jetstream = self.jetstream().await;
+        let (mut events, mut taken) = (0, 0);
+        let all = async {
+            loop {
+                events = 0;
+                for bucket in buckets {
+                    let stream = jetstream.get_stream_no_info(format!("KV_{bucket}")).await.expect("a valid name");
+                    let subjects = stream.info_with_subjects(format!("outbox.{bucket}.>")).await.expect("a bucket");
+                    events += subjects.count().await;
+                }
+                let stored = self.stored(stream).await;
+                taken = stored.iter().filter(|stored| stored.is_from_outbox).count();
+                if taken >= events {
+                    return stored;
+                }
+            }
+        };
+        let stored = tokio::time::timeout(START_TIMEOUT, all).await;
+        stored.unwrap_or_else(|_| panic!("`{stream}` has {taken} of {events} events"))
+    }
+
     /// Deletes a stream with its messages.
     ///
     /// # Panics
@@ -206,8 +248,10 @@ impl NatsServer {
         // A stream that never had a message reports 0 as its first sequence.
         for sequence in state.first_sequence.max(1)..=state.last_sequence {
             let message = stream.get_raw_message(sequence).await.expect("a message");
-            let id = message.headers.get(async_nats::header::NATS_MESSAGE_ID).map(ToString::to_string);
-            stored.push(Stored { subject: message.subject.to_string(), id, payload: message.payload });
+            let id = message.headers.get(wire::EVENT_ID).or_else(|| message.headers.get(NATS_MESSAGE_ID));
+            let id = id.map(ToString::to_string);
+            let is_from_outbox = message.headers.get(STREAM_SOURCE).is_some();
+            stored.push(Stored { subject: message.subject.to_string(), id, payload: message.payload, is_from_outbox });
         }
         stored
     }
@@ -244,6 +288,30 @@ impl NatsServer {
         let (_, body) = answer.split_once("\r\n\r\n")?;
         serde_json::from_str::<serde_json::Value>(body).ok()?["num_connections"].as_u64()
     }
+}
+
+/// How long a test keeps events in an outbox, in seconds.
+const OUTBOX_SECONDS: u64 = 3_600;
+
+/// Gives buckets an outbox each, from which a stream takes events over.
+async fn outboxes(jetstream: &jetstream::Context, buckets: &[&str], stream: &str) {
+    let mut sources = Vec::new();
+    for bucket in buckets {
+        let existing = jetstream.get_stream(format!("KV_{bucket}")).await.expect("a bucket");
+        let mut config = existing.cached_info().config.clone();
+        config.subjects = [format!("$KV.{bucket}.>"), format!("outbox.{bucket}.>")].into();
+        config.allow_atomic_publish = true;
+        config.allow_message_ttl = true;
+        config.metadata.insert(outbox::OUTBOX_SECONDS.to_owned(), OUTBOX_SECONDS.to_string());
+        jetstream.update_stream(&config).await.expect("a bucket with an outbox");
+        let transform =
+            stream::SubjectTransform { source: format!("outbox.{bucket}.*.evt.>"), destination: "evt.>".to_owned() };
+        let name = config.name.clone();
+        sources.push(stream::Source { name, subject_transforms: vec![transform], ..stream::Source::default() });
+    }
+    let existing = jetstream.get_stream(stream).await.expect("a stream");
+    let config = stream::Config { sources: Some(sources), ..existing.cached_info().config.clone() };
+    jetstream.update_stream(&config).await.expect("a stream that takes events over");
 }
 
 impl Drop for NatsServer {

@@ -11,6 +11,8 @@ use proto::rpc::{Code, Error};
 
 /// W3C trace context.
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// The identity of an event that was stored with the write that it follows from; that of others is their `Nats-Msg-Id`.
+pub(crate) const EVENT_ID: HeaderName = HeaderName::from_static("Event-Id");
 /// ADR-32: the error message of a failed request.
 pub(crate) const ERROR: HeaderName = HeaderName::from_static("Nats-Service-Error");
 /// ADR-32: the status code that belongs to [`ERROR`].

@@ -2,6 +2,7 @@
 
 mod calls;
 mod connections;
+mod outbox;
 mod shutdown;
 mod storage;
 mod streams;
