@@ -21,7 +21,7 @@ use proto::ai::llm::v1::{
 use sdk::{Error, Event as _, Fleet, Stream};
 
 fn main() -> std::process::ExitCode {
-    sdk::run(Service::new)
+    sdk::service(Service::new).serve(LlmServer).run()
 }
 
 struct Service {
@@ -30,9 +30,9 @@ struct Service {
 }
 
 impl Service {
-    async fn new(fleet: Fleet) -> Result<LlmServer<Self>, Error> {
+    async fn new(fleet: Fleet) -> Result<Self, Error> {
         let backends = Backends::from_settings(|name| fleet.setting(name)).map_err(Error::failed_precondition)?;
-        Ok(LlmServer(Self { engine: Engine::new(fleet.client(), backends), events: Arc::new(EventPublisher(fleet)) }))
+        Ok(Self { engine: Engine::new(fleet.client(), backends), events: Arc::new(EventPublisher(fleet)) })
     }
 }
 

@@ -35,7 +35,7 @@ async fn serve<S: Server>(server: &NatsServer, name: &str, served: impl AsyncFnO
 
 async fn client(server: &NatsServer) -> LlmClient {
     serve(server, "model-management", async |_| ModelManagementServer(Registry)).await;
-    serve(server, "ai-integration", async |fleet| Service::new(fleet).await.unwrap()).await;
+    serve(server, "ai-integration", async |fleet| LlmServer(Service::new(fleet).await.unwrap())).await;
     let client: LlmClient = server.fleet("caller").await.client();
     // Both services are ready when the registry rejects an unknown model.
     let probe = InferRequest { prompt: "Hello".to_owned(), model_id: "lost".to_owned(), ..InferRequest::default() };

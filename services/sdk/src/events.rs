@@ -1,7 +1,6 @@
 //! Events: published to JetStream with ids by which duplicates are recognised. One that follows from a write to a bucket is
 //! stored with it ([`Change::write_with_event`](crate::Change::write_with_event)).
 
-use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::jetstream::context::PublishError;
 use async_nats::{HeaderMap, client};
 use bytes::Bytes;
@@ -30,8 +29,11 @@ impl Fleet {
     }
 
     /// Publishes an event under `id` (its `Nats-Msg-Id`): within the stream's duplicate window, one event per id is
-    /// kept.
-    async fn publish_as<E: Event>(&self, id: &str, event: E) -> Result<(), Error> {
+    /// kept. An event that follows from a write to a bucket is better stored with it: [`Bucket::change`](crate::Bucket::change).
+    ///
+    /// # Errors
+    /// UNAVAILABLE if JetStream did not confirm it; the event may still be stored. INTERNAL if it is too large.
+    pub async fn publish_as<E: Event>(&self, id: &str, event: E) -> Result<(), Error> {
         let event = EncodedEvent::new(event);
         // The id makes retries safe.
         let is_transient = |error: &Error| error.code() == Code::Unavailable;
@@ -40,7 +42,7 @@ impl Fleet {
 
     async fn store_event(&self, id: &str, event: &EncodedEvent) -> Result<(), Error> {
         let mut headers = HeaderMap::new();
-        headers.insert(NATS_MESSAGE_ID, id);
+        headers.insert(wire::MESSAGE_ID, id);
         headers.insert(wire::TRACEPARENT, event.traceparent.as_str());
         let connection = self.connection();
         let sent = connection.jetstream.publish_with_headers(event.subject, headers, event.payload.clone()).await;

@@ -1,6 +1,7 @@
 //! Real nats-servers for tests and benchmarks: on ports chosen by the system, in temporary directories, killed when
 //! dropped.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -9,8 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
-use async_nats::header::NATS_MESSAGE_ID;
-use async_nats::jetstream::{self, kv, stream};
+use async_nats::jetstream::{self, consumer, kv, stream};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -19,8 +19,8 @@ use tempfile::TempDir;
 
 use crate::context::{Context, ExternalRequest};
 use crate::fleet::Fleet;
-use crate::settings::{ConnectionSettings, Settings};
-use crate::{outbox, wire};
+use crate::outbox;
+use crate::settings::{ConnectionSettings, ConsumerSettings, Settings};
 
 /// The timeout of requests made with [`as_request`].
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -70,8 +70,8 @@ pub struct Stored {
     pub id: Option<String>,
     /// The payload.
     pub payload: Bytes,
-    /// Whether it was taken over from the outbox of a bucket.
-    pub is_from_outbox: bool,
+    /// The headers, by name.
+    pub headers: BTreeMap<String, String>,
 }
 
 /// Runs `handler` as a request with this idempotency key, or as a new request.
@@ -194,6 +194,22 @@ impl NatsServer {
         self.jetstream().await.create_stream(config).await.expect("a stream");
     }
 
+    /// Creates the durable consumer of these settings, as natsctl does for a fleet.
+    ///
+    /// # Panics
+    /// If it cannot.
+    pub async fn consumer(&self, settings: &ConsumerSettings) {
+        let config = consumer::pull::Config {
+            durable_name: settings.durable.clone(),
+            filter_subject: settings.event.clone(),
+            ack_wait: settings.ack_wait,
+            max_ack_pending: if settings.ordered { 1 } else { 1_000 },
+            ..consumer::pull::Config::default()
+        };
+        let stream = self.jetstream().await.get_stream(&settings.stream).await.expect("a stream");
+        stream.create_consumer(config).await.expect("a consumer");
+    }
+
     /// Gives buckets an outbox each, from which a stream takes events over, as natsctl does for a fleet.
     ///
     /// # Panics
@@ -219,7 +235,7 @@ impl NatsServer {
                     events += subjects.count().await;
                 }
                 let stored = self.stored(stream).await;
-                taken = stored.iter().filter(|stored| stored.is_from_outbox).count();
+                taken = stored.iter().filter(|stored| stored.headers.contains_key(STREAM_SOURCE)).count();
                 if taken >= events {
                     return stored;
                 }
@@ -248,10 +264,11 @@ impl NatsServer {
         // A stream that never had a message reports 0 as its first sequence.
         for sequence in state.first_sequence.max(1)..=state.last_sequence {
             let message = stream.get_raw_message(sequence).await.expect("a message");
-            let id = message.headers.get(wire::EVENT_ID).or_else(|| message.headers.get(NATS_MESSAGE_ID));
-            let id = id.map(ToString::to_string);
-            let is_from_outbox = message.headers.get(STREAM_SOURCE).is_some();
-            stored.push(Stored { subject: message.subject.to_string(), id, payload: message.payload, is_from_outbox });
+            let headers = message.headers.iter();
+            let headers: BTreeMap<String, String> =
+                headers.filter_map(|(name, values)| Some((name.to_string(), values.first()?.to_string()))).collect();
+            let id = headers.get("Event-Id").or_else(|| headers.get("Nats-Msg-Id")).cloned();
+            stored.push(Stored { subject: message.subject.to_string(), id, payload: message.payload, headers });
         }
         stored
     }

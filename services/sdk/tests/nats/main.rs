@@ -2,6 +2,8 @@
 
 mod calls;
 mod connections;
+mod consuming;
+mod dead_letters;
 mod outbox;
 mod shutdown;
 mod storage;
