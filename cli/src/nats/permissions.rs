@@ -175,6 +175,7 @@ fn of_service(manifests: &Manifests, service: &ServiceManifest, tools: &[&str]) 
     // Stores.
     rights.stores(&service.publishes);
     rights.stores(service.buckets.keys().flat_map(|bucket| uses_bucket(bucket)));
+    rights.stores(service.buckets.keys().flat_map(|bucket| writes_events(bucket, &service.publishes)));
     for publisher in manifests.services.values() {
         if !publisher.publishes.is_disjoint(&service.consumes) {
             rights.stores(consumes(&publisher.event_stream(), name));
@@ -273,6 +274,12 @@ fn uses_bucket(bucket: &str) -> Vec<String> {
         api(&format!("DIRECT.GET.{stream}")),
         api(&format!("DIRECT.GET.{stream}.>")),
     ]
+}
+
+/// Everything that is sent to write a value of a bucket together with one of these events. The id of the event comes before
+/// its subject.
+fn writes_events(bucket: &str, events: &BTreeSet<String>) -> impl Iterator<Item = String> {
+    events.iter().map(move |event| format!("outbox.{bucket}.*.{event}"))
 }
 
 /// Everything that the only durable consumer of a service on one stream of events takes; it bears the service's name, and
