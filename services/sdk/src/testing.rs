@@ -1,6 +1,8 @@
 //! Real nats-servers for tests and benchmarks: on ports chosen by the system, in temporary directories, killed when
 //! dropped.
 
+mod cluster;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
@@ -17,6 +19,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use serde::Deserialize;
 use tempfile::TempDir;
 
+pub use self::cluster::NatsCluster;
 use crate::context::{Context, ExternalRequest};
 use crate::fleet::Fleet;
 use crate::outbox;
