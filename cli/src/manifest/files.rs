@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use super::consumes::ConsumeSettings;
 use super::schema::Partial;
 use crate::model::desired::{Architecture, Role};
 use crate::model::units::{Size, Span};
@@ -41,9 +42,9 @@ pub struct ServiceManifest {
     /// Events that it publishes, for example `evt.quest.generated.v1`.
     #[serde(default)]
     pub publishes: BTreeSet<String>,
-    /// Events that it consumes.
+    /// Events that it consumes, for example `evt.quest.generated.v1`, and how.
     #[serde(default)]
-    pub consumes: BTreeSet<String>,
+    pub consumes: BTreeMap<EventSubject, ConsumeSettings>,
     /// Key-value buckets that it keeps its state in, by name.
     #[serde(default)]
     pub buckets: BTreeMap<BucketName, BucketSettings>,
@@ -441,6 +442,14 @@ named! {
         others: b"_-",
         length: (1, 48),
     };
+    /// Subject of an event.
+    EventSubject: Form {
+        pattern: "^[a-z][a-z0-9._]{0,127}$",
+        expected: "the subject of an event, for example `evt.quest.generated.v1`",
+        letter: u8::is_ascii_lowercase,
+        others: b"._",
+        length: (1, 128),
+    };
     /// Name of an environment variable.
     Variable: Form {
         pattern: "^[A-Z][A-Z0-9_]{0,127}$",
@@ -487,9 +496,19 @@ mod tests {
 
     #[test]
     fn what_does_not_look_like_a_name_is_none() {
-        for (form, text) in
-            [(0, "a"), (0, "A1"), (0, "1a"), (0, "a_b"), (0, "ä1"), (1, ""), (1, "_a"), (2, "a"), (2, "_A"), (2, "A-B")]
-        {
+        for (form, text) in [
+            (0, "a"),
+            (0, "A1"),
+            (0, "1a"),
+            (0, "a_b"),
+            (0, "ä1"),
+            (1, ""),
+            (1, "_a"),
+            (2, "evt-a"),
+            (3, "a"),
+            (3, "_A"),
+            (3, "A-B"),
+        ] {
             assert!(!FORMS[form].fits(text), "{text}");
         }
         assert!(!FORMS[0].fits(&"a".repeat(49)));

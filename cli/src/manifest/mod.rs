@@ -6,6 +6,7 @@
 
 mod check;
 mod cloud;
+pub(crate) mod consumes;
 mod files;
 #[cfg(test)]
 pub(crate) mod fixture;

@@ -102,7 +102,7 @@ pub(super) const NOBODY: &str = "_INBOX.nobody";
 #[tokio::test]
 async fn a_server_grants_what_is_derived() {
     let mut tree = Tree::valid();
-    tree.replace("services/npc-behavior.yaml", "calls: []", "consumes: [evt.quest.generated.v1]");
+    tree.replace("services/npc-behavior.yaml", "calls: []", "consumes: { evt.quest.generated.v1: {} }");
     let manifests = tree.load().unwrap();
     let cluster = TestCluster::start(1, &accounts(&manifests)).await;
     let natsctl = cluster.connect(NATSCTL).await;
@@ -117,7 +117,8 @@ async fn a_server_grants_what_is_derived() {
     store.put_bucket("quests", &quests, PATIENCE).await.unwrap();
     store.put_stream("EVT_QUEST_SYSTEM", &events, PATIENCE).await.unwrap();
     let events = jetstream::new(natsctl).get_stream("EVT_QUEST_SYSTEM").await.unwrap();
-    let durable = pull::Config { durable_name: Some("npc-behavior".to_owned()), ..Default::default() };
+    let durable =
+        pull::Config { durable_name: Some("npc-behavior_quest-generated-v1".to_owned()), ..Default::default() };
     events.create_consumer(durable).await.unwrap();
 
     let quest = cluster.service("quest-system").await;
@@ -159,8 +160,9 @@ async fn a_server_grants_what_is_derived() {
     assert_eq!(acknowledged.await.unwrap().sequence, 1);
     let written = write_with_event(&quest, "quests", "r", "evt.quest.generated.v1").await;
     assert_eq!((&written["count"], &written["error"]), (&json!(2), &json!(null)), "{written}");
-    let stream = jetstream::new(npc.clone()).get_stream("EVT_QUEST_SYSTEM").await.unwrap();
-    let consumer: jetstream::consumer::PullConsumer = stream.get_consumer("npc-behavior").await.unwrap();
+    let stream = jetstream::new(npc.clone()).get_stream_no_info("EVT_QUEST_SYSTEM").await.unwrap();
+    let consumer: jetstream::consumer::PullConsumer =
+        stream.get_consumer("npc-behavior_quest-generated-v1").await.unwrap();
     let mut messages = consumer.stream().expires(PATIENCE).messages().await.unwrap();
     for _ in 0..2 {
         let message = timeout(PATIENCE, messages.next()).await.unwrap().unwrap().unwrap();
