@@ -4,6 +4,8 @@
 //! write alone; a write, its event, and a note that it was published, one after another (`noted`); and both as one batch
 //! (`outbox`). Every writer is a process of its own.
 //!
+//! `cargo bench -p sdk --bench outbox -- delays SECONDS` measures how long an event is on its way, also when servers are killed.
+//!
 //! `cargo bench -p sdk --bench outbox -- kills COUNT` kills processes that update records, and servers, and counts events.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
@@ -33,6 +35,11 @@ fn main() {
         Some("updates") => runtime.block_on(measure(&arguments[1], number(2, 1), number(3, 1), &arguments[4..])),
         Some("writer") => runtime.block_on(write_until_killed(&arguments[1], &arguments[2..])),
         Some("kills") => runtime.block_on(kills(number(1, 200))),
+        Some("delays") => runtime.block_on(async {
+            let mut cluster = NatsCluster::start(3).await;
+            cluster.bucket_and_stream(BUCKET, 64, STREAM, Updated::SUBJECT, 3).await;
+            delays(&mut cluster, number(1, 5)).await;
+        }),
         _ => runtime.block_on(compare(number(0, 3), number(1, 5))),
     }
 }
@@ -100,7 +107,9 @@ async fn compare(seconds: usize, rounds: usize) {
     for (servers, replicas) in [(3, 3), (5, 3), (1, 1)] {
         let cluster = NatsCluster::start(servers).await;
         cluster.bucket_and_stream(BUCKET, 64, STREAM, Updated::SUBJECT, replicas).await;
-        for concurrency in [1, 48] {
+        // A server alone writes each batch to a file of its own, and cannot keep up with more.
+        let concurrencies = if replicas == 1 { [1, 8] } else { [1, 48] };
+        for concurrency in concurrencies {
             let mut figures: BTreeMap<&str, Vec<[f64; 3]>> = BTreeMap::new();
             for _ in 0..rounds {
                 for variant in ["write", "noted", "outbox"] {
@@ -121,9 +130,6 @@ async fn compare(seconds: usize, rounds: usize) {
                 );
             }
         }
-        if replicas > 1 {
-            delays(&cluster, seconds).await;
-        }
     }
 }
 
@@ -140,30 +146,51 @@ fn median(figures: impl Iterator<Item = f64>) -> f64 {
     figures[figures.len() / 2]
 }
 
-/// How long after a write is acknowledged its event is in the stream, by the clock of this machine.
-async fn delays(cluster: &NatsCluster, seconds: usize) {
+/// How long after a write is acknowledged its event is in the stream, by the clock of this machine: for `seconds`, and for half
+/// a minute in which the server is killed that leads one of the streams.
+async fn delays(cluster: &mut NatsCluster, seconds: usize) {
+    println!("  from the acknowledgement of a write until its event is in the stream:");
     let fleet = fleet(&cluster.connection().urls).await;
     let bucket = fleet.bucket(BUCKET).await.expect("a bucket");
+    // A stream that is new takes a moment to find its source.
+    update("outbox", &bucket, &fleet, "first").await.expect("an update");
     let stream = cluster.jetstream().await.get_stream(STREAM).await.expect("a stream");
-    let mut acknowledged = BTreeMap::new();
-    let end = Instant::now() + Duration::from_secs(seconds as u64);
-    while Instant::now() < end {
-        let changed = bucket.change("delays", |entry| {
-            let number = entry.map_or(0, |entry| entry.revision) + 1;
-            Ok(Change::write_with_event(vec![b'x'; VALUE_BYTES], event("delays", number), number))
-        });
-        let (number, _) = changed.await.expect("an update");
-        acknowledged.insert(number, SystemTime::now());
+    while stream.get_info().await.expect("a stream").state.messages == 0 {}
+    print_delays(cluster, &bucket, "undisturbed", Duration::from_secs(seconds as u64)).await;
+    for stream in [format!("KV_{BUCKET}"), STREAM.to_owned()] {
+        let leader = cluster.settled_leader(&stream).await;
+        cluster.kill(&leader);
+        print_delays(cluster, &bucket, &format!("leader of {stream} killed"), Duration::from_secs(30)).await;
+        cluster.restart(&leader);
+        cluster.settled_leader(&stream).await;
     }
-    let mut delays = Vec::new();
-    for (event, stored) in events(&stream).await {
-        if let ("delays", Some(at)) = (event.player_id.as_str(), acknowledged.get(&event.revision)) {
-            delays.push(stored.duration_since(*at).unwrap_or_default().as_micros());
+}
+
+async fn print_delays(cluster: &NatsCluster, bucket: &Bucket, what: &str, time: Duration) {
+    let key = what.replace(' ', "-");
+    let mut acknowledged = BTreeMap::new();
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        let changed = bucket.change(&key, |entry| {
+            let number = entry.map_or(0, |entry| entry.revision) + 1;
+            Ok(Change::write_with_event(vec![b'x'; VALUE_BYTES], event(&key, number), number))
+        });
+        // There may be no leader for longer than a write is repeated.
+        if let Ok((number, _)) = changed.await {
+            acknowledged.insert(number, SystemTime::now());
         }
     }
-    delays.sort_unstable();
-    let at = |percent: usize| delays[(delays.len() - 1) * percent / 100];
-    println!("  from the acknowledgement until the event is in its stream: p50 {} µs, p99 {} µs", at(50), at(99));
+    let stream = cluster.jetstream().await.get_stream(STREAM).await.expect("a stream");
+    let mut delays = Vec::new();
+    for (event, stored) in events(&stream).await {
+        if let (true, Some(at)) = (event.player_id == key, acknowledged.get(&event.revision)) {
+            delays.push(stored.duration_since(*at).unwrap_or_default().as_secs_f64() * 1_000.0);
+        }
+    }
+    delays.sort_unstable_by(f64::total_cmp);
+    let at = |permille: usize| delays[(delays.len() - 1) * permille / 1_000];
+    let count = delays.len();
+    println!("    {what}: {count} events, p50 {:.1} ms, p99 {:.1} ms, longest {:.1} ms", at(500), at(990), at(1_000));
 }
 
 /// The events in the stream that are from outboxes, and when they were stored.
