@@ -249,6 +249,10 @@ pub struct EventSettings {
     /// How long an event's id is remembered, so that the same event is not kept twice.
     #[schemars(extend("x-minimum" = "1 s", "x-maximum" = "36500 d"))]
     pub duplicate_window: Span,
+    /// How long an event that was written with a value of a bucket waits for its stream, which takes it over within
+    /// milliseconds while there is one.
+    #[schemars(extend("x-minimum" = "1 min", "x-maximum" = "36500 d"))]
+    pub outbox_max_age: Span,
 }
 
 /// How long messages are kept.

@@ -162,13 +162,15 @@ fn streams(manifests: &Manifests) -> BTreeMap<String, Stream> {
         replicas: manifests.replicas(None),
         max_age_seconds: max_age.seconds(),
         duplicate_window_seconds: nats.events.duplicate_window.seconds().min(max_age.seconds()),
+        outboxes: BTreeSet::new(),
     };
     let publishing = manifests.services.values().filter(|service| !service.publishes.is_empty());
     let events = publishing.map(|service| {
         let subjects = service.publishes.iter().flat_map(|event| [event.clone(), consumes::replays("*", event)]);
         let mut subjects: Vec<String> = subjects.collect();
         subjects.sort();
-        (service.event_stream(), stream(subjects, nats.events.max_age))
+        let outboxes = service.buckets.keys().map(ToString::to_string).collect();
+        (service.event_stream(), Stream { outboxes, ..stream(subjects, nats.events.max_age) })
     });
     let others = [
         (AUDIT.to_owned(), stream(vec!["audit.>".to_owned()], nats.audit.max_age)),
@@ -178,13 +180,19 @@ fn streams(manifests: &Manifests) -> BTreeMap<String, Stream> {
 }
 
 fn buckets(manifests: &Manifests) -> BTreeMap<String, Bucket> {
-    let bucket = |settings: &BucketSettings| Bucket {
+    let bucket = |settings: &BucketSettings, outbox_seconds: u64| Bucket {
         replicas: manifests.replicas(settings.replicas),
         history: i64::from(settings.history),
         ttl_seconds: settings.ttl.map(Span::seconds).unwrap_or_default(),
+        outbox_seconds,
     };
-    let named = manifests.services.values().flat_map(|service| &service.buckets);
-    named.map(|(name, settings)| (name.to_string(), bucket(settings))).collect()
+    let of_service = |service: &'_ ServiceManifest| {
+        let outbox = manifests.project.nats.events.outbox_max_age.seconds();
+        let outbox = if service.publishes.is_empty() { 0 } else { outbox };
+        let named = service.buckets.iter();
+        named.map(|(name, settings)| (name.to_string(), bucket(settings, outbox))).collect::<Vec<_>>()
+    };
+    manifests.services.values().flat_map(of_service).collect()
 }
 
 /// The consumers of all services.

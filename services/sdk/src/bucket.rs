@@ -10,8 +10,9 @@ use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 use async_nats::jetstream::{self, ErrorCode};
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
-use proto::rpc::{Code, Error};
+use proto::rpc::{Code, Error, Event};
 
+use crate::events::EncodedEvent;
 use crate::fleet::Fleet;
 use crate::metrics;
 use crate::retry::retry_until_deadline;
@@ -50,6 +51,24 @@ pub enum Change<T> {
     Keep(T),
     /// Write this value.
     Write(Bytes, T),
+    /// Write this value and publish this event: both or neither.
+    WriteWithEvent(Bytes, EncodedEvent, T),
+}
+
+impl<T> Change<T> {
+    /// Write this value, and publish the event that follows from it, exactly once: both are stored, or neither is.
+    pub fn write_with_event<E: Event>(value: impl Into<Bytes>, event: E, result: T) -> Self {
+        Self::WriteWithEvent(value.into(), EncodedEvent::new(event), result)
+    }
+}
+
+/// The latest message of a key.
+#[derive(Clone, Debug)]
+struct Latest {
+    /// Its number; 0 if there is none.
+    sequence: u64,
+    /// `None` if there is none, or if it deleted the value.
+    entry: Option<Entry>,
 }
 
 /// Why a write failed.
@@ -70,7 +89,7 @@ fn is_unavailable(error: &Error) -> bool {
 
 /// Whether a write may be retried. Retrying is safe even if the write was applied and only its acknowledgement was
 /// lost: the retry is then a conflict, and reading the value again shows the write.
-fn write_unavailable(error: &WriteError) -> bool {
+pub(crate) fn write_unavailable(error: &WriteError) -> bool {
     matches!(error, WriteError::Failed(error) if is_unavailable(error))
 }
 
@@ -101,19 +120,32 @@ impl Bucket {
         &self.fleet
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The latest value; `None` if there is none or it was deleted.
     ///
     /// # Errors
     /// UNAVAILABLE if the bucket does not answer.
     pub async fn get(&self, key: &str) -> Result<Option<Entry>, Error> {
-        trace::storage("get", &self.name, retry_until_deadline(is_unavailable, || self.get_once(key))).await
+        Ok(self.latest(key).await?.entry)
     }
 
-    async fn get_once(&self, key: &str) -> Result<Option<Entry>, Error> {
+    async fn latest(&self, key: &str) -> Result<Latest, Error> {
+        trace::storage("get", &self.name, retry_until_deadline(is_unavailable, || self.latest_once(key))).await
+    }
+
+    async fn latest_once(&self, key: &str) -> Result<Latest, Error> {
+        if !is_valid_key(key) {
+            return Err(self.invalid(key));
+        }
         let stream = self.stream().await?;
         match stream.get_last_raw_message_by_subject(&self.subject(key)).await {
-            Ok(message) => Ok(self.entry(message)),
-            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Ok(message) => Ok(Latest { sequence: message.sequence, entry: self.entry(message) }),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {
+                Ok(Latest { sequence: 0, entry: None })
+            }
             Err(error) => Err(self.failed("read", key, &error)),
         }
     }
@@ -165,12 +197,12 @@ impl Bucket {
         mut decide: impl FnMut(Option<&Entry>) -> Result<Change<T>, Error>,
     ) -> Result<(T, u64), WriteError> {
         for attempt in 0..MAX_ATTEMPTS {
-            let current = self.get(key).await.map_err(WriteError::Failed)?;
-            let written = match (decide(current.as_ref()).map_err(WriteError::Failed)?, &current) {
-                (Change::Keep(result), _) => return Ok((result, current.map_or(0, |current| current.revision))),
-                (Change::Write(value, result), None) => (self.create(key, value).await, result),
-                (Change::Write(value, result), Some(current)) => {
-                    (self.update(key, value, current.revision).await, result)
+            let Latest { sequence, entry } = self.latest(key).await.map_err(WriteError::Failed)?;
+            let written = match decide(entry.as_ref()).map_err(WriteError::Failed)? {
+                Change::Keep(result) => return Ok((result, entry.map_or(0, |entry| entry.revision))),
+                Change::Write(value, result) => (self.update(key, value, sequence).await, result),
+                Change::WriteWithEvent(value, event, result) => {
+                    (self.update_with_event(key, value, &event, sequence).await, result)
                 }
             };
             match written {
@@ -337,7 +369,7 @@ impl Bucket {
         self.fleet.connection().store(&self.name).await
     }
 
-    fn subject(&self, key: &str) -> String {
+    pub(crate) fn subject(&self, key: &str) -> String {
         format!("$KV.{}.{key}", self.name)
     }
 
@@ -354,19 +386,26 @@ impl Bucket {
     }
 
     /// A value that is too large stays so: no repeat can succeed.
-    fn not_written(&self, key: &str, size: usize, error: &(dyn std::error::Error + 'static)) -> Error {
+    pub(crate) fn not_written(&self, key: &str, size: usize, error: &(dyn std::error::Error + 'static)) -> Error {
         if is_too_large(error) {
-            let bucket = &self.name;
-            return Error::invalid(format_args!(
-                "the value of `{key}` has {size} bytes, too many for bucket `{bucket}`"
-            ));
+            return self.too_large(key, size);
         }
         self.failed("write", key, &error)
     }
 
-    fn invalid(&self, key: &str) -> Error {
+    pub(crate) fn too_large(&self, key: &str, size: usize) -> Error {
+        Error::invalid(format_args!("the value of `{key}` has {size} bytes, too many for bucket `{}`", self.name))
+    }
+
+    pub(crate) fn invalid(&self, key: &str) -> Error {
         Error::invalid(format_args!("`{key}` is not a valid key for bucket `{}`", self.name))
     }
+}
+
+/// Whether clients of key-value buckets take this for a key.
+fn is_valid_key(key: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_=/.".contains(&byte);
+    !key.is_empty() && !key.starts_with('.') && !key.ends_with('.') && key.bytes().all(is_allowed)
 }
 
 /// Whether the client or the server says that a message is larger than it may be.

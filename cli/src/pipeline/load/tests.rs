@@ -59,10 +59,11 @@ fn streams_and_buckets_follow_from_the_manifests() {
         replicas: 3,
         max_age_seconds: 7 * 86_400,
         duplicate_window_seconds: 120,
+        outboxes: ["entities".to_owned()].into(),
     };
     assert_eq!(desired.streams["EVT_STATE_MANAGER"], state);
     assert_eq!(desired.streams["AUDIT"].max_age_seconds, 400 * 86_400);
-    let bucket = |replicas, history, ttl_seconds| Bucket { replicas, history, ttl_seconds };
+    let bucket = |replicas, history, ttl_seconds| Bucket { replicas, history, ttl_seconds, outbox_seconds: 2 * 3_600 };
     assert_eq!(desired.buckets["quests"], bucket(3, 5, 30 * 86_400));
     assert_eq!(desired.buckets["models"], bucket(3, 1, 0));
     assert_eq!(desired.buckets["entities"], bucket(1, 64, 0));

@@ -12,7 +12,7 @@ use prost::Message as _;
 use proto::rpc::{Code, Error};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout, timeout_at};
 
-use super::dead_letter::{self, DeadLetter, EVENT_ID};
+use super::dead_letter::{self, DeadLetter};
 use super::metrics::ConsumerMetrics;
 use crate::connection::Connection;
 use crate::context::Context;
@@ -70,7 +70,7 @@ impl Delivery {
     /// in the stream.
     fn event_id(&self, stream: &str) -> String {
         let headers = self.headers();
-        let given = wire::header(headers, &EVENT_ID).or_else(|| wire::header(headers, &wire::MESSAGE_ID));
+        let given = wire::header(headers, &wire::EVENT_ID).or_else(|| wire::header(headers, &wire::MESSAGE_ID));
         given.map_or_else(|| format!("{stream}/{}", self.sequence), str::to_owned)
     }
 

@@ -6,6 +6,7 @@ mod connections;
 mod consuming;
 mod dead_letters;
 mod kills;
+mod outbox;
 mod renewal;
 mod shutdown;
 mod storage;
