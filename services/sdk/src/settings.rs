@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::cache::{Caches, RedisSettings, parse_caches};
 use crate::identity::TaskIdentity;
 use crate::material::Material;
 
@@ -46,6 +47,8 @@ pub struct Settings {
     pub call_timeout: Duration,
     /// `STOP_TIMEOUT_MS`: how long running requests may take after SIGTERM; 25 s if absent.
     pub stop_timeout: Duration,
+    /// `SERVICE_CACHES`, and `REDIS_URLS` and others: the caches that the manifest declares, in the process alone without Redis.
+    pub caches: Caches,
     /// How to connect to NATS.
     pub connection: ConnectionSettings,
 }
@@ -78,6 +81,7 @@ impl Settings {
             queue: variables.optional("REQUEST_QUEUE")?.unwrap_or(1000),
             call_timeout: milliseconds("CALL_TIMEOUT_MS", 5_000)?,
             stop_timeout: milliseconds("STOP_TIMEOUT_MS", 25_000)?,
+            caches: variables.caches()?,
             connection,
         })
     }
@@ -94,6 +98,7 @@ impl Settings {
             queue: 1000,
             call_timeout: Duration::from_secs(5),
             stop_timeout: Duration::from_secs(25),
+            caches: Caches::default(),
             connection,
         }
     }
@@ -129,6 +134,21 @@ impl Variables<'_> {
             credentials: self.material("NATS_CREDS")?,
             user: None,
         })
+    }
+
+    fn caches(&self) -> Result<Caches, String> {
+        let declared = self.optional::<String>("SERVICE_CACHES")?.map(|text| parse_caches(&text)).transpose()?;
+        let urls = self.optional::<String>("REDIS_URLS")?.map(|text| RedisSettings::parse_urls(&text)).transpose()?;
+        let redis = match urls {
+            None => None,
+            Some(urls) => Some(RedisSettings {
+                urls,
+                ca: self.material("REDIS_CA")?,
+                username: self.material("REDIS_USERNAME")?,
+                password: self.material("REDIS_PASSWORD")?,
+            }),
+        };
+        Ok(Caches::new(declared.unwrap_or_default(), redis))
     }
 
     /// The text of this variable, or the file that the variable with the suffix `_FILE` names.
@@ -205,7 +225,9 @@ mod tests {
 
     #[test]
     fn settings_do_not_show_secrets() {
-        let set = [("NATS_CREDS", "secret"), ("NATS_CERT", "secret"), ("NATS_KEY", "secret"), ("NATS_CA", "secret")];
-        assert!(!format!("{:?}", read(&set).unwrap()).contains("secret"));
+        let nats = [("NATS_CREDS", "secret"), ("NATS_CERT", "secret"), ("NATS_KEY", "secret"), ("NATS_CA", "secret")];
+        let redis = [("REDIS_URLS", "rediss://cache:6379"), ("REDIS_USERNAME", "me"), ("REDIS_PASSWORD", "secret")];
+        let settings = format!("{:?}", read(&[&nats[..], &redis].concat()).unwrap());
+        assert!(settings.contains("rediss://cache:6379") && !settings.contains("secret"), "{settings}");
     }
 }

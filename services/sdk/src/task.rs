@@ -47,7 +47,11 @@ where
 {
     run_workers(move |fleet, shutdown| {
         let built = build(fleet.clone());
-        async move { serve::serve(&fleet, built.await?, shutdown).await }
+        async move {
+            let server = built.await?;
+            fleet.settings().caches.refuse_unused(&fleet.settings().service)?;
+            serve::serve(&fleet, server, shutdown).await
+        }
     })
 }
 
