@@ -237,3 +237,6 @@ impl<V> fmt::Debug for Cache<V> {
         f.debug_tuple("Cache").field(&self.store).finish()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
-//! Real nats-servers for tests and benchmarks: on ports chosen by the system, in temporary directories, killed when
-//! dropped.
+//! Real servers for tests and benchmarks, of NATS and Redis: on ports chosen by the system, in temporary directories,
+//! killed when dropped.
+
+mod redis;
 
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
@@ -11,13 +13,15 @@ use std::{env, fs};
 
 use async_nats::jetstream::{self, kv, stream};
 use bytes::Bytes;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use serde::Deserialize;
 use tempfile::TempDir;
 
 use crate::context::{Context, ExternalRequest};
 use crate::fleet::Fleet;
 use crate::settings::{ConnectionSettings, Settings};
+
+pub use redis::{RedisCluster, Shape, process_cache, shared_cache};
 
 /// The timeout of requests made with [`as_request`].
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -291,7 +295,9 @@ fn write_certificates(folder: &Path) {
     write("ca.pem", authority.pem());
     for (name, address) in [("server", "127.0.0.1"), ("client", "client")] {
         let key = KeyPair::generate().expect("a key");
-        let leaf = CertificateParams::new(vec![address.to_owned()]).expect("a valid name");
+        let mut leaf = CertificateParams::new(vec![address.to_owned()]).expect("a valid name");
+        // OpenSSL takes a certificate with the name of its issuer for a self-signed one.
+        leaf.distinguished_name.push(DnType::CommonName, name);
         write(&format!("{name}.pem"), leaf.signed_by(&key, &authority).expect("a certificate").pem());
         write(&format!("{name}.key"), key.serialize_pem());
     }

@@ -127,17 +127,31 @@ impl CacheMetrics {
     }
 
     pub(crate) fn hit(&self, tier: Tier, age: Duration) {
+        self.counter(tier).inc();
+        self.ages.observe(age.as_secs_f64());
+    }
+
+    fn counter(&self, tier: Tier) -> &Counter {
         match tier {
             Tier::Process => &self.process,
             Tier::Shared => &self.shared,
             Tier::Joined => &self.joined,
         }
-        .inc();
-        self.ages.observe(age.as_secs_f64());
     }
 
     pub(crate) fn error(&self, failure: Failure) {
         let labels = [("cache", self.cache.clone()), ("reason", failure.name().to_owned())];
         families().errors.get_or_create(&labels).inc();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn hits(&self, tier: Tier) -> u64 {
+        self.counter(tier).get()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn errors(&self, failure: Failure) -> u64 {
+        let labels = [("cache", self.cache.clone()), ("reason", failure.name().to_owned())];
+        families().errors.get_or_create(&labels).get()
     }
 }
