@@ -141,6 +141,7 @@ impl RedisCluster {
         let restarted = &mut self.nodes[node];
         assert!(restarted.process.is_none(), "node {node} runs");
         restarted.process = Some(restarted.spawn());
+        restarted.wait_until_it_listens().unwrap_or_else(|log| panic!("node {node} does not start again:\n{log}"));
         let restarted = &self.nodes[node];
         self.wait("the node is back", || self.info(restarted).contains("cluster_state:ok"));
     }
