@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::aws::task_definition::health_on_ecs;
 use crate::error::Hinted;
-use crate::handover::Handover;
+use crate::handover::{Handover, Redis};
 use crate::manifest::{Manifests, ServiceManifest};
 use crate::model::desired::{Desired, Image, Role};
 use crate::model::ecs::{Autoscaling, EcsService, EcsTask};
@@ -14,6 +14,10 @@ use crate::pipeline::load::{self, BuiltArtifact, Inputs};
 /// Variables of a service's identity on NATS, and the keys of the secret that hold their values.
 pub(super) const IDENTITY: [(&str, &str); 5] =
     [("NATS_URLS", "urls"), ("NATS_CA", "ca"), ("NATS_CERT", "cert"), ("NATS_KEY", "key"), ("NATS_CREDS", "creds")];
+/// The variable that names the nodes of Redis, and those of its credentials with the keys of the secret that hold their values.
+const REDIS_URLS: &str = "REDIS_URLS";
+pub(super) const REDIS_CREDENTIALS: [(&str, &str); 2] =
+    [("REDIS_USERNAME", "username"), ("REDIS_PASSWORD", "password")];
 /// A rolling deployment never has fewer tasks than wanted, nor more than twice as many.
 const MINIMUM_HEALTHY_PERCENT: i32 = 100;
 const MAXIMUM_PERCENT: i32 = 200;
@@ -30,7 +34,12 @@ pub(crate) struct DesiredOnEcs<'a> {
 
 /// References to the keys of an identity's secret, by variable.
 pub(super) fn identity_from(arn: &str) -> impl Iterator<Item = (String, String)> {
-    IDENTITY.into_iter().map(move |(variable, key)| (variable.to_owned(), format!("{arn}:{key}::")))
+    keys_of(arn, &IDENTITY)
+}
+
+/// References to the keys of a secret, by variable.
+fn keys_of(arn: &str, keys: &'static [(&str, &str)]) -> impl Iterator<Item = (String, String)> {
+    keys.iter().map(move |(variable, key)| ((*variable).to_owned(), format!("{arn}:{key}::")))
 }
 
 impl DesiredOnEcs<'_> {
@@ -55,6 +64,10 @@ impl DesiredOnEcs<'_> {
             let service = &self.manifests.services[name];
             desired.definition.health = health_on_ecs(desired.definition.health);
             desired.definition.ecs = Some(self.task(service));
+            if let Some(redis) = self.redis_of(service) {
+                let url = format!("rediss://{}:{}", redis.host, redis.port);
+                desired.definition.environment.insert(REDIS_URLS.to_owned(), url);
+            }
             desired.ecs = Some(self.service(service));
         }
         fleet.images = self.images.clone();
@@ -108,7 +121,14 @@ impl DesiredOnEcs<'_> {
         let identity = arn(&self.handover.nats_secret(&service.name));
         let own =
             service.secrets.iter().map(|(variable, name)| (variable.to_string(), arn(&self.handover.secret(name))));
-        identity_from(&identity).chain(own).collect()
+        let redis = self.redis_of(service).map(|redis| arn(&redis.auth_secret));
+        let redis = redis.iter().flat_map(|arn| keys_of(arn, &REDIS_CREDENTIALS));
+        identity_from(&identity).chain(own).chain(redis).collect()
+    }
+
+    /// Redis, if the service has caches to share in it.
+    fn redis_of(&self, service: &ServiceManifest) -> Option<&Redis> {
+        self.handover.redis.as_ref().filter(|_| !service.caches.is_empty())
     }
 
     fn refuse_missing_secrets(&self) -> anyhow::Result<()> {
@@ -116,7 +136,8 @@ impl DesiredOnEcs<'_> {
         for (name, service) in &self.manifests.services {
             let identity = self.handover.nats_secret(name);
             let own = service.secrets.values().map(|secret| self.handover.secret(secret));
-            let absent = own.chain([identity]).filter(|secret| !self.secrets.contains_key(secret));
+            let redis = self.redis_of(service).map(|redis| redis.auth_secret.clone());
+            let absent = own.chain([identity]).chain(redis).filter(|secret| !self.secrets.contains_key(secret));
             missing.extend(absent.map(|secret| format!("`{secret}` (of `{name}`)")));
         }
         if missing.is_empty() {

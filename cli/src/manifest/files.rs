@@ -47,6 +47,9 @@ pub struct ServiceManifest {
     /// Key-value buckets that it keeps its state in, by name.
     #[serde(default)]
     pub buckets: BTreeMap<BucketName, BucketSettings>,
+    /// Its caches by name. Its tasks share them where the environment has Redis.
+    #[serde(default)]
+    pub caches: BTreeMap<CacheName, CacheSettings>,
     /// Environment variables.
     #[serde(default)]
     pub environment: BTreeMap<Variable, String>,
@@ -69,6 +72,11 @@ impl ServiceManifest {
     /// Name of its ECS service.
     pub fn ecs_name(&self) -> String {
         self.ecs_name.as_ref().map_or_else(|| format!("{}{ECS_NAME_SUFFIX}", self.name), ToString::to_string)
+    }
+
+    /// The events by which any of its caches is invalidated.
+    pub fn invalidating_events(&self) -> impl Iterator<Item = &String> {
+        self.caches.values().flat_map(|cache| &cache.invalidated_by)
     }
 
     /// Name of the JetStream stream that stores its events.
@@ -203,6 +211,30 @@ pub struct BucketSettings {
 
 fn newest_only() -> u32 {
     1
+}
+
+/// A cache of values that the service computes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct CacheSettings {
+    /// How long a value may be used at most.
+    #[schemars(extend("x-minimum" = "30 s", "x-maximum" = "5 min"))]
+    pub ttl: Span,
+    /// How much of the memory of each task its values may take.
+    #[serde(default = "CacheSettings::default_size")]
+    #[schemars(extend("x-minimum" = "64 KiB", "x-maximum" = "4 GiB"))]
+    pub max_size: Size,
+    /// Events after which values may be wrong: the service hears each of them in every task, and decides what it
+    /// invalidates.
+    #[serde(default)]
+    pub invalidated_by: BTreeSet<String>,
+}
+
+impl CacheSettings {
+    /// What a cache may take if its manifest says nothing else.
+    pub(super) fn default_size() -> Size {
+        Size::from_mebibytes(16)
+    }
 }
 
 /// The whole fleet: its name, the defaults of every service, and what NATS keeps.
@@ -437,6 +469,14 @@ named! {
         others: b"_-",
         length: (1, 48),
     };
+    /// Name of a cache.
+    CacheName: Form {
+        pattern: "^[a-z][a-z0-9-]{0,31}$",
+        expected: "up to 32 lower-case letters, digits and `-`, a letter first",
+        letter: u8::is_ascii_lowercase,
+        others: b"-",
+        length: (1, 32),
+    };
     /// Name of an environment variable.
     Variable: Form {
         pattern: "^[A-Z][A-Z0-9_]{0,127}$",
@@ -483,9 +523,19 @@ mod tests {
 
     #[test]
     fn what_does_not_look_like_a_name_is_none() {
-        for (form, text) in
-            [(0, "a"), (0, "A1"), (0, "1a"), (0, "a_b"), (0, "ä1"), (1, ""), (1, "_a"), (2, "a"), (2, "_A"), (2, "A-B")]
-        {
+        for (form, text) in [
+            (0, "a"),
+            (0, "A1"),
+            (0, "1a"),
+            (0, "a_b"),
+            (0, "ä1"),
+            (1, ""),
+            (1, "_a"),
+            (2, "a_b"),
+            (3, "a"),
+            (3, "_A"),
+            (3, "A-B"),
+        ] {
             assert!(!FORMS[form].fits(text), "{text}");
         }
         assert!(!FORMS[0].fits(&"a".repeat(49)));

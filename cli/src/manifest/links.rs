@@ -160,6 +160,10 @@ impl<'a> ServiceDocuments<'a> {
                 let problem = document.problem(node, format!("gateway `{}` serves a package", document.name()));
                 problems.push(problem.hint("a gateway only calls: move the package to a worker"));
             }
+            if let Some(node) = document.root.get("caches") {
+                let problem = document.problem(node, format!("gateway `{}` has caches", document.name()));
+                problems.push(problem.hint("a gateway computes nothing: give them to the services that it calls"));
+            }
             match (first, document.root.get("role")) {
                 (Some(other), Some(node)) => {
                     let problem = document.problem(node, "a second gateway".to_owned());
@@ -180,10 +184,14 @@ impl<'a> ServiceDocuments<'a> {
         let events: BTreeSet<&str> = proto::EVENTS.iter().map(|event| event.subject).collect();
         let mut problems = Vec::new();
         for document in self.readable {
-            for (key, kind, known) in
-                [("serves", "package", &packages), ("publishes", "event", &events), ("consumes", "event", &events)]
-            {
-                for (written, node) in document.list(key).filter(|(written, _)| !known.contains(written)) {
+            let caches = document.root.get("caches").map(Node::entries).unwrap_or_default();
+            let lists =
+                [("serves", "package", &packages), ("publishes", "event", &events), ("consumes", "event", &events)];
+            let named = lists.into_iter().map(|(key, kind, known)| (document.root.get(key), kind, known));
+            let invalidating = caches.iter().map(|cache| (cache.value.get("invalidated_by"), "event", &events));
+            for (list, kind, known) in named.chain(invalidating) {
+                let texts = list.into_iter().flat_map(Node::texts);
+                for (written, node) in texts.filter(|(written, _)| !known.contains(written)) {
                     let hint = did_you_mean(written, known.iter().copied())
                         .unwrap_or_else(|| format!("the protocol has {}", listed(known.iter().copied())));
                     let message = format!("{kind} `{written}` is not in the protocol");
@@ -366,6 +374,7 @@ fn follow<'a>(
 const RESERVED: &[&str] = &[
     "SERVICE_*",
     "NATS_*",
+    "REDIS_*",
     "LISTEN_*",
     "TASK_ID",
     "WORKERS",

@@ -25,9 +25,9 @@ use serde_json::Value as Json;
 
 pub use files::ECS_NAME_SUFFIX;
 pub use files::{
-    AlarmSettings, AutoscalingSettings, AwsEnvironment, AwsNats, BucketName, BucketSettings, Environment,
-    EventSettings, Grant, HealthSettings, ImageSource, LocalEnvironment, LocalGateway, LocalNats, Name, NatsSettings,
-    ProjectManifest, Retention, SecretName, ServiceManifest, Settings, Variable,
+    AlarmSettings, AutoscalingSettings, AwsEnvironment, AwsNats, BucketName, BucketSettings, CacheName, CacheSettings,
+    Environment, EventSettings, Grant, HealthSettings, ImageSource, LocalEnvironment, LocalGateway, LocalNats, Name,
+    NatsSettings, ProjectManifest, Retention, SecretName, ServiceManifest, Settings, Variable,
 };
 pub use schema::{schema_text, schemas};
 

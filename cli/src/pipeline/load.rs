@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::manifest::{BucketSettings, Manifests, ServiceManifest};
+use crate::manifest::{BucketSettings, CacheSettings, Manifests, ServiceManifest};
 use crate::model::desired::{Bucket, Definition, Desired, Health, Node, Role, Scaling, Service, Stream};
 use crate::model::units::Span;
 use crate::nats::jetstream::bucket_stream;
@@ -10,6 +10,8 @@ use crate::nats::permissions::{self, Permissions};
 
 /// The variable by which a gateway knows which methods are public.
 const PUBLIC_METHODS: &str = "GATEWAY_METHODS";
+/// The variable by which a service knows its caches.
+const CACHES: &str = "SERVICE_CACHES";
 /// The stream of audit records.
 const AUDIT: &str = "AUDIT";
 /// The stream of messages that could not be handled.
@@ -95,7 +97,7 @@ fn definition(
         version: artifact.version.clone(),
         role: manifest.role,
         permissions,
-        environment: environment.chain(public).collect(),
+        environment: environment.chain(public).chain(caches(manifest)).collect(),
         secrets: BTreeMap::new(),
         cpu: settings.cpu,
         memory_mib: u32::try_from(settings.memory.mebibytes()).unwrap_or(u32::MAX),
@@ -112,10 +114,23 @@ fn definition(
     }
 }
 
-/// The streams that a service needs: its own, those whose events it consumes, and those of audit records and dead letters.
+/// The caches of a service, as the SDK reads them.
+fn caches(manifest: &ServiceManifest) -> Option<(String, String)> {
+    let one = |settings: &CacheSettings| serde_json::json!({ "ttl_ms": millis(settings.ttl), "max_bytes": settings.max_size.bytes() });
+    let caches: BTreeMap<&str, serde_json::Value> =
+        manifest.caches.iter().map(|(name, settings)| (&**name, one(settings))).collect();
+    (!caches.is_empty()).then(|| (CACHES.to_owned(), serde_json::json!(caches).to_string()))
+}
+
+fn millis(span: Span) -> u64 {
+    u64::try_from(span.duration().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The streams that a service needs: its own, those whose events it consumes or invalidates caches by, and those of audit records and dead letters.
 fn streams_of(manifests: &Manifests, manifest: &ServiceManifest) -> BTreeSet<String> {
     let own = (!manifest.publishes.is_empty()).then(|| manifest.event_stream());
-    let publishers = manifests.services.values().filter(|other| !other.publishes.is_disjoint(&manifest.consumes));
+    let heard = |event| manifest.consumes.contains(event) || manifest.invalidating_events().any(|one| one == event);
+    let publishers = manifests.services.values().filter(|other| other.publishes.iter().any(heard));
     let of_all = [AUDIT, DEAD_LETTERS].map(str::to_owned);
     publishers.map(ServiceManifest::event_stream).chain(own).chain(of_all).collect()
 }
