@@ -124,6 +124,18 @@ impl Contract<'_> {
         }
         writeln!(out, "}}\n")?;
 
+        writeln!(out, "impl<S: {name}> {name} for ::std::sync::Arc<S> {{")?;
+        for method in methods {
+            writeln!(
+                out,
+                "    async fn {method}(&self, request: {}) -> {} {{\n        (**self).{method}(request).await\n    }}",
+                method.input_type,
+                output(method),
+                method = method.name,
+            )?;
+        }
+        writeln!(out, "}}\n")?;
+
         writeln!(
             out,
             "/// Serves an implementation of [`{name}`].\n#[derive(Debug)]\npub struct {name}Server<S>(pub S);\n"

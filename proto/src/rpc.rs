@@ -66,11 +66,19 @@ pub struct EventInfo {
 }
 
 /// A message that is published on its own subject.
-pub trait Event: Message + 'static {
+pub trait Event: Message + Default + 'static {
     /// For example `evt.ai.model.selected.v1`.
     const SUBJECT: &'static str;
     /// Sets the metadata of the request that caused the event.
     fn set_meta(&mut self, meta: common::Meta);
+}
+
+/// Handles one kind of event. An event may come more than once: the context's idempotency key is the same each time, and
+/// goes with every call and event that handling it causes.
+pub trait Handler<E: Event>: Send + Sync + 'static {
+    /// Handles an event. An error that repeating cannot help (INVALID_ARGUMENT, OUT_OF_RANGE, UNIMPLEMENTED) makes the event
+    /// a dead letter at once; after any other it is handled again later, as often as the manifest says.
+    fn handle(&self, event: E) -> impl Future<Output = Result<(), Error>> + Send;
 }
 
 /// A response: the result, or the error in field 1.

@@ -18,21 +18,27 @@ use futures::{FutureExt as _, StreamExt as _};
 use proto::ai::llm::v1::{
     FinishReason, Generated, InferRequest, InferResponse, InferStreamRequest, InferStreamResponse, Llm, LlmServer,
 };
-use sdk::{Error, Event as _, Fleet, Stream};
+use sdk::{Cache, Error, Event as _, Fleet, Stream};
 
 fn main() -> std::process::ExitCode {
-    sdk::run(Service::new)
+    sdk::service(Service::new).serve(LlmServer).run()
 }
 
 struct Service {
     engine: Engine,
+    /// Texts that are the same each time that they are generated.
+    texts: Cache<InferResponse>,
     events: Arc<EventPublisher>,
 }
 
 impl Service {
-    async fn new(fleet: Fleet) -> Result<LlmServer<Self>, Error> {
+    async fn new(fleet: Fleet) -> Result<Self, Error> {
         let backends = Backends::from_settings(|name| fleet.setting(name)).map_err(Error::failed_precondition)?;
-        Ok(LlmServer(Self { engine: Engine::new(fleet.client(), backends), events: Arc::new(EventPublisher(fleet)) }))
+        Ok(Self {
+            engine: Engine::new(fleet.client(), backends),
+            texts: fleet.cache("texts")?,
+            events: Arc::new(EventPublisher(fleet)),
+        })
     }
 }
 
@@ -41,16 +47,24 @@ impl Llm for Service {
         let started = Instant::now();
         request.meta = None;
         let digest = sdk::digest(&request);
-        let response = self.engine.infer(request).await?;
-        let generated = Generated {
-            meta: None,
-            model_id: response.model_id.clone(),
-            finish_reason: response.finish_reason,
-            usage: response.usage,
-            duration_ms: elapsed_ms(started),
+        let prepared = self.engine.prepare(request).await?;
+        // The event comes first: what is cached has been reported, however the request ends.
+        let generate = async || {
+            let response = prepared.infer().await?;
+            let generated = Generated {
+                meta: None,
+                model_id: response.model_id.clone(),
+                finish_reason: response.finish_reason,
+                usage: response.usage,
+                duration_ms: elapsed_ms(started),
+            };
+            self.events.publish(&digest, generated).await;
+            Ok(response)
         };
-        self.events.publish(&digest, generated).await;
-        Ok(response)
+        match prepared.cache_key() {
+            Some(key) => self.texts.get_or(&key, generate).await,
+            None => generate().await,
+        }
     }
 
     async fn infer_stream(&self, mut request: InferStreamRequest) -> Result<Stream<InferStreamResponse>, Error> {

@@ -1,12 +1,13 @@
 //! The service against a real nats-server, with a fake registry.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::TryStreamExt as _;
 use proto::ai::llm::v1::{LlmClient, Sampling};
 use proto::ai::model::v1::ModelManagementServer;
 use sdk::testing::{NatsServer, as_request};
-use sdk::{Code, Server, Shutdown};
+use sdk::{CacheSettings, Caches, Code, Server, Settings, Shutdown};
 
 use super::*;
 use crate::engine::tests::Registry;
@@ -24,7 +25,10 @@ async fn events(server: &NatsServer) -> usize {
 
 /// Serves until the test ends.
 async fn serve<S: Server>(server: &NatsServer, name: &str, served: impl AsyncFnOnce(Fleet) -> S) {
-    let fleet = server.fleet(name).await;
+    let texts = CacheSettings { ttl: Duration::from_secs(60), max_bytes: 1 << 20 };
+    let caches = Caches::new(BTreeMap::from([("texts".to_owned(), texts)]), None);
+    let settings = Settings { caches, ..Settings::for_service(name, server.connection()) };
+    let fleet = Fleet::connect(settings).await.unwrap();
     let served = served(fleet.clone()).await;
     let (trigger, shutdown) = Shutdown::new();
     tokio::spawn(async move {
@@ -35,7 +39,7 @@ async fn serve<S: Server>(server: &NatsServer, name: &str, served: impl AsyncFnO
 
 async fn client(server: &NatsServer) -> LlmClient {
     serve(server, "model-management", async |_| ModelManagementServer(Registry)).await;
-    serve(server, "ai-integration", async |fleet| Service::new(fleet).await.unwrap()).await;
+    serve(server, "ai-integration", async |fleet| LlmServer(Service::new(fleet).await.unwrap())).await;
     let client: LlmClient = server.fleet("caller").await.client();
     // Both services are ready when the registry rejects an unknown model.
     let probe = InferRequest { prompt: "Hello".to_owned(), model_id: "lost".to_owned(), ..InferRequest::default() };
@@ -77,6 +81,22 @@ async fn an_event_is_published_for_each_complete_text() {
     assert_eq!(messages.len(), 21);
     assert_eq!(messages.iter().map(|message| message.text.as_str()).collect::<String>(), whole.text);
     assert_eq!(events(&server).await, 3);
+}
+
+#[tokio::test]
+async fn a_text_that_is_the_same_each_time_is_generated_once() {
+    let server = server().await;
+    let client = client(&server).await;
+    let request = |sampling| InferRequest { prompt: "The dragon".to_owned(), sampling, ..InferRequest::default() };
+    let first = client.infer(request(sampling(20))).await.unwrap();
+    assert_eq!(client.infer(request(sampling(20))).await.unwrap(), first);
+    assert_eq!(events(&server).await, 1);
+    assert_ne!(client.infer(request(sampling(21))).await.unwrap(), first);
+    assert_eq!(events(&server).await, 2);
+    for _ in 0..2 {
+        client.infer(request(None)).await.unwrap();
+    }
+    assert_eq!(events(&server).await, 4, "without a seed each text is another");
 }
 
 #[tokio::test]

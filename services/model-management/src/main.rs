@@ -15,7 +15,7 @@ use sdk::{Bucket, Change, Clock, Code, Error, Fleet, Operation, WriteError};
 use crate::record::{Decision, ModelRecord};
 
 fn main() -> std::process::ExitCode {
-    sdk::run(Service::new)
+    sdk::service(Service::new).serve(ModelManagementServer).run()
 }
 
 struct Service {
@@ -25,7 +25,7 @@ struct Service {
 }
 
 impl Service {
-    async fn new(fleet: Fleet) -> Result<ModelManagementServer<Self>, Error> {
+    async fn new(fleet: Fleet) -> Result<Self, Error> {
         let models = fleet.bucket("models").await?;
         for model in catalog::embedded() {
             match models.create(&model.id, model.encode_to_vec().into()).await {
@@ -34,7 +34,7 @@ impl Service {
                 Err(WriteError::Failed(error)) => return Err(error),
             }
         }
-        Ok(ModelManagementServer(Self { clock: Clock::default(), fleet, models }))
+        Ok(Self { clock: Clock::default(), fleet, models })
     }
 
     async fn all(&self) -> Result<Vec<Model>, Error> {

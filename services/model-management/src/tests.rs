@@ -22,7 +22,7 @@ async fn events(server: &NatsServer) -> usize {
 }
 
 async fn service(server: &NatsServer) -> Service {
-    Service::new(server.fleet("model-management").await).await.unwrap().0
+    Service::new(server.fleet("model-management").await).await.unwrap()
 }
 
 fn model(id: &str, cost: u64) -> Model {

@@ -19,7 +19,7 @@ const SLICE: usize = 4_096;
 const MAX_SEARCH_BYTES: usize = 96 << 20;
 
 fn main() -> std::process::ExitCode {
-    sdk::run(Service::new)
+    sdk::service(Service::new).serve(BehaviorServer).run()
 }
 
 struct Service {
@@ -28,8 +28,8 @@ struct Service {
 }
 
 impl Service {
-    async fn new(fleet: Fleet) -> Result<BehaviorServer<Self>, Error> {
-        Ok(BehaviorServer(Self { fleet, budget: Arc::default() }))
+    async fn new(fleet: Fleet) -> Result<Self, Error> {
+        Ok(Self { fleet, budget: Arc::default() })
     }
 }
 

@@ -19,10 +19,10 @@ async fn serving(server: &NatsServer) -> (BehaviorClient, Arc<MemoryBudget>) {
     let settings = Settings::for_service("npc-behavior", server.connection());
     let fleet = Fleet::connect(settings).await.unwrap();
     let service = Service::new(fleet.clone()).await.unwrap();
-    let budget = Arc::clone(&service.0.budget);
+    let budget = Arc::clone(&service.budget);
     tokio::spawn(async move {
         let (_never, shutdown) = Shutdown::new();
-        sdk::serve(&fleet, service, shutdown).await
+        sdk::serve(&fleet, BehaviorServer(service), shutdown).await
     });
     timeout(SOON, async { while !server.ping("npc-behavior").await {} }).await.unwrap();
     (server.fleet("caller").await.client(), budget)
@@ -94,7 +94,7 @@ fn chore(npc_id: &str, need: &str) -> PlanRequest {
 async fn one_event_is_published_for_each_plan() {
     let server = NatsServer::start();
     server.stream("EVENTS", &[Planned::SUBJECT]).await;
-    let service = Service::new(server.fleet("npc-behavior").await).await.unwrap().0;
+    let service = Service::new(server.fleet("npc-behavior").await).await.unwrap();
 
     let plan = as_request(Some("r1"), service.plan(chore("smith", "done"))).await.unwrap();
     assert_eq!((plan.steps, plan.cost, plan.nodes_expanded), (vec!["work".to_owned()], 1.5, 1));

@@ -26,7 +26,7 @@ use crate::record::{QuestKey, QuestRecord, filtered_newest_first, player_filter}
 const MAX_RESPONSE_BYTES: usize = 1000 * 1024;
 
 fn main() -> ExitCode {
-    sdk::run(Service::new)
+    sdk::service(Service::new).serve(QuestServer).run()
 }
 
 struct Service {
@@ -98,9 +98,9 @@ impl Quest for Service {
 }
 
 impl Service {
-    async fn new(fleet: Fleet) -> Result<QuestServer<Self>, Error> {
+    async fn new(fleet: Fleet) -> Result<Self, Error> {
         let quests = fleet.bucket("quests").await?;
-        Ok(QuestServer(Self { clock: Clock::default(), quests }))
+        Ok(Self { clock: Clock::default(), quests })
     }
 
     /// Generates and stores a quest, unless a concurrent attempt at the same operation has stored it.

@@ -23,7 +23,7 @@ async fn server() -> NatsServer {
 }
 
 async fn service(server: &NatsServer) -> Service {
-    Service::new(server.fleet("quest-system").await).await.unwrap().0
+    Service::new(server.fleet("quest-system").await).await.unwrap()
 }
 
 /// Calls on behalf of player `p1`.

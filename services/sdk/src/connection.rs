@@ -9,7 +9,7 @@ use async_nats::jetstream::{self, kv};
 use async_nats::{ConnectErrorKind, ConnectOptions, Event, SubscribeError};
 use futures::StreamExt as _;
 use proto::rpc::Error;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::inbox::{CANCEL, Inbox, Undelivered};
@@ -33,6 +33,7 @@ pub(crate) struct Connection {
     pub(crate) controls: Arc<Inbox>,
     stores: Mutex<HashMap<String, kv::Store>>,
     connected: Arc<AtomicBool>,
+    reconnects: watch::Sender<u64>,
     dispatcher: JoinHandle<()>,
     control_dispatcher: OnceLock<JoinHandle<()>>,
 }
@@ -66,10 +67,15 @@ impl Connection {
         let inbox = Arc::new(Inbox::new(&unguessable(&prefix)));
         let controls = Arc::new(Inbox::new(&unguessable(&settings.control_prefix())));
         let connected = Arc::new(AtomicBool::new(true));
+        let reconnects = watch::Sender::new(0);
 
         let options = options(settings)?.custom_inbox_prefix(prefix).event_callback({
             let (inboxes, connected) = ([Arc::clone(&inbox), Arc::clone(&controls)], Arc::clone(&connected));
+            let reconnects = reconnects.clone();
             move |event| {
+                if event == Event::Connected {
+                    reconnects.send_modify(|count| *count += 1);
+                }
                 observe(&event, &inboxes, &connected, &events);
                 std::future::ready(())
             }
@@ -105,6 +111,7 @@ impl Connection {
             controls,
             stores: Mutex::default(),
             connected,
+            reconnects,
             dispatcher,
             control_dispatcher: OnceLock::new(),
         }))
@@ -128,6 +135,11 @@ impl Connection {
 
     pub(crate) fn is_connected(&self) -> bool {
         self.connected.load(Ordering::Relaxed)
+    }
+
+    /// Changes when the connection was lost and is there again, maybe to another server.
+    pub(crate) fn reconnects(&self) -> watch::Receiver<u64> {
+        self.reconnects.subscribe()
     }
 
     /// The handle of a bucket, cached for each connection.

@@ -1,7 +1,6 @@
 //! Events: published to JetStream with ids by which duplicates are recognised.
 
 use async_nats::HeaderMap;
-use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::jetstream::context::PublishError;
 use prost::Message;
 use proto::common::v1::Meta;
@@ -37,7 +36,7 @@ impl Fleet {
         event.set_meta(context.meta());
         let payload = bytes::Bytes::from(event.encode_to_vec());
         let mut headers = HeaderMap::new();
-        headers.insert(NATS_MESSAGE_ID, id);
+        headers.insert(wire::MESSAGE_ID, id);
         headers.insert(wire::TRACEPARENT, context.traceparent());
         // The id makes retries safe.
         let is_transient = |error: &Error| error.code() == Code::Unavailable;

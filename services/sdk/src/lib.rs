@@ -2,7 +2,7 @@
 //! retries and circuit breakers, streams, events, state, health, metrics and logs. The only crate on the request path
 //! that uses NATS.
 //!
-//! A service's `main` is [`run`] with a function that builds the service. Each worker of a task is one thread with its
+//! A service's `main` is a [`service`] that is run. Each worker of a task is one thread with its
 //! own current-thread runtime and its own NATS connection: no request crosses threads.
 
 mod breaker;
@@ -12,6 +12,7 @@ mod caller;
 mod client;
 mod clock;
 mod connection;
+mod consume;
 mod context;
 mod destination;
 mod discovery;
@@ -24,9 +25,11 @@ mod logging;
 mod material;
 mod metrics;
 mod operations;
+mod panics;
 mod queue_group;
 mod retry;
 mod serve;
+mod service;
 mod settings;
 mod sockets;
 mod stream;
@@ -45,11 +48,12 @@ pub use health::is_ready;
 pub use material::Material;
 pub use metrics::{metrics_text, register_metrics};
 pub use operations::{MAX_REMEMBERED, Operation, Operations, REMEMBERED_FOR};
-pub use proto::rpc::{Channel, Code, Error, Event, Reply, Server, Stream, Transport};
+pub use proto::rpc::{Channel, Code, Error, Event, Handler, Reply, Server, Stream, Transport};
 pub use serve::serve;
-pub use settings::{ConnectionSettings, Settings};
+pub use service::{Service, service};
+pub use settings::{ConnectionSettings, ConsumerSettings, Delivery, Settings};
 pub use sockets::http_listener;
-pub use task::{Shutdown, run, run_workers};
+pub use task::{Shutdown, run_workers};
 
 /// Keys and values of the error details that say why a request failed.
 pub mod reason {

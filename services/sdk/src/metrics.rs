@@ -15,7 +15,8 @@ use prometheus_client::registry::Registry;
 use proto::rpc::{Code, Error, Method, Service};
 
 /// Histogram buckets in seconds, from 0.1 ms to the longest deadline.
-const BUCKETS: [f64; 14] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
+pub(crate) const BUCKETS: [f64; 14] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
 
 /// The task's metrics in the Prometheus text format.
 pub fn metrics_text() -> String {

@@ -25,7 +25,7 @@ use crate::metrics::{ServerMetrics, is_fault};
 use crate::queue_group::Membership;
 use crate::task::Shutdown;
 use crate::wire::{self, RequestEnvelope};
-use crate::{reason, stream};
+use crate::{panics, reason, stream};
 
 /// The share of the stop timeout that a worker may spend leaving its queue group; the rest is for finishing accepted
 /// requests.
@@ -248,7 +248,7 @@ impl<S: Server> Worker<S> {
                 Some(reason::IDEMPOTENCY_KEY_REUSED) => error,
                 _ => error.with_detail_renamed(reason::KEY, reason::CAUSE),
             }),
-            Ok(Err(panic)) => Err(Error::internal(format_args!("the service panicked: {}", panic_message(&*panic)))),
+            Ok(Err(panic)) => Err(Error::internal(format_args!("the service panicked: {}", panics::message(&*panic)))),
         }
     }
 
@@ -277,14 +277,6 @@ fn deadline_exceeded() -> Error {
     Error::unavailable("the deadline passed").with_detail(reason::KEY, reason::TIMEOUT)
 }
 
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message")
-}
-
 async fn log_failure(context: &Context, subject: &Subject, error: &Error) {
     let line = async {
         if is_fault(error) {
@@ -307,7 +299,7 @@ async fn send_stream(
     // A panic in a stream is reported as an error at its end.
     let guarded = AssertUnwindSafe(items).catch_unwind().map(|item| {
         item.unwrap_or_else(|panic| {
-            Err(Error::internal(format_args!("the service panicked: {}", panic_message(&*panic))))
+            Err(Error::internal(format_args!("the service panicked: {}", panics::message(&*panic))))
         })
     });
     stream::send(&request.connection, caller, credit, guarded.boxed()).await

@@ -1,14 +1,19 @@
 //! The settings of a task, read from environment variables. natsctl sets them, locally and on ECS.
 
 use std::env::{self, VarError};
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use serde::{Deserialize, Deserializer};
+
 use crate::cache::{Caches, RedisSettings, parse_caches};
 use crate::identity::TaskIdentity;
 use crate::material::Material;
+
+/// The wait before an event is handled again where no backoff is set.
+const DEFAULT_BACKOFF: Duration = Duration::from_secs(1);
 
 /// How to connect to NATS. Certificates, keys and credentials are in a variable, or in the file that the variable with
 /// the suffix `_FILE` names.
@@ -51,6 +56,85 @@ pub struct Settings {
     pub caches: Caches,
     /// How to connect to NATS.
     pub connection: ConnectionSettings,
+    /// `NATS_CONSUMERS`: what the manifest consumes; nothing if absent.
+    pub consumers: Vec<ConsumerSettings>,
+}
+
+/// An event that the manifest consumes, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct ConsumerSettings {
+    /// Subject of the event, for example `evt.ai.model.selected.v1`.
+    pub event: String,
+    /// The stream that stores it.
+    pub stream: String,
+    /// The consumer that the tasks of the service share; `None` if every task gets each event.
+    #[serde(default)]
+    pub durable: Option<String>,
+    /// How often an event is handled at most.
+    pub max_deliveries: u32,
+    /// How long to wait before it is handled again: after the first time, the second and so on; the last one from then on.
+    #[serde(rename = "backoff_ms", deserialize_with = "many_milliseconds")]
+    pub backoff: Vec<Duration>,
+    /// How long handling it may take.
+    #[serde(rename = "timeout_ms", deserialize_with = "milliseconds")]
+    pub timeout: Duration,
+    /// The server gives an event to another task after hearing nothing of it for this long.
+    #[serde(rename = "ack_wait_ms", deserialize_with = "milliseconds")]
+    pub ack_wait: Duration,
+    /// Whether an event is handled only after all earlier ones.
+    #[serde(default)]
+    pub ordered: bool,
+}
+
+/// Who gets an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// One task of the service.
+    Shared,
+    /// Every task of the service.
+    EveryTask,
+}
+
+impl ConsumerSettings {
+    /// Who gets the event.
+    pub fn delivery(&self) -> Delivery {
+        if self.durable.is_some() { Delivery::Shared } else { Delivery::EveryTask }
+    }
+
+    /// How long to wait before an event is handled again that was handled `attempts` times: with jitter, so that events that
+    /// failed together do not come again together.
+    pub(crate) fn delay_after(&self, attempts: u32) -> Duration {
+        let index = (attempts.max(1) as usize - 1).min(self.backoff.len().saturating_sub(1));
+        let delay = self.backoff.get(index).copied().unwrap_or(DEFAULT_BACKOFF);
+        delay.mul_f64(0.75 + fastrand::f64() / 2.0)
+    }
+}
+
+impl Delivery {
+    /// The method of [`crate::Service`] that asks for it.
+    pub(crate) fn method(self) -> &'static str {
+        match self {
+            Self::Shared => "on",
+            Self::EveryTask => "on_every_task",
+        }
+    }
+}
+
+impl Display for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Shared => "shared",
+            Self::EveryTask => "every_task",
+        })
+    }
+}
+
+fn milliseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    u64::deserialize(deserializer).map(Duration::from_millis)
+}
+
+fn many_milliseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Duration>, D::Error> {
+    Vec::deserialize(deserializer).map(|all: Vec<u64>| all.into_iter().map(Duration::from_millis).collect())
 }
 
 impl Settings {
@@ -83,6 +167,7 @@ impl Settings {
             stop_timeout: milliseconds("STOP_TIMEOUT_MS", 25_000)?,
             caches: variables.caches()?,
             connection,
+            consumers: variables.consumers()?,
         })
     }
 
@@ -100,6 +185,7 @@ impl Settings {
             stop_timeout: Duration::from_secs(25),
             caches: Caches::default(),
             connection,
+            consumers: Vec::new(),
         }
     }
 
@@ -149,6 +235,14 @@ impl Variables<'_> {
             }),
         };
         Ok(Caches::new(declared.unwrap_or_default(), redis))
+    }
+
+    fn consumers(&self) -> Result<Vec<ConsumerSettings>, String> {
+        let Some(text) = self.optional::<String>("NATS_CONSUMERS")? else {
+            return Ok(Vec::new());
+        };
+        serde_json::from_str(&text)
+            .map_err(|error| format!("environment variable `NATS_CONSUMERS` is not valid: {error}"))
     }
 
     /// The text of this variable, or the file that the variable with the suffix `_FILE` names.

@@ -5,14 +5,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
 
-use proto::rpc::{Error, Server};
+use proto::rpc::Error;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::fleet::Fleet;
 use crate::settings::Settings;
-use crate::{health, logging, serve, sockets};
+use crate::{health, logging, sockets};
 
 /// Tells workers when to shut down. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -37,26 +37,10 @@ impl Shutdown {
     }
 }
 
-/// The whole `main` of a service: `build` creates the service on each worker, and `run` serves it until SIGTERM. Then
-/// it accepts no new request, finishes the accepted ones, and exits with 0.
+/// The whole `main` of a task: `body` runs on each worker until SIGTERM. It calls [`Fleet::set_ready`] when it is ready, and
+/// returns when the shutdown is requested and its work is finished. Then the task exits with 0.
 ///
 /// With the argument `healthcheck` it checks the liveness of the task in the same container instead.
-pub fn run<S: Server, F>(build: impl Fn(Fleet) -> F + Send + Sync + 'static) -> ExitCode
-where
-    F: Future<Output = Result<S, Error>>,
-{
-    run_workers(move |fleet, shutdown| {
-        let built = build(fleet.clone());
-        async move {
-            let server = built.await?;
-            fleet.settings().caches.refuse_unused(&fleet.settings().service)?;
-            serve::serve(&fleet, server, shutdown).await
-        }
-    })
-}
-
-/// Like [`run`], without a server: `body` runs on each worker. It calls [`Fleet::set_ready`] when it is ready, and
-/// returns when the shutdown is requested and its work is finished.
 pub fn run_workers<F>(body: impl Fn(Fleet, Shutdown) -> F + Send + Sync + 'static) -> ExitCode
 where
     F: Future<Output = Result<(), Error>>,

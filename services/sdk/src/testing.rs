@@ -3,6 +3,7 @@
 
 mod redis;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -11,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
-use async_nats::jetstream::{self, kv, stream};
+use async_nats::jetstream::{self, consumer, kv, stream};
 use bytes::Bytes;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use serde::Deserialize;
@@ -19,7 +20,7 @@ use tempfile::TempDir;
 
 use crate::context::{Context, ExternalRequest};
 use crate::fleet::Fleet;
-use crate::settings::{ConnectionSettings, Settings};
+use crate::settings::{ConnectionSettings, ConsumerSettings, Settings};
 
 pub use redis::{RedisCluster, Shape, process_cache, shared_cache};
 
@@ -69,6 +70,8 @@ pub struct Stored {
     pub id: Option<String>,
     /// The payload.
     pub payload: Bytes,
+    /// The headers, by name.
+    pub headers: BTreeMap<String, String>,
 }
 
 /// Runs `handler` as a request with this idempotency key, or as a new request.
@@ -191,6 +194,22 @@ impl NatsServer {
         self.jetstream().await.create_stream(config).await.expect("a stream");
     }
 
+    /// Creates the durable consumer of these settings, as natsctl does for a fleet.
+    ///
+    /// # Panics
+    /// If it cannot.
+    pub async fn consumer(&self, settings: &ConsumerSettings) {
+        let config = consumer::pull::Config {
+            durable_name: settings.durable.clone(),
+            filter_subject: settings.event.clone(),
+            ack_wait: settings.ack_wait,
+            max_ack_pending: if settings.ordered { 1 } else { 1_000 },
+            ..consumer::pull::Config::default()
+        };
+        let stream = self.jetstream().await.get_stream(&settings.stream).await.expect("a stream");
+        stream.create_consumer(config).await.expect("a consumer");
+    }
+
     /// Deletes a stream with its messages.
     ///
     /// # Panics
@@ -210,8 +229,11 @@ impl NatsServer {
         // A stream that never had a message reports 0 as its first sequence.
         for sequence in state.first_sequence.max(1)..=state.last_sequence {
             let message = stream.get_raw_message(sequence).await.expect("a message");
-            let id = message.headers.get(async_nats::header::NATS_MESSAGE_ID).map(ToString::to_string);
-            stored.push(Stored { subject: message.subject.to_string(), id, payload: message.payload });
+            let headers = message.headers.iter();
+            let headers: BTreeMap<String, String> =
+                headers.filter_map(|(name, values)| Some((name.to_string(), values.first()?.to_string()))).collect();
+            let id = headers.get("Nats-Msg-Id").cloned();
+            stored.push(Stored { subject: message.subject.to_string(), id, payload: message.payload, headers });
         }
         stored
     }

@@ -24,7 +24,7 @@ const MAX_HISTORY: u32 = 64;
 const DEFAULT_HISTORY: u32 = 10;
 
 fn main() -> ExitCode {
-    sdk::run(Service::new)
+    sdk::service(Service::new).serve(StateManagerServer).run()
 }
 
 struct Service {
@@ -85,10 +85,10 @@ impl StateManager for Service {
 }
 
 impl Service {
-    async fn new(fleet: Fleet) -> Result<StateManagerServer<Self>, Error> {
+    async fn new(fleet: Fleet) -> Result<Self, Error> {
         let entities = fleet.bucket(Kind::Entity.bucket()).await?;
         let players = fleet.bucket(Kind::Player.bucket()).await?;
-        Ok(StateManagerServer(Self { clock: Clock::default(), entities, players }))
+        Ok(Self { clock: Clock::default(), entities, players })
     }
 
     /// Applies the update, unless it was applied before.

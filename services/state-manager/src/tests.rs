@@ -28,7 +28,7 @@ async fn server() -> NatsServer {
 }
 
 async fn service(server: &NatsServer) -> Service {
-    Service::new(server.fleet("state-manager").await).await.unwrap().0
+    Service::new(server.fleet("state-manager").await).await.unwrap()
 }
 
 fn key(id: &str) -> Option<Key> {

@@ -2,6 +2,8 @@
 
 mod calls;
 mod connections;
+mod consuming;
+mod dead_letters;
 mod shutdown;
 mod storage;
 mod streams;
