@@ -147,3 +147,58 @@ impl DesiredOnEcs<'_> {
         Err(Hinted::new(format!("these secrets are not there: {}", missing.join(", ")), hint).into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::fixture::Tree;
+
+    const AUTH: &str =
+        "arn:aws:secretsmanager:us-east-1:123456789012:secret:gaming-system/production/redis/auth-AbCdEf";
+
+    /// The desired state of a fleet whose quest system has a cache.
+    fn desired(handover: &Handover, auth: Option<&str>) -> anyhow::Result<Desired> {
+        let mut tree = Tree::valid();
+        tree.replace("services/quest-system.yaml", "serves", "caches: { plans: { ttl: 1 min } }\nserves");
+        let manifests = tree.load().unwrap();
+        let names = manifests.services.keys();
+        let images: BTreeMap<String, Image> = names.clone().map(|name| (name.clone(), Image::default())).collect();
+        let mut secrets: BTreeMap<String, String> =
+            names.map(|name| (handover.nats_secret(name), format!("arn:{name}"))).collect();
+        if let (Some(redis), Some(auth)) = (&handover.redis, auth) {
+            secrets.insert(redis.auth_secret.clone(), auth.to_owned());
+        }
+        DesiredOnEcs { manifests: &manifests, handover, secrets: &secrets, images: &images }.desired()
+    }
+
+    #[test]
+    fn services_with_caches_and_no_others_are_told_of_redis() {
+        let handover: Handover = crate::handover::tests::GOOD.parse().unwrap();
+        let redis = Redis { host: "cache.internal".to_owned(), port: 6379, auth_secret: "a/redis/auth".to_owned() };
+        let handover = Handover { redis: Some(redis), ..handover };
+        let desired = desired(&handover, Some(AUTH)).unwrap();
+        let [quest, npc] = ["quest-system", "npc-behavior"].map(|name| &desired.services[name].definition);
+        let secrets = &quest.ecs.as_ref().unwrap().secrets;
+        assert_eq!(quest.environment["REDIS_URLS"], "rediss://cache.internal:6379");
+        assert_eq!(secrets["REDIS_USERNAME"], format!("{AUTH}:username::"));
+        assert_eq!(secrets["REDIS_PASSWORD"], format!("{AUTH}:password::"));
+        assert!(!npc.environment.contains_key("REDIS_URLS"));
+        assert!(!npc.ecs.as_ref().unwrap().secrets.contains_key("REDIS_PASSWORD"));
+    }
+
+    #[test]
+    fn a_cache_without_redis_is_in_the_process_alone() {
+        let handover: Handover = crate::handover::tests::GOOD.parse().unwrap();
+        let desired = desired(&Handover { redis: None, ..handover }, None).unwrap();
+        let quest = &desired.services["quest-system"].definition;
+        assert!(quest.environment.contains_key("SERVICE_CACHES") && !quest.environment.contains_key("REDIS_URLS"));
+    }
+
+    #[test]
+    fn credentials_of_redis_that_are_not_there_are_refused() {
+        let handover: Handover = crate::handover::tests::GOOD.parse().unwrap();
+        let redis = Redis { host: "cache.internal".to_owned(), port: 6379, auth_secret: "a/redis/auth".to_owned() };
+        let refused = desired(&Handover { redis: Some(redis), ..handover }, None).unwrap_err();
+        assert_eq!(refused.to_string(), "these secrets are not there: `a/redis/auth` (of `quest-system`)");
+    }
+}
