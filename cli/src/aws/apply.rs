@@ -63,7 +63,8 @@ impl<'a> Work<'a> {
         let mut state = observation.state.clone();
         let written = state.clone();
         let deploys = plan.steps.iter().any(|step| matches!(step.operation, Operation::DeployService { .. }));
-        let changes_assets = plan.steps.iter().any(|step| matches!(step.kind(), Kind::Stream | Kind::Bucket));
+        let changes_assets =
+            plan.steps.iter().any(|step| matches!(step.kind(), Kind::Stream | Kind::Bucket | Kind::Consumer));
         if deploys || changes_assets {
             state.identities = Some(identities::ensure_if_stale(aws, state.identities.as_ref()).await?);
         }
@@ -90,7 +91,7 @@ impl<'a> Work<'a> {
         if !images.is_empty() {
             self.push(&images, progress).await?;
         }
-        let assets = of(&[Kind::Stream, Kind::Bucket]);
+        let assets = of(&[Kind::Stream, Kind::Bucket, Kind::Consumer]);
         if !assets.is_empty() {
             self.put_assets(&assets, progress).await?;
         }
@@ -126,9 +127,9 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// Puts all streams and buckets of a wave at once: reaching NATS may take a task.
+    /// Puts all streams, buckets and consumers of a wave at once: reaching NATS may take a task.
     async fn put_assets(&mut self, steps: &[&Step], progress: &mut Progress) -> anyhow::Result<()> {
-        let mut wanted = Assets::default();
+        let (mut wanted, mut deleted) = (Assets::default(), BTreeSet::new());
         for step in steps {
             progress.started(step);
             match &step.operation {
@@ -138,15 +139,29 @@ impl<'a> Work<'a> {
                 Operation::PutBucket { bucket, config, .. } | Operation::ReduceBucket { bucket, config, .. } => {
                     wanted.buckets.insert(bucket.clone(), config.clone());
                 }
+                Operation::PutConsumer { consumer, config, .. } => {
+                    wanted.consumers.insert(consumer.clone(), config.clone());
+                }
+                Operation::DeleteConsumer { consumer } => {
+                    deleted.insert(consumer.clone());
+                }
                 _ => {}
             }
         }
         let binaries = images::binaries(&self.options.binaries).ok();
-        proof::put_assets(self.aws, wanted.clone(), binaries.as_ref()).await?;
+        let bus = self.aws.bus().await?;
+        if wanted != Assets::default() {
+            bus.ensure(self.aws, wanted.clone(), binaries.as_ref()).await?;
+        }
+        if !deleted.is_empty() {
+            bus.delete_consumers(self.aws, deleted.clone(), binaries.as_ref()).await?;
+        }
         for step in steps {
             progress.ended(step, "done");
             note(&format!("{step} done"));
         }
+        self.assets.consumers.extend(wanted.consumers);
+        self.assets.consumers.retain(|name, _| !deleted.contains(name));
         self.assets.streams.extend(wanted.streams);
         self.assets.buckets.extend(wanted.buckets);
         self.state.assets = Some(serde_json::to_string(&self.assets)?);

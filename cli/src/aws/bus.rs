@@ -90,11 +90,24 @@ impl Bus {
         }
     }
 
-    /// Makes streams and buckets, or changes those that differ.
+    /// Makes streams, buckets and consumers, or changes those that differ.
     pub(crate) async fn ensure(&self, aws: &Aws, assets: Assets, binaries: Option<&Binaries>) -> anyhow::Result<()> {
         match self.client() {
             Some(client) => bus::ensure(client, &assets).await,
             None => remote_task::ask(aws, BusRequest::Ensure(assets), binaries).await.map(drop),
+        }
+    }
+
+    /// Deletes consumers, by stream and name.
+    pub(crate) async fn delete_consumers(
+        &self,
+        aws: &Aws,
+        names: BTreeSet<String>,
+        binaries: Option<&Binaries>,
+    ) -> anyhow::Result<()> {
+        match self.client() {
+            Some(client) => bus::delete_consumers(client, &names).await,
+            None => remote_task::ask(aws, BusRequest::DeleteConsumers(names), binaries).await.map(drop),
         }
     }
 

@@ -118,11 +118,6 @@ pub(crate) async fn observe_assets(aws: &Aws, state: &State) -> Seen<Assets> {
     }
 }
 
-/// Creates streams and buckets, or updates them.
-pub(crate) async fn put_assets(aws: &Aws, assets: Assets, binaries: Option<&Binaries>) -> anyhow::Result<()> {
-    aws.bus().await?.ensure(aws, assets, binaries).await
-}
-
 /// The tasks that run according to ECS, and so should answer.
 fn running(name: &str, service: Option<&Service>) -> anyhow::Result<ExpectedTasks> {
     let Some((service, primary)) = service.and_then(|service| Some((service, primary(service)?))) else {

@@ -85,6 +85,8 @@ impl<'a> Work<'a> {
                     | Operation::PutBucket { .. }
                     | Operation::ReduceStream { .. }
                     | Operation::ReduceBucket { .. }
+                    | Operation::PutConsumer { .. }
+                    | Operation::DeleteConsumer { .. }
             )
         });
         if !assets.is_empty() {
@@ -206,6 +208,12 @@ impl<'a> Work<'a> {
                     }
                     Operation::PutBucket { bucket, config, .. } | Operation::ReduceBucket { bucket, config, .. } => {
                         jetstream.put_bucket(bucket, config, JETSTREAM_TIMEOUT).await
+                    }
+                    Operation::PutConsumer { consumer, config, .. } => {
+                        jetstream.put_consumer(consumer, config, JETSTREAM_TIMEOUT).await
+                    }
+                    Operation::DeleteConsumer { consumer } => {
+                        jetstream.delete_consumer(consumer, JETSTREAM_TIMEOUT).await
                     }
                     _ => Ok(()),
                 }

@@ -41,7 +41,7 @@ impl Checker {
         }
         let right = match (schema["type"].as_str(), &node.value) {
             (Some("object"), Value::Map(entries)) => return self.object(node, entries, schema, name),
-            (Some("array"), Value::List(items)) => return self.array(items, schema, name),
+            (Some("array"), Value::List(items)) => return self.array(node, items, schema, name),
             (Some("string"), Value::Text(text)) => return self.string(node, text, schema, name),
             (Some("boolean"), Value::Bool(_)) => return,
             (Some("integer"), Value::Integer(number)) => return self.integer(node, *number, schema, name),
@@ -84,7 +84,13 @@ impl Checker {
         }
     }
 
-    fn array(&mut self, items: &[Node], schema: &Json, name: &str) {
+    fn array(&mut self, node: &Node, items: &[Node], schema: &Json, name: &str) {
+        let bound = |key: &str| schema[key].as_u64().and_then(|bound| usize::try_from(bound).ok());
+        let (least, most) = (bound("minItems").unwrap_or(0), bound("maxItems").unwrap_or(usize::MAX));
+        if !(least..=most).contains(&items.len()) {
+            let message = format!("{name} must have {least} to {most} items, not {}", items.len());
+            self.flaw(node, message, None::<String>);
+        }
         let mut texts = HashSet::new();
         for (index, item) in items.iter().enumerate() {
             self.node(item, &schema["items"], &format!("item {} of {name}", index + 1));

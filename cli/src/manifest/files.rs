@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use super::consumes::{ConsumeSettings, Delivery};
 use super::schema::Partial;
 use crate::model::desired::{Architecture, Role};
 use crate::model::units::{Size, Span};
@@ -41,9 +42,9 @@ pub struct ServiceManifest {
     /// Events that it publishes, for example `evt.quest.generated.v1`.
     #[serde(default)]
     pub publishes: BTreeSet<String>,
-    /// Events that it consumes.
+    /// Events that it consumes, for example `evt.quest.generated.v1`, and how.
     #[serde(default)]
-    pub consumes: BTreeSet<String>,
+    pub consumes: BTreeMap<EventSubject, ConsumeSettings>,
     /// Key-value buckets that it keeps its state in, by name.
     #[serde(default)]
     pub buckets: BTreeMap<BucketName, BucketSettings>,
@@ -74,9 +75,14 @@ impl ServiceManifest {
         self.ecs_name.as_ref().map_or_else(|| format!("{}{ECS_NAME_SUFFIX}", self.name), ToString::to_string)
     }
 
-    /// The events by which any of its caches is invalidated.
-    pub fn invalidating_events(&self) -> impl Iterator<Item = &String> {
-        self.caches.values().flat_map(|cache| &cache.invalidated_by)
+    /// The same with what follows from it: every task consumes the events that invalidate a cache.
+    #[must_use]
+    pub(super) fn completed(mut self) -> Self {
+        let every_task = ConsumeSettings { delivery: Delivery::EveryTask, ..ConsumeSettings::default() };
+        for event in self.caches.values().flat_map(|cache| &cache.invalidated_by) {
+            self.consumes.entry(event.clone()).or_insert_with(|| every_task.clone());
+        }
+        self
     }
 
     /// Name of the JetStream stream that stores its events.
@@ -224,10 +230,9 @@ pub struct CacheSettings {
     #[serde(default = "CacheSettings::default_size")]
     #[schemars(extend("x-minimum" = "64 KiB", "x-maximum" = "4 GiB"))]
     pub max_size: Size,
-    /// Events after which values may be wrong: the service hears each of them in every task, and decides what it
-    /// invalidates.
+    /// Events after which values may be wrong. Every task of the service consumes them, and decides what it invalidates.
     #[serde(default)]
-    pub invalidated_by: BTreeSet<String>,
+    pub invalidated_by: BTreeSet<EventSubject>,
 }
 
 impl CacheSettings {
@@ -469,13 +474,13 @@ named! {
         others: b"_-",
         length: (1, 48),
     };
-    /// Name of a cache.
-    CacheName: Form {
-        pattern: "^[a-z][a-z0-9-]{0,31}$",
-        expected: "up to 32 lower-case letters, digits and `-`, a letter first",
+    /// Subject of an event.
+    EventSubject: Form {
+        pattern: "^[a-z][a-z0-9._]{0,127}$",
+        expected: "the subject of an event, for example `evt.quest.generated.v1`",
         letter: u8::is_ascii_lowercase,
-        others: b"-",
-        length: (1, 32),
+        others: b"._",
+        length: (1, 128),
     };
     /// Name of an environment variable.
     Variable: Form {
@@ -492,6 +497,14 @@ named! {
         letter: u8::is_ascii_lowercase,
         others: b"/_-",
         length: (1, 128),
+    };
+    /// Name of a cache.
+    CacheName: Form {
+        pattern: "^[a-z][a-z0-9-]{0,31}$",
+        expected: "up to 32 lower-case letters, digits and `-`, a letter first",
+        letter: u8::is_ascii_lowercase,
+        others: b"-",
+        length: (1, 32),
     };
 }
 
@@ -531,10 +544,11 @@ mod tests {
             (0, "ä1"),
             (1, ""),
             (1, "_a"),
-            (2, "a_b"),
+            (2, "evt-a"),
             (3, "a"),
             (3, "_A"),
             (3, "A-B"),
+            (5, "a_b"),
         ] {
             assert!(!FORMS[form].fits(text), "{text}");
         }

@@ -39,6 +39,29 @@ impl Document {
     fn list(&self, key: &str) -> impl Iterator<Item = (&str, &Node)> {
         self.root.get(key).into_iter().flat_map(Node::texts)
     }
+
+    /// The keys of the map under a key.
+    fn keys(&self, key: &str) -> impl Iterator<Item = (&str, Position)> {
+        let entries = self.root.get(key).map(Node::entries).unwrap_or_default();
+        entries.iter().map(|entry| (entry.key.as_str(), entry.position))
+    }
+
+    /// The events under `consumes`, and those that invalidate a cache.
+    fn consumed(&self) -> impl Iterator<Item = (&str, Position)> {
+        self.keys("consumes").chain(self.invalidating())
+    }
+
+    fn invalidating(&self) -> impl Iterator<Item = (&str, Position)> {
+        let caches = self.root.get("caches").map(Node::entries).unwrap_or_default();
+        let events = caches.iter().filter_map(|cache| cache.value.get("invalidated_by")).flat_map(Node::texts);
+        events.map(|(event, node)| (event, node.position))
+    }
+
+    /// Whether one task alone gets this event of `consumes`.
+    fn shares(&self, event: &str) -> bool {
+        let consumed = self.root.find(&["consumes", event]);
+        consumed.is_some_and(|settings| settings.get("delivery").is_none_or(|it| it.text() == Some("shared")))
+    }
 }
 
 /// The manifests of all services.
@@ -56,6 +79,7 @@ pub(super) fn problems(services: &ServiceDocuments<'_>, folder: &Path, workspace
     problems.extend(services.cycles());
     problems.extend(services.gateways());
     problems.extend(services.protocol(folder));
+    problems.extend(services.consumed());
     problems.extend(services.public());
     problems.extend(services.owners("serves", "package", "served"));
     problems.extend(services.owners("publishes", "event", "published"));
@@ -184,19 +208,15 @@ impl<'a> ServiceDocuments<'a> {
         let events: BTreeSet<&str> = proto::EVENTS.iter().map(|event| event.subject).collect();
         let mut problems = Vec::new();
         for document in self.readable {
-            let caches = document.root.get("caches").map(Node::entries).unwrap_or_default();
-            let lists =
-                [("serves", "package", &packages), ("publishes", "event", &events), ("consumes", "event", &events)];
-            let named = lists.into_iter().map(|(key, kind, known)| (document.root.get(key), kind, known));
-            let invalidating = caches.iter().map(|cache| (cache.value.get("invalidated_by"), "event", &events));
-            for (list, kind, known) in named.chain(invalidating) {
-                let texts = list.into_iter().flat_map(Node::texts);
-                for (written, node) in texts.filter(|(written, _)| !known.contains(written)) {
-                    let hint = did_you_mean(written, known.iter().copied())
-                        .unwrap_or_else(|| format!("the protocol has {}", listed(known.iter().copied())));
-                    let message = format!("{kind} `{written}` is not in the protocol");
-                    problems.push(document.problem(node, message).hint(hint));
-                }
+            let listed_names = |key| document.list(key).map(|(written, node)| (written, node.position));
+            let written = listed_names("serves").map(|written| ("package", written, &packages));
+            let written = written.chain(listed_names("publishes").map(|written| ("event", written, &events)));
+            let written = written.chain(document.consumed().map(|written| ("event", written, &events)));
+            for (kind, (written, position), known) in written.filter(|(_, (name, _), known)| !known.contains(name)) {
+                let hint = did_you_mean(written, known.iter().copied())
+                    .unwrap_or_else(|| format!("the protocol has {}", listed(known.iter().copied())));
+                let message = format!("{kind} `{written}` is not in the protocol");
+                problems.push(Problem::new(&document.place(position), message).hint(hint));
             }
         }
         if self.unreadable.is_empty() {
@@ -205,6 +225,29 @@ impl<'a> ServiceDocuments<'a> {
             for package in packages.difference(&served) {
                 let problem = Problem::new(&Place::start_of(folder), format!("no service serves package `{package}`"));
                 problems.push(problem.hint(format!("add `serves: [{package}]` to a manifest")));
+            }
+        }
+        problems
+    }
+
+    /// Events that are consumed and that no service publishes.
+    fn consumed(&self) -> Vec<Problem> {
+        let published: BTreeSet<&str> =
+            self.readable.iter().flat_map(|document| document.list("publishes").map(|(event, _)| event)).collect();
+        let known: BTreeSet<&str> = proto::EVENTS.iter().map(|event| event.subject).collect();
+        let mut problems = Vec::new();
+        for document in self.readable {
+            for (event, position) in document.consumed().filter(|(event, _)| known.contains(event)) {
+                if !published.contains(event) && self.unreadable.is_empty() {
+                    let message = format!("`{}` consumes `{event}`, which no service publishes", document.name());
+                    let problem = Problem::new(&document.place(position), message);
+                    problems.push(problem.hint("add it to `publishes` of the service that does, or remove it"));
+                }
+            }
+            for (event, position) in document.invalidating().filter(|(event, _)| document.shares(event)) {
+                let message = format!("`{event}` invalidates a cache, but only one task of the service gets it");
+                let problem = Problem::new(&document.place(position), message);
+                problems.push(problem.hint("set `delivery: every_task` in `consumes`, or remove it there"));
             }
         }
         problems
@@ -245,10 +288,7 @@ impl<'a> ServiceDocuments<'a> {
     }
 
     fn buckets(&self) -> Vec<Problem> {
-        let names = |document: &'a Document| {
-            let entries = document.root.get("buckets").map(Node::entries).unwrap_or_default();
-            entries.iter().map(|entry| (entry.key.as_str(), entry.position)).collect()
-        };
+        let names = |document: &'a Document| document.keys("buckets").collect();
         self.shared(names)
             .into_iter()
             .map(|(name, place, others)| {

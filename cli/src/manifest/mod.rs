@@ -6,6 +6,7 @@
 
 mod check;
 mod cloud;
+pub(crate) mod consumes;
 mod files;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -147,9 +148,10 @@ pub fn load(folder: &Path, environment: &str) -> Result<Manifests, Problems> {
             .map(|document| {
                 let mut settings = fleet.root.get("defaults").map_or(Json::Null, yaml::Node::to_json);
                 merge(&mut settings, document.root.to_json());
-                typed::<ServiceManifest>(document, settings).map(|service| (service.name.to_string(), service))
+                let service = typed::<ServiceManifest>(document, settings)?.completed();
+                Ok((service.name.to_string(), service))
             })
-            .collect::<Result<_, _>>()?,
+            .collect::<Result<_, Problem>>()?,
     })
 }
 

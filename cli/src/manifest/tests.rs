@@ -120,6 +120,8 @@ fn the_check_knows_every_keyword_of_the_schemas() {
         "required",
         "items",
         "uniqueItems",
+        "minItems",
+        "maxItems",
         "oneOf",
         "const",
         "enum",

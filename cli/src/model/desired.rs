@@ -19,6 +19,9 @@ pub struct Desired {
     pub streams: BTreeMap<String, Stream>,
     /// JetStream key-value buckets by name.
     pub buckets: BTreeMap<String, Bucket>,
+    /// Durable consumers by stream and name, for example `EVT_QUEST_SYSTEM/npc-behavior_quest-generated-v1`.
+    #[serde(default)]
+    pub consumers: BTreeMap<String, Consumer>,
     /// Services by name, the gateway among them.
     pub services: BTreeMap<String, Service>,
     /// Images that the registry must have, by service. None where binaries run as they are.
@@ -71,6 +74,34 @@ pub struct Bucket {
     pub ttl_seconds: u64,
 }
 
+/// A durable pull consumer: the events of one kind that the tasks of a service share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Consumer {
+    /// The service that natsctl made it for; `None` if somebody else made it.
+    pub service: Option<String>,
+    /// What it delivers. Sorted.
+    pub subjects: Vec<String>,
+    /// Where it begins, which only matters when it is made.
+    pub start: ConsumerStart,
+    /// Milliseconds after which a message is delivered again of whose task nothing was heard.
+    pub ack_wait_ms: u64,
+    /// How many messages may be delivered and not acknowledged.
+    pub max_ack_pending: i64,
+    /// How often a message is delivered; -1 as often as needed: services decide what becomes a dead letter.
+    pub max_deliver: i64,
+}
+
+/// Where a new consumer begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ConsumerStart {
+    /// With all events that the stream has.
+    #[default]
+    All,
+    /// With the events that are published from then on.
+    New,
+}
+
 /// One service and how many tasks of it should run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
@@ -88,6 +119,9 @@ pub struct Service {
     /// Buckets that it keeps its state in.
     #[serde(default)]
     pub buckets: BTreeSet<String>,
+    /// Consumers that its tasks share.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub consumers: BTreeSet<String>,
     /// What it is on ECS besides its tasks; `None` where there is no ECS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ecs: Option<EcsService>,

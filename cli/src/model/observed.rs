@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::desired::{Bucket, Definition, Image, Node, Stream};
+use super::desired::{Bucket, Consumer, Definition, Image, Node, Stream};
 use super::ecs::EcsService;
 
 /// What a read found.
@@ -43,13 +43,16 @@ impl AsRef<Self> for Observed {
     }
 }
 
-/// Streams and buckets.
+/// Streams, buckets and consumers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Assets {
     /// JetStream streams by name, without those behind buckets.
     pub streams: BTreeMap<String, Stream>,
     /// JetStream key-value buckets by name.
     pub buckets: BTreeMap<String, Bucket>,
+    /// Durable consumers of streams by stream and name, without those of buckets.
+    #[serde(default)]
+    pub consumers: BTreeMap<String, Consumer>,
 }
 
 /// A NATS server that is there.

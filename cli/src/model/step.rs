@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
-use super::desired::{Bucket, Image, Node, Service, Stream};
+use super::desired::{Bucket, Consumer, Image, Node, Service, Stream};
 use super::observed::{Revision, ServiceState};
 
 /// One thing to do. Steps of the same wave do not depend on each other and may run at the same time.
@@ -86,6 +86,20 @@ pub enum Operation {
         config: Bucket,
         /// Create or update.
         action: Action,
+    },
+    /// Creates a durable consumer, or changes it. It goes on where it is.
+    PutConsumer {
+        /// Its stream and its name, for example `EVT_QUEST_SYSTEM/npc-behavior_quest-generated-v1`.
+        consumer: String,
+        /// What it must be.
+        config: Consumer,
+        /// Create or update.
+        action: Action,
+    },
+    /// Deletes a durable consumer that no manifest asks for.
+    DeleteConsumer {
+        /// Its stream and its name.
+        consumer: String,
     },
     /// Changes a stream so that data or safety is lost.
     ReduceStream {
@@ -219,6 +233,8 @@ pub enum Kind {
     Stream,
     /// A JetStream key-value bucket.
     Bucket,
+    /// A durable consumer of a JetStream stream.
+    Consumer,
     /// A service.
     Service,
     /// One task.
@@ -293,6 +309,7 @@ impl Step {
             | Operation::StartNode { action, .. }
             | Operation::PutStream { action, .. }
             | Operation::PutBucket { action, .. }
+            | Operation::PutConsumer { action, .. }
             | Operation::DeployService { action, .. } => *action,
             Operation::RestartNode { .. } => Action::Update,
             Operation::ReloadNode { .. } => Action::Reload,
@@ -301,9 +318,10 @@ impl Step {
             Operation::ScaleService { .. } => Action::Scale,
             Operation::RollBackService { .. } => Action::RollBack,
             Operation::StopTask { .. } | Operation::StopEnvironment { .. } => Action::Stop,
-            Operation::DeleteNode { .. } | Operation::DeleteService { .. } | Operation::DeleteData { .. } => {
-                Action::Delete
-            }
+            Operation::DeleteNode { .. }
+            | Operation::DeleteConsumer { .. }
+            | Operation::DeleteService { .. }
+            | Operation::DeleteData { .. } => Action::Delete,
         }
     }
 
@@ -318,6 +336,7 @@ impl Step {
             | Operation::DeleteNode { .. } => Kind::Node,
             Operation::PutStream { .. } | Operation::ReduceStream { .. } => Kind::Stream,
             Operation::PutBucket { .. } | Operation::ReduceBucket { .. } => Kind::Bucket,
+            Operation::PutConsumer { .. } | Operation::DeleteConsumer { .. } => Kind::Consumer,
             Operation::DeployService { .. }
             | Operation::RestartService { .. }
             | Operation::ScaleService { .. }
@@ -339,6 +358,7 @@ impl Step {
             | Operation::DeleteNode { node } => node,
             Operation::PutStream { stream, .. } | Operation::ReduceStream { stream, .. } => stream,
             Operation::PutBucket { bucket, .. } | Operation::ReduceBucket { bucket, .. } => bucket,
+            Operation::PutConsumer { consumer, .. } | Operation::DeleteConsumer { consumer } => consumer,
             Operation::PushImage { service, .. }
             | Operation::DeployService { service, .. }
             | Operation::RestartService { service, .. }

@@ -127,7 +127,7 @@ pub async fn find(
     futures::stream::iter(expected.clone()).map(one).buffer_unordered(AT_ONCE).try_collect().await
 }
 
-/// Makes streams and buckets, or changes what differs.
+/// Makes streams, buckets and consumers, or changes what differs.
 ///
 /// # Errors
 /// Which of them the servers refuse, or that they cannot do it now.
@@ -140,6 +140,21 @@ pub async fn ensure(client: &Client, assets: &Assets) -> anyhow::Result<()> {
     for (name, bucket) in assets.buckets.iter().filter(|(name, bucket)| there.buckets.get(*name) != Some(*bucket)) {
         jetstream.put_bucket(name, bucket, JETSTREAM_TIMEOUT).await?;
     }
+    for (name, consumer) in assets.consumers.iter().filter(|(name, it)| there.consumers.get(*name) != Some(*it)) {
+        jetstream.put_consumer(name, consumer, JETSTREAM_TIMEOUT).await?;
+    }
+    Ok(())
+}
+
+/// Deletes consumers, by stream and name.
+///
+/// # Errors
+/// Which of them the servers refuse to delete, or that they cannot do it now.
+pub async fn delete_consumers(client: &Client, names: &BTreeSet<String>) -> anyhow::Result<()> {
+    let jetstream = JetStream::new(client.clone());
+    for name in names {
+        jetstream.delete_consumer(name, JETSTREAM_TIMEOUT).await?;
+    }
     Ok(())
 }
 
@@ -149,8 +164,10 @@ pub async fn ensure(client: &Client, assets: &Assets) -> anyhow::Result<()> {
 pub enum BusRequest {
     /// Which tasks of these services answer.
     Find(BTreeMap<String, ExpectedTasks>),
-    /// That these streams and buckets are there.
+    /// That these streams, buckets and consumers are there.
     Ensure(Assets),
+    /// That these consumers are not there, by stream and name.
+    DeleteConsumers(BTreeSet<String>),
 }
 
 /// A part of the reply, written as one line of a log.
@@ -182,16 +199,8 @@ impl BusRequest {
         let halves = match &self {
             _ if is_short => None,
             Self::Find(services) => halves(services).map(|(a, b)| (Self::Find(a), Self::Find(b))),
-            Self::Ensure(assets) => {
-                let of = |streams, buckets| Self::Ensure(Assets { streams, buckets });
-                let (streams, buckets) = (&assets.streams, &assets.buckets);
-                if !streams.is_empty() && !buckets.is_empty() {
-                    Some((of(streams.clone(), BTreeMap::new()), of(BTreeMap::new(), buckets.clone())))
-                } else {
-                    let streams = halves(streams).map(|(a, b)| (of(a, BTreeMap::new()), of(b, BTreeMap::new())));
-                    streams.or(halves(buckets).map(|(a, b)| (of(BTreeMap::new(), a), of(BTreeMap::new(), b))))
-                }
-            }
+            Self::DeleteConsumers(_) => None,
+            Self::Ensure(assets) => split(assets).map(|(a, b)| (Self::Ensure(a), Self::Ensure(b))),
         };
         match halves {
             None => vec![self],
@@ -208,8 +217,25 @@ impl BusRequest {
                 }
             }
             Self::Ensure(assets) => ensure(client, assets).await?,
+            Self::DeleteConsumers(names) => delete_consumers(client, names).await?,
         }
         Ok(())
+    }
+}
+
+/// Two parts of assets, the first of which does not need the second: consumers need their streams.
+fn split(assets: &Assets) -> Option<(Assets, Assets)> {
+    let Assets { streams, buckets, consumers } = assets.clone();
+    let of_streams = |streams| Assets { streams, ..Assets::default() };
+    let of_buckets = |buckets| Assets { buckets, ..Assets::default() };
+    let of_consumers = |consumers| Assets { consumers, ..Assets::default() };
+    match [streams.is_empty(), buckets.is_empty(), consumers.is_empty()] {
+        [false, true, true] => halves(&streams).map(|(a, b)| (of_streams(a), of_streams(b))),
+        [true, false, true] => halves(&buckets).map(|(a, b)| (of_buckets(a), of_buckets(b))),
+        [true, true, false] => halves(&consumers).map(|(a, b)| (of_consumers(a), of_consumers(b))),
+        [true, true, true] => None,
+        [false, _, _] => Some((of_streams(streams), Assets { buckets, consumers, ..Assets::default() })),
+        [true, false, false] => Some((of_buckets(buckets), of_consumers(consumers))),
     }
 }
 

@@ -1,4 +1,6 @@
-//! Streams and buckets: what is there, and how to make it what it should be.
+//! Streams, buckets and consumers: what is there, and how to make it what it should be.
+
+mod consumers;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -52,13 +54,16 @@ impl JetStream {
 
     /// Everything that is there, also what natsctl did not make.
     pub async fn observe(&self, within: Duration) -> anyhow::Result<Assets> {
-        let mut listed = Vec::new();
+        let mut assets = Assets::default();
         let listing = async || {
-            listed = self.context.streams().try_collect().await.map_err(unavailable)?;
+            let listed: Vec<stream::Info> = self.context.streams().try_collect().await.map_err(unavailable)?;
+            let consumers = self.consumers(&listed).await?;
+            assets = listed.into_iter().map(|info| info.config).collect();
+            assets.consumers = consumers;
             Ok(())
         };
         patiently(listing, within).await.context("failed to list the streams")?;
-        Ok(listed.into_iter().map(|info: stream::Info| info.config).collect())
+        Ok(assets)
     }
 
     /// Names of all streams that the meta leader knows of, also of those that no server can say more of.

@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::accounts::{Account, Accounts, Border, DISCOVERY, STORE};
 use super::jetstream::{bucket_stream, bucket_subjects};
+use crate::manifest::consumes::{self, Delivery};
 use crate::manifest::{Manifests, ServiceManifest};
 
 /// The user that natsctl itself acts as: everything in [`STORE`].
@@ -22,7 +23,7 @@ pub const NATSCTL: &str = "natsctl";
 pub const OPERATOR: &str = "operator";
 
 /// The user of the remote task: a natsctl that runs inside the network for one that runs outside. It discovers services
-/// and makes streams and buckets. Terraform's name for its secret ends in it.
+/// and makes streams, buckets and consumers. Terraform's name for its secret ends in it.
 pub const REMOTE_TASK: &str = "errand";
 
 /// Inboxes of clients that choose none of their own: the users above.
@@ -175,11 +176,16 @@ fn of_service(manifests: &Manifests, service: &ServiceManifest, tools: &[&str]) 
     // Stores.
     rights.stores(&service.publishes);
     rights.stores(service.buckets.keys().flat_map(|bucket| uses_bucket(bucket)));
-    for publisher in manifests.services.values() {
-        if !publisher.publishes.is_disjoint(&service.consumes) {
-            rights.stores(consumes(&publisher.event_stream(), name));
+    for (event, settings) in &service.consumes {
+        let publishers = manifests.services.values().filter(|other| other.publishes.contains(&**event));
+        for stream in publishers.map(ServiceManifest::event_stream) {
+            match settings.delivery {
+                Delivery::Shared => rights.stores(uses_consumer(&stream, &consumes::durable(name, event))),
+                Delivery::EveryTask => rights.stores(reads_stream(&stream)),
+            }
         }
     }
+    rights.stores(service.shared_events().map(|(event, _)| consumes::dead_letters(name, event)));
     if !rights.border.stores.is_empty() {
         rights.stores([api("INFO")]);
     }
@@ -227,9 +233,20 @@ fn of_operator(manifests: &Manifests) -> Account {
     rights.account(OPERATOR)
 }
 
-/// Discovers services, and makes streams and buckets.
+/// Discovers services, and makes streams, buckets and consumers.
 fn of_remote_task() -> Permissions {
-    let streams = ["STREAM.LIST", "STREAM.INFO.*", "STREAM.CREATE.*", "STREAM.UPDATE.*"].map(api);
+    let streams = [
+        "STREAM.LIST",
+        "STREAM.INFO.*",
+        "STREAM.CREATE.*",
+        "STREAM.UPDATE.*",
+        "CONSUMER.LIST.*",
+        "CONSUMER.INFO.*.*",
+        "CONSUMER.CREATE.*.*",
+        "CONSUMER.CREATE.*.*.>",
+        "CONSUMER.DELETE.*.*",
+    ]
+    .map(api);
     Permissions {
         publish: streams.into_iter().chain(["$SRV.PING.*".to_owned()]).collect(),
         subscribe: BTreeSet::from([DEFAULT_INBOX.to_owned()]),
@@ -275,18 +292,21 @@ fn uses_bucket(bucket: &str) -> Vec<String> {
     ]
 }
 
-/// Everything that the only durable consumer of a service on one stream of events takes; it bears the service's name, and
-/// natsctl makes it.
-fn consumes(stream: &str, service: &str) -> Vec<String> {
-    let consumer = format!("{stream}.{service}");
+/// Everything that a durable consumer takes, which natsctl makes.
+fn uses_consumer(stream: &str, durable: &str) -> Vec<String> {
+    let consumer = format!("{stream}.{durable}");
     vec![
-        api(&format!("STREAM.INFO.{stream}")),
         api(&format!("CONSUMER.INFO.{consumer}")),
         api(&format!("CONSUMER.MSG.NEXT.{consumer}")),
         // Newer servers can put domain and account before the stream.
         format!("$JS.ACK.{consumer}.>"),
         format!("$JS.ACK.*.*.{consumer}.>"),
     ]
+}
+
+/// Reads the messages of a stream one by one, without a consumer.
+fn reads_stream(stream: &str) -> Vec<String> {
+    vec![api(&format!("STREAM.INFO.{stream}")), api(&format!("STREAM.MSG.GET.{stream}"))]
 }
 
 #[cfg(test)]

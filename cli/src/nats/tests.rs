@@ -22,7 +22,7 @@ use super::jetstream::JetStream;
 use super::pki::Tls;
 use super::replicas;
 use super::testing::{PATIENCE, TestCluster, one_account, permissions, round_trip};
-use crate::model::desired::{Bucket, Stream};
+use crate::model::desired::{Bucket, Consumer, ConsumerStart, Stream};
 use crate::model::observed::Assets;
 use crate::model::status::{ClusterHealth, NodeHealth, StreamHealth, StreamState};
 
@@ -251,19 +251,43 @@ fn leader(nodes: &[NodeHealth]) -> String {
 }
 
 async fn keeps_streams_and_buckets(jetstream: &JetStream, stream: &Stream) {
+    const CONSUMER: &str = "EVT_TEST/npc_test";
     let bucket = Bucket { replicas: 3, history: 10, ttl_seconds: 60 };
+    let consumer = Consumer {
+        service: Some("npc".to_owned()),
+        subjects: stream.subjects.clone(),
+        start: ConsumerStart::New,
+        ack_wait_ms: 2_500,
+        max_ack_pending: 1,
+        max_deliver: -1,
+    };
     let expected = Assets {
         streams: BTreeMap::from([("EVT_TEST".to_owned(), stream.clone())]),
         buckets: BTreeMap::from([("quests".to_owned(), bucket.clone())]),
+        consumers: BTreeMap::from([(CONSUMER.to_owned(), consumer.clone())]),
     };
     for _ in 0..2 {
         jetstream.put_stream("EVT_TEST", stream, PATIENCE).await.unwrap();
         jetstream.put_bucket("quests", &bucket, PATIENCE).await.unwrap();
+        jetstream.put_consumer(CONSUMER, &consumer, PATIENCE).await.unwrap();
         assert_eq!(jetstream.observe(PATIENCE).await.unwrap(), expected);
     }
     let changed = Bucket { history: 20, ttl_seconds: 0, ..bucket };
     jetstream.put_bucket("quests", &changed, PATIENCE).await.unwrap();
     assert_eq!(jetstream.observe(PATIENCE).await.unwrap().buckets["quests"], changed);
+
+    let changed = Consumer { ack_wait_ms: 1_000, max_ack_pending: 5, ..consumer };
+    jetstream.put_consumer(CONSUMER, &changed, PATIENCE).await.unwrap();
+    assert_eq!(jetstream.observe(PATIENCE).await.unwrap().consumers[CONSUMER], changed);
+    for _ in 0..2 {
+        jetstream.delete_consumer(CONSUMER, PATIENCE).await.unwrap();
+        assert_eq!(jetstream.observe(PATIENCE).await.unwrap().consumers, BTreeMap::new());
+    }
+    let error = jetstream.put_consumer("EVT_NONE/npc_test", &changed, PATIENCE).await.unwrap_err();
+    assert!(
+        format!("{error:#}").starts_with("failed to put consumer `EVT_NONE/npc_test`: stream not found"),
+        "{error:#}"
+    );
 
     let error = jetstream.put_stream("EVT_THIEF", stream, PATIENCE).await.unwrap_err();
     assert!(error.to_string().contains("failed to put stream `EVT_THIEF`"), "{error:#}");

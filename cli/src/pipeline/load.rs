@@ -2,16 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::manifest::{BucketSettings, CacheSettings, Manifests, ServiceManifest};
-use crate::model::desired::{Bucket, Definition, Desired, Health, Node, Role, Scaling, Service, Stream};
+use serde_json::{Value, json};
+
+use crate::manifest::consumes::{self, Delivery};
+use crate::manifest::{BucketSettings, CacheSettings, Manifests, ServiceManifest, Settings};
+use crate::model::desired::{Bucket, Consumer, Definition, Desired, Health, Node, Role, Scaling, Service, Stream};
 use crate::model::units::Span;
 use crate::nats::jetstream::bucket_stream;
 use crate::nats::permissions::{self, Permissions};
 
 /// The variable by which a gateway knows which methods are public.
 const PUBLIC_METHODS: &str = "GATEWAY_METHODS";
-/// The variable by which a service knows its caches.
+/// The variable by which a task knows its caches.
 const CACHES: &str = "SERVICE_CACHES";
+/// The variable by which a task knows what it consumes.
+const CONSUMERS: &str = "NATS_CONSUMERS";
+/// How many events may be under way to the tasks of a service at least, as servers allow by default.
+const MIN_ACK_PENDING: i64 = 1_000;
 /// The stream of audit records.
 const AUDIT: &str = "AUDIT";
 /// The stream of messages that could not be handled.
@@ -57,6 +64,7 @@ pub(crate) fn desired(manifests: &Manifests, inputs: &Inputs) -> Result<Desired,
         nodes: inputs.nodes.clone(),
         streams: streams(manifests),
         buckets: buckets(manifests),
+        consumers: consumers(manifests),
         images: BTreeMap::new(),
         services: services.collect::<Result<_, _>>()?,
     })
@@ -76,6 +84,7 @@ fn service(
         calls: manifests.callees(manifest),
         streams: streams_of(manifests, manifest),
         buckets: manifest.buckets.keys().map(ToString::to_string).collect(),
+        consumers: consumers_of(manifests, manifest).map(|(name, _)| name).collect(),
         ecs: None,
     }
 }
@@ -97,7 +106,7 @@ fn definition(
         version: artifact.version.clone(),
         role: manifest.role,
         permissions,
-        environment: environment.chain(public).chain(caches(manifest)).collect(),
+        environment: environment.chain(public).chain(caches(manifest)).chain(consumed(manifests, manifest)).collect(),
         secrets: BTreeMap::new(),
         cpu: settings.cpu,
         memory_mib: u32::try_from(settings.memory.mebibytes()).unwrap_or(u32::MAX),
@@ -116,21 +125,17 @@ fn definition(
 
 /// The caches of a service, as the SDK reads them.
 fn caches(manifest: &ServiceManifest) -> Option<(String, String)> {
-    let one = |settings: &CacheSettings| serde_json::json!({ "ttl_ms": millis(settings.ttl), "max_bytes": settings.max_size.bytes() });
-    let caches: BTreeMap<&str, serde_json::Value> =
+    let one = |settings: &CacheSettings| json!({ "ttl_ms": milliseconds(settings.ttl), "max_bytes": settings.max_size.bytes() });
+    let caches: BTreeMap<&str, Value> =
         manifest.caches.iter().map(|(name, settings)| (&**name, one(settings))).collect();
-    (!caches.is_empty()).then(|| (CACHES.to_owned(), serde_json::json!(caches).to_string()))
+    (!caches.is_empty()).then(|| (CACHES.to_owned(), json!(caches).to_string()))
 }
 
-fn millis(span: Span) -> u64 {
-    u64::try_from(span.duration().as_millis()).unwrap_or(u64::MAX)
-}
-
-/// The streams that a service needs: its own, those whose events it consumes or invalidates caches by, and those of audit records and dead letters.
+/// The streams that a service needs: its own, those whose events it consumes, and those of audit records and dead letters.
 fn streams_of(manifests: &Manifests, manifest: &ServiceManifest) -> BTreeSet<String> {
     let own = (!manifest.publishes.is_empty()).then(|| manifest.event_stream());
-    let heard = |event| manifest.consumes.contains(event) || manifest.invalidating_events().any(|one| one == event);
-    let publishers = manifests.services.values().filter(|other| other.publishes.iter().any(heard));
+    let consumes = |other: &&ServiceManifest| manifest.consumes.keys().any(|event| other.publishes.contains(&**event));
+    let publishers = manifests.services.values().filter(consumes);
     let of_all = [AUDIT, DEAD_LETTERS].map(str::to_owned);
     publishers.map(ServiceManifest::event_stream).chain(own).chain(of_all).collect()
 }
@@ -152,7 +157,9 @@ fn streams(manifests: &Manifests) -> BTreeMap<String, Stream> {
     };
     let publishing = manifests.services.values().filter(|service| !service.publishes.is_empty());
     let events = publishing.map(|service| {
-        let subjects = service.publishes.iter().cloned().collect();
+        let subjects = service.publishes.iter().flat_map(|event| [event.clone(), consumes::replays("*", event)]);
+        let mut subjects: Vec<String> = subjects.collect();
+        subjects.sort();
         (service.event_stream(), stream(subjects, nats.events.max_age))
     });
     let others = [
@@ -170,6 +177,58 @@ fn buckets(manifests: &Manifests) -> BTreeMap<String, Bucket> {
     };
     let named = manifests.services.values().flat_map(|service| &service.buckets);
     named.map(|(name, settings)| (name.to_string(), bucket(settings))).collect()
+}
+
+/// The consumers of all services.
+fn consumers(manifests: &Manifests) -> BTreeMap<String, Consumer> {
+    manifests.services.values().flat_map(|service| consumers_of(manifests, service)).collect()
+}
+
+/// The consumers that the tasks of a service share.
+fn consumers_of(manifests: &Manifests, service: &ServiceManifest) -> impl Iterator<Item = (String, Consumer)> {
+    let name = &*service.name;
+    service.shared_events().filter_map(move |(event, settings)| {
+        let stream = stream_of(manifests, event)?;
+        let Settings { workers, concurrency, autoscaling, .. } = &service.settings;
+        let at_once = i64::from(autoscaling.max) * i64::from(*workers) * i64::from(*concurrency);
+        let consumer = Consumer {
+            service: Some(name.to_owned()),
+            subjects: vec![event.to_string(), consumes::replays(name, event)],
+            start: settings.start,
+            ack_wait_ms: milliseconds(settings.ack_wait),
+            max_ack_pending: if settings.ordered { 1 } else { at_once.max(MIN_ACK_PENDING) },
+            max_deliver: -1,
+        };
+        Some((format!("{stream}/{}", consumes::durable(name, event)), consumer))
+    })
+}
+
+/// What a service consumes, as its tasks read it.
+fn consumed(manifests: &Manifests, service: &ServiceManifest) -> Option<(String, String)> {
+    let consumers = service.consumes.iter().filter_map(|(event, settings)| {
+        Some(json!({
+            "event": &**event,
+            "stream": stream_of(manifests, event)?,
+            "durable": (settings.delivery == Delivery::Shared).then(|| consumes::durable(&service.name, event)),
+            "max_deliveries": settings.deliveries,
+            "backoff_ms": settings.backoff.iter().copied().map(milliseconds).collect::<Vec<_>>(),
+            "timeout_ms": milliseconds(settings.timeout),
+            "ack_wait_ms": milliseconds(settings.ack_wait),
+            "ordered": settings.ordered,
+        }))
+    });
+    let consumers: Vec<Value> = consumers.collect();
+    (!consumers.is_empty()).then(|| (CONSUMERS.to_owned(), Value::from(consumers).to_string()))
+}
+
+/// The stream that stores an event.
+fn stream_of(manifests: &Manifests, event: &str) -> Option<String> {
+    let publisher = manifests.services.values().find(|service| service.publishes.contains(event));
+    publisher.map(ServiceManifest::event_stream)
+}
+
+fn milliseconds(span: Span) -> u64 {
+    u64::try_from(span.duration().as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

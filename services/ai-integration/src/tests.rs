@@ -7,10 +7,13 @@ use futures::TryStreamExt as _;
 use proto::ai::llm::v1::{LlmClient, Sampling};
 use proto::ai::model::v1::ModelManagementServer;
 use sdk::testing::{NatsServer, as_request};
-use sdk::{CacheSettings, Caches, Code, Server, Settings, Shutdown};
+use sdk::{CacheSettings, Caches, Code, Key, Server, Settings, Shutdown};
 
 use super::*;
 use crate::engine::tests::Registry;
+
+/// The cache of the manifest.
+const TEXTS: CacheSettings = CacheSettings { ttl: Duration::from_secs(60), max_bytes: 1 << 20 };
 
 async fn server() -> NatsServer {
     let server = NatsServer::start();
@@ -25,8 +28,7 @@ async fn events(server: &NatsServer) -> usize {
 
 /// Serves until the test ends.
 async fn serve<S: Server>(server: &NatsServer, name: &str, served: impl AsyncFnOnce(Fleet) -> S) {
-    let texts = CacheSettings { ttl: Duration::from_secs(60), max_bytes: 1 << 20 };
-    let caches = Caches::new(BTreeMap::from([("texts".to_owned(), texts)]), None);
+    let caches = Caches::new(BTreeMap::from([("texts".to_owned(), TEXTS)]), None);
     let settings = Settings { caches, ..Settings::for_service(name, server.connection()) };
     let fleet = Fleet::connect(settings).await.unwrap();
     let served = served(fleet.clone()).await;
@@ -97,6 +99,26 @@ async fn a_text_that_is_the_same_each_time_is_generated_once() {
         client.infer(request(None)).await.unwrap();
     }
     assert_eq!(events(&server).await, 4, "without a seed each text is another");
+}
+
+#[tokio::test]
+async fn another_model_empties_the_cache() {
+    let server = server().await;
+    let caches = Caches::new(BTreeMap::from([("texts".to_owned(), TEXTS)]), None);
+    let settings = Settings { caches, ..Settings::for_service("ai-integration", server.connection()) };
+    let service = Service::new(Fleet::connect(settings).await.unwrap()).await.unwrap();
+    let key = Key::new().part("prompt");
+    let text = async |text: &str| {
+        let response = InferResponse { text: text.to_owned(), ..InferResponse::default() };
+        service.texts.get_or(&key, async || Ok(response)).await.unwrap().text
+    };
+    let selected = |model: &str| Selected { model_id: model.to_owned(), ..Selected::default() };
+    for (model, computed, expected) in
+        [("small", "a", "a"), ("small", "b", "a"), ("large", "c", "c"), ("small", "d", "c")]
+    {
+        service.handle(selected(model)).await.unwrap();
+        assert_eq!(text(computed).await, expected, "{model}");
+    }
 }
 
 #[tokio::test]

@@ -49,7 +49,7 @@ fn a_nul_character_is_refused_wherever_it_is() {
     check_line(r#"environment: { KEY: "a\0b" }"#, "21: `KEY` has a NUL character (remove it");
     check_line(r#"environment: { "K\x00": a }"#, "16: a key has a NUL character");
     check_line(r#"build: { dockerfile: "a\u0000" }"#, "22: `dockerfile` has a NUL character");
-    check_line(r#"consumes: ["\0"]"#, "12: item 1 of `consumes` has a NUL character");
+    check_line(r#"publishes: ["\0"]"#, "13: item 1 of `publishes` has a NUL character");
     check_line(r#"aws: [{ actions: ["\0"], resources: [] }]"#, "19: item 1 of `actions` has a NUL character");
     check_line(r#""\0": 1"#, "1: a key has a NUL character");
     check_line(r#"ecs_name: "a\0""#, "11: `ecs_name` has a NUL character");
@@ -64,7 +64,7 @@ fn a_text_that_no_process_can_be_given_is_refused() {
         let text = long(length);
         check_line(&format!("environment: {{ KEY: {text} }}"), &format!("21: `KEY` {}", refused(length)));
         check_line(&format!("environment: {{ ? {text} : a }}"), &format!("18: a key {}", refused(length)));
-        check_line(&format!("consumes: [{text}]"), &format!("12: item 1 of `consumes` {}", refused(length)));
+        check_line(&format!("calls: [{text}]"), &format!("9: item 1 of `calls` {}", refused(length)));
         check_line(&format!("build: {{ image: {text} }}"), &format!("17: `image` {}", refused(length)));
         check_line(&format!("secrets: {{ KEY: {text} }}"), &format!("17: `KEY` {}", refused(length)));
     }
@@ -93,7 +93,7 @@ fn as_many_items_as_anybody_can_write_are_checked_at_once() {
     for text in [
         lines("aws:\n  - resources: []\n    actions:", |number| format!("      - s3:Get{number}")),
         lines("environment:", |number| format!("  V{number}: a")),
-        lines("consumes:", |_| "  - evt.quest.generated.v1".to_owned()),
+        lines("calls:", |_| "  - npc-behavior".to_owned()),
     ] {
         let mut tree = Tree::valid();
         tree.replace("services/quest-system.yaml", "serves", &text);

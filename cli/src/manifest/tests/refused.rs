@@ -359,10 +359,46 @@ fn the_protocol_has_what_is_named() {
     );
     check(
         "serves",
-        "consumes: [evt.npc.behavior.plan.v1]\nserves",
+        "consumes: { evt.npc.behavior.plan.v1: {} }\nserves",
         &[
-            "2:12: event `evt.npc.behavior.plan.v1` is not in the protocol (did you mean `evt.npc.behavior.planned.v1`?)",
+            "2:13: event `evt.npc.behavior.plan.v1` is not in the protocol (did you mean `evt.npc.behavior.planned.v1`?)",
         ],
+    );
+}
+
+#[test]
+fn how_an_event_is_consumed_is_checked() {
+    let refused = |settings: &str, expected: &str| {
+        let text = format!("consumes:\n  evt.npc.behavior.planned.v1: {settings}\nserves");
+        check("serves", &text, &[&format!("3:{expected}")]);
+    };
+    refused("[]", "32: `evt.npc.behavior.planned.v1` must be a map, not a list");
+    refused("{ deliveries: 0 }", "46: `deliveries` must be from 1 to 100, not 0");
+    refused("{ backoff: [] }", "43: `backoff` must have 1 to 20 items, not 0");
+    refused("{ backoff: [1 s, 2 d] }", "49: item 2 of `backoff` must be at most 1 d, not 2 d");
+    refused("{ timeout: 1 h }", "43: `timeout` must be at most 10 min, not 1 h");
+    refused("{ delivery: everyone }", "44: `delivery` must not be `everyone` (it can be `shared` and `every_task`)");
+    refused("{ retries: 3 }", "34: unknown key `retries`");
+    check(
+        "serves",
+        "consumes: { Evt.x: {} }\nserves",
+        &[
+            "2:13: `Evt.x` is not allowed as a name here (write the subject of an event, for example `evt.quest.generated.v1`)",
+        ],
+    );
+}
+
+#[test]
+fn an_event_that_nobody_publishes_is_not_consumed() {
+    let mut tree = Tree::valid();
+    tree.replace("services/npc-behavior.yaml", "publishes: [evt.npc.behavior.planned.v1]\n", "");
+    tree.replace("services/quest-system.yaml", "serves", "consumes: { evt.npc.behavior.planned.v1: {} }\nserves");
+    assert_eq!(
+        said(&tree),
+        [
+            "services/quest-system.yaml:2:13: `quest-system` consumes `evt.npc.behavior.planned.v1`, which no service publishes \
+             (add it to `publishes` of the service that does, or remove it)"
+        ]
     );
 }
 
@@ -481,6 +517,21 @@ fn caches_that_cannot_be_are_refused() {
         "ttl: 1 min, max_size: 257 MiB",
         &[
             "2:9: `caches` may take 257 MiB of the 512 MiB that a task has, which is more than half (lower `max_size`, or raise `memory`: the service needs the rest for its requests)",
+        ],
+    );
+    let plans = "caches: { plans: { ttl: 1 min, invalidated_by: [evt.ai.model.selected.v1] } }";
+    let consumes = |settings: &str, expected: &[&str]| {
+        check(
+            "serves",
+            &format!("{plans}\nconsumes: {{ evt.ai.model.selected.v1: {{ {settings} }} }}\nserves"),
+            expected,
+        );
+    };
+    consumes("delivery: every_task", &[]);
+    consumes(
+        "deliveries: 3",
+        &[
+            "2:49: `evt.ai.model.selected.v1` invalidates a cache, but only one task of the service gets it (set `delivery: every_task` in `consumes`, or remove it there)",
         ],
     );
     check(

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::diff::differences;
 use super::change::{Change, Deploy, Selection, TaskSelection};
-use super::desired::{Bucket, Definition, Desired, Scaling, Service, Stream};
+use super::desired::{Bucket, Consumer, Definition, Desired, Scaling, Service, Stream};
 use super::observed::{Assets, Observed, ObservedService, ObservedTask, Revision, Seen, ServiceState};
 use super::step::{Action, FieldChange, Loss, LossKind, Operation, Step};
 use super::task::short;
@@ -47,8 +47,8 @@ impl Plan {
         }
     }
 
-    /// Nodes come first, then streams and buckets, then services, each after those that it calls, and last what no manifest names any
-    /// more. Streams and buckets are never deleted: they hold data.
+    /// Nodes come first, then streams and buckets, then consumers, then services, each after those that it calls, and last what no manifest
+    /// names any more. Streams and buckets are never deleted: they hold data.
     fn deploy(deploy: &Deploy, desired: &Desired, observed: &Observed) -> Result<Self, Hinted> {
         let mut waves = Waves::default();
         let selected = |name: &str| deploy.selection.services.contains(name);
@@ -77,6 +77,9 @@ impl Plan {
                 let before = Box::new(service.state.clone());
                 Step::new(Operation::DeleteService { service: name.clone(), before }, Vec::new())
             }));
+            if let Seen::Present(there) = &observed.jetstream {
+                waves.add(extra_consumers(desired, there));
+            }
             for node in observed.nodes.keys().filter(|name| !desired.nodes.contains_key(*name)) {
                 waves.add([Step::new(Operation::DeleteNode { node: node.clone() }, Vec::new())]);
             }
@@ -169,7 +172,9 @@ fn needed(desired: &Desired, selected: impl Fn(&str) -> bool) -> Assets {
     let services = || desired.services.iter().filter(|(name, _)| selected(name)).map(|(_, service)| service);
     let streams: BTreeSet<&String> = services().flat_map(|service| &service.streams).collect();
     let buckets: BTreeSet<&String> = services().flat_map(|service| &service.buckets).collect();
+    let consumers: BTreeSet<&String> = services().flat_map(|service| &service.consumers).collect();
     Assets {
+        consumers: consumers.into_iter().filter_map(|name| desired.consumers.get_key_value(name)).map(owned).collect(),
         streams: streams.into_iter().filter_map(|name| desired.streams.get_key_value(name)).map(owned).collect(),
         buckets: buckets.into_iter().filter_map(|name| desired.buckets.get_key_value(name)).map(owned).collect(),
     }
@@ -202,6 +207,23 @@ fn assets(needed: &Assets, there: &Assets, waves: &mut Waves) {
     }
     waves.add(safe);
     waves.add(reducing);
+    waves.add(
+        needed.consumers.iter().filter_map(|(name, wanted)| consumer_step(name, wanted, there.consumers.get(name))),
+    );
+}
+
+/// Where a consumer began does not matter any more once it is there.
+fn consumer_step(name: &str, wanted: &Consumer, there: Option<&Consumer>) -> Option<Step> {
+    let config = Consumer { start: there.map_or(wanted.start, |there| there.start), ..wanted.clone() };
+    let (action, changes) = put(there, &config)?;
+    Some(Step::new(Operation::PutConsumer { consumer: name.to_owned(), config, action }, changes))
+}
+
+/// The consumers that natsctl made and that no manifest asks for any more.
+fn extra_consumers<'a>(desired: &'a Desired, there: &'a Assets) -> impl Iterator<Item = Step> + 'a {
+    let ours = there.consumers.iter().filter(|(_, consumer)| consumer.service.is_some());
+    let extra = ours.filter(|(name, _)| !desired.consumers.contains_key(*name));
+    extra.map(|(name, _)| Step::new(Operation::DeleteConsumer { consumer: name.clone() }, Vec::new()))
 }
 
 /// What is stored in JetStream, as far as planning a change of it goes.

@@ -161,6 +161,7 @@ impl fmt::Display for Kind {
             Self::Node => "node",
             Self::Stream => "stream",
             Self::Bucket => "bucket",
+            Self::Consumer => "consumer",
             Self::Service => "service",
             Self::Task => "task",
             Self::Environment => "environment",

@@ -6,8 +6,9 @@ use proptest::collection::{btree_map, btree_set};
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::desired::{Health, Node, Role};
+use crate::model::desired::{ConsumerStart, Health, Node, Role};
 use crate::model::observed::{NodeCondition, ObservedNode};
+use crate::model::step::Kind;
 
 fn definition(version: &str) -> Definition {
     Definition {
@@ -40,6 +41,7 @@ fn service(version: &str, calls: &[&str]) -> Service {
         calls: calls.iter().map(ToString::to_string).collect(),
         streams: BTreeSet::new(),
         buckets: BTreeSet::new(),
+        consumers: BTreeSet::new(),
         ecs: None,
     }
 }
@@ -64,6 +66,7 @@ fn fleet() -> Desired {
         nodes: BTreeMap::from([("nats-1".to_owned(), node("2.15.1"))]),
         streams: BTreeMap::from([("EVT_A".to_owned(), stream("evt.a"))]),
         buckets: BTreeMap::from([("models".to_owned(), bucket)]),
+        consumers: BTreeMap::new(),
         services: BTreeMap::from([
             ("a".to_owned(), Service { streams: names(&["EVT_A"]), ..service("1", &["b"]) }),
             ("b".to_owned(), Service { buckets: names(&["models"]), ..service("1", &[]) }),
@@ -108,6 +111,10 @@ fn apply(plan: &Plan, observed: &mut Observed) {
             Operation::PutBucket { bucket, config, .. } | Operation::ReduceBucket { bucket, config, .. } => {
                 stored(observed).buckets.insert(bucket, config);
             }
+            Operation::PutConsumer { consumer, config, .. } => {
+                stored(observed).consumers.insert(consumer, config);
+            }
+            Operation::DeleteConsumer { consumer } => drop(stored(observed).consumers.remove(&consumer)),
             Operation::PushImage { service, image, .. } => drop(observed.images.insert(service, image)),
             Operation::DeployService { service, before, target, tasks, .. } => {
                 let state = ServiceState {
@@ -325,6 +332,43 @@ fn servers_are_restarted_one_at_a_time_after_those_that_are_down() {
     assert_eq!(waves, ["0 start node nats-4", "1 update node nats-1", "2 update node nats-2"]);
 }
 
+#[test]
+fn consumers_come_after_their_streams_and_go_on_where_they_are() {
+    let name = "EVT_A/b_a";
+    let consumer = Consumer {
+        service: Some("b".to_owned()),
+        subjects: vec!["evt.a".to_owned()],
+        start: ConsumerStart::All,
+        ack_wait_ms: 30_000,
+        max_ack_pending: 1_000,
+        max_deliver: -1,
+    };
+    let mut desired = fleet();
+    let b = desired.services.get_mut("b").unwrap();
+    (b.streams, b.consumers) = (names(&["EVT_A"]), names(&[name]));
+    desired.consumers.insert(name.to_owned(), consumer.clone());
+    let first = plan(&desired, &Observed::default());
+    let wave = |kind: Kind| first.steps.iter().find(|step| step.kind() == kind).unwrap().wave;
+    assert!(wave(Kind::Stream) < wave(Kind::Consumer) && wave(Kind::Consumer) < wave(Kind::Service));
+
+    let mut observed = settled(&desired);
+    assert_eq!(shown(&plan(&desired, &observed)), [""; 0]);
+    // Where it began is over, and somebody has changed it.
+    stored(&mut observed).consumers.get_mut(name).unwrap().start = ConsumerStart::New;
+    assert_eq!(shown(&plan(&desired, &observed)), [""; 0]);
+    stored(&mut observed).consumers.get_mut(name).unwrap().max_deliver = 3;
+    assert_eq!(shown(&plan(&desired, &observed)), ["0 Update Consumer EVT_A/b_a max_deliver 3 → -1"]);
+    stored(&mut observed).consumers.clear();
+    assert_eq!(shown(&plan(&desired, &observed)).len(), 1);
+
+    // Of those that nobody wants, only natsctl's own are deleted.
+    let foreign = Consumer { service: None, ..consumer.clone() };
+    let old = [("EVT_A/theirs".to_owned(), foreign), ("EVT_A/c_a".to_owned(), consumer)];
+    let mut observed = settled(&desired);
+    stored(&mut observed).consumers.extend(old);
+    assert_eq!(shown(&plan(&desired, &observed)), ["0 Delete Consumer EVT_A/c_a"]);
+}
+
 #[track_caller]
 fn reduces(change: impl FnOnce(&mut Desired, &mut Assets), expected: &[&str]) {
     let mut desired = fleet();
@@ -525,6 +569,7 @@ fn services() -> impl Strategy<Value = BTreeMap<String, Service>> {
                 calls: calls.into_iter().filter(|callee| *callee < number).map(|callee| format!("s{callee}")).collect(),
                 streams: names(&["E1", "E2", "E3"]),
                 buckets: BTreeSet::new(),
+                consumers: BTreeSet::new(),
                 ecs: None,
             };
             (format!("s{number}"), service)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::manifest::fixture::Tree;
-use crate::model::desired::{Bucket, Stream};
+use crate::model::desired::{Bucket, Consumer, ConsumerStart, Stream};
 use crate::nats::permissions::{REMOTE_TASK, accounts_on_aws};
 use crate::nats::secret::{ClientSecret, TunnelEndpoint};
 use crate::nats::testing::{PATIENCE, TestCluster, round_trip};
@@ -13,7 +13,19 @@ fn assets() -> Assets {
     let stream =
         Stream { subjects: vec!["evt.>".to_owned()], replicas: 1, max_age_seconds: 60, duplicate_window_seconds: 60 };
     let bucket = Bucket { replicas: 1, history: 1, ttl_seconds: 0 };
-    Assets { streams: [("events".to_owned(), stream)].into(), buckets: [("quests".to_owned(), bucket)].into() }
+    let consumer = Consumer {
+        service: Some("quests".to_owned()),
+        subjects: vec!["evt.>".to_owned()],
+        start: ConsumerStart::New,
+        ack_wait_ms: 30_000,
+        max_ack_pending: 1_000,
+        max_deliver: -1,
+    };
+    Assets {
+        streams: [("events".to_owned(), stream)].into(),
+        buckets: [("quests".to_owned(), bucket)].into(),
+        consumers: [("events/quests_all".to_owned(), consumer)].into(),
+    }
 }
 
 /// Answers as the workers of a task do.

@@ -1,7 +1,7 @@
 //! Decisions by plain values.
 
 use super::*;
-use crate::model::desired::{Bucket, Stream};
+use crate::model::desired::{Bucket, Consumer, ConsumerStart, Stream};
 
 fn answered(tasks: &[(&str, &str)]) -> BTreeSet<RespondingTask> {
     let one = |&(task, revision): &(&str, &str)| RespondingTask {
@@ -88,15 +88,27 @@ fn long_requests_are_parted_and_lose_nothing() {
     let stream =
         Stream { subjects: vec!["evt.>".to_owned()], replicas: 3, max_age_seconds: 1, duplicate_window_seconds: 1 };
     let bucket = Bucket { replicas: 3, history: 1, ttl_seconds: 0 };
+    let consumer = Consumer {
+        service: None,
+        subjects: vec!["evt.>".to_owned()],
+        start: ConsumerStart::All,
+        ack_wait_ms: 1,
+        max_ack_pending: 1,
+        max_deliver: -1,
+    };
     let assets = Assets {
         streams: (0..10).map(|n| (format!("s{n}"), stream.clone())).collect(),
         buckets: (0..10).map(|n| (format!("b{n}"), bucket.clone())).collect(),
+        consumers: (0..10).map(|n| (format!("s{n}/c"), consumer.clone())).collect(),
     };
     let mut together = Assets::default();
     for part in BusRequest::Ensure(assets.clone()).parts(200) {
         let BusRequest::Ensure(part) = part else { panic!("another request") };
+        let streams = part.consumers.keys().map(|name| name.strip_suffix("/c").unwrap());
+        streams.for_each(|stream| assert!(together.streams.contains_key(stream), "{stream} is needed first"));
         together.streams.extend(part.streams);
         together.buckets.extend(part.buckets);
+        together.consumers.extend(part.consumers);
     }
     assert_eq!(together, assets);
 }

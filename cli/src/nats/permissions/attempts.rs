@@ -9,7 +9,7 @@ use futures::{FutureExt as _, StreamExt as _};
 use super::tests::NOBODY;
 use super::*;
 use crate::manifest::fixture::Tree;
-use crate::model::desired::{Bucket, Stream};
+use crate::model::desired::{Bucket, Consumer, ConsumerStart, Stream};
 use crate::nats::jetstream::JetStream;
 use crate::nats::testing::{PATIENCE, TestCluster, one_account, round_trip};
 
@@ -65,7 +65,10 @@ struct Fleet {
 
 impl Fleet {
     async fn start(layout: impl Fn(Accounts) -> Accounts) -> Self {
-        let manifests = Tree::valid().load().unwrap();
+        let mut tree = Tree::valid();
+        let consumes = "consumes: { evt.quest.generated.v1: {}, evt.ai.model.selected.v1: { delivery: every_task } }";
+        tree.replace("services/npc-behavior.yaml", "calls: []", consumes);
+        let manifests = tree.load().unwrap();
         let cluster = TestCluster::start(1, &layout(accounts(&manifests))).await;
         let natsctl = cluster.connect(NATSCTL).await;
         let jetstream = JetStream::new(natsctl.clone());
@@ -74,12 +77,13 @@ impl Fleet {
             jetstream.put_bucket(name, &bucket, PATIENCE).await.unwrap();
         }
         for (name, subject) in [
-            ("EVT_MODELS", "evt.ai.model.selected.v1"),
-            ("EVT_QUESTS", "evt.quest.generated.v1"),
-            ("EVT_STATE", "evt.state.>"),
-            ("EVT_NPC", "evt.npc.>"),
-            ("EVT_LLM", "evt.ai.llm.>"),
+            ("EVT_MODEL_MANAGEMENT", "evt.ai.model.selected.v1"),
+            ("EVT_QUEST_SYSTEM", "evt.quest.generated.v1"),
+            ("EVT_STATE_MANAGER", "evt.state.>"),
+            ("EVT_NPC_BEHAVIOR", "evt.npc.>"),
+            ("EVT_AI_INTEGRATION", "evt.ai.llm.>"),
             ("AUDIT", "audit.>"),
+            ("DLQ", "dlq.>"),
         ] {
             let stream = Stream {
                 subjects: vec![subject.to_owned()],
@@ -88,6 +92,20 @@ impl Fleet {
                 duplicate_window_seconds: 60,
             };
             jetstream.put_stream(name, &stream, PATIENCE).await.unwrap();
+        }
+        let consumer = Consumer {
+            service: None,
+            subjects: vec!["evt.quest.generated.v1".to_owned()],
+            start: ConsumerStart::All,
+            ack_wait_ms: 1_000,
+            max_ack_pending: 1_000,
+            max_deliver: -1,
+        };
+        let durable = format!("EVT_QUEST_SYSTEM/{}", consumes::durable("npc-behavior", "evt.quest.generated.v1"));
+        jetstream.put_consumer(&durable, &consumer, PATIENCE).await.unwrap();
+        // Something to pull, to wherever it is asked for.
+        for _ in 0..100 {
+            natsctl.request("evt.quest.generated.v1", "event".into()).await.unwrap();
         }
         for key in ["$KV.quests.p", "$KV.models.m", "$KV.entities.e"] {
             natsctl.request(key, "stored".into()).await.unwrap();
@@ -149,14 +167,9 @@ impl Fleet {
         self.jetstream.observe(PATIENCE).await.unwrap();
         let own: BTreeSet<String> = self.manifests.services.get(user).map_or_else(BTreeSet::new, |service| {
             let buckets = service.buckets.keys().map(|bucket| bucket_stream(bucket));
-            let streams = ["EVT_MODELS", "EVT_QUESTS", "EVT_STATE", "EVT_NPC", "EVT_LLM"].iter().zip([
-                "model-management",
-                "quest-system",
-                "state-manager",
-                "npc-behavior",
-                "ai-integration",
-            ]);
-            buckets.chain(streams.filter(|(_, owner)| *owner == user).map(|(stream, _)| (*stream).to_owned())).collect()
+            let events = (!service.publishes.is_empty()).then(|| service.event_stream());
+            let dead_letters = service.shared_events().next().map(|_| "DLQ".to_owned());
+            buckets.chain(events).chain(dead_letters).collect()
         });
         let mut listed = async_nats::jetstream::new(self.natsctl.clone()).streams();
         let mut stored = BTreeMap::new();

@@ -94,7 +94,7 @@ pub(super) const NOBODY: &str = "_INBOX.nobody";
 #[tokio::test]
 async fn a_server_grants_what_is_derived() {
     let mut tree = Tree::valid();
-    tree.replace("services/npc-behavior.yaml", "calls: []", "consumes: [evt.quest.generated.v1]");
+    tree.replace("services/npc-behavior.yaml", "calls: []", "consumes: { evt.quest.generated.v1: {} }");
     let manifests = tree.load().unwrap();
     let cluster = TestCluster::start(1, &accounts(&manifests)).await;
     let admin = jetstream::new(cluster.connect(NATSCTL).await);
@@ -106,7 +106,8 @@ async fn a_server_grants_what_is_derived() {
         ..Default::default()
     };
     let events = admin.create_stream(events).await.unwrap();
-    let durable = pull::Config { durable_name: Some("npc-behavior".to_owned()), ..Default::default() };
+    let durable =
+        pull::Config { durable_name: Some("npc-behavior_quest-generated-v1".to_owned()), ..Default::default() };
     events.create_consumer(durable).await.unwrap();
 
     let quest = cluster.service("quest-system").await;
@@ -146,8 +147,9 @@ async fn a_server_grants_what_is_derived() {
     let publishing = jetstream::new(quest.clone());
     let acknowledged = publishing.publish("evt.quest.generated.v1", "event".into()).await.unwrap();
     assert_eq!(acknowledged.await.unwrap().sequence, 1);
-    let stream = jetstream::new(npc.clone()).get_stream("EVT_QUEST_SYSTEM").await.unwrap();
-    let consumer: jetstream::consumer::PullConsumer = stream.get_consumer("npc-behavior").await.unwrap();
+    let stream = jetstream::new(npc.clone()).get_stream_no_info("EVT_QUEST_SYSTEM").await.unwrap();
+    let consumer: jetstream::consumer::PullConsumer =
+        stream.get_consumer("npc-behavior_quest-generated-v1").await.unwrap();
     let mut messages = consumer.fetch().max_messages(1).messages().await.unwrap();
     let message = messages.next().await.unwrap().unwrap();
     assert_eq!(message.payload, "event");

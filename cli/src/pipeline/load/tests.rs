@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::manifest::fixture::Tree;
+use crate::model::desired::ConsumerStart;
 use crate::model::units::Size;
 
 fn inputs(manifests: &Manifests) -> Inputs {
@@ -47,7 +48,14 @@ fn streams_and_buckets_follow_from_the_manifests() {
     ];
     assert_eq!(names, expected);
     let state = Stream {
-        subjects: vec!["evt.state.entity.updated.v1".to_owned(), "evt.state.player.updated.v1".to_owned()],
+        subjects: [
+            "evt.state.entity.updated.v1",
+            "evt.state.player.updated.v1",
+            "replay.*.evt.state.entity.updated.v1.*",
+            "replay.*.evt.state.player.updated.v1.*",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
         replicas: 3,
         max_age_seconds: 7 * 86_400,
         duplicate_window_seconds: 120,
@@ -59,6 +67,50 @@ fn streams_and_buckets_follow_from_the_manifests() {
     assert_eq!(desired.buckets["models"], bucket(3, 1, 0));
     assert_eq!(desired.buckets["entities"], bucket(1, 64, 0));
     assert_eq!(manifests.max_file_store(), Size::from_mebibytes(10 << 10));
+}
+
+#[test]
+fn consumers_follow_from_the_manifests() {
+    let mut tree = Tree::valid();
+    tree.replace(
+        "services/npc-behavior.yaml",
+        "calls: []",
+        "consumes:\n  evt.quest.generated.v1: { backoff: [100 ms, 2 s], deliveries: 3 }\n  evt.ai.model.selected.v1: { delivery: every_task }",
+    );
+    let manifests = tree.load().unwrap();
+    let desired = super::desired(&manifests, &inputs(&manifests)).unwrap();
+    let name = "EVT_QUEST_SYSTEM/npc-behavior_quest-generated-v1";
+    let consumer = Consumer {
+        service: Some("npc-behavior".to_owned()),
+        subjects: ["evt.quest.generated.v1", "replay.npc-behavior.evt.quest.generated.v1.*"]
+            .map(str::to_owned)
+            .to_vec(),
+        start: ConsumerStart::All,
+        ack_wait_ms: 30_000,
+        max_ack_pending: 2_000,
+        max_deliver: -1,
+    };
+    assert_eq!(desired.consumers, [(name.to_owned(), consumer)].into());
+    let npc = &desired.services["npc-behavior"];
+    assert_eq!(npc.consumers, [name.to_owned()].into());
+    assert!(npc.streams.contains("EVT_MODEL_MANAGEMENT") && npc.streams.contains("EVT_QUEST_SYSTEM"));
+    let told: serde_json::Value = serde_json::from_str(&npc.definition.environment["NATS_CONSUMERS"]).unwrap();
+    assert_eq!(
+        told,
+        serde_json::json!([
+            {
+                "event": "evt.ai.model.selected.v1", "stream": "EVT_MODEL_MANAGEMENT", "durable": null,
+                "max_deliveries": 5, "backoff_ms": [1_000, 5_000, 30_000, 120_000],
+                "timeout_ms": 30_000, "ack_wait_ms": 30_000, "ordered": false,
+            },
+            {
+                "event": "evt.quest.generated.v1", "stream": "EVT_QUEST_SYSTEM",
+                "durable": "npc-behavior_quest-generated-v1",
+                "max_deliveries": 3, "backoff_ms": [100, 2_000],
+                "timeout_ms": 30_000, "ack_wait_ms": 30_000, "ordered": false,
+            },
+        ])
+    );
 }
 
 #[test]
@@ -93,5 +145,10 @@ fn a_service_knows_its_caches_and_needs_the_streams_that_invalidate_them() {
         r#"{"plans":{"ttl_ms":90000,"max_bytes":16777216},"texts":{"ttl_ms":300000,"max_bytes":1048576}}"#
     );
     assert!(quest.streams.contains("EVT_MODEL_MANAGEMENT"), "{:?}", quest.streams);
+    let consumers = &quest.definition.environment["NATS_CONSUMERS"];
+    assert!(
+        consumers.contains(r#""event":"evt.ai.model.selected.v1""#) && consumers.contains(r#""durable":null"#),
+        "{consumers}"
+    );
     assert!(!desired.services["npc-behavior"].definition.environment.contains_key("SERVICE_CACHES"));
 }

@@ -4,6 +4,7 @@ mod calls;
 mod connections;
 mod consuming;
 mod dead_letters;
+mod kills;
 mod shutdown;
 mod storage;
 mod streams;
