@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use futures::FutureExt as _;
 use prometheus_client::metrics::gauge::Gauge;
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
@@ -203,12 +204,12 @@ impl Link {
         result.map_err(|(failure, _)| failure)
     }
 
-    /// Uses another connection, and with it every circuit is closed again.
+    /// Uses another connection. Groups of slots keep their circuits: that of a shard that is down does not close.
     fn replace(&self, connection: ClusterConnection) {
         self.connection.store(Some(Arc::new(Connected::new(connection))));
-        for breaker in self.parts.iter().chain([&self.whole]) {
-            breaker.succeeded();
-        }
+        self.whole.succeeded();
+        // What was noticed of the old connection says nothing about this one.
+        let _ = self.troubled.notified().now_or_never();
     }
 }
 
