@@ -80,6 +80,8 @@ pub(crate) enum Operation {
     #[command(subcommand)]
     Nats(commands::nats::Nats),
     #[command(subcommand)]
+    Dlq(commands::dlq::Dlq),
+    #[command(subcommand)]
     Proto(commands::proto::Proto),
     Schema(commands::schema::Schema),
     Doctor(commands::doctor::Doctor),
@@ -106,6 +108,7 @@ impl Operation {
             Self::Down(command) => command.run(invocation).await,
             Self::Env(command) => command.run(invocation).await,
             Self::Nats(command) => command.run(invocation).await,
+            Self::Dlq(command) => command.run(invocation).await,
             Self::Proto(command) => command.run(invocation),
             Self::Schema(command) => command.run(invocation),
             Self::Doctor(command) => command.run(invocation).await,

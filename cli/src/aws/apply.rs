@@ -15,7 +15,7 @@ use super::ledger::{DeployedService, Ledger, State, digest};
 use super::observe::Observation;
 use super::rollout::{self, StartedDeployment};
 use super::services::primary;
-use super::{Aws, autoscaling, identities, proof, revisions, services, tags, tasks};
+use super::{Aws, autoscaling, identities, revisions, services, tags, tasks};
 use crate::model::desired::{Definition, Service};
 use crate::model::observed::{Assets, Seen, ServiceState};
 use crate::model::plan::Plan;

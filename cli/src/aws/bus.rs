@@ -1,7 +1,7 @@
 //! Three routes to NATS: directly, if this machine is inside the network; through a tunnel of Session Manager; or by a natsctl that
 //! runs as a task inside. The first that works is taken.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_nats::Client;
@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::session::{Destination, Plugin, SessionManager, Tunnel};
 use super::{Aws, remote_task, secrets};
+use crate::error::Hinted;
 use crate::image::Binaries;
 use crate::model::observed::Assets;
 use crate::nats::bus::{self, BusRequest, ExpectedTasks, RESPONSE_TIMEOUT, RespondingTasks};
@@ -23,6 +24,19 @@ const INSIDE: Duration = Duration::from_secs(1);
 const LISTING: Duration = Duration::from_secs(5);
 /// Names the only route that is tried: `direct`, `tunnel` or `task`.
 const VARIABLE: &str = "NATSCTL_BUS";
+
+impl Aws {
+    /// The client of natsctl's own user.
+    ///
+    /// # Errors
+    /// NATS can be reached neither from here nor through a tunnel.
+    pub(crate) async fn nats_client(&self) -> anyhow::Result<Client> {
+        self.bus().await?.client().cloned().ok_or_else(|| {
+            let hint = "run this inside the network, or install the Session Manager plugin and see `natsctl doctor`";
+            Hinted::new("NATS can be reached neither from here nor through a tunnel", hint).into()
+        })
+    }
+}
 
 /// How NATS is reached.
 pub(crate) enum Bus {

@@ -4,6 +4,7 @@
 pub(crate) mod aws;
 pub(crate) mod change;
 pub(crate) mod deploy;
+pub(crate) mod dlq;
 pub(crate) mod doctor;
 pub(crate) mod down;
 pub(crate) mod env;

@@ -11,6 +11,7 @@ use crate::model::log::Line;
 use crate::model::observed::Observed;
 use crate::model::plan::Plan;
 use crate::model::status::Status;
+use crate::nats::dead_letters::DeadLetters;
 use crate::pipeline::history::Record;
 use crate::pipeline::logs::{self, Query};
 use crate::pipeline::options::Options;
@@ -87,6 +88,11 @@ impl Platform {
         observed: Option<Observed>,
     ) -> anyhow::Result<(Plan, Observed)> {
         on!(self, platform => pipeline::plan(&**platform, change, options, purpose, observed).await)
+    }
+
+    /// The events that services could not handle.
+    pub(crate) async fn dead_letters(&self) -> anyhow::Result<DeadLetters> {
+        DeadLetters::new(on!(self, platform => platform.nats_client().await)?).await
     }
 
     /// The last changes, the newest first.

@@ -96,8 +96,12 @@ impl Local {
     }
 
     /// The client of natsctl's own user.
+    pub(crate) async fn nats_client(&self) -> anyhow::Result<async_nats::Client> {
+        self.endpoints()?.of(ADMIN)?.connect("natsctl", CONNECT).await
+    }
+
     pub(crate) async fn jetstream(&self) -> anyhow::Result<JetStream> {
-        Ok(JetStream::new(self.endpoints()?.of(ADMIN)?.connect("natsctl", CONNECT).await?))
+        Ok(JetStream::new(self.nats_client().await?))
     }
 
     pub(crate) fn not_deployed(&self) -> anyhow::Error {

@@ -5,6 +5,7 @@ pub mod accounts;
 pub mod bus;
 pub mod circuits;
 pub mod connect;
+pub(crate) mod dead_letters;
 pub mod discovery;
 pub mod health;
 pub mod identity;

@@ -8,6 +8,7 @@ use crate::manifest::consumes::{self, Delivery};
 use crate::manifest::{BucketSettings, CacheSettings, Manifests, ServiceManifest, Settings};
 use crate::model::desired::{Bucket, Consumer, Definition, Desired, Health, Node, Role, Scaling, Service, Stream};
 use crate::model::units::Span;
+use crate::nats::dead_letters;
 use crate::nats::jetstream::bucket_stream;
 use crate::nats::permissions::{self, Permissions};
 
@@ -21,8 +22,6 @@ const CONSUMERS: &str = "NATS_CONSUMERS";
 const MIN_ACK_PENDING: i64 = 1_000;
 /// The stream of audit records.
 const AUDIT: &str = "AUDIT";
-/// The stream of messages that could not be handled.
-const DEAD_LETTERS: &str = "DLQ";
 
 /// What the desired state is made of besides the manifests.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -136,7 +135,7 @@ fn streams_of(manifests: &Manifests, manifest: &ServiceManifest) -> BTreeSet<Str
     let own = (!manifest.publishes.is_empty()).then(|| manifest.event_stream());
     let consumes = |other: &&ServiceManifest| manifest.consumes.keys().any(|event| other.publishes.contains(&**event));
     let publishers = manifests.services.values().filter(consumes);
-    let of_all = [AUDIT, DEAD_LETTERS].map(str::to_owned);
+    let of_all = [AUDIT, dead_letters::STREAM].map(str::to_owned);
     publishers.map(ServiceManifest::event_stream).chain(own).chain(of_all).collect()
 }
 
@@ -164,7 +163,7 @@ fn streams(manifests: &Manifests) -> BTreeMap<String, Stream> {
     });
     let others = [
         (AUDIT.to_owned(), stream(vec!["audit.>".to_owned()], nats.audit.max_age)),
-        (DEAD_LETTERS.to_owned(), stream(vec!["dlq.>".to_owned()], nats.dead_letters.max_age)),
+        (dead_letters::STREAM.to_owned(), stream(vec!["dlq.>".to_owned()], nats.dead_letters.max_age)),
     ];
     events.chain(others).collect()
 }

@@ -114,10 +114,11 @@ fn alarms(
     for (kind, names) in kinds {
         println!("{}: {} alarms of kind {kind}", environment.name, names.as_array().unwrap().len());
     }
-    let of_services: usize = ["service-circuit", "service-cpu", "service-memory", "service-tasks"]
-        .iter()
-        .map(|kind| kinds[*kind].as_array().unwrap().len())
-        .sum();
+    let of_services: usize =
+        ["service-circuit", "service-cpu", "service-dead-letters", "service-memory", "service-tasks"]
+            .iter()
+            .map(|kind| kinds[*kind].as_array().unwrap().len())
+            .sum();
     assert_eq!(of_services, 4 * (22 + 1));
 }
 

@@ -35,10 +35,26 @@ locals {
       periods      = 1
       missing_data = "notBreaching"
     }
+    # Workers log each event that they could not handle and stored as a dead letter.
+    dead-letters = {
+      description  = "more than %d events could not be handled within 5 minutes and are dead letters"
+      metric       = { namespace = local.metrics_namespace, name = "DeadLetters", statistic = "Sum", period_seconds = 300 }
+      comparison   = "GreaterThanThreshold"
+      threshold    = "dead_letters"
+      periods      = 1
+      missing_data = "notBreaching"
+    }
   }
 
-  # By service. A deployment is not judged by its circuits: rolling back the caller does not bring back what it calls.
-  thresholds = { for name, service in var.services : name => merge(service.thresholds, { circuit_seconds = 60 }) }
+  # What the metrics of the logs are made of: by kind of alarm the number in a line.
+  log_metrics = {
+    circuit      = { filter = "circuits", field = "$.open_seconds", least = 0, unit = "Seconds" }
+    dead-letters = { filter = "dead-letters", field = "$.dead_letters", least = 1, unit = "Count" }
+  }
+
+  # By service. A deployment is not judged by what is made of the logs: rolling back the caller does not bring back what it calls, and the
+  # event that cannot be handled may be older than the deployment.
+  thresholds = { for name, service in var.services : name => merge(service.thresholds, { circuit_seconds = 60, dead_letters = 0 }) }
 
   dimensions = {
     ecs = { for name, service in var.services : name => { ClusterName = var.cluster, ServiceName = service.ecs_name } }
@@ -51,7 +67,7 @@ locals {
       for kind, alarm in local.service_alarms : "${var.name}-${name}-${kind}" => merge(alarm, {
         kind                     = "service-${kind}"
         description              = "${name}: ${format(alarm.description, local.thresholds[name][alarm.threshold])}"
-        metric                   = merge(alarm.metric, { dimensions = local.dimensions[kind == "circuit" ? "log" : "ecs"][name] })
+        metric                   = merge(alarm.metric, { dimensions = local.dimensions[contains(keys(local.log_metrics), kind) ? "log" : "ecs"][name] })
         threshold                = local.thresholds[name][alarm.threshold]
         notify_insufficient_data = kind == "tasks"
         tags                     = { service = name }
@@ -68,16 +84,23 @@ module "alarms" {
 }
 
 # One metric of all services, by the name that a service gives itself.
-resource "aws_cloudwatch_log_metric_filter" "circuits" {
-  name           = "${var.name}-circuits"
+resource "aws_cloudwatch_log_metric_filter" "services" {
+  for_each = local.log_metrics
+
+  name           = "${var.name}-${each.value.filter}"
   log_group_name = aws_cloudwatch_log_group.services.name
-  pattern        = "{ $.open_seconds >= 0 }"
+  pattern        = "{ ${each.value.field} >= ${each.value.least} }"
 
   metric_transformation {
     namespace  = local.metrics_namespace
-    name       = local.service_alarms.circuit.metric.name
-    value      = "$.open_seconds"
-    unit       = "Seconds"
+    name       = local.service_alarms[each.key].metric.name
+    value      = each.value.field
+    unit       = each.value.unit
     dimensions = { Service = "$.service" }
   }
+}
+
+moved {
+  from = aws_cloudwatch_log_metric_filter.circuits
+  to   = aws_cloudwatch_log_metric_filter.services["circuit"]
 }

@@ -199,7 +199,7 @@ impl Delivery {
             return Outcome::Retried;
         }
         tracing::error!(
-            service, event = settings.event, id, attempts = letter.attempts, %error,
+            service, event = settings.event, id, attempts = letter.attempts, dead_letters = 1, %error,
             "an event is a dead letter"
         );
         self.terminate(error).await;

@@ -21,12 +21,12 @@ variables {
   alerting = { runbook_url = "https://example.com/runbooks" }
 }
 
-run "every_manifest_has_its_four_alarms" {
+run "every_manifest_has_its_five_alarms" {
   command = plan
 
   assert {
     condition = alltrue([
-      for kind in ["service-circuit", "service-cpu", "service-memory", "service-tasks"] :
+      for kind in ["service-circuit", "service-cpu", "service-dead-letters", "service-memory", "service-tasks"] :
       length(output.alarm_names[kind]) == length(fileset("../../../manifests/services", "*.yaml"))
     ])
     error_message = "There are manifests without alarms."

@@ -45,12 +45,12 @@ run "every_service_has_four_alarms" {
   command = plan
 
   assert {
-    condition     = length(flatten(values(output.alarm_names))) == 4 * length(var.services)
-    error_message = "There are more or fewer alarms than four for each service."
+    condition     = length(flatten(values(output.alarm_names))) == 5 * length(var.services)
+    error_message = "There are more or fewer alarms than five for each service."
   }
 
   assert {
-    condition     = { for kind, names in output.alarm_names : kind => length(names) } == { service-circuit = 3, service-cpu = 3, service-memory = 3, service-tasks = 3 }
+    condition     = { for kind, names in output.alarm_names : kind => length(names) } == { service-circuit = 3, service-cpu = 3, service-dead-letters = 3, service-memory = 3, service-tasks = 3 }
     error_message = "The alarms are of other kinds."
   }
 }
@@ -60,7 +60,7 @@ run "alarms_have_the_thresholds_of_their_manifests_and_the_agreed_periods" {
 
   assert {
     condition = [
-      for name in ["auth-circuit", "auth-cpu", "auth-memory", "auth-tasks", "payment-cpu", "payment-memory", "payment-tasks"] : join(" ", [
+      for name in ["auth-circuit", "auth-cpu", "auth-dead-letters", "auth-memory", "auth-tasks", "payment-cpu", "payment-memory", "payment-tasks"] : join(" ", [
         local.alarms["arcade-production-${name}"].metric.name,
         local.alarms["arcade-production-${name}"].comparison,
         local.alarms["arcade-production-${name}"].threshold,
@@ -69,6 +69,7 @@ run "alarms_have_the_thresholds_of_their_manifests_and_the_agreed_periods" {
       ] == [
       "CircuitOpenSeconds GreaterThanThreshold 60 1x120s",
       "CPUUtilization GreaterThanThreshold 80 2x300s",
+      "DeadLetters GreaterThanThreshold 0 1x300s",
       "MemoryUtilization GreaterThanThreshold 80 2x300s",
       "RunningTaskCount LessThanThreshold 2 3x60s",
       "CPUUtilization GreaterThanThreshold 60 2x300s",
@@ -89,29 +90,41 @@ run "alarms_have_the_thresholds_of_their_manifests_and_the_agreed_periods" {
   }
 }
 
-run "an_alarm_watches_for_how_long_the_logs_say_that_calls_are_rejected" {
+run "alarms_watch_what_the_logs_say" {
   command = plan
 
   assert {
-    condition     = aws_cloudwatch_log_metric_filter.circuits.log_group_name == "/ecs/arcade" && aws_cloudwatch_log_metric_filter.circuits.pattern == "{ $.open_seconds >= 0 }"
-    error_message = "The metric is made of other lines."
+    condition = {
+      for kind, filter in aws_cloudwatch_log_metric_filter.services : kind => "${filter.log_group_name} ${filter.pattern}"
+      } == {
+      circuit      = "/ecs/arcade { $.open_seconds >= 0 }"
+      dead-letters = "/ecs/arcade { $.dead_letters >= 1 }"
+    }
+    error_message = "The metrics are made of other lines."
   }
 
   assert {
-    condition = [
-      for metric in aws_cloudwatch_log_metric_filter.circuits.metric_transformation : "${metric.namespace} ${metric.name} ${metric.value} ${metric.dimensions.Service}"
-    ] == ["arcade-production/services CircuitOpenSeconds $.open_seconds $.service"]
-    error_message = "The metric has another name, value or dimension."
+    condition = flatten([
+      for filter in aws_cloudwatch_log_metric_filter.services : [
+        for metric in filter.metric_transformation : "${metric.namespace} ${metric.name} ${metric.value} ${metric.dimensions.Service}"
+      ]
+      ]) == [
+      "arcade-production/services CircuitOpenSeconds $.open_seconds $.service",
+      "arcade-production/services DeadLetters $.dead_letters $.service",
+    ]
+    error_message = "The metrics have other names, values or dimensions."
   }
 
   assert {
-    condition     = local.alarms["arcade-production-payment-circuit"].metric.namespace == "arcade-production/services" && local.alarms["arcade-production-payment-circuit"].metric.dimensions == { Service = "payment" }
-    error_message = "The alarm watches another metric."
-  }
-
-  assert {
-    condition     = local.alarms["arcade-production-payment-circuit"].missing_data == "notBreaching" && local.alarms["arcade-production-payment-circuit"].kind == "service-circuit"
-    error_message = "The alarm stays when the lines stop, or links to another runbook."
+    condition = alltrue([
+      for kind in ["circuit", "dead-letters"] : alltrue([
+        local.alarms["arcade-production-payment-${kind}"].metric.namespace == "arcade-production/services",
+        local.alarms["arcade-production-payment-${kind}"].metric.dimensions == { Service = "payment" },
+        local.alarms["arcade-production-payment-${kind}"].missing_data == "notBreaching",
+        local.alarms["arcade-production-payment-${kind}"].kind == "service-${kind}",
+      ])
+    ])
+    error_message = "The alarms watch other metrics, stay when the lines stop, or link to other runbooks."
   }
 }
 
