@@ -88,6 +88,18 @@ fn count(cache: &str, metric: &str) -> f64 {
     lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
+fn errors(cache: &str) -> String {
+    let reasons = ["unavailable", "busy", "timeout", "connection", "denied", "out_of_memory", "foreign", "other"];
+    let count = |reason: &&str| count(cache, &format!("cache_errors_total{{cache=\"{cache}\",reason=\"{reason}\"}}"));
+    let counted: Vec<String> = reasons
+        .iter()
+        .map(|reason| (reason, count(reason)))
+        .filter(|(_, count)| *count > 0.0)
+        .map(|(reason, count)| format!("{reason} {count}"))
+        .collect();
+    if counted.is_empty() { "no errors".to_owned() } else { counted.join(", ") }
+}
+
 fn report(name: &str, what: &str, took: Duration) {
     let tier = |tier: &str| count(name, &format!("cache_hits_total{{cache=\"{name}\",tier=\"{tier}\"}}"));
     let (process, shared, joined, missed) =
@@ -123,11 +135,12 @@ fn hit_rates(redis: &RedisSettings, requests: usize) {
     run("cold", "with Redis, both empty at first", Some(redis));
     runtime().block_on(async {
         let writer = shared_cache(&task("warm", 1, Some(redis)), SERVICE, "warm").await;
-        // Twice: what one round could not write because it was too fast, the other does.
-        for _ in 0..2 {
+        // Again, for what could not be written because computing took no time.
+        for _ in 0..3 {
             get_all(&writer, 0..KEYS).await;
         }
     });
+    println!("{:<52} {}", "filling Redis without a pause, refused by reason", errors("warm"));
     let before = count("warm", "cache_misses_total");
     runtime().block_on(async {
         let cache = shared_cache(&task("warm", IN_PROCESS, Some(redis)), SERVICE, "warm").await;
@@ -135,11 +148,11 @@ fn hit_rates(redis: &RedisSettings, requests: usize) {
         get_all(&cache, (0..requests).map(|_| zipf.draw())).await;
         let missed = count("warm", "cache_misses_total") - before;
         println!(
-            "{:<52} hits {:5.1} %; {:.0} requests/s; errors {}",
+            "{:<52} hits {:5.1} %; {:.0} requests/s; in total {}",
             "with Redis, which another task has filled",
             (1.0 - missed / requests as f64) * 100.0,
             requests as f64 / started.elapsed().as_secs_f64(),
-            count("warm", "cache_errors_total")
+            errors("warm")
         );
     });
 }
@@ -170,6 +183,7 @@ fn latencies(redis: &RedisSettings) {
         measure("a hit in Redis", &second, 0..COUNT).await;
         let alone = process_cache(&task("latency-alone", COUNT as u64 * 2, None), SERVICE, "latency-alone");
         measure("a miss, in the process alone", &alone, 0..COUNT).await;
+        println!("{:<52} {}", "", errors(name));
     });
 }
 

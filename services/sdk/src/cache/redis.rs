@@ -21,7 +21,7 @@ use super::metrics;
 use super::settings::RedisSettings;
 
 /// The longest that a caller waits for a command.
-const COMMAND_TIMEOUT: Duration = Duration::from_millis(30);
+const COMMAND_TIMEOUT: Duration = Duration::from_millis(50);
 /// The timeout of connecting to all nodes, and of commands that nobody waits for.
 const BACKGROUND_TIMEOUT: Duration = Duration::from_secs(2);
 /// Waits before another connection is made: doubled as long as that does not help.
@@ -30,7 +30,7 @@ const RECONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// A connection that lasted this long has helped.
 const STABLE_AFTER: Duration = Duration::from_secs(30);
 /// Commands in the background at the same time. What exceeds them is not written: a cache may forget.
-const BACKGROUND_COMMANDS: usize = 64;
+const BACKGROUND_COMMANDS: usize = 256;
 /// The circuit of one group of slots opens after this many consecutive failures, so that a shard that fails over does not
 /// keep callers from the others.
 const PART_OPENS_AFTER: u32 = 2;
@@ -43,8 +43,10 @@ const PARTS: u16 = 64;
 /// Why a command had no result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// It was not sent: there is no connection, the circuit is open, or too much is being written.
+    /// It was not sent: there is no connection, or the circuit is open.
     Unavailable,
+    /// It was not sent: too much is being written.
+    Busy,
     Timeout,
     /// The connection failed, or the cluster does not serve the slot.
     Connection,
@@ -62,6 +64,7 @@ impl Failure {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Unavailable => "unavailable",
+            Self::Busy => "busy",
             Self::Timeout => "timeout",
             Self::Connection => "connection",
             Self::Denied => "denied",
@@ -161,7 +164,7 @@ impl Redis {
     /// Sends a command about `key` that nobody waits for, and passes its result to `then`.
     pub(crate) fn send(&self, key: String, command: Cmd, then: impl FnOnce(Result<(), Failure>) + Send + 'static) {
         let Ok(permit) = Arc::clone(&self.background).try_acquire_owned() else {
-            return then(Err(Failure::Unavailable));
+            return then(Err(Failure::Busy));
         };
         let link = Arc::clone(&self.link);
         tokio::spawn(async move {
