@@ -23,6 +23,11 @@ fn only_the_sdk_and_the_cli_know_nats() {
 }
 
 #[test]
+fn only_the_sdk_knows_redis() {
+    only(&["services/sdk"], |dependency| ["moka", "redis"].contains(&dependency));
+}
+
+#[test]
 fn only_the_cli_knows_aws() {
     only(&["cli"], |dependency| {
         ["aws-config", "aws-sdk-", "aws-smithy", "aws-types"].iter().any(|p| dependency.starts_with(p))
@@ -130,7 +135,7 @@ fn dependencies(member: &str) -> BTreeSet<String> {
 fn crates() -> impl Iterator<Item = String> {
     let services = entries("services").filter(|folder| folder.join("Cargo.toml").exists());
     let services = services.map(|folder| format!("services/{}", folder.file_name().unwrap().to_string_lossy()));
-    ["cli", "proto"].into_iter().map(str::to_owned).chain(services)
+    ["cli", "otlp", "proto"].into_iter().map(str::to_owned).chain(services)
 }
 
 /// Names of the services, the gateway among them.

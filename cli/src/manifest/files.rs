@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::consumes::ConsumeSettings;
+use super::consumes::{ConsumeSettings, Delivery};
 use super::schema::Partial;
 use crate::model::desired::{Architecture, Role};
 use crate::model::units::{Size, Span};
@@ -48,6 +48,9 @@ pub struct ServiceManifest {
     /// Key-value buckets that it keeps its state in, by name.
     #[serde(default)]
     pub buckets: BTreeMap<BucketName, BucketSettings>,
+    /// Its caches by name. Its tasks share them where the environment has Redis.
+    #[serde(default)]
+    pub caches: BTreeMap<CacheName, CacheSettings>,
     /// Environment variables.
     #[serde(default)]
     pub environment: BTreeMap<Variable, String>,
@@ -70,6 +73,16 @@ impl ServiceManifest {
     /// Name of its ECS service.
     pub fn ecs_name(&self) -> String {
         self.ecs_name.as_ref().map_or_else(|| format!("{}{ECS_NAME_SUFFIX}", self.name), ToString::to_string)
+    }
+
+    /// The same with what follows from it: every task consumes the events that invalidate a cache.
+    #[must_use]
+    pub(super) fn completed(mut self) -> Self {
+        let every_task = ConsumeSettings { delivery: Delivery::EveryTask, ..ConsumeSettings::default() };
+        for event in self.caches.values().flat_map(|cache| &cache.invalidated_by) {
+            self.consumes.entry(event.clone()).or_insert_with(|| every_task.clone());
+        }
+        self
     }
 
     /// Name of the JetStream stream that stores its events.
@@ -206,6 +219,29 @@ fn newest_only() -> u32 {
     1
 }
 
+/// A cache of values that the service computes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct CacheSettings {
+    /// How long a value may be used at most.
+    #[schemars(extend("x-minimum" = "30 s", "x-maximum" = "5 min"))]
+    pub ttl: Span,
+    /// How much of the memory of each task its values may take.
+    #[serde(default = "CacheSettings::default_size")]
+    #[schemars(extend("x-minimum" = "64 KiB", "x-maximum" = "4 GiB"))]
+    pub max_size: Size,
+    /// Events after which values may be wrong. Every task of the service consumes them, and decides what it invalidates.
+    #[serde(default)]
+    pub invalidated_by: BTreeSet<EventSubject>,
+}
+
+impl CacheSettings {
+    /// What a cache may take if its manifest says nothing else.
+    pub(super) fn default_size() -> Size {
+        Size::from_mebibytes(16)
+    }
+}
+
 /// The whole fleet: its name, the defaults of every service, and what NATS keeps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "Fleet manifest", deny_unknown_fields)]
@@ -249,6 +285,10 @@ pub struct EventSettings {
     /// How long an event's id is remembered, so that the same event is not kept twice.
     #[schemars(extend("x-minimum" = "1 s", "x-maximum" = "36500 d"))]
     pub duplicate_window: Span,
+    /// How long an event that was written with a value of a bucket waits for its stream, which takes it over within
+    /// milliseconds while there is one.
+    #[schemars(extend("x-minimum" = "1 min", "x-maximum" = "36500 d"))]
+    pub outbox_max_age: Span,
 }
 
 /// How long messages are kept.
@@ -279,6 +319,32 @@ impl Environment {
             Self::Aws(aws) => aws.nats.nodes,
         }
     }
+
+    /// Where its traces go, if the manifest says so.
+    pub fn traces(&self) -> Option<&TraceSettings> {
+        match self {
+            Self::Local(local) => local.traces.as_ref(),
+            Self::Aws(aws) => aws.traces.as_ref(),
+        }
+    }
+}
+
+/// Where traces go, and where they can be looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct TraceSettings {
+    /// Base URL of the OTLP collector (`http/protobuf`) that tasks send spans to, for example
+    /// `http://collector.internal:4318`. Without it, tasks on AWS send none, and local ones send theirs to natsctl's
+    /// supervisor.
+    #[serde(default)]
+    pub endpoint: Option<String>,
+    /// One of so many traces is recorded; every one if absent.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub one_in: Option<u32>,
+    /// Where a trace is shown: a URL with `{trace_id}` in it. `natsctl trace` prints it.
+    #[serde(default)]
+    pub link: Option<String>,
 }
 
 /// This machine.
@@ -289,6 +355,9 @@ pub struct LocalEnvironment {
     pub nats: LocalNats,
     /// Where clients reach the gateway.
     pub gateway: LocalGateway,
+    /// Traces; natsctl's supervisor keeps the latest if absent.
+    #[serde(default)]
+    pub traces: Option<TraceSettings>,
 }
 
 /// A part of an AWS account. What it consists of is in the handover, which Terraform writes.
@@ -307,6 +376,9 @@ pub struct AwsEnvironment {
     pub registry: Option<String>,
     /// The NATS cluster.
     pub nats: AwsNats,
+    /// Traces; there are none if absent.
+    #[serde(default)]
+    pub traces: Option<TraceSettings>,
 }
 
 /// A NATS cluster on EC2.
@@ -462,6 +534,14 @@ named! {
         others: b"/_-",
         length: (1, 128),
     };
+    /// Name of a cache.
+    CacheName: Form {
+        pattern: "^[a-z][a-z0-9-]{0,31}$",
+        expected: "up to 32 lower-case letters, digits and `-`, a letter first",
+        letter: u8::is_ascii_lowercase,
+        others: b"-",
+        length: (1, 32),
+    };
 }
 
 /// The form of a name: the same for editors (the pattern), for people and for the check.
@@ -504,6 +584,7 @@ mod tests {
             (3, "a"),
             (3, "_A"),
             (3, "A-B"),
+            (5, "a_b"),
         ] {
             assert!(!FORMS[form].fits(text), "{text}");
         }

@@ -15,6 +15,7 @@ use crate::connection::Connection;
 use crate::context::{self, Context};
 use crate::fleet::Fleet;
 use crate::inbox::Lost;
+use crate::trace::{self, Span};
 use crate::{reason, stream, wire};
 
 /// How many times an idempotent call is sent at most.
@@ -36,11 +37,15 @@ impl Transport for Fleet {
             let permit = destination.breaker.acquire()?;
             let connection = self.connection();
             let payload = context.with_meta(&request, context.remaining());
-            let headers = headers(&context).unwrap_or_default();
+            let span = trace::client(&context, method);
+            let headers = headers(&context, &span).unwrap_or_default();
             let opened = stream::open(&connection, method, payload, headers, context.deadline()).await;
             permit.record(&opened);
             destination.count(&opened);
-            Ok(opened?)
+            match opened.map_err(Error::from) {
+                Ok(stream) => Ok(trace::watch_client(stream, span)),
+                Err(error) => trace::end_client(span, Err(error)),
+            }
         })
     }
 }
@@ -58,10 +63,12 @@ async fn call(fleet: &Fleet, method: &'static Method, request: Bytes) -> Result<
                 // An attempt that can be retried leaves time for the retries.
                 let time = context.deadline().saturating_duration_since(now) / attempts_left;
                 let payload = context.with_meta(&request, time);
-                let result = attempt_once(&fleet.connection(), method, payload, headers(&context), now + time).await;
+                let span = trace::client(&context, method);
+                let headers = headers(&context, &span);
+                let result = attempt_once(&fleet.connection(), method, payload, headers, now + time).await;
                 permit.record(&result);
                 destination.count(&result);
-                result.map_err(Error::from)
+                trace::end_client(span, result.map_err(Error::from))
             }
             Err(open) => Err(open),
         };
@@ -163,8 +170,8 @@ fn current(fleet: &Fleet) -> Context {
 }
 
 /// The headers of a request. Most have none, and cost the server less.
-fn headers(context: &Context) -> Option<HeaderMap> {
-    context.traceparent().map(|traceparent| {
+fn headers(context: &Context, span: &Span) -> Option<HeaderMap> {
+    context.traceparent(span).map(|traceparent| {
         let mut headers = HeaderMap::new();
         headers.insert(wire::TRACEPARENT, traceparent);
         headers

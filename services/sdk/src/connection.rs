@@ -180,6 +180,11 @@ impl Connection {
         stores.insert(bucket.to_owned(), store.clone());
         Ok(store)
     }
+
+    /// Lets [`Self::store`] read the configuration of a bucket again.
+    pub(crate) async fn forget_store(&self, bucket: &str) {
+        self.stores.lock().await.remove(bucket);
+    }
 }
 
 impl Drop for Connection {

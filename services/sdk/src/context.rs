@@ -8,7 +8,7 @@ use bytes::Bytes;
 use proto::common::v1::Meta;
 use tokio::time::Instant;
 
-use crate::trace::{SpanContext, Trace};
+use crate::trace::{Span, SpanContext, SpanKind, Trace};
 use crate::wire::{self, ReceivedMeta, SentMeta};
 
 tokio::task_local! {
@@ -57,7 +57,13 @@ pub(crate) fn current() -> Option<Context> {
 impl Context {
     /// The context of work that no request caused.
     pub(crate) fn root(timeout: Duration) -> Self {
-        Self::external(ExternalRequest { traceparent: None, request_id: None, idempotency_key: None, timeout })
+        Self(Arc::new(Inner {
+            request_id: hex(fastrand::u128(..)),
+            trace: Trace::begin_without_request(),
+            idempotency_key: None,
+            deadline: Instant::now() + timeout,
+            last_failure: Mutex::default(),
+        }))
     }
 
     /// The context of a request from outside the fleet.
@@ -109,6 +115,11 @@ impl Context {
     /// W3C trace id, 32 lower-case hexadecimal digits.
     pub fn trace_id(&self) -> String {
         hex(self.0.trace.id())
+    }
+
+    /// W3C id of the request's own span, 16 lower-case hexadecimal digits.
+    pub fn span_id(&self) -> String {
+        wire::as_text(&wire::hex::<16>(self.0.trace.span_id().into())).to_owned()
     }
 
     /// The idempotency key that the sender set, if any.
@@ -163,9 +174,20 @@ impl Context {
         wire::with_meta(request, meta)
     }
 
-    /// The header `traceparent` of what this context causes: only if its trace is recorded, or came with such a header.
-    pub(crate) fn traceparent(&self) -> Option<String> {
-        self.0.trace.header()
+    /// Starts the span of the request itself, as of `start`. Everything that happens in this context is below it; so
+    /// there is one.
+    pub fn request_span(&self, kind: SpanKind, start: Instant) -> Span {
+        self.0.trace.own_span(kind, start)
+    }
+
+    /// Starts the span of something that this context does.
+    pub(crate) fn child_span(&self, kind: SpanKind) -> Span {
+        self.0.trace.child_span(kind)
+    }
+
+    /// The header `traceparent` of what `span` causes: only if the trace is recorded, or came with such a header.
+    pub(crate) fn traceparent(&self, span: &Span) -> Option<String> {
+        self.0.trace.header(span)
     }
 }
 
@@ -189,7 +211,7 @@ mod tests {
             timeout: Duration::from_secs(3),
         });
         let sent = RequestEnvelope::decode(caller.with_meta(&[], caller.remaining())).unwrap();
-        let callee = Context::received(sent.meta.unwrap(), caller.traceparent().as_deref(), Instant::now());
+        let callee = Context::received(sent.meta.unwrap(), caller.traceparent(&Span::NONE).as_deref(), Instant::now());
         assert_eq!(callee.request_id(), "r1");
         assert_eq!(callee.idempotency_key(), Some("k1"));
         assert_eq!(callee.operation_id(), "k1");
@@ -206,10 +228,10 @@ mod tests {
             let caller =
                 Context::external(ExternalRequest { traceparent, request_id: None, idempotency_key: None, timeout });
             let sent = RequestEnvelope::decode(caller.with_meta(&[], timeout)).unwrap().meta.unwrap();
-            let callee = Context::received(sent, caller.traceparent().as_deref(), Instant::now());
+            let callee = Context::received(sent, caller.traceparent(&Span::NONE).as_deref(), Instant::now());
             assert_eq!(callee.trace_id(), caller.trace_id());
             for context in [caller, callee] {
-                let header = context.traceparent();
+                let header = context.traceparent(&Span::NONE);
                 assert_eq!(header.as_deref().map(|header| &header[52..]), flags, "{traceparent:?}: {header:?}");
             }
         }

@@ -7,6 +7,7 @@
 
 mod breaker;
 mod bucket;
+mod cache;
 mod caller;
 mod client;
 mod clock;
@@ -25,6 +26,7 @@ mod logging;
 mod material;
 mod metrics;
 mod operations;
+mod outbox;
 mod panics;
 mod queue_group;
 mod renewal;
@@ -42,9 +44,10 @@ mod trace;
 mod wire;
 
 pub use bucket::{Bucket, Change, Entry, WriteError, check_id};
+pub use cache::{Cache, CacheSettings, Caches, Key, RedisSettings};
 pub use clock::Clock;
 pub use context::{Context, ExternalRequest, context};
-pub use events::digest;
+pub use events::{EncodedEvent, digest};
 pub use fleet::Fleet;
 pub use health::is_ready;
 pub use material::Material;
@@ -56,6 +59,7 @@ pub use service::{Service, service};
 pub use settings::{ConnectionSettings, ConsumerSettings, Delivery, Settings};
 pub use sockets::http_listener;
 pub use task::{Shutdown, run_workers};
+pub use trace::{Span, SpanKind, Value};
 
 /// Keys and values of the error details that say why a request failed.
 pub mod reason {

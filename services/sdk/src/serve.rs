@@ -26,6 +26,7 @@ use crate::metrics::{ServerMetrics, is_fault};
 use crate::queue_group::Membership;
 use crate::reply::AnswerTo;
 use crate::task::Shutdown;
+use crate::trace::{self, Span};
 use crate::wire::{self, RequestEnvelope};
 use crate::{panics, reason, stream};
 
@@ -218,6 +219,7 @@ impl<S: Server> Worker<S> {
         let meta = RequestEnvelope::decode(message.payload.clone()).ok().and_then(|envelope| envelope.meta);
         let traceparent = wire::header(headers, &wire::TRACEPARENT);
         let context = Context::received(meta.unwrap_or_default(), traceparent, request.at);
+        let mut span = trace::server(&context, method.map(|method| &S::SERVICE.methods[method]), request.at);
 
         let outcome = match method {
             None => Err(Error::unimplemented(S::SERVICE, called.operation)),
@@ -227,6 +229,7 @@ impl<S: Server> Worker<S> {
             Ok(Reply::Message(payload)) => answer(request, payload).await.err(),
             Ok(Reply::Stream(items)) => {
                 let headers = request.message.headers.as_ref();
+                let items = trace::watch_server(items, std::mem::replace(&mut span, Span::NONE));
                 let credit = wire::header(headers, &wire::STREAM_CREDIT).and_then(|value| value.parse().ok());
                 // On the heap: most requests have no stream, and need no room for one.
                 let sent = Box::pin(context.clone().scope(send_stream(request, credit, items)));
@@ -239,6 +242,7 @@ impl<S: Server> Worker<S> {
             answer_error(request, method.map(|method| &S::SERVICE.methods[method]), error).await;
         }
         self.metrics.record(method.unwrap_or(usize::MAX), error.as_ref(), request.at.elapsed());
+        trace::end_server(span, error.as_ref());
     }
 
     async fn call(&self, method: usize, payload: Bytes, context: &Context) -> Result<Reply, Error> {

@@ -1,5 +1,9 @@
-//! Real nats-servers for tests and benchmarks: on ports chosen by the system, in temporary directories, killed when
-//! dropped.
+//! Real servers for tests and benchmarks, of NATS and Redis: on ports chosen by the system, in temporary directories,
+//! killed when dropped.
+
+mod cluster;
+mod operator;
+mod redis;
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -11,22 +15,27 @@ use std::{env, fmt, fs};
 
 use async_nats::jetstream::{self, consumer, kv, stream};
 use bytes::Bytes;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use futures::StreamExt as _;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use serde::Deserialize;
 use tempfile::TempDir;
 
+pub use self::cluster::NatsCluster;
+pub use self::operator::Operator;
+pub use self::redis::{RedisCluster, Shape, process_cache, shared_cache};
 use crate::context::{Context, ExternalRequest};
 use crate::fleet::Fleet;
+use crate::outbox;
 use crate::settings::{ConnectionSettings, ConsumerSettings, Settings};
-
-mod operator;
-pub use operator::Operator;
+use crate::trace;
 
 /// The timeout of requests made with [`as_request`].
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time within which a server must listen.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 const PASSWORD: &str = "only for tests";
+/// On a message that a stream has taken over from another one: where it was.
+const STREAM_SOURCE: &str = "Nats-Stream-Source";
 /// JetStream with its files beside the configuration.
 const JETSTREAM: &str = "jetstream { store_dir: jetstream }\n";
 
@@ -79,7 +88,7 @@ pub struct Account<'a> {
 pub struct Stored {
     /// The subject that it was published to.
     pub subject: String,
-    /// The header `Nats-Msg-Id`.
+    /// The identity of an event: the header `Event-Id`, or else `Nats-Msg-Id`.
     pub id: Option<String>,
     /// The payload.
     pub payload: Bytes,
@@ -91,6 +100,20 @@ pub struct Stored {
 pub async fn as_request<F: Future>(idempotency_key: Option<&str>, handler: F) -> F::Output {
     let request = ExternalRequest { traceparent: None, request_id: None, idempotency_key, timeout: REQUEST_TIMEOUT };
     Context::external(request).scope(handler).await
+}
+
+/// Exports the spans of this process, as a task with these variables of OpenTelemetry would. Once per process.
+pub fn start_tracing(task: &Settings, variables: &[(&str, &str)]) {
+    let variable = |name: &str| {
+        let found = variables.iter().find(|(known, _)| *known == name);
+        found.map(|(_, value)| (*value).to_owned()).ok_or(env::VarError::NotPresent)
+    };
+    trace::start(&variable, task);
+}
+
+/// Exports the spans that are left, as a task that ends and has `time` for it.
+pub async fn stop_tracing(time: Duration) {
+    trace::stop(time).await;
 }
 
 impl NatsServer {
@@ -224,6 +247,41 @@ impl NatsServer {
         stream.create_consumer(config).await.expect("a consumer");
     }
 
+    /// Gives buckets an outbox each, from which a stream takes events over, as natsctl does for a fleet.
+    ///
+    /// # Panics
+    /// If it cannot.
+    pub async fn outboxes(&self, buckets: &[&str], stream: &str) {
+        let jetstream = self.jetstream().await;
+        outboxes(&jetstream, buckets, stream).await;
+    }
+
+    /// The messages in a stream, oldest first, when it has taken over all events of the outboxes of these buckets.
+    ///
+    /// # Panics
+    /// If it does not within ten seconds.
+    pub async fn stored_from(&self, buckets: &[&str], stream: &str) -> Vec<Stored> {
+        let jetstream = self.jetstream().await;
+        let (mut events, mut taken) = (0, 0);
+        let all = async {
+            loop {
+                events = 0;
+                for bucket in buckets {
+                    let stream = jetstream.get_stream_no_info(format!("KV_{bucket}")).await.expect("a valid name");
+                    let subjects = stream.info_with_subjects(format!("outbox.{bucket}.>")).await.expect("a bucket");
+                    events += subjects.count().await;
+                }
+                let stored = self.stored(stream).await;
+                taken = stored.iter().filter(|stored| stored.headers.contains_key(STREAM_SOURCE)).count();
+                if taken >= events {
+                    return stored;
+                }
+            }
+        };
+        let stored = tokio::time::timeout(START_TIMEOUT, all).await;
+        stored.unwrap_or_else(|_| panic!("`{stream}` has {taken} of {events} events"))
+    }
+
     /// Deletes a stream with its messages.
     ///
     /// # Panics
@@ -246,7 +304,7 @@ impl NatsServer {
             let headers = message.headers.iter();
             let headers: BTreeMap<String, String> =
                 headers.filter_map(|(name, values)| Some((name.to_string(), values.first()?.to_string()))).collect();
-            let id = headers.get("Nats-Msg-Id").cloned();
+            let id = headers.get("Event-Id").or_else(|| headers.get("Nats-Msg-Id")).cloned();
             stored.push(Stored { subject: message.subject.to_string(), id, payload: message.payload, headers });
         }
         stored
@@ -323,6 +381,30 @@ impl fmt::Display for Account<'_> {
     }
 }
 
+/// How long a test keeps events in an outbox, in seconds.
+const OUTBOX_SECONDS: u64 = 3_600;
+
+/// Gives buckets an outbox each, from which a stream takes events over.
+async fn outboxes(jetstream: &jetstream::Context, buckets: &[&str], stream: &str) {
+    let mut sources = Vec::new();
+    for bucket in buckets {
+        let existing = jetstream.get_stream(format!("KV_{bucket}")).await.expect("a bucket");
+        let mut config = existing.cached_info().config.clone();
+        config.subjects = [format!("$KV.{bucket}.>"), format!("outbox.{bucket}.>")].into();
+        config.allow_atomic_publish = true;
+        config.allow_message_ttl = true;
+        config.metadata.insert(outbox::OUTBOX_SECONDS.to_owned(), OUTBOX_SECONDS.to_string());
+        jetstream.update_stream(&config).await.expect("a bucket with an outbox");
+        let transform =
+            stream::SubjectTransform { source: format!("outbox.{bucket}.*.evt.>"), destination: "evt.>".to_owned() };
+        let name = config.name.clone();
+        sources.push(stream::Source { name, subject_transforms: vec![transform], ..stream::Source::default() });
+    }
+    let existing = jetstream.get_stream(stream).await.expect("a stream");
+    let config = stream::Config { sources: Some(sources), ..existing.cached_info().config.clone() };
+    jetstream.update_stream(&config).await.expect("a stream that takes events over");
+}
+
 impl Drop for NatsServer {
     fn drop(&mut self) {
         // It may have ended already.
@@ -379,7 +461,9 @@ impl Authority {
 
     fn write_leaf(&self, folder: &Path, name: &str, address: &str) {
         let key = KeyPair::generate().expect("a key");
-        let leaf = CertificateParams::new(vec![address.to_owned()]).expect("a valid name");
+        let mut leaf = CertificateParams::new(vec![address.to_owned()]).expect("a valid name");
+        // OpenSSL takes a certificate with the name of its issuer for a self-signed one.
+        leaf.distinguished_name.push(DnType::CommonName, name);
         write(folder, &format!("{name}.pem"), &leaf.signed_by(&key, &self.0).expect("a certificate").pem());
         write(folder, &format!("{name}.key"), &key.serialize_pem());
     }

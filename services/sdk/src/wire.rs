@@ -13,6 +13,8 @@ use proto::rpc::{Code, Error};
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// On what is published to JetStream: by it the stream recognises what it has stored already.
 pub(crate) const MESSAGE_ID: HeaderName = HeaderName::from_static("Nats-Msg-Id");
+/// The id of an event, which stays the same when it is stored again elsewhere. Without it, [`MESSAGE_ID`] is the id.
+pub(crate) const EVENT_ID: HeaderName = HeaderName::from_static("Event-Id");
 /// ADR-32: the error message of a failed request.
 pub(crate) const ERROR: HeaderName = HeaderName::from_static("Nats-Service-Error");
 /// ADR-32: the status code that belongs to [`ERROR`].

@@ -6,10 +6,12 @@ mod connections;
 mod consuming;
 mod dead_letters;
 mod kills;
+mod outbox;
 mod renewal;
 mod shutdown;
 mod storage;
 mod streams;
+mod traces;
 
 use std::future::pending;
 use std::sync::Arc;
