@@ -23,6 +23,11 @@ fn only_the_sdk_and_the_cli_know_nats() {
 }
 
 #[test]
+fn only_the_sdk_knows_redis() {
+    only(&["services/sdk"], |dependency| ["moka", "redis"].contains(&dependency));
+}
+
+#[test]
 fn only_the_cli_knows_aws() {
     only(&["cli"], |dependency| {
         ["aws-config", "aws-sdk-", "aws-smithy", "aws-types"].iter().any(|p| dependency.starts_with(p))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::aws::task_definition::health_on_ecs;
 use crate::error::Hinted;
-use crate::handover::Handover;
+use crate::handover::{Handover, Redis};
 use crate::manifest::{Manifests, ServiceManifest};
 use crate::model::desired::{Desired, Image, Role};
 use crate::model::ecs::{Autoscaling, EcsService, EcsTask};
@@ -14,6 +14,10 @@ use crate::pipeline::load::{self, BuiltArtifact, Inputs};
 /// Variables of a service's identity on NATS, and the keys of the secret that hold their values.
 pub(super) const IDENTITY: [(&str, &str); 5] =
     [("NATS_URLS", "urls"), ("NATS_CA", "ca"), ("NATS_CERT", "cert"), ("NATS_KEY", "key"), ("NATS_CREDS", "creds")];
+/// The variable that names the nodes of Redis, and those of its credentials with the keys of the secret that hold their values.
+const REDIS_URLS: &str = "REDIS_URLS";
+pub(super) const REDIS_CREDENTIALS: [(&str, &str); 2] =
+    [("REDIS_USERNAME", "username"), ("REDIS_PASSWORD", "password")];
 /// A rolling deployment never has fewer tasks than wanted, nor more than twice as many.
 const MINIMUM_HEALTHY_PERCENT: i32 = 100;
 const MAXIMUM_PERCENT: i32 = 200;
@@ -30,7 +34,12 @@ pub(crate) struct DesiredOnEcs<'a> {
 
 /// References to the keys of an identity's secret, by variable.
 pub(super) fn identity_from(arn: &str) -> impl Iterator<Item = (String, String)> {
-    IDENTITY.into_iter().map(move |(variable, key)| (variable.to_owned(), format!("{arn}:{key}::")))
+    keys_of(arn, &IDENTITY)
+}
+
+/// References to the keys of a secret, by variable.
+fn keys_of(arn: &str, keys: &'static [(&str, &str)]) -> impl Iterator<Item = (String, String)> {
+    keys.iter().map(move |(variable, key)| ((*variable).to_owned(), format!("{arn}:{key}::")))
 }
 
 impl DesiredOnEcs<'_> {
@@ -55,6 +64,10 @@ impl DesiredOnEcs<'_> {
             let service = &self.manifests.services[name];
             desired.definition.health = health_on_ecs(desired.definition.health);
             desired.definition.ecs = Some(self.task(service));
+            if let Some(redis) = self.redis_of(service) {
+                let url = format!("rediss://{}:{}", redis.host, redis.port);
+                desired.definition.environment.insert(REDIS_URLS.to_owned(), url);
+            }
             desired.ecs = Some(self.service(service));
         }
         fleet.images = self.images.clone();
@@ -108,7 +121,14 @@ impl DesiredOnEcs<'_> {
         let identity = arn(&self.handover.nats_secret(&service.name));
         let own =
             service.secrets.iter().map(|(variable, name)| (variable.to_string(), arn(&self.handover.secret(name))));
-        identity_from(&identity).chain(own).collect()
+        let redis = self.redis_of(service).map(|redis| arn(&redis.auth_secret));
+        let redis = redis.iter().flat_map(|arn| keys_of(arn, &REDIS_CREDENTIALS));
+        identity_from(&identity).chain(own).chain(redis).collect()
+    }
+
+    /// Redis, if the service has caches to share in it.
+    fn redis_of(&self, service: &ServiceManifest) -> Option<&Redis> {
+        self.handover.redis.as_ref().filter(|_| !service.caches.is_empty())
     }
 
     fn refuse_missing_secrets(&self) -> anyhow::Result<()> {
@@ -116,7 +136,8 @@ impl DesiredOnEcs<'_> {
         for (name, service) in &self.manifests.services {
             let identity = self.handover.nats_secret(name);
             let own = service.secrets.values().map(|secret| self.handover.secret(secret));
-            let absent = own.chain([identity]).filter(|secret| !self.secrets.contains_key(secret));
+            let redis = self.redis_of(service).map(|redis| redis.auth_secret.clone());
+            let absent = own.chain([identity]).chain(redis).filter(|secret| !self.secrets.contains_key(secret));
             missing.extend(absent.map(|secret| format!("`{secret}` (of `{name}`)")));
         }
         if missing.is_empty() {
@@ -124,5 +145,60 @@ impl DesiredOnEcs<'_> {
         }
         let hint = "Terraform makes them: `terraform apply` in the environment's folder; or remove them from `secrets` of the manifest";
         Err(Hinted::new(format!("these secrets are not there: {}", missing.join(", ")), hint).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::fixture::Tree;
+
+    const AUTH: &str =
+        "arn:aws:secretsmanager:us-east-1:123456789012:secret:gaming-system/production/redis/auth-AbCdEf";
+
+    /// The desired state of a fleet whose quest system has a cache.
+    fn desired(handover: &Handover, auth: Option<&str>) -> anyhow::Result<Desired> {
+        let mut tree = Tree::valid();
+        tree.replace("services/quest-system.yaml", "serves", "caches: { plans: { ttl: 1 min } }\nserves");
+        let manifests = tree.load().unwrap();
+        let names = manifests.services.keys();
+        let images: BTreeMap<String, Image> = names.clone().map(|name| (name.clone(), Image::default())).collect();
+        let mut secrets: BTreeMap<String, String> =
+            names.map(|name| (handover.nats_secret(name), format!("arn:{name}"))).collect();
+        if let (Some(redis), Some(auth)) = (&handover.redis, auth) {
+            secrets.insert(redis.auth_secret.clone(), auth.to_owned());
+        }
+        DesiredOnEcs { manifests: &manifests, handover, secrets: &secrets, images: &images }.desired()
+    }
+
+    #[test]
+    fn services_with_caches_and_no_others_are_told_of_redis() {
+        let handover: Handover = crate::handover::tests::GOOD.parse().unwrap();
+        let redis = Redis { host: "cache.internal".to_owned(), port: 6379, auth_secret: "a/redis/auth".to_owned() };
+        let handover = Handover { redis: Some(redis), ..handover };
+        let desired = desired(&handover, Some(AUTH)).unwrap();
+        let [quest, npc] = ["quest-system", "npc-behavior"].map(|name| &desired.services[name].definition);
+        let secrets = &quest.ecs.as_ref().unwrap().secrets;
+        assert_eq!(quest.environment["REDIS_URLS"], "rediss://cache.internal:6379");
+        assert_eq!(secrets["REDIS_USERNAME"], format!("{AUTH}:username::"));
+        assert_eq!(secrets["REDIS_PASSWORD"], format!("{AUTH}:password::"));
+        assert!(!npc.environment.contains_key("REDIS_URLS"));
+        assert!(!npc.ecs.as_ref().unwrap().secrets.contains_key("REDIS_PASSWORD"));
+    }
+
+    #[test]
+    fn a_cache_without_redis_is_in_the_process_alone() {
+        let handover: Handover = crate::handover::tests::GOOD.parse().unwrap();
+        let desired = desired(&Handover { redis: None, ..handover }, None).unwrap();
+        let quest = &desired.services["quest-system"].definition;
+        assert!(quest.environment.contains_key("SERVICE_CACHES") && !quest.environment.contains_key("REDIS_URLS"));
+    }
+
+    #[test]
+    fn credentials_of_redis_that_are_not_there_are_refused() {
+        let handover: Handover = crate::handover::tests::GOOD.parse().unwrap();
+        let redis = Redis { host: "cache.internal".to_owned(), port: 6379, auth_secret: "a/redis/auth".to_owned() };
+        let refused = desired(&Handover { redis: Some(redis), ..handover }, None).unwrap_err();
+        assert_eq!(refused.to_string(), "these secrets are not there: `a/redis/auth` (of `quest-system`)");
     }
 }

@@ -116,7 +116,7 @@ async fn as_deployed(aws: &Aws) -> anyhow::Result<(Desired, Observation)> {
     let ledger = Ledger::of(aws);
     let (state, secrets, services) = futures::try_join!(
         ledger.state(),
-        secrets::arns(aws.clients.secrets(), &aws.handover.names),
+        secrets::arns(aws.clients.secrets(), &aws.handover),
         services::list(aws.ecs_cluster(), BTreeSet::new())
     )?;
     let services = services::converted(services);

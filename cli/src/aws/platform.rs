@@ -32,7 +32,7 @@ pub(crate) async fn desired(
     binaries: &Binaries,
 ) -> anyhow::Result<(Desired, Images)> {
     let ledger = Ledger::of(aws);
-    let arns = secrets::arns(aws.clients.secrets(), &aws.handover.names);
+    let arns = secrets::arns(aws.clients.secrets(), &aws.handover);
     let (state, secrets) = futures::try_join!(ledger.state(), arns)?;
     let images = images::build(aws, services, binaries, &state).await?;
     // The images of services that are not deployed are not built.

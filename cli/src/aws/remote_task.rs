@@ -101,7 +101,7 @@ async fn register(aws: &Aws, family: &str, container: ContainerDefinition) -> an
 /// ARN of the secret with the task's identity on NATS.
 async fn secret(aws: &Aws) -> anyhow::Result<String> {
     let name = aws.handover.nats_secret(REMOTE_TASK);
-    secrets::arns(aws.clients.secrets(), &aws.handover.names).await?.remove(&name).ok_or_else(|| {
+    secrets::arns(aws.clients.secrets(), &aws.handover).await?.remove(&name).ok_or_else(|| {
         let hint = "Terraform makes it: `terraform apply` in the environment's folder";
         Hinted::new(format!("there is no secret `{name}`"), hint).into()
     })

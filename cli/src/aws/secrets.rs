@@ -9,7 +9,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use super::AT_ONCE;
 use super::error::{code, failed};
 use crate::error::Hinted;
-use crate::handover::{Names, prefix};
+use crate::handover::{Handover, prefix};
 
 /// There is no such secret, or it has no value.
 const NOT_FOUND: &str = "ResourceNotFoundException";
@@ -17,8 +17,10 @@ const NOT_FOUND: &str = "ResourceNotFoundException";
 const SECRETS_PER_CALL: usize = 20;
 
 /// ARNs of the environment's secrets, by name.
-pub(super) async fn arns(client: &Client, names: &Names) -> anyhow::Result<BTreeMap<String, String>> {
-    let listed = list(client, &[&names.secret, &names.nats_secret]).await?;
+pub(super) async fn arns(client: &Client, handover: &Handover) -> anyhow::Result<BTreeMap<String, String>> {
+    let redis = handover.redis.as_ref().map(|redis| &*redis.auth_secret);
+    let names = [&*handover.names.secret, &handover.names.nats_secret].into_iter().chain(redis);
+    let listed = list(client, &names.collect::<Vec<_>>()).await?;
     Ok(listed.into_iter().filter_map(|secret| Some((secret.name?, secret.arn?))).collect())
 }
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::consumes::ConsumeSettings;
+use super::consumes::{ConsumeSettings, Delivery};
 use super::schema::Partial;
 use crate::model::desired::{Architecture, Role};
 use crate::model::units::{Size, Span};
@@ -48,6 +48,9 @@ pub struct ServiceManifest {
     /// Key-value buckets that it keeps its state in, by name.
     #[serde(default)]
     pub buckets: BTreeMap<BucketName, BucketSettings>,
+    /// Its caches by name. Its tasks share them where the environment has Redis.
+    #[serde(default)]
+    pub caches: BTreeMap<CacheName, CacheSettings>,
     /// Environment variables.
     #[serde(default)]
     pub environment: BTreeMap<Variable, String>,
@@ -70,6 +73,16 @@ impl ServiceManifest {
     /// Name of its ECS service.
     pub fn ecs_name(&self) -> String {
         self.ecs_name.as_ref().map_or_else(|| format!("{}{ECS_NAME_SUFFIX}", self.name), ToString::to_string)
+    }
+
+    /// The same with what follows from it: every task consumes the events that invalidate a cache.
+    #[must_use]
+    pub(super) fn completed(mut self) -> Self {
+        let every_task = ConsumeSettings { delivery: Delivery::EveryTask, ..ConsumeSettings::default() };
+        for event in self.caches.values().flat_map(|cache| &cache.invalidated_by) {
+            self.consumes.entry(event.clone()).or_insert_with(|| every_task.clone());
+        }
+        self
     }
 
     /// Name of the JetStream stream that stores its events.
@@ -204,6 +217,29 @@ pub struct BucketSettings {
 
 fn newest_only() -> u32 {
     1
+}
+
+/// A cache of values that the service computes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct CacheSettings {
+    /// How long a value may be used at most.
+    #[schemars(extend("x-minimum" = "30 s", "x-maximum" = "5 min"))]
+    pub ttl: Span,
+    /// How much of the memory of each task its values may take.
+    #[serde(default = "CacheSettings::default_size")]
+    #[schemars(extend("x-minimum" = "64 KiB", "x-maximum" = "4 GiB"))]
+    pub max_size: Size,
+    /// Events after which values may be wrong. Every task of the service consumes them, and decides what it invalidates.
+    #[serde(default)]
+    pub invalidated_by: BTreeSet<EventSubject>,
+}
+
+impl CacheSettings {
+    /// What a cache may take if its manifest says nothing else.
+    pub(super) fn default_size() -> Size {
+        Size::from_mebibytes(16)
+    }
 }
 
 /// The whole fleet: its name, the defaults of every service, and what NATS keeps.
@@ -498,6 +534,14 @@ named! {
         others: b"/_-",
         length: (1, 128),
     };
+    /// Name of a cache.
+    CacheName: Form {
+        pattern: "^[a-z][a-z0-9-]{0,31}$",
+        expected: "up to 32 lower-case letters, digits and `-`, a letter first",
+        letter: u8::is_ascii_lowercase,
+        others: b"-",
+        length: (1, 32),
+    };
 }
 
 /// The form of a name: the same for editors (the pattern), for people and for the check.
@@ -540,6 +584,7 @@ mod tests {
             (3, "a"),
             (3, "_A"),
             (3, "A-B"),
+            (5, "a_b"),
         ] {
             assert!(!FORMS[form].fits(text), "{text}");
         }

@@ -45,6 +45,23 @@ impl Document {
         let entries = self.root.get(key).map(Node::entries).unwrap_or_default();
         entries.iter().map(|entry| (entry.key.as_str(), entry.position))
     }
+
+    /// The events under `consumes`, and those that invalidate a cache.
+    fn consumed(&self) -> impl Iterator<Item = (&str, Position)> {
+        self.keys("consumes").chain(self.invalidating())
+    }
+
+    fn invalidating(&self) -> impl Iterator<Item = (&str, Position)> {
+        let caches = self.root.get("caches").map(Node::entries).unwrap_or_default();
+        let events = caches.iter().filter_map(|cache| cache.value.get("invalidated_by")).flat_map(Node::texts);
+        events.map(|(event, node)| (event, node.position))
+    }
+
+    /// Whether one task alone gets this event of `consumes`.
+    fn shares(&self, event: &str) -> bool {
+        let consumed = self.root.find(&["consumes", event]);
+        consumed.is_some_and(|settings| settings.get("delivery").is_none_or(|it| it.text() == Some("shared")))
+    }
 }
 
 /// The manifests of all services.
@@ -167,6 +184,10 @@ impl<'a> ServiceDocuments<'a> {
                 let problem = document.problem(node, format!("gateway `{}` serves a package", document.name()));
                 problems.push(problem.hint("a gateway only calls: move the package to a worker"));
             }
+            if let Some(node) = document.root.get("caches") {
+                let problem = document.problem(node, format!("gateway `{}` has caches", document.name()));
+                problems.push(problem.hint("a gateway computes nothing: give them to the services that it calls"));
+            }
             match (first, document.root.get("role")) {
                 (Some(other), Some(node)) => {
                     let problem = document.problem(node, "a second gateway".to_owned());
@@ -190,7 +211,7 @@ impl<'a> ServiceDocuments<'a> {
             let listed_names = |key| document.list(key).map(|(written, node)| (written, node.position));
             let written = listed_names("serves").map(|written| ("package", written, &packages));
             let written = written.chain(listed_names("publishes").map(|written| ("event", written, &events)));
-            let written = written.chain(document.keys("consumes").map(|written| ("event", written, &events)));
+            let written = written.chain(document.consumed().map(|written| ("event", written, &events)));
             for (kind, (written, position), known) in written.filter(|(_, (name, _), known)| !known.contains(name)) {
                 let hint = did_you_mean(written, known.iter().copied())
                     .unwrap_or_else(|| format!("the protocol has {}", listed(known.iter().copied())));
@@ -216,12 +237,17 @@ impl<'a> ServiceDocuments<'a> {
         let known: BTreeSet<&str> = proto::EVENTS.iter().map(|event| event.subject).collect();
         let mut problems = Vec::new();
         for document in self.readable {
-            for (event, position) in document.keys("consumes").filter(|(event, _)| known.contains(event)) {
+            for (event, position) in document.consumed().filter(|(event, _)| known.contains(event)) {
                 if !published.contains(event) && self.unreadable.is_empty() {
                     let message = format!("`{}` consumes `{event}`, which no service publishes", document.name());
                     let problem = Problem::new(&document.place(position), message);
                     problems.push(problem.hint("add it to `publishes` of the service that does, or remove it"));
                 }
+            }
+            for (event, position) in document.invalidating().filter(|(event, _)| document.shares(event)) {
+                let message = format!("`{event}` invalidates a cache, but only one task of the service gets it");
+                let problem = Problem::new(&document.place(position), message);
+                problems.push(problem.hint("set `delivery: every_task` in `consumes`, or remove it there"));
             }
         }
         problems
@@ -388,6 +414,7 @@ fn follow<'a>(
 const RESERVED: &[&str] = &[
     "SERVICE_*",
     "NATS_*",
+    "REDIS_*",
     "LISTEN_*",
     "TASK_ID",
     "WORKERS",

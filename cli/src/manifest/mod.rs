@@ -27,9 +27,9 @@ use serde_json::Value as Json;
 
 pub use files::ECS_NAME_SUFFIX;
 pub use files::{
-    AlarmSettings, AutoscalingSettings, AwsEnvironment, AwsNats, BucketName, BucketSettings, Environment,
-    EventSettings, Grant, HealthSettings, ImageSource, LocalEnvironment, LocalGateway, LocalNats, Name, NatsSettings,
-    ProjectManifest, Retention, SecretName, ServiceManifest, Settings, TraceSettings, Variable,
+    AlarmSettings, AutoscalingSettings, AwsEnvironment, AwsNats, BucketName, BucketSettings, CacheName, CacheSettings,
+    Environment, EventSettings, Grant, HealthSettings, ImageSource, LocalEnvironment, LocalGateway, LocalNats, Name,
+    NatsSettings, ProjectManifest, Retention, SecretName, ServiceManifest, Settings, TraceSettings, Variable,
 };
 pub use schema::{schema_text, schemas};
 
@@ -150,9 +150,10 @@ pub fn load(folder: &Path, environment: &str) -> Result<Manifests, Problems> {
             .map(|document| {
                 let mut settings = fleet.root.get("defaults").map_or(Json::Null, yaml::Node::to_json);
                 merge(&mut settings, document.root.to_json());
-                typed::<ServiceManifest>(document, settings).map(|service| (service.name.to_string(), service))
+                let service = typed::<ServiceManifest>(document, settings)?.completed();
+                Ok((service.name.to_string(), service))
             })
-            .collect::<Result<_, _>>()?,
+            .collect::<Result<_, Problem>>()?,
     })
 }
 

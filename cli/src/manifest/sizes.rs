@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use super::files::CacheSettings;
 use super::links::Document;
 use super::yaml::{Entry, Node};
 use crate::model::units::{Size, Span};
@@ -50,6 +51,7 @@ pub(super) fn service(document: &Document, fleet: Option<&Document>) -> Vec<Prob
     let defaults = fleet.and_then(|fleet| Some((fleet, fleet.root.get("defaults")?)));
     let mut problems = EffectiveSettings { own: Some((document, &document.root)), defaults }.problems();
     problems.extend(variables(document));
+    problems.extend(caches(document, fleet));
     problems
 }
 
@@ -69,6 +71,26 @@ fn variables(document: &Document) -> Option<Problem> {
     );
     let hint = "a task definition of ECS has at most 64 KiB: let the service read it from elsewhere";
     Some(Problem::new(&document.place(largest.position), message).hint(hint))
+}
+
+/// Caches that take more than half of the memory of a task, which the service itself needs, too.
+fn caches(document: &Document, fleet: Option<&Document>) -> Option<Problem> {
+    let caches = document.root.get("caches")?;
+    let defaults = fleet.and_then(|fleet| fleet.root.find(&["defaults", "memory"]));
+    let (_, memory) = parsed::<Size>(document.root.get("memory").or(defaults))?;
+    let size = |cache: &Entry| match cache.value.get("max_size") {
+        None => Some(CacheSettings::default_size()),
+        written => parsed::<Size>(written).map(|(_, size)| size),
+    };
+    let sizes: Option<Vec<u64>> = caches.entries().iter().map(|cache| size(cache).map(Size::bytes)).collect();
+    let total: u64 = sizes?.into_iter().fold(0, u64::saturating_add);
+    if total <= memory.bytes() / 2 {
+        return None;
+    }
+    let message =
+        format!("`caches` may take {} MiB of the {memory} that a task has, which is more than half", total >> 20);
+    let hint = "lower `max_size`, or raise `memory`: the service needs the rest for its requests";
+    Some(Problem::new(&document.place(caches.position), message).hint(hint))
 }
 
 /// Ports that clash or that do not exist.

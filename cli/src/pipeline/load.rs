@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use crate::manifest::consumes::{self, Delivery};
-use crate::manifest::{BucketSettings, Manifests, ServiceManifest, Settings};
+use crate::manifest::{BucketSettings, CacheSettings, Manifests, ServiceManifest, Settings};
 use crate::model::desired::{Bucket, Consumer, Definition, Desired, Health, Node, Role, Scaling, Service, Stream};
 use crate::model::units::Span;
 use crate::nats::dead_letters;
@@ -14,6 +14,8 @@ use crate::nats::permissions::{self, Permissions};
 
 /// The variable by which a gateway knows which methods are public.
 const PUBLIC_METHODS: &str = "GATEWAY_METHODS";
+/// The variable by which a task knows its caches.
+const CACHES: &str = "SERVICE_CACHES";
 /// The variable by which a task knows what it consumes.
 const CONSUMERS: &str = "NATS_CONSUMERS";
 /// How many events may be under way to the tasks of a service at least, as servers allow by default.
@@ -108,6 +110,7 @@ fn definition(
             .into_iter()
             .chain(own)
             .chain(public)
+            .chain(caches(manifest))
             .chain(consumed(manifests, manifest))
             .collect(),
         secrets: BTreeMap::new(),
@@ -137,6 +140,14 @@ fn traces(manifests: &Manifests) -> BTreeMap<String, String> {
     let place = ("OTEL_RESOURCE_ATTRIBUTES", format!("deployment.environment.name={}", manifests.name));
     let all = endpoint.into_iter().chain(sampler.into_iter().flatten()).chain([place]);
     all.map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// The caches of a service, as the SDK reads them.
+fn caches(manifest: &ServiceManifest) -> Option<(String, String)> {
+    let one = |settings: &CacheSettings| json!({ "ttl_ms": milliseconds(settings.ttl), "max_bytes": settings.max_size.bytes() });
+    let caches: BTreeMap<&str, Value> =
+        manifest.caches.iter().map(|(name, settings)| (&**name, one(settings))).collect();
+    (!caches.is_empty()).then(|| (CACHES.to_owned(), json!(caches).to_string()))
 }
 
 /// The streams that a service needs: its own, those whose events it consumes, and those of audit records and dead letters.

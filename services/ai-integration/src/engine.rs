@@ -3,9 +3,9 @@
 use futures::StreamExt as _;
 use proto::ai::llm::v1::{InferRequest, InferResponse, InferStreamRequest, InferStreamResponse};
 use proto::ai::model::v1::{GetRequest, Model, ModelManagement as _, ModelManagementClient, ModelState, SelectRequest};
-use sdk::{Error, Stream};
+use sdk::{Error, Key, Stream};
 
-use crate::backend::{Backends, Piece, usage};
+use crate::backend::{Backend, Backends, Piece, usage};
 use crate::job::Job;
 
 pub(crate) struct Engine {
@@ -18,17 +18,12 @@ impl Engine {
         Self { models, backends }
     }
 
-    pub(crate) async fn infer(&self, request: InferRequest) -> Result<InferResponse, Error> {
+    /// Validates a request and finds its model.
+    pub(crate) async fn prepare(&self, request: InferRequest) -> Result<Prepared, Error> {
         let job = Job::new(request.prompt, request.sampling).map_err(Error::invalid)?;
         let model = self.model(request.model_id, request.capability, &job).await?;
-        let completion = self.backends.for_model(&model)?.complete(&model.id, &job).await?;
-        Ok(InferResponse {
-            error: None,
-            finish_reason: completion.ending.finish.into(),
-            usage: Some(usage(&job, &completion.text, completion.ending.usage)),
-            text: completion.text,
-            model_id: model.id,
-        })
+        let backend = self.backends.for_model(&model)?;
+        Ok(Prepared { job, model, backend })
     }
 
     /// Streams the pieces of the text, and then the finish reason and usage.
@@ -83,6 +78,34 @@ impl Engine {
             )));
         }
         Ok(model)
+    }
+}
+
+/// A valid request and the model that answers it.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    job: Job,
+    model: Model,
+    backend: Backend,
+}
+
+impl Prepared {
+    /// The key of the text in the cache; `None` if it differs each time. Another revision of the model is another key.
+    pub(crate) fn cache_key(&self) -> Option<Key> {
+        let sampling = self.job.repeatable_sampling()?;
+        let key = Key::new().part(&self.model.id).part(self.model.revision.to_le_bytes());
+        Some(key.part(&self.job.prompt).message(&sampling))
+    }
+
+    pub(crate) async fn infer(&self) -> Result<InferResponse, Error> {
+        let completion = self.backend.complete(&self.model.id, &self.job).await?;
+        Ok(InferResponse {
+            error: None,
+            finish_reason: completion.ending.finish.into(),
+            usage: Some(usage(&self.job, &completion.text, completion.ending.usage)),
+            text: completion.text,
+            model_id: self.model.id.clone(),
+        })
     }
 }
 

@@ -52,6 +52,19 @@ impl Job {
         Ok(Self { prompt, max_tokens, temperature: sampling.temperature, stop: sampling.stop, seed: sampling.seed })
     }
 
+    /// The parameters on which the text depends, if it is the same each time: at temperature 0, or with a seed.
+    pub(crate) fn repeatable_sampling(&self) -> Option<Sampling> {
+        let takes_the_likeliest = self.temperature == Some(0.0);
+        let seed = self.seed.filter(|_| !takes_the_likeliest);
+        (takes_the_likeliest || seed.is_some()).then(|| Sampling {
+            max_tokens: Some(self.max_tokens),
+            // Not -0, which is encoded differently.
+            temperature: self.temperature.map(f64::abs),
+            stop: self.stop.clone(),
+            seed,
+        })
+    }
+
     pub(crate) fn prompt_tokens(&self) -> u32 {
         tokens::count(&self.prompt)
     }
@@ -76,6 +89,21 @@ mod tests {
     fn defaults_are_filled_in() {
         let job = Job::new("Hello, smith".to_owned(), None).unwrap();
         assert_eq!((job.max_tokens, job.temperature, job.context_length()), (128, None, 131));
+    }
+
+    #[test]
+    fn only_what_decides_about_a_repeatable_text_is_in_its_parameters() {
+        let check = |sampling: Sampling, expected: Option<Sampling>| {
+            let job = Job::new("Hello".to_owned(), Some(sampling)).unwrap();
+            assert_eq!(job.repeatable_sampling(), expected);
+        };
+        let (seed, max_tokens) = (Some(7), Some(128));
+        check(Sampling::default(), None);
+        check(Sampling { temperature: Some(0.1), ..Sampling::default() }, None);
+        check(Sampling { seed, ..Sampling::default() }, Some(Sampling { seed, max_tokens, ..Sampling::default() }));
+        let likeliest = Some(Sampling { temperature: Some(0.0), max_tokens, ..Sampling::default() });
+        check(Sampling { temperature: Some(0.0), max_tokens, ..Sampling::default() }, likeliest.clone());
+        check(Sampling { temperature: Some(-0.0), seed, ..Sampling::default() }, likeliest);
     }
 
     #[test]

@@ -6,10 +6,11 @@ mod engine;
 mod http;
 mod job;
 mod ngram;
+mod selections;
 mod stop_sequences;
 mod tokens;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use backend::Backends;
@@ -18,21 +19,31 @@ use futures::{FutureExt as _, StreamExt as _};
 use proto::ai::llm::v1::{
     FinishReason, Generated, InferRequest, InferResponse, InferStreamRequest, InferStreamResponse, Llm, LlmServer,
 };
-use sdk::{Error, Event as _, Fleet, Stream};
+use proto::ai::model::v1::Selected;
+use sdk::{Cache, Error, Event as _, Fleet, Handler, Stream};
+use selections::Selections;
 
 fn main() -> std::process::ExitCode {
-    sdk::service(Service::new).serve(LlmServer).run()
+    sdk::service(Service::new).serve(LlmServer).on_every_task::<Selected>().run()
 }
 
 struct Service {
     engine: Engine,
+    /// Texts that are the same each time that they are generated.
+    texts: Cache<InferResponse>,
+    selections: Mutex<Selections>,
     events: Arc<EventPublisher>,
 }
 
 impl Service {
     async fn new(fleet: Fleet) -> Result<Self, Error> {
         let backends = Backends::from_settings(|name| fleet.setting(name)).map_err(Error::failed_precondition)?;
-        Ok(Self { engine: Engine::new(fleet.client(), backends), events: Arc::new(EventPublisher(fleet)) })
+        Ok(Self {
+            engine: Engine::new(fleet.client(), backends),
+            texts: fleet.cache("texts")?,
+            selections: Mutex::default(),
+            events: Arc::new(EventPublisher(fleet)),
+        })
     }
 }
 
@@ -41,16 +52,24 @@ impl Llm for Service {
         let started = Instant::now();
         request.meta = None;
         let digest = sdk::digest(&request);
-        let response = self.engine.infer(request).await?;
-        let generated = Generated {
-            meta: None,
-            model_id: response.model_id.clone(),
-            finish_reason: response.finish_reason,
-            usage: response.usage,
-            duration_ms: elapsed_ms(started),
+        let prepared = self.engine.prepare(request).await?;
+        // The event comes first: what is cached has been reported, however the request ends.
+        let generate = async || {
+            let response = prepared.infer().await?;
+            let generated = Generated {
+                meta: None,
+                model_id: response.model_id.clone(),
+                finish_reason: response.finish_reason,
+                usage: response.usage,
+                duration_ms: elapsed_ms(started),
+            };
+            self.events.publish(&digest, generated).await;
+            Ok(response)
         };
-        self.events.publish(&digest, generated).await;
-        Ok(response)
+        match prepared.cache_key() {
+            Some(key) => self.texts.get_or(&key, generate).await,
+            None => generate().await,
+        }
     }
 
     async fn infer_stream(&self, mut request: InferStreamRequest) -> Result<Stream<InferStreamResponse>, Error> {
@@ -70,6 +89,18 @@ impl Llm for Service {
             }
         });
         Ok(published.boxed())
+    }
+}
+
+/// A text is cached under its model and the model's revision, so no selection makes one wrong. Another model means that the
+/// registry has changed, and that what was generated before may not be asked for again.
+impl Handler<Selected> for Service {
+    async fn handle(&self, event: Selected) -> Result<(), Error> {
+        let is_news = self.selections.lock().unwrap_or_else(PoisonError::into_inner).is_news(event);
+        if is_news {
+            self.texts.invalidate_all().await;
+        }
+        Ok(())
     }
 }
 

@@ -1,15 +1,19 @@
 //! The service against a real nats-server, with a fake registry.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::TryStreamExt as _;
 use proto::ai::llm::v1::{LlmClient, Sampling};
 use proto::ai::model::v1::ModelManagementServer;
 use sdk::testing::{NatsServer, as_request};
-use sdk::{Code, Server, Shutdown};
+use sdk::{CacheSettings, Caches, Code, Key, Server, Settings, Shutdown};
 
 use super::*;
 use crate::engine::tests::Registry;
+
+/// The cache of the manifest.
+const TEXTS: CacheSettings = CacheSettings { ttl: Duration::from_secs(60), max_bytes: 1 << 20 };
 
 async fn server() -> NatsServer {
     let server = NatsServer::start();
@@ -24,7 +28,9 @@ async fn events(server: &NatsServer) -> usize {
 
 /// Serves until the test ends.
 async fn serve<S: Server>(server: &NatsServer, name: &str, served: impl AsyncFnOnce(Fleet) -> S) {
-    let fleet = server.fleet(name).await;
+    let caches = Caches::new(BTreeMap::from([("texts".to_owned(), TEXTS)]), None);
+    let settings = Settings { caches, ..Settings::for_service(name, server.connection()) };
+    let fleet = Fleet::connect(settings).await.unwrap();
     let served = served(fleet.clone()).await;
     let (trigger, shutdown) = Shutdown::new();
     tokio::spawn(async move {
@@ -77,6 +83,42 @@ async fn an_event_is_published_for_each_complete_text() {
     assert_eq!(messages.len(), 21);
     assert_eq!(messages.iter().map(|message| message.text.as_str()).collect::<String>(), whole.text);
     assert_eq!(events(&server).await, 3);
+}
+
+#[tokio::test]
+async fn a_text_that_is_the_same_each_time_is_generated_once() {
+    let server = server().await;
+    let client = client(&server).await;
+    let request = |sampling| InferRequest { prompt: "The dragon".to_owned(), sampling, ..InferRequest::default() };
+    let first = client.infer(request(sampling(20))).await.unwrap();
+    assert_eq!(client.infer(request(sampling(20))).await.unwrap(), first);
+    assert_eq!(events(&server).await, 1);
+    assert_ne!(client.infer(request(sampling(21))).await.unwrap(), first);
+    assert_eq!(events(&server).await, 2);
+    for _ in 0..2 {
+        client.infer(request(None)).await.unwrap();
+    }
+    assert_eq!(events(&server).await, 4, "without a seed each text is another");
+}
+
+#[tokio::test]
+async fn another_model_empties_the_cache() {
+    let server = server().await;
+    let caches = Caches::new(BTreeMap::from([("texts".to_owned(), TEXTS)]), None);
+    let settings = Settings { caches, ..Settings::for_service("ai-integration", server.connection()) };
+    let service = Service::new(Fleet::connect(settings).await.unwrap()).await.unwrap();
+    let key = Key::new().part("prompt");
+    let text = async |text: &str| {
+        let response = InferResponse { text: text.to_owned(), ..InferResponse::default() };
+        service.texts.get_or(&key, async || Ok(response)).await.unwrap().text
+    };
+    let selected = |model: &str| Selected { model_id: model.to_owned(), ..Selected::default() };
+    for (model, computed, expected) in
+        [("small", "a", "a"), ("small", "b", "a"), ("large", "c", "c"), ("small", "d", "c")]
+    {
+        service.handle(selected(model)).await.unwrap();
+        assert_eq!(text(computed).await, expected, "{model}");
+    }
 }
 
 #[tokio::test]

@@ -4,10 +4,12 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use prost::Message;
 use proto::rpc::{Channel, Error};
 use tokio::sync::{mpsc, watch};
 
 use crate::bucket::Bucket;
+use crate::cache::{Cache, Redis};
 use crate::connection::{ConnectError, Connection};
 use crate::destination::Destinations;
 use crate::discovery;
@@ -40,6 +42,8 @@ struct Inner {
     /// Counts the replaced connections; a serving worker resubscribes when it changes.
     connection_changes: watch::Sender<u64>,
     destinations: Destinations,
+    /// This worker's connections to the shared tier of its caches, once it has opened one.
+    redis: OnceLock<Option<Arc<Redis>>>,
     /// Absent in tests, where the worker does not belong to a task.
     health: OnceLock<Arc<WorkerHealth>>,
 }
@@ -61,6 +65,7 @@ impl Fleet {
                         settings,
                         connection: ArcSwap::new(connection),
                         connection_changes: watch::Sender::new(0),
+                        redis: OnceLock::new(),
                         health: OnceLock::new(),
                     };
                     let fleet = Self(Arc::new(inner));
@@ -89,6 +94,16 @@ impl Fleet {
         let bucket = Bucket::new(self.clone(), name);
         self.connection().store(name).await?;
         Ok(bucket)
+    }
+
+    /// A cache that this service's manifest declares. All workers of a task share what it holds in the process.
+    ///
+    /// # Errors
+    /// FAILED_PRECONDITION if the manifest declares no such cache.
+    pub fn cache<V: Message + Default>(&self, name: &str) -> Result<Cache<V>, Error> {
+        let settings = &self.0.settings;
+        let redis = self.0.redis.get_or_init(|| settings.caches.connect()).clone();
+        Cache::open(&settings.caches, redis, &settings.service, name)
     }
 
     /// The value of an environment variable that the manifest sets.

@@ -7,6 +7,7 @@
 
 mod breaker;
 mod bucket;
+mod cache;
 mod caller;
 mod client;
 mod clock;
@@ -43,6 +44,7 @@ mod trace;
 mod wire;
 
 pub use bucket::{Bucket, Change, Entry, WriteError, check_id};
+pub use cache::{Cache, CacheSettings, Caches, Key, RedisSettings};
 pub use clock::Clock;
 pub use context::{Context, ExternalRequest, context};
 pub use events::{EncodedEvent, digest};

@@ -80,11 +80,12 @@ impl<T: Send + Sync + 'static> Service<T> {
     /// One worker of the service.
     ///
     /// # Errors
-    /// FAILED_PRECONDITION if the events that it handles are not those that the manifest consumes; what building and serving
-    /// return.
+    /// FAILED_PRECONDITION if the events that it handles are not those that the manifest consumes, or the caches that it uses
+    /// not those that the manifest declares; what building and serving return.
     pub async fn work(&self, fleet: Fleet, shutdown: Shutdown) -> Result<(), Error> {
         let consumers = Consumers::new(&fleet, &self.handlers)?;
         let service = Arc::new((self.build)(fleet.clone()).await?);
+        fleet.settings().caches.refuse_unused(&fleet.settings().service)?;
         let Some(consumers) = consumers.open(&shutdown).await else {
             return Ok(());
         };

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
+use crate::cache::{Caches, RedisSettings, parse_caches};
 use crate::identity::TaskIdentity;
 use crate::material::{FilesDigest, Material, files_digest};
 
@@ -59,6 +60,8 @@ pub struct Settings {
     pub call_timeout: Duration,
     /// `STOP_TIMEOUT_MS`: how long running requests may take after SIGTERM; 25 s if absent.
     pub stop_timeout: Duration,
+    /// `SERVICE_CACHES`, and `REDIS_URLS` and others: the caches that the manifest declares, in the process alone without Redis.
+    pub caches: Caches,
     /// How to connect to NATS.
     pub connection: ConnectionSettings,
     /// `NATS_CONSUMERS`: what the manifest consumes; nothing if absent.
@@ -170,6 +173,7 @@ impl Settings {
             queue: variables.optional("REQUEST_QUEUE")?.unwrap_or(1000),
             call_timeout: milliseconds("CALL_TIMEOUT_MS", 5_000)?,
             stop_timeout: milliseconds("STOP_TIMEOUT_MS", 25_000)?,
+            caches: variables.caches()?,
             connection,
             consumers: variables.consumers()?,
         })
@@ -187,6 +191,7 @@ impl Settings {
             queue: 1000,
             call_timeout: Duration::from_secs(5),
             stop_timeout: Duration::from_secs(25),
+            caches: Caches::default(),
             connection,
             consumers: Vec::new(),
         }
@@ -223,6 +228,21 @@ impl Variables<'_> {
             credentials: self.material("NATS_CREDS")?,
             user: None,
         })
+    }
+
+    fn caches(&self) -> Result<Caches, String> {
+        let declared = self.optional::<String>("SERVICE_CACHES")?.map(|text| parse_caches(&text)).transpose()?;
+        let urls = self.optional::<String>("REDIS_URLS")?.map(|text| RedisSettings::parse_urls(&text)).transpose()?;
+        let redis = match urls {
+            None => None,
+            Some(urls) => Some(RedisSettings {
+                urls,
+                ca: self.material("REDIS_CA")?,
+                username: self.material("REDIS_USERNAME")?,
+                password: self.material("REDIS_PASSWORD")?,
+            }),
+        };
+        Ok(Caches::new(declared.unwrap_or_default(), redis))
     }
 
     fn consumers(&self) -> Result<Vec<ConsumerSettings>, String> {
@@ -307,7 +327,9 @@ mod tests {
 
     #[test]
     fn settings_do_not_show_secrets() {
-        let set = [("NATS_CREDS", "secret"), ("NATS_CERT", "secret"), ("NATS_KEY", "secret"), ("NATS_CA", "secret")];
-        assert!(!format!("{:?}", read(&set).unwrap()).contains("secret"));
+        let nats = [("NATS_CREDS", "secret"), ("NATS_CERT", "secret"), ("NATS_KEY", "secret"), ("NATS_CA", "secret")];
+        let redis = [("REDIS_URLS", "rediss://cache:6379"), ("REDIS_USERNAME", "me"), ("REDIS_PASSWORD", "secret")];
+        let settings = format!("{:?}", read(&[&nats[..], &redis].concat()).unwrap());
+        assert!(settings.contains("rediss://cache:6379") && !settings.contains("secret"), "{settings}");
     }
 }

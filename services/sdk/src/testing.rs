@@ -1,7 +1,9 @@
-//! Real nats-servers for tests and benchmarks: on ports chosen by the system, in temporary directories, killed when
-//! dropped.
+//! Real servers for tests and benchmarks, of NATS and Redis: on ports chosen by the system, in temporary directories,
+//! killed when dropped.
 
 mod cluster;
+mod operator;
+mod redis;
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -14,19 +16,18 @@ use std::{env, fmt, fs};
 use async_nats::jetstream::{self, consumer, kv, stream};
 use bytes::Bytes;
 use futures::StreamExt as _;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use serde::Deserialize;
 use tempfile::TempDir;
 
 pub use self::cluster::NatsCluster;
+pub use self::operator::Operator;
+pub use self::redis::{RedisCluster, Shape, process_cache, shared_cache};
 use crate::context::{Context, ExternalRequest};
 use crate::fleet::Fleet;
 use crate::outbox;
 use crate::settings::{ConnectionSettings, ConsumerSettings, Settings};
 use crate::trace;
-
-mod operator;
-pub use operator::Operator;
 
 /// The timeout of requests made with [`as_request`].
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -455,7 +456,9 @@ impl Authority {
 
     fn write_leaf(&self, folder: &Path, name: &str, address: &str) {
         let key = KeyPair::generate().expect("a key");
-        let leaf = CertificateParams::new(vec![address.to_owned()]).expect("a valid name");
+        let mut leaf = CertificateParams::new(vec![address.to_owned()]).expect("a valid name");
+        // OpenSSL takes a certificate with the name of its issuer for a self-signed one.
+        leaf.distinguished_name.push(DnType::CommonName, name);
         write(folder, &format!("{name}.pem"), &leaf.signed_by(&key, &self.0).expect("a certificate").pem());
         write(folder, &format!("{name}.key"), &key.serialize_pem());
     }

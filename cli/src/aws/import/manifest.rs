@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use crate::aws::desired::IDENTITY;
+use crate::aws::desired::{IDENTITY, REDIS_CREDENTIALS};
 use crate::aws::services::Service;
 use crate::aws::task_definition::health_on_ecs;
 use crate::handover::Handover;
@@ -198,7 +198,7 @@ impl Lines {
         let (before, after) = handover.names.secret.split_once("{name}").unwrap_or((&handover.names.secret, ""));
         let mut lines = Vec::new();
         for (variable, from) in &task.secrets {
-            if IDENTITY.iter().any(|(own, _)| own == variable) {
+            if IDENTITY.iter().chain(&REDIS_CREDENTIALS).any(|(own, _)| own == variable) {
                 continue;
             }
             match secret_name(from).and_then(|name| name.strip_prefix(before)?.strip_suffix(after)) {

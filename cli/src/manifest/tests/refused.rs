@@ -169,7 +169,7 @@ fn a_name_that_is_none_is_refused() {
 
 #[test]
 fn variables_of_the_platform_are_refused() {
-    let reserved = "rename it; reserved are `SERVICE_*`, `NATS_*`, `LISTEN_*`, `TASK_ID`, `WORKERS`, `CONCURRENCY`, `STOP_TIMEOUT_MS`, `GATEWAY_METHODS`, `HEALTH_ADDR` and `HTTP_ADDR`";
+    let reserved = "rename it; reserved are `SERVICE_*`, `NATS_*`, `REDIS_*`, `LISTEN_*`, `TASK_ID`, `WORKERS`, `CONCURRENCY`, `STOP_TIMEOUT_MS`, `GATEWAY_METHODS`, `HEALTH_ADDR` and `HTTP_ADDR`";
     check(
         "serves",
         "environment: { NATS_URLS: x, NATSY: x }\nserves",
@@ -531,4 +531,58 @@ fn traces_go_to_a_collector_and_are_shown_by_a_page() {
     check("one_in: 0", &["3:19: `one_in` must be from 1 to 1000000, not 0"]);
     check("one_in: 0.01", &["3:19: `one_in` must be a whole number, not 0.01"]);
     check("ratio: 1", &["3:11: unknown key `ratio` (the keys here are `endpoint`, `one_in` and `link`)"]);
+}
+
+#[test]
+fn caches_that_cannot_be_are_refused() {
+    let with = |settings: &str, expected: &[&str]| {
+        check("serves", &format!("caches: {{ plans: {{ {settings} }} }}\nserves"), expected);
+    };
+    with("ttl: 1 min, max_size: 1 MiB, invalidated_by: [evt.ai.model.selected.v1]", &[]);
+    with("max_size: 1 MiB", &["2:18: `plans` lacks the key `ttl` (`ttl`: how long a value may be used at most)"]);
+    with("ttl: 29 s", &["2:25: `ttl` must be at least 30 s, not 29 s"]);
+    with("ttl: 301 s", &["2:25: `ttl` must be at most 5 min, not 301 s"]);
+    with("ttl: 1 min, max_size: 1 KiB", &["2:42: `max_size` must be at least 64 KiB, not 1 KiB"]);
+    with(
+        "ttl: 1 min, size: 1 MiB",
+        &["2:32: unknown key `size` (the keys here are `ttl`, `max_size` and `invalidated_by`)"],
+    );
+    with(
+        "ttl: 1 min, invalidated_by: [evt.ai.model.selectd.v1]",
+        &["2:49: event `evt.ai.model.selectd.v1` is not in the protocol (did you mean `evt.ai.model.selected.v1`?)"],
+    );
+    with(
+        "ttl: 1 min, max_size: 257 MiB",
+        &[
+            "2:9: `caches` may take 257 MiB of the 512 MiB that a task has, which is more than half (lower `max_size`, or raise `memory`: the service needs the rest for its requests)",
+        ],
+    );
+    let plans = "caches: { plans: { ttl: 1 min, invalidated_by: [evt.ai.model.selected.v1] } }";
+    let consumes = |settings: &str, expected: &[&str]| {
+        check(
+            "serves",
+            &format!("{plans}\nconsumes: {{ evt.ai.model.selected.v1: {{ {settings} }} }}\nserves"),
+            expected,
+        );
+    };
+    consumes("delivery: every_task", &[]);
+    consumes(
+        "deliveries: 3",
+        &[
+            "2:49: `evt.ai.model.selected.v1` invalidates a cache, but only one task of the service gets it (set `delivery: every_task` in `consumes`, or remove it there)",
+        ],
+    );
+    check(
+        "serves",
+        "caches: { Plans: { ttl: 1 min } }\nserves",
+        &[
+            "2:11: `Plans` is not allowed as a name here (write up to 32 lower-case letters, digits and `-`, a letter first)",
+        ],
+    );
+    check_in(
+        "services/gateway.yaml",
+        "role: gateway",
+        "role: gateway\ncaches: { plans: { ttl: 1 min } }",
+        &["3:9: gateway `gateway` has caches (a gateway computes nothing: give them to the services that it calls)"],
+    );
 }

@@ -156,3 +156,24 @@ fn tasks_are_told_where_their_spans_go_and_a_service_may_say_otherwise() {
     let environment = &desired.services["gateway"].definition.environment;
     assert!(!environment.keys().any(|name| name.starts_with("OTEL_")), "{environment:?}");
 }
+
+#[test]
+fn a_service_knows_its_caches_and_needs_the_streams_that_invalidate_them() {
+    let mut tree = Tree::valid();
+    let caches = "caches: { plans: { ttl: 90 s, invalidated_by: [evt.ai.model.selected.v1] }, texts: { ttl: 5 min, max_size: 1 MiB } }";
+    tree.replace("services/quest-system.yaml", "serves", &format!("{caches}\nserves"));
+    let manifests = tree.load().unwrap();
+    let desired = super::desired(&manifests, &inputs(&manifests)).unwrap();
+    let quest = &desired.services["quest-system"];
+    assert_eq!(
+        quest.definition.environment["SERVICE_CACHES"],
+        r#"{"plans":{"ttl_ms":90000,"max_bytes":16777216},"texts":{"ttl_ms":300000,"max_bytes":1048576}}"#
+    );
+    assert!(quest.streams.contains("EVT_MODEL_MANAGEMENT"), "{:?}", quest.streams);
+    let consumers = &quest.definition.environment["NATS_CONSUMERS"];
+    assert!(
+        consumers.contains(r#""event":"evt.ai.model.selected.v1""#) && consumers.contains(r#""durable":null"#),
+        "{consumers}"
+    );
+    assert!(!desired.services["npc-behavior"].definition.environment.contains_key("SERVICE_CACHES"));
+}

@@ -56,6 +56,12 @@ fn engine() -> Engine {
     Engine::new(models, Backends::default())
 }
 
+impl Engine {
+    async fn infer(&self, request: InferRequest) -> Result<InferResponse, Error> {
+        self.prepare(request).await?.infer().await
+    }
+}
+
 fn request(model_id: &str, capability: &str, max_tokens: u32) -> InferRequest {
     InferRequest {
         prompt: "Tell me, smith.".to_owned(),
@@ -89,6 +95,30 @@ async fn a_named_model_is_used_if_it_can_be() {
     refused(request("here", "code", 5), Code::FailedPrecondition, "does not have the capability `code`").await;
     refused(request("gone", "", 5), Code::FailedPrecondition, "`gone` is retired").await;
     refused(request("lost", "", 5), Code::NotFound, "`lost`").await;
+}
+
+#[tokio::test]
+async fn a_text_is_cached_under_what_it_depends_on_if_it_is_the_same_each_time() {
+    let key = async |request: InferRequest| {
+        let prepared = engine().prepare(request).await.unwrap();
+        prepared.cache_key().map(|key| format!("{key:?}"))
+    };
+    let seeded = |seed| {
+        let sampling = Some(Sampling { max_tokens: Some(5), seed, ..Sampling::default() });
+        InferRequest { sampling, ..request("here", "", 5) }
+    };
+    assert_eq!(key(seeded(None)).await, None);
+    let known = key(seeded(Some(1))).await;
+    assert!(known.is_some());
+    assert_eq!(key(InferRequest { capability: "text".to_owned(), ..seeded(Some(1)) }).await, known);
+    for other in [
+        seeded(Some(2)),
+        InferRequest { prompt: "Tell me".to_owned(), ..seeded(Some(1)) },
+        InferRequest { model_id: "vast".to_owned(), ..seeded(Some(1)) },
+        request("here", "", 6),
+    ] {
+        assert_ne!(key(other).await, known);
+    }
 }
 
 #[tokio::test]
