@@ -141,6 +141,7 @@ fn planner(observed: &Observed) -> (Duration, Duration) {
         calls: BTreeSet::new(),
         streams: BTreeSet::new(),
         buckets: BTreeSet::new(),
+        consumers: BTreeSet::new(),
         ecs: there.state.ecs.clone(),
     };
     let mut desired = natsctl::model::desired::Desired {
@@ -148,6 +149,7 @@ fn planner(observed: &Observed) -> (Duration, Duration) {
         nodes: BTreeMap::new(),
         streams: BTreeMap::new(),
         buckets: BTreeMap::new(),
+        consumers: BTreeMap::new(),
         services: observed.services.iter().map(|(name, there)| (name.clone(), service(there))).collect(),
         images: observed.images.clone(),
     };

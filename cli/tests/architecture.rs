@@ -135,7 +135,7 @@ fn dependencies(member: &str) -> BTreeSet<String> {
 fn crates() -> impl Iterator<Item = String> {
     let services = entries("services").filter(|folder| folder.join("Cargo.toml").exists());
     let services = services.map(|folder| format!("services/{}", folder.file_name().unwrap().to_string_lossy()));
-    ["cli", "proto"].into_iter().map(str::to_owned).chain(services)
+    ["cli", "otlp", "proto"].into_iter().map(str::to_owned).chain(services)
 }
 
 /// Names of the services, the gateway among them.

@@ -25,6 +25,7 @@ pub(crate) mod scale;
 pub(crate) mod schema;
 pub(crate) mod status;
 pub(crate) mod stop;
+pub(crate) mod trace;
 pub(crate) mod validate;
 #[cfg(not(feature = "aws"))]
 pub(crate) mod without_aws;

@@ -17,12 +17,13 @@ use super::dir::{Dir, lock_holder};
 use super::logs;
 use super::owner::{self, Foreign, Refused};
 use super::protocol::{
-    Accepted, Deployment, DeploymentState, Description, NodeSpec, PROTOCOL, PutService, Refusal, Request, Response,
-    ServiceStatus, TaskState,
+    Accepted, Deployment, DeploymentState, Description, FoundTraces, NodeSpec, PROTOCOL, PutService, Refusal, Request,
+    Response, ServiceStatus, TaskState,
 };
 use super::supervisor::SavedState;
 use crate::error::{Hinted, at};
 use crate::model::rollout::{Failure, Outcome, StoppedTask};
+use crate::model::trace::TracePrefix;
 use crate::problem::counted;
 
 /// How long the supervisor may take to answer after it was started.
@@ -339,6 +340,14 @@ impl Client {
     /// Stops one task of a service and does not wait for its end. The supervisor starts another in its place at once.
     pub async fn stop_task(&self, service: &str, task: &str) -> Result<(), Error> {
         self.done(&Request::StopTask { service: service.to_owned(), task: task.to_owned() }).await
+    }
+
+    /// The traces whose ids begin with `prefix`, among the latest.
+    pub async fn find_traces(&self, prefix: &TracePrefix) -> Result<FoundTraces, Error> {
+        match self.ask(&Request::FindTraces { prefix: prefix.clone() }).await? {
+            Response::Traces(found) => Ok(*found),
+            _ => Err(Error::Confused),
+        }
     }
 
     /// Stops and forgets everything, and waits until the supervisor is gone too.

@@ -17,7 +17,7 @@ use super::lock::Lock;
 use super::logs::TaskLogs;
 use super::nodes::unwell;
 use super::owner::{self, refuse_foreign};
-use super::protocol::{Description, NodeStatus, Revision as StoredRevision, ServiceStatus};
+use super::protocol::{Description, FoundTraces, NodeStatus, Revision as StoredRevision, ServiceStatus};
 use super::supervisor::SavedState;
 use super::taken_ports;
 use super::verify::{expected, ready_tasks};
@@ -28,6 +28,7 @@ use crate::model::desired::Role;
 use crate::model::observed::{
     Assets, NodeCondition, Observed, ObservedNode, ObservedService, ObservedTask, Revision, Seen, ServiceState,
 };
+use crate::model::trace::TracePrefix;
 use crate::nats::bus::{self, ExpectedTasks};
 use crate::nats::discovery::{Instance, Question, instances};
 use crate::nats::jetstream::JetStream;
@@ -130,6 +131,15 @@ impl Local {
                 .map_or(Ok(()), |server| ClusterFiles::preview(&self.manifests, &self.dir, &server).map(drop)),
         ];
         checks.into_iter().filter_map(Result::err).collect()
+    }
+
+    /// The traces whose ids begin with `prefix`, among the latest.
+    ///
+    /// # Errors
+    /// Nothing runs that could have kept them.
+    pub(crate) async fn find_traces(&self, prefix: &TracePrefix) -> anyhow::Result<FoundTraces> {
+        let supervisor = Client::connect(&self.dir).await?.ok_or_else(|| self.not_deployed())?;
+        Ok(supervisor.find_traces(prefix).await?)
     }
 
     /// The logs of these services or nodes, or of all.

@@ -8,9 +8,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::model::desired::{Definition, Node, Role};
+use crate::model::trace::{Span, TracePrefix};
 
 /// The version of this protocol. A client refuses to talk to a supervisor with another one.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 
 /// What a client sends.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,6 +57,11 @@ pub enum Request {
         /// See [`TaskStatus::id`].
         task: String,
     },
+    /// Finds traces among the spans that tasks have exported lately. Answered by [`Response::Traces`].
+    FindTraces {
+        /// What their ids begin with.
+        prefix: TracePrefix,
+    },
     /// Stops and removes every service, then every node, and ends the supervisor. Answered by [`Response::Done`] when all processes have
     /// exited.
     Shutdown,
@@ -78,6 +84,8 @@ pub enum Response {
     Description(Box<Description>),
     /// To [`Request::PutService`].
     Accepted(Accepted),
+    /// To [`Request::FindTraces`].
+    Traces(Box<FoundTraces>),
     /// The request was carried out.
     Done,
     /// The request was not carried out.
@@ -106,6 +114,21 @@ pub struct Accepted {
     pub deployment_id: u64,
     /// Number of the revision.
     pub revision: u64,
+}
+
+/// The traces that a prefix matches.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundTraces {
+    /// How many there are.
+    pub matching: usize,
+    /// Their ids, at most ten.
+    pub ids: Vec<String>,
+    /// The spans of the only one, in no order.
+    pub spans: Vec<Span>,
+    /// How many spans of all traces are stored.
+    pub stored: usize,
+    /// When the first of them started, in nanoseconds since 1970; `None` if there are none.
+    pub since_ns: Option<u64>,
 }
 
 /// How to run a node.

@@ -285,6 +285,10 @@ pub struct EventSettings {
     /// How long an event's id is remembered, so that the same event is not kept twice.
     #[schemars(extend("x-minimum" = "1 s", "x-maximum" = "36500 d"))]
     pub duplicate_window: Span,
+    /// How long an event that was written with a value of a bucket waits for its stream, which takes it over within
+    /// milliseconds while there is one.
+    #[schemars(extend("x-minimum" = "1 min", "x-maximum" = "36500 d"))]
+    pub outbox_max_age: Span,
 }
 
 /// How long messages are kept.
@@ -315,6 +319,32 @@ impl Environment {
             Self::Aws(aws) => aws.nats.nodes,
         }
     }
+
+    /// Where its traces go, if the manifest says so.
+    pub fn traces(&self) -> Option<&TraceSettings> {
+        match self {
+            Self::Local(local) => local.traces.as_ref(),
+            Self::Aws(aws) => aws.traces.as_ref(),
+        }
+    }
+}
+
+/// Where traces go, and where they can be looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct TraceSettings {
+    /// Base URL of the OTLP collector (`http/protobuf`) that tasks send spans to, for example
+    /// `http://collector.internal:4318`. Without it, tasks on AWS send none, and local ones send theirs to natsctl's
+    /// supervisor.
+    #[serde(default)]
+    pub endpoint: Option<String>,
+    /// One of so many traces is recorded; every one if absent.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub one_in: Option<u32>,
+    /// Where a trace is shown: a URL with `{trace_id}` in it. `natsctl trace` prints it.
+    #[serde(default)]
+    pub link: Option<String>,
 }
 
 /// This machine.
@@ -325,6 +355,9 @@ pub struct LocalEnvironment {
     pub nats: LocalNats,
     /// Where clients reach the gateway.
     pub gateway: LocalGateway,
+    /// Traces; natsctl's supervisor keeps the latest if absent.
+    #[serde(default)]
+    pub traces: Option<TraceSettings>,
 }
 
 /// A part of an AWS account. What it consists of is in the handover, which Terraform writes.
@@ -343,6 +376,9 @@ pub struct AwsEnvironment {
     pub registry: Option<String>,
     /// The NATS cluster.
     pub nats: AwsNats,
+    /// Traces; there are none if absent.
+    #[serde(default)]
+    pub traces: Option<TraceSettings>,
 }
 
 /// A NATS cluster on EC2.

@@ -18,7 +18,7 @@ impl Document {
         Place { file: self.file.clone(), line: position.line, column: position.column }
     }
 
-    fn problem(&self, node: &Node, message: String) -> Problem {
+    pub(super) fn problem(&self, node: &Node, message: String) -> Problem {
         Problem::new(&self.place(node.position), message)
     }
 

@@ -15,6 +15,7 @@ mod schema;
 mod sizes;
 #[cfg(test)]
 mod tests;
+mod traces;
 mod yaml;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,7 +29,7 @@ pub use files::ECS_NAME_SUFFIX;
 pub use files::{
     AlarmSettings, AutoscalingSettings, AwsEnvironment, AwsNats, BucketName, BucketSettings, CacheName, CacheSettings,
     Environment, EventSettings, Grant, HealthSettings, ImageSource, LocalEnvironment, LocalGateway, LocalNats, Name,
-    NatsSettings, ProjectManifest, Retention, SecretName, ServiceManifest, Settings, Variable,
+    NatsSettings, ProjectManifest, Retention, SecretName, ServiceManifest, Settings, TraceSettings, Variable,
 };
 pub use schema::{schema_text, schemas};
 
@@ -128,6 +129,7 @@ pub fn load(folder: &Path, environment: &str) -> Result<Manifests, Problems> {
     loading.problems.extend(fleet.map(sizes::fleet).unwrap_or_default());
     loading.problems.extend(place.map(sizes::environment).unwrap_or_default());
     loading.problems.extend(place.map(cloud::environment).unwrap_or_default());
+    loading.problems.extend(place.map(traces::environment).unwrap_or_default());
     for service in &services {
         loading.problems.extend(sizes::service(service, fleet));
         loading.problems.extend(cloud::service(service, fleet, environment));

@@ -35,6 +35,14 @@ pub(super) fn fleet(document: &Document) -> Vec<Problem> {
         let message = format!("`duplicate_window` {window} is longer than `max_age` {age}");
         problems.push(Problem::new(&document.place(node.position), message).hint("NATS refuses that: shorten it"));
     }
+    let outbox = document.root.find(&["nats", "events", "outbox_max_age"]);
+    if let (Some((_, age)), Some((node, outbox))) = (parsed::<Span>(age), parsed::<Span>(outbox))
+        && outbox > age
+    {
+        let message = format!("`outbox_max_age` {outbox} is longer than `max_age` {age}");
+        let hint = "events that their stream has forgotten could come again: shorten it";
+        problems.push(Problem::new(&document.place(node.position), message).hint(hint));
+    }
     problems
 }
 

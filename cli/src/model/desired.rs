@@ -51,7 +51,7 @@ pub struct Node {
 }
 
 /// A stream that keeps events.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stream {
     /// Sorted.
     pub subjects: Vec<String>,
@@ -61,10 +61,13 @@ pub struct Stream {
     pub max_age_seconds: u64,
     /// How long a message id is remembered, in seconds.
     pub duplicate_window_seconds: u64,
+    /// Buckets from whose outboxes it takes events over.
+    #[serde(default)]
+    pub outboxes: BTreeSet<String>,
 }
 
 /// A key-value bucket. The stream behind it is `KV_<name>`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bucket {
     /// Copies of each value.
     pub replicas: usize,
@@ -72,6 +75,16 @@ pub struct Bucket {
     pub history: i64,
     /// How long a value is kept, in seconds; 0 for ever.
     pub ttl_seconds: u64,
+    /// How long an event that was written with a value waits for its stream, in seconds; 0 if the bucket takes no events.
+    #[serde(default)]
+    pub outbox_seconds: u64,
+}
+
+impl Bucket {
+    /// The subjects of the outbox of a bucket. None of them is that of a key.
+    pub fn outbox_subjects(bucket: &str) -> String {
+        format!("outbox.{bucket}.>")
+    }
 }
 
 /// A durable pull consumer: the events of one kind that the tasks of a service share.

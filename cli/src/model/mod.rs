@@ -10,4 +10,5 @@ pub mod rollout;
 pub(crate) mod status;
 pub mod step;
 pub mod task;
+pub mod trace;
 pub mod units;

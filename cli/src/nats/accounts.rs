@@ -96,6 +96,7 @@ const STORE_SERVICES: &[(&str, Kind)] = &[
     ("$JS.API.CONSUMER.MSG.NEXT.*.*", Kind::ServiceOfMany),
     ("$JS.ACK.>", Kind::Service),
     ("$KV.>", Kind::Service),
+    ("outbox.>", Kind::Service),
     ("evt.>", Kind::Service),
     ("audit.>", Kind::Service),
     ("dlq.>", Kind::Service),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use async_nats::jetstream::response::Response;
-use async_nats::jetstream::stream::{self, DiscardPolicy, RetentionPolicy, StorageType};
+use async_nats::jetstream::stream::{self, DiscardPolicy, RetentionPolicy, Source, StorageType, SubjectTransform};
 use async_nats::jetstream::{Context, ErrorCode};
 use async_nats::{Client, jetstream};
 use futures::TryStreamExt;
@@ -30,6 +30,9 @@ const PATIENCE: Duration = Duration::from_millis(750);
 const PAUSE: Duration = Duration::from_millis(100);
 /// Longest time for which a bucket remembers a message id.
 const BUCKET_WINDOW: Duration = Duration::from_secs(120);
+
+/// In the metadata of a bucket's stream: for how many seconds it keeps the events of its outbox. The SDK reads it.
+const OUTBOX_SECONDS: &str = "outbox_seconds";
 
 /// What the name of the stream behind a bucket begins with.
 const BUCKET_PREFIX: &str = "KV_";
@@ -143,7 +146,7 @@ impl FromIterator<stream::Config> for Assets {
         let mut assets = Self::default();
         for config in configs {
             match config.name.strip_prefix(BUCKET_PREFIX) {
-                Some(name) => assets.buckets.insert(name.to_owned(), bucket(&config)).is_some(),
+                Some(name) => assets.buckets.insert(name.to_owned(), bucket(name, &config)).is_some(),
                 None => assets.streams.insert(config.name.clone(), stream(&config)).is_some(),
             };
         }
@@ -188,9 +191,32 @@ fn unavailable(error: impl std::fmt::Display) -> Failure {
     Failure::Unavailable(error.to_string())
 }
 
+/// How a stream takes events over from the outbox of a bucket. It stays the same whatever events there are: a stream whose
+/// source is changed takes everything over once more.
+fn outbox_source(bucket: &str) -> Source {
+    let transform = SubjectTransform { source: format!("outbox.{bucket}.*.evt.>"), destination: "evt.>".to_owned() };
+    Source { name: bucket_stream(bucket), subject_transforms: vec![transform], ..Source::default() }
+}
+
+/// The bucket from whose outbox a source takes events over, if it is such a source.
+fn outbox_of(source: &Source) -> Option<&str> {
+    let bucket = source.name.strip_prefix(BUCKET_PREFIX)?;
+    (*source == outbox_source(bucket)).then_some(bucket)
+}
+
+/// The sources of a stream with those from outboxes that are wanted; the others stay.
+fn sources(existing: Option<Vec<Source>>, wanted: &BTreeSet<String>) -> Option<Vec<Source>> {
+    let names: BTreeSet<String> = wanted.iter().map(|bucket| bucket_stream(bucket)).collect();
+    let is_other = |source: &Source| outbox_of(source).is_none() && !names.contains(&source.name);
+    let others = existing.into_iter().flatten().filter(is_other);
+    let sources: Vec<Source> = others.chain(wanted.iter().map(|bucket| outbox_source(bucket))).collect();
+    (!sources.is_empty()).then_some(sources)
+}
+
 /// The configuration with what is ours in it; the rest stays as it is.
-fn stream_config(existing: stream::Config, wanted: &Stream) -> stream::Config {
+fn stream_config(mut existing: stream::Config, wanted: &Stream) -> stream::Config {
     stream::Config {
+        sources: sources(existing.sources.take(), &wanted.outboxes),
         subjects: wanted.subjects.clone(),
         num_replicas: wanted.replicas,
         max_age: Duration::from_secs(wanted.max_age_seconds),
@@ -204,10 +230,19 @@ fn stream_config(existing: stream::Config, wanted: &Stream) -> stream::Config {
 }
 
 /// As every client of key-value buckets expects the stream behind one to be.
-fn bucket_config(existing: stream::Config, name: &str, wanted: &Bucket) -> stream::Config {
+fn bucket_config(mut existing: stream::Config, name: &str, wanted: &Bucket) -> stream::Config {
     let ttl = Duration::from_secs(wanted.ttl_seconds);
+    let has_outbox = wanted.outbox_seconds > 0;
+    existing.metadata.remove(OUTBOX_SECONDS);
+    if has_outbox {
+        existing.metadata.insert(OUTBOX_SECONDS.to_owned(), wanted.outbox_seconds.to_string());
+    }
+    let outbox = has_outbox.then(|| Bucket::outbox_subjects(name));
     stream::Config {
-        subjects: vec![bucket_subjects(name)],
+        subjects: [bucket_subjects(name)].into_iter().chain(outbox).collect(),
+        allow_atomic_publish: has_outbox,
+        // Once it is on, servers refuse to switch it off.
+        allow_message_ttl: has_outbox || existing.allow_message_ttl,
         num_replicas: wanted.replicas,
         max_messages_per_subject: wanted.history,
         max_age: ttl,
@@ -244,11 +279,17 @@ fn stream(config: &stream::Config) -> Stream {
         replicas: config.num_replicas,
         max_age_seconds: config.max_age.as_secs(),
         duplicate_window_seconds: config.duplicate_window.as_secs(),
+        outboxes: config.sources.iter().flatten().filter_map(outbox_of).map(str::to_owned).collect(),
     }
 }
 
-fn bucket(config: &stream::Config) -> Bucket {
+fn bucket(name: &str, config: &stream::Config) -> Bucket {
+    let seconds = config.metadata.get(OUTBOX_SECONDS).and_then(|text| text.parse().ok());
+    let is_complete = config.allow_atomic_publish
+        && config.allow_message_ttl
+        && config.subjects.contains(&Bucket::outbox_subjects(name));
     Bucket {
+        outbox_seconds: seconds.filter(|_| is_complete).unwrap_or_default(),
         replicas: config.num_replicas,
         history: config.max_messages_per_subject,
         ttl_seconds: config.max_age.as_secs(),

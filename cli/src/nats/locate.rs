@@ -14,8 +14,8 @@ use crate::error::Hinted;
 /// Overrides the search.
 pub const VARIABLE: &str = "NATSCTL_NATS_SERVER";
 
-/// The oldest server that has what the fleet needs.
-pub const MINIMUM: Version = Version { major: 2, minor: 11, patch: 0 };
+/// The oldest server that has what the fleet needs: atomic batches.
+pub const MINIMUM: Version = Version { major: 2, minor: 12, patch: 0 };
 
 /// A binary that can be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -216,7 +216,7 @@ mod tests {
         check(
             Some("echo nats-server: v2.9.10"),
             None,
-            "`~/bin/nats-server` is version 2.9.10, and at least 2.11.0 is needed",
+            "`~/bin/nats-server` is version 2.9.10, and at least 2.12.0 is needed",
         );
         check(
             Some("exit 3"),

@@ -176,6 +176,7 @@ fn of_service(manifests: &Manifests, service: &ServiceManifest, tools: &[&str]) 
     // Stores.
     rights.stores(&service.publishes);
     rights.stores(service.buckets.keys().flat_map(|bucket| uses_bucket(bucket)));
+    rights.stores(service.buckets.keys().flat_map(|bucket| writes_events(bucket, &service.publishes)));
     for (event, settings) in &service.consumes {
         let publishers = manifests.services.values().filter(|other| other.publishes.contains(&**event));
         for stream in publishers.map(ServiceManifest::event_stream) {
@@ -290,6 +291,12 @@ fn uses_bucket(bucket: &str) -> Vec<String> {
         api(&format!("DIRECT.GET.{stream}")),
         api(&format!("DIRECT.GET.{stream}.>")),
     ]
+}
+
+/// Everything that is sent to write a value of a bucket together with one of these events. The id of the event comes before
+/// its subject.
+fn writes_events(bucket: &str, events: &BTreeSet<String>) -> impl Iterator<Item = String> {
+    events.iter().map(move |event| format!("outbox.{bucket}.*.{event}"))
 }
 
 /// Everything that a durable consumer takes, which natsctl makes.

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use async_nats::{Client, HeaderMap};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
@@ -54,6 +55,25 @@ pub(crate) fn one_account(users: impl IntoIterator<Item = (String, Permissions)>
 pub(super) async fn round_trip(client: &async_nats::Client, subject: &'static str) {
     let error = client.request(subject, "".into()).await.unwrap_err();
     assert_eq!(error.kind(), async_nats::RequestErrorKind::NoResponders, "{subject}: {error}");
+}
+
+/// Writes a value of a bucket under a new key together with an event, as the SDK does, and gives the server's answer.
+pub(super) async fn write_with_event(client: &Client, bucket: &str, key: &str, event: &str) -> serde_json::Value {
+    let headers = |number: &str| {
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Batch-Id", key);
+        headers.insert("Nats-Batch-Sequence", number);
+        headers
+    };
+    let mut first = headers("1");
+    first.insert("Nats-TTL", "60");
+    first.insert("Event-Id", key);
+    client.publish_with_headers(format!("outbox.{bucket}.{key}.{event}"), first, "event".into()).await.unwrap();
+    let mut second = headers("2");
+    second.insert("Nats-Expected-Last-Subject-Sequence", "0");
+    second.insert("Nats-Batch-Commit", "1");
+    let answer = client.request_with_headers(format!("$KV.{bucket}.{key}"), second, "value".into()).await.unwrap();
+    serde_json::from_slice(&answer.payload).unwrap()
 }
 
 pub(crate) fn permissions(publish: &[&str], subscribe: &[&str]) -> Permissions {

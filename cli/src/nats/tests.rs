@@ -21,7 +21,7 @@ use super::identity::SYSTEM_USER;
 use super::jetstream::JetStream;
 use super::pki::Tls;
 use super::replicas;
-use super::testing::{PATIENCE, TestCluster, one_account, permissions, round_trip};
+use super::testing::{PATIENCE, TestCluster, one_account, permissions, round_trip, write_with_event};
 use crate::model::desired::{Bucket, Consumer, ConsumerStart, Stream};
 use crate::model::observed::Assets;
 use crate::model::status::{ClusterHealth, NodeHealth, StreamHealth, StreamState};
@@ -151,6 +151,7 @@ async fn a_cluster_outlives_one_node_and_says_how_it_is() {
         replicas: 3,
         max_age_seconds: 3600,
         duplicate_window_seconds: 120,
+        ..Stream::default()
     };
     keeps_streams_and_buckets(&jetstream, &stream).await;
 
@@ -176,7 +177,7 @@ async fn a_cluster_outlives_one_node_and_says_how_it_is() {
 async fn a_stream_without_a_quorum_is_named_while_the_cluster_has_one() {
     let mut cluster = TestCluster::start(5, &users()).await;
     let jetstream = JetStream::new(cluster.connect("natsctl").await);
-    let bucket = |replicas| Bucket { replicas, history: 1, ttl_seconds: 0 };
+    let bucket = |replicas| Bucket { replicas, history: 1, ..Bucket::default() };
     jetstream.put_bucket("three", &bucket(3), PATIENCE).await.unwrap();
     jetstream.put_bucket("five", &bucket(5), PATIENCE).await.unwrap();
     let expected = jetstream.names(PATIENCE).await.unwrap();
@@ -252,7 +253,7 @@ fn leader(nodes: &[NodeHealth]) -> String {
 
 async fn keeps_streams_and_buckets(jetstream: &JetStream, stream: &Stream) {
     const CONSUMER: &str = "EVT_TEST/npc_test";
-    let bucket = Bucket { replicas: 3, history: 10, ttl_seconds: 60 };
+    let bucket = Bucket { replicas: 3, history: 10, ttl_seconds: 60, ..Bucket::default() };
     let consumer = Consumer {
         service: Some("npc".to_owned()),
         subjects: stream.subjects.clone(),
@@ -292,6 +293,56 @@ async fn keeps_streams_and_buckets(jetstream: &JetStream, stream: &Stream) {
     let error = jetstream.put_stream("EVT_THIEF", stream, PATIENCE).await.unwrap_err();
     assert!(error.to_string().contains("failed to put stream `EVT_THIEF`"), "{error:#}");
     assert!(crate::error::hint(&error).unwrap().contains("another stream"), "{error:#}");
+}
+
+#[tokio::test]
+async fn a_bucket_and_a_stream_that_hold_data_get_an_outbox_in_place() {
+    const EVENT: &str = "evt.quest.generated.v1";
+    let cluster = TestCluster::start(3, &users()).await;
+    let client = cluster.connect("natsctl").await;
+    let jetstream = JetStream::new(client.clone());
+    let mut bucket = Bucket { replicas: 3, history: 5, ..Bucket::default() };
+    let mut stream = Stream { subjects: vec![EVENT.to_owned()], replicas: 3, ..Stream::default() };
+    jetstream.put_bucket("quests", &bucket, PATIENCE).await.unwrap();
+    jetstream.put_stream("EVT_QUESTS", &stream, PATIENCE).await.unwrap();
+    client.request("$KV.quests.old", "old".into()).await.unwrap();
+    client.request(EVENT, "old".into()).await.unwrap();
+    let refused = write_with_event(&client, "quests", "early", EVENT).await;
+    assert_eq!(refused["error"]["err_code"], 10174, "{refused}");
+
+    bucket.outbox_seconds = 3_600;
+    stream.outboxes = ["quests".to_owned()].into();
+    for _ in 0..2 {
+        jetstream.put_bucket("quests", &bucket, PATIENCE).await.unwrap();
+        jetstream.put_stream("EVT_QUESTS", &stream, PATIENCE).await.unwrap();
+        let assets = jetstream.observe(PATIENCE).await.unwrap();
+        assert_eq!((&assets.buckets["quests"], &assets.streams["EVT_QUESTS"]), (&bucket, &stream));
+    }
+    let written = write_with_event(&client, "quests", "new", EVENT).await;
+    assert_eq!(written["count"], 2, "{written}");
+
+    let context = async_nats::jetstream::new(client);
+    let events = context.get_stream("EVT_QUESTS").await.unwrap();
+    let both = async { while events.get_info().await.unwrap().state.messages < 2 {} };
+    timeout(PATIENCE, both).await.unwrap();
+    let quests = context.get_key_value("quests").await.unwrap();
+    assert_eq!(quests.get("old").await.unwrap().unwrap(), "old");
+    assert_eq!(quests.get("new").await.unwrap().unwrap(), "value");
+
+    // What somebody changed by hand is a difference.
+    let changed = async_nats::jetstream::stream::Config {
+        allow_atomic_publish: false,
+        ..quests.stream.cached_info().config.clone()
+    };
+    context.update_stream(changed).await.unwrap();
+    assert_eq!(jetstream.observe(PATIENCE).await.unwrap().buckets["quests"].outbox_seconds, 0);
+    bucket.outbox_seconds = 60;
+    jetstream.put_bucket("quests", &bucket, PATIENCE).await.unwrap();
+    assert_eq!(jetstream.observe(PATIENCE).await.unwrap().buckets["quests"], bucket);
+    // Nobody publishes any more.
+    bucket.outbox_seconds = 0;
+    jetstream.put_bucket("quests", &bucket, PATIENCE).await.unwrap();
+    assert_eq!(jetstream.observe(PATIENCE).await.unwrap().buckets["quests"], bucket);
 }
 
 /// A route may do everything, so a service's own certificate must not be enough.

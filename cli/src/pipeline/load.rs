@@ -95,7 +95,7 @@ fn definition(
     permissions: String,
 ) -> Definition {
     let settings = &manifest.settings;
-    let environment = manifest.environment.iter().map(|(name, value)| (name.to_string(), value.clone()));
+    let own = manifest.environment.iter().map(|(name, value)| (name.to_string(), value.clone()));
     let public = (manifest.role == Role::Gateway).then(|| {
         let methods: Vec<&str> = manifests.public_methods().into_iter().collect();
         (PUBLIC_METHODS.to_owned(), methods.join(","))
@@ -105,7 +105,14 @@ fn definition(
         version: artifact.version.clone(),
         role: manifest.role,
         permissions,
-        environment: environment.chain(public).chain(caches(manifest)).chain(consumed(manifests, manifest)).collect(),
+        // What the service's own manifest says goes last, and so first.
+        environment: traces(manifests)
+            .into_iter()
+            .chain(own)
+            .chain(public)
+            .chain(caches(manifest))
+            .chain(consumed(manifests, manifest))
+            .collect(),
         secrets: BTreeMap::new(),
         cpu: settings.cpu,
         memory_mib: u32::try_from(settings.memory.mebibytes()).unwrap_or(u32::MAX),
@@ -120,6 +127,19 @@ fn definition(
         stop_timeout: settings.stop_timeout.duration(),
         ecs: None,
     }
+}
+
+/// The variables by which tasks know where their spans go and which are recorded, as OpenTelemetry defines them.
+fn traces(manifests: &Manifests) -> BTreeMap<String, String> {
+    let Some(traces) = manifests.environment.traces() else { return BTreeMap::new() };
+    let endpoint = traces.endpoint.as_ref().map(|url| ("OTEL_EXPORTER_OTLP_ENDPOINT", url.clone()));
+    let sampler = traces.one_in.map(|one_in| {
+        let ratio = ("OTEL_TRACES_SAMPLER_ARG", (1.0 / f64::from(one_in)).to_string());
+        [("OTEL_TRACES_SAMPLER", "parentbased_traceidratio".to_owned()), ratio]
+    });
+    let place = ("OTEL_RESOURCE_ATTRIBUTES", format!("deployment.environment.name={}", manifests.name));
+    let all = endpoint.into_iter().chain(sampler.into_iter().flatten()).chain([place]);
+    all.map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// The caches of a service, as the SDK reads them.
@@ -153,13 +173,15 @@ fn streams(manifests: &Manifests) -> BTreeMap<String, Stream> {
         replicas: manifests.replicas(None),
         max_age_seconds: max_age.seconds(),
         duplicate_window_seconds: nats.events.duplicate_window.seconds().min(max_age.seconds()),
+        outboxes: BTreeSet::new(),
     };
     let publishing = manifests.services.values().filter(|service| !service.publishes.is_empty());
     let events = publishing.map(|service| {
         let subjects = service.publishes.iter().flat_map(|event| [event.clone(), consumes::replays("*", event)]);
         let mut subjects: Vec<String> = subjects.collect();
         subjects.sort();
-        (service.event_stream(), stream(subjects, nats.events.max_age))
+        let outboxes = service.buckets.keys().map(ToString::to_string).collect();
+        (service.event_stream(), Stream { outboxes, ..stream(subjects, nats.events.max_age) })
     });
     let others = [
         (AUDIT.to_owned(), stream(vec!["audit.>".to_owned()], nats.audit.max_age)),
@@ -169,13 +191,19 @@ fn streams(manifests: &Manifests) -> BTreeMap<String, Stream> {
 }
 
 fn buckets(manifests: &Manifests) -> BTreeMap<String, Bucket> {
-    let bucket = |settings: &BucketSettings| Bucket {
+    let bucket = |settings: &BucketSettings, outbox_seconds: u64| Bucket {
         replicas: manifests.replicas(settings.replicas),
         history: i64::from(settings.history),
         ttl_seconds: settings.ttl.map(Span::seconds).unwrap_or_default(),
+        outbox_seconds,
     };
-    let named = manifests.services.values().flat_map(|service| &service.buckets);
-    named.map(|(name, settings)| (name.to_string(), bucket(settings))).collect()
+    let of_service = |service: &'_ ServiceManifest| {
+        let outbox = manifests.project.nats.events.outbox_max_age.seconds();
+        let outbox = if service.publishes.is_empty() { 0 } else { outbox };
+        let named = service.buckets.iter();
+        named.map(|(name, settings)| (name.to_string(), bucket(settings, outbox))).collect::<Vec<_>>()
+    };
+    manifests.services.values().flat_map(of_service).collect()
 }
 
 /// The consumers of all services.

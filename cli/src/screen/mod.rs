@@ -3,6 +3,7 @@
 
 mod printable;
 pub(crate) mod status;
+pub(crate) mod trace;
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
@@ -225,6 +226,11 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     // A closed pipe is no reason to complain.
     let _ = write!(io::stdout(), "{}", Printable::log(&text, colours(&io::stdout())));
     ExitCode::SUCCESS
+}
+
+/// The columns of the terminal that results are printed to; `None` if they go elsewhere.
+pub(crate) fn width() -> Option<usize> {
+    io::stdout().is_terminal().then(|| Table::new().width().map(usize::from)).flatten()
 }
 
 /// Completions, on standard output.

@@ -80,6 +80,14 @@ impl Fleet {
         fs::write(&file, fs::read_to_string(&file).unwrap() + lines).unwrap();
     }
 
+    /// Adds a service whose program is an example of the SDK.
+    pub(crate) fn add_example(&self, example: &str, service: &str, manifest: &str) {
+        let program = Path::new(NATSCTL).with_file_name("examples").join(example);
+        link(&program, &self.path("bin").join(service));
+        let file = self.manifest(&format!("services/{service}.yaml"));
+        fs::write(file, format!("name: {service}\n{manifest}")).unwrap();
+    }
+
     /// The manifest of a service, to be written back later.
     pub(crate) fn service_manifest(&self, service: &str) -> (PathBuf, String) {
         let file = self.manifest(&format!("services/{service}.yaml"));
@@ -272,7 +280,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 /// The content stays as it is, whatever is built meanwhile.
 fn link(binary: &Path, to: &Path) {
-    assert!(binary.is_file(), "`{}` is missing: run `cargo build --workspace`", binary.display());
+    assert!(binary.is_file(), "`{}` is missing: run `cargo build --workspace --all-targets`", binary.display());
     fs::hard_link(binary, to).or_else(|_| fs::copy(binary, to).map(drop)).unwrap();
 }
 

@@ -61,7 +61,7 @@ async fn a_nats_server_that_cannot_be_used_is_explained() {
 
     let old = fleet.script("old", "echo 'nats-server: v2.9.25'");
     let refused = deploy_with(&fleet, &old).await.ends(1);
-    refused.says(&["is version 2.9.25, and at least 2.11.0 is needed", "hint: ", "`./scripts/up` installs it"]);
+    refused.says(&["is version 2.9.25, and at least 2.12.0 is needed", "hint: ", "`./scripts/up` installs it"]);
 
     let dying = r#"case "$1" in --version) echo 'nats-server: v2.15.1' ;; -t) ;; *) echo 'the vault is locked' >&2; exit 3 ;; esac"#;
     let dying = fleet.script("dying", dying);

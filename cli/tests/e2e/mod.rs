@@ -2,6 +2,7 @@
 
 mod changes;
 mod damaged;
+mod events;
 mod failures;
 mod fleet;
 mod hostile;
@@ -16,5 +17,6 @@ mod run;
 mod scaled;
 mod secrets;
 mod tour;
+mod traces;
 mod unwell;
 mod usage;

@@ -158,7 +158,7 @@ async fn check_operator(access: &Value) {
     }
 }
 
-async fn connect(access: &Value, refused: mpsc::UnboundedSender<String>) -> Client {
+pub(super) async fn connect(access: &Value, refused: mpsc::UnboundedSender<String>) -> Client {
     // Fails if it was done before, which is as good.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let file = |name: &str| PathBuf::from(access[name].as_str().unwrap());

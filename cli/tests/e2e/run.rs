@@ -94,6 +94,15 @@ impl Run {
         self
     }
 
+    /// All of these texts are on standard output.
+    #[track_caller]
+    pub(crate) fn shows(self, texts: &[&str]) -> Self {
+        for text in texts {
+            assert!(self.out.contains(text), "`{text}` is missing: {}\n{}", self.command, self.out);
+        }
+        self
+    }
+
     /// What is on standard output.
     #[track_caller]
     pub(crate) fn json(&self) -> Value {

@@ -23,11 +23,19 @@ async fn wrong_usage_ends_with_64() {
         vec!["status", "--output", "xml"],
         vec!["completions", "cobol"],
         vec!["plan", "--observed", "a", "--save-observed", "b"],
+        vec!["trace"],
+        vec!["trace", "quest"],
+        vec!["trace", "4bf"],
     ] {
         let run = fleet.run(&arguments).await.ends(64);
         assert!(run.out.is_empty() && !run.err.is_empty(), "{run:?}");
     }
     fleet.run(&["dploy"]).await.says(&["deploy"]);
+    fleet
+        .run(&["trace", "quest"])
+        .await
+        .says(&["an id has 32 hexadecimal digits, of which the first 4 or more will do"]);
+    fleet.run(&["trace", "4bf92f35"]).await.ends(1).says(&["nothing is deployed"]);
 }
 
 #[tokio::test]

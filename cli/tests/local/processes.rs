@@ -237,9 +237,11 @@ async fn the_supervisors_environment_stays_with_it() {
     let stage = Stage::start().await;
     let deployed = stage.deploy(service("quest", &[("PRINT", "hello")])).await;
     let names = get(deployed.tasks[0].health_port.unwrap(), "/env").unwrap();
+    let traces = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_BSP_SCHEDULE_DELAY"];
     let allowed = ["PATH", "HOME", "TMPDIR", "TASK_ID", "SERVICE_REVISION", "PRINT", "LISTEN_FDNAMES"];
-    assert!(names.lines().all(|name| allowed.contains(&name)), "{names}");
+    assert!(names.lines().all(|name| allowed.contains(&name) || traces.contains(&name)), "{names}");
     assert!(names.contains("TASK_ID") && names.contains("SERVICE_REVISION"));
+    assert!(traces.iter().all(|name| names.contains(name)), "{names}");
 }
 
 #[tokio::test]

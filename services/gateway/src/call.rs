@@ -23,7 +23,7 @@ use crate::headers;
 use crate::metrics::GaugeGuard;
 use crate::problem::Problem;
 use crate::routes::{Permit, Route};
-use crate::transcode;
+use crate::{trace, transcode};
 
 /// Disables response buffering in proxies like nginx.
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
@@ -34,11 +34,12 @@ impl<T: Transport> Gateway<T> {
         route: &Arc<Route>,
         head: &Parts,
         body: &mut Incoming,
-        active: ActiveRequest,
+        (active, started): (ActiveRequest, Instant),
     ) -> Response<Body> {
         let limit = if route.method.streaming { self.limits.stream } else { self.limits.request };
         let (context, headers_are_valid) = headers::context(&head.headers, limit);
         let path = head.uri.path();
+        let mut span = trace::start(&context, head, Some(path), started);
         let result = match headers_are_valid {
             Ok(()) => self.try_call(route, head, body, &context, active).await,
             Err(problem) => Err(problem),
@@ -51,6 +52,11 @@ impl<T: Transport> Gateway<T> {
         });
         if let Some(id) = headers::request_id(&context) {
             response.headers_mut().insert(headers::REQUEST_ID, id);
+        }
+        trace::describe_response(&mut span, &mut response);
+        match response.body_mut() {
+            Body::Events(events) => events.set_span(span),
+            Body::Full(_) => span.end(),
         }
         response
     }

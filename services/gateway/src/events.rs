@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use proto::rpc::{Code, Error, Stream};
-use sdk::Context;
+use sdk::{Context, Span};
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::connection::ActiveRequest;
@@ -39,6 +39,8 @@ pub(crate) struct Events {
     route: Arc<Route>,
     path: String,
     context: Context,
+    /// The span of the request, which ends with the stream.
+    span: Span,
 }
 
 impl Events {
@@ -60,7 +62,13 @@ impl Events {
             route,
             path,
             context,
+            span: Span::NONE,
         }
+    }
+
+    /// Ends the span of the request when the stream ends.
+    pub(crate) fn set_span(&mut self, span: Span) {
+        self.span = span;
     }
 
     pub(crate) fn is_finished(&self) -> bool {
@@ -84,6 +92,7 @@ impl Events {
                 Poll::Ready(None) => {
                     out.extend_from_slice(b"event: done\ndata: {}\n\n");
                     self.messages = None;
+                    std::mem::replace(&mut self.span, Span::NONE).end();
                 }
                 Poll::Pending => break,
             }
@@ -126,6 +135,9 @@ impl Events {
     }
 
     fn fail(&mut self, error: Error, out: &mut Vec<u8>) {
+        let mut span = std::mem::replace(&mut self.span, Span::NONE);
+        span.fail(error.code().as_str_name(), error.message());
+        span.end();
         let problem = Problem::from(error).json(&self.path, &self.context);
         out.extend_from_slice(b"event: error\ndata: ");
         out.extend_from_slice(&problem);

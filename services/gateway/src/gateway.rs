@@ -19,6 +19,7 @@ use crate::metrics::{Metrics, RouteMetrics};
 use crate::openapi;
 use crate::problem::Problem;
 use crate::routes::Routes;
+use crate::trace;
 use crate::transcode::{Schema, Unsupported};
 
 /// Handles HTTP requests by calling services over `T`.
@@ -72,9 +73,9 @@ impl<T: Transport> Gateway<T> {
         let path = head.uri.path();
         let host = headers::check_host(head.version, &head.headers);
         let (mut response, metrics) = match (host, self.routes.get(path)) {
-            (Err(problem), _) => (self.refused(&head, &problem), &self.other),
-            (Ok(()), Some(route)) => (self.call(route, &head, &mut body, active).await, &route.metrics),
-            (Ok(()), None) => (self.built_in_or_not_found(&head), &self.other),
+            (Err(problem), _) => (self.refused(&head, &problem, started), &self.other),
+            (Ok(()), Some(route)) => (self.call(route, &head, &mut body, (active, started)).await, &route.metrics),
+            (Ok(()), None) => (self.built_in_or_not_found(&head, started), &self.other),
         };
         metrics.record(response.status(), started.elapsed().as_secs_f64());
         let keep_alive = body.is_end_stream() || self.discard_body(&head, response.status(), &mut body).await;
@@ -96,19 +97,22 @@ impl<T: Transport> Gateway<T> {
     }
 
     /// Requests that are not calls of a method.
-    fn built_in_or_not_found(&self, head: &Parts) -> Response<Body> {
+    fn built_in_or_not_found(&self, head: &Parts, started: Instant) -> Response<Body> {
         let known = matches!(head.uri.path(), "/livez" | "/readyz" | "/metrics" | "/openapi.json");
         if known && matches!(head.method, Method::GET | Method::HEAD) {
             return self.built_in(head.uri.path());
         }
         let problem =
             if known { Problem::wrong_method(&head.method, "GET, HEAD") } else { self.not_found(head.uri.path()) };
-        self.refused(head, &problem)
+        self.refused(head, &problem, started)
     }
 
-    fn refused(&self, head: &Parts, problem: &Problem) -> Response<Body> {
+    fn refused(&self, head: &Parts, problem: &Problem, started: Instant) -> Response<Body> {
         let (context, _) = headers::context(&head.headers, self.limits.request);
+        let mut span = trace::start(&context, head, None, started);
         let mut response = problem.response(head.uri.path(), &context);
+        trace::describe_response(&mut span, &mut response);
+        span.end();
         if let Some(id) = headers::request_id(&context) {
             response.headers_mut().insert(headers::REQUEST_ID, id);
         }

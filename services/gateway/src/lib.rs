@@ -18,6 +18,7 @@ mod openapi;
 mod problem;
 mod routes;
 mod server;
+mod trace;
 pub mod transcode;
 
 pub use gateway::Gateway;

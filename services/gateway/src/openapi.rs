@@ -69,6 +69,7 @@ pub fn document(methods: &[&Method], schema: &Schema, limits: &Limits) -> Value 
                     "headers": {
                         "X-Request-Id": {"schema": {"type": "string"}},
                         "Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}},
+                        "Traceresponse": {"description": "The trace, if it is recorded, as in `traceparent`.", "schema": {"type": "string"}},
                     },
                     "content": {"application/problem+json": {"schema": reference("Problem")}},
                 },

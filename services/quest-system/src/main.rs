@@ -44,7 +44,6 @@ impl Quest for Service {
             None => self.offer(&key, &spec, &operation).await?,
         };
         record.check_generated_by(&operation)?;
-        self.publish_generated(&key, &record).await?;
         Ok(GenerateResponse { quest: Some(record.into_quest(self.now())), ..GenerateResponse::default() })
     }
 
@@ -103,30 +102,20 @@ impl Service {
         Ok(Self { clock: Clock::default(), quests })
     }
 
-    /// Generates and stores a quest, unless a concurrent attempt at the same operation has stored it.
+    /// Generates and stores a quest with its event, unless a concurrent attempt at the same operation has stored it.
     async fn offer(&self, key: &QuestKey, spec: &QuestSpec<'_>, operation: &Operation) -> Result<QuestRecord, Error> {
         let time = self.clock.now();
         let now = time.into();
         let past = self.quests_of(key.player_id(), now).await?;
         check_open_limit(&past)?;
         let record = QuestRecord::new(generate(spec, &past, now)).generated_by(operation, time);
-        match self.quests.create(&key.bucket_key(), record.encode().into()).await {
-            Ok(revision) => Ok(record.with_revision(revision)),
-            Err(WriteError::Conflict) => self.read(key).await,
-            Err(WriteError::Failed(error)) => Err(error),
-        }
-    }
-
-    /// Publishes the event of the quest's generation. Repeated calls are one event.
-    async fn publish_generated(&self, key: &QuestKey, record: &QuestRecord) -> Result<(), Error> {
-        let (bucket_key, id, now) = (key.bucket_key(), key.event_id(), self.clock.now());
-        let published = self.quests.publish_once(&bucket_key, &id, record.generated_event(), now).await;
-        published.map_err(|error| {
-            Error::unavailable(format_args!(
-                "{key} is stored, but its event is not published, retry the request: {}",
-                error.message()
-            ))
-        })
+        let bucket_key = key.bucket_key();
+        let changed = self.quests.change(&bucket_key, |entry| match entry {
+            Some(entry) => Ok(Change::Keep(decode(entry)?)),
+            None => Ok(Change::write_with_event(record.encode(), record.generated_event(), record.clone())),
+        });
+        let (record, revision) = changed.await?;
+        Ok(record.with_revision(revision))
     }
 
     /// Performs an action, unless the operation was applied before.

@@ -50,11 +50,6 @@ impl QuestKey {
     pub(crate) fn bucket_key(&self) -> String {
         format!("{}.{}", self.player_id, self.quest_id)
     }
-
-    /// The id of the event of its generation, the same on every attempt.
-    pub(crate) fn event_id(&self) -> String {
-        format!("quests/{}/{}", self.player_id, self.quest_id)
-    }
 }
 
 impl std::fmt::Display for QuestKey {
@@ -342,7 +337,5 @@ mod tests {
         let event = QuestRecord::new(info).generated_event();
         assert_eq!((event.quest_id.as_str(), event.player_id.as_str()), ("q1", "p1"));
         assert_eq!((event.template.as_str(), event.level, event.location.as_str()), ("hunt", 7, "forest"));
-        let key = QuestKey::new("p1".to_owned(), "q1".to_owned()).unwrap();
-        assert_eq!(key.event_id(), "quests/p1/q1");
     }
 }

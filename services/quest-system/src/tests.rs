@@ -7,18 +7,15 @@ use sdk::testing::{NatsServer, as_request};
 
 use super::*;
 
-async fn create_events(server: &NatsServer) {
-    server.stream("EVENTS", &[Generated::SUBJECT]).await;
-}
-
 async fn events(server: &NatsServer) -> usize {
-    server.stored("EVENTS").await.len()
+    server.stored_from(&["quests"], "EVENTS").await.len()
 }
 
 async fn server() -> NatsServer {
     let server = NatsServer::start();
     server.bucket("quests", 1).await;
-    create_events(&server).await;
+    server.stream("EVENTS", &[Generated::SUBJECT]).await;
+    server.outboxes(&["quests"], "EVENTS").await;
     server
 }
 
@@ -150,17 +147,14 @@ async fn concurrent_retries_generate_one_quest() {
 }
 
 #[tokio::test]
-async fn a_retry_publishes_the_missing_event() {
+async fn the_event_of_a_quest_says_what_it_is() {
     let server = server().await;
-    let service = service(&server).await;
-    server.delete_stream("EVENTS").await;
-    let error = service.generated(Some("k"), 1).await.unwrap_err();
-    assert_eq!(error.code(), Code::Unavailable);
-
-    create_events(&server).await;
-    let quest = service.generated(Some("k"), 1).await.unwrap();
-    assert_eq!(service.ids(QuestState::Offered).await, [quest.id]);
-    assert_eq!(events(&server).await, 1);
+    let quest = service(&server).await.generated(Some("k"), 1).await.unwrap();
+    let stored = server.stored_from(&["quests"], "EVENTS").await;
+    let event = Generated::decode(stored[0].payload.clone()).unwrap();
+    let meta = event.meta.clone().unwrap();
+    assert_eq!((stored[0].subject.as_str(), meta.idempotency_key.as_str()), (Generated::SUBJECT, "k"));
+    assert_eq!((event.player_id, event.quest_id, event.template), ("p1".to_owned(), quest.id, quest.template));
 }
 
 #[tokio::test]
@@ -290,33 +284,15 @@ async fn a_key_with_another_request_is_refused_and_changes_nothing() {
     assert_eq!(events(&server).await, 1);
 }
 
-/// A new stream has forgotten the ids of its duplicate window.
 #[tokio::test]
-async fn an_acknowledged_event_is_not_published_again_after_the_duplicate_window() {
+async fn a_repeat_at_any_later_time_is_the_same_quest_with_one_event() {
     let server = server().await;
     let mut service = service(&server).await;
     service.clock = held(0);
     let quest = service.generated(Some("k"), 1).await.unwrap();
-    server.delete_stream("EVENTS").await;
-    create_events(&server).await;
     for seconds in [135, 599, 700] {
         service.clock = held(seconds);
         assert_eq!(service.generated(Some("k"), 1).await.unwrap(), quest);
     }
-    assert_eq!(events(&server).await, 0);
-}
-
-#[tokio::test]
-async fn a_repeat_while_the_first_is_publishing_is_the_same_quest_with_one_event() {
-    let server = server().await;
-    let service = service(&server).await;
-    server.delete_stream("EVENTS").await;
-    let repeat = async {
-        while service.ids(QuestState::Offered).await.is_empty() {}
-        create_events(&server).await;
-        service.generated(Some("k"), 1).await
-    };
-    let (first, repeated) = futures::join!(service.generated(Some("k"), 1), repeat);
-    assert_eq!(first.unwrap(), repeated.unwrap());
     assert_eq!(events(&server).await, 1);
 }

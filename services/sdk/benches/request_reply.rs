@@ -2,6 +2,8 @@
 //!
 //! `cargo bench -p sdk --bench request_reply [-- SECONDS ROUNDS]`. Every worker and every caller is a separate process,
 //! as in the fleet. The variants alternate, and ratios are taken within a round. Payload: 256 bytes each way.
+//!
+//! With `--features count-allocations` it also counts allocations, and the other figures are not comparable.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::env;
@@ -16,8 +18,12 @@ use futures::StreamExt as _;
 use proto::ai::llm::v1::{
     InferRequest, InferResponse, InferStreamRequest, InferStreamResponse, Llm, LlmClient, LlmServer,
 };
-use sdk::testing::{NatsServer, User};
+use sdk::testing::{Account, NatsServer, User};
 use sdk::{ConnectionSettings, Error, Fleet, Material, Settings, Shutdown, Stream};
+
+#[cfg(feature = "count-allocations")]
+#[global_allocator]
+static COUNTING: &stats_alloc::StatsAlloc<std::alloc::System> = &stats_alloc::INSTRUMENTED_SYSTEM;
 
 const PAYLOAD: usize = 256;
 const CONCURRENCIES: [usize; 3] = [1, 64, 256];
@@ -77,7 +83,25 @@ impl Llm for Echo {
     }
 }
 
+/// Allocations of this process so far, and their bytes; zero if they are not counted.
+fn allocated() -> [usize; 2] {
+    #[cfg(feature = "count-allocations")]
+    {
+        let stats = COUNTING.stats();
+        [stats.allocations + stats.reallocations, stats.bytes_allocated]
+    }
+    #[cfg(not(feature = "count-allocations"))]
+    [0; 2]
+}
+
+/// Serves until it is killed, and prints what it has allocated when its standard input ends.
 fn worker(variant: &str, connection: ConnectionSettings) {
+    std::thread::spawn(|| {
+        // Whatever ends it, the figures are asked for.
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        let [allocations, bytes] = allocated();
+        println!("{allocations} {bytes}");
+    });
     match variant {
         "sdk" => current_thread().block_on(async {
             let fleet = Fleet::connect(Settings { concurrency: 1000, ..Settings::for_service("worker", connection) })
@@ -88,7 +112,7 @@ fn worker(variant: &str, connection: ConnectionSettings) {
         }),
         "stock" => multi_thread().block_on(async {
             let client = stock(&connection).await;
-            let mut requests = client.queue_subscribe("svc.ai.llm.v1.infer", "workers".into()).await.expect("NATS");
+            let mut requests = client.queue_subscribe("svc.ai.llm.v1.>", "workers".into()).await.expect("NATS");
             while let Some(request) = requests.next().await {
                 if let Some(reply) = request.reply {
                     client.publish(reply, request.payload).await.expect("NATS");
@@ -99,13 +123,15 @@ fn worker(variant: &str, connection: ConnectionSettings) {
     }
 }
 
-/// Prints requests per second, median and 99th percentile in microseconds.
+/// Prints requests per second, median and 99th percentile in microseconds; then the number of all requests, of this
+/// process' allocations, and of their bytes.
 fn caller(variant: &str, concurrency: usize, seconds: usize, connection: ConnectionSettings) {
     let time = Duration::from_secs(seconds as u64);
     if variant != "raw" {
         current_thread().block_on(wait_for_worker(&connection));
     }
-    let mut latencies = match variant {
+    let before = allocated();
+    let Load { mut latencies, requests } = match variant {
         "sdk" => current_thread().block_on(async {
             let fleet = Fleet::connect(Settings::for_service("caller", connection)).await.expect("NATS");
             let client: LlmClient = fleet.client();
@@ -129,7 +155,9 @@ fn caller(variant: &str, concurrency: usize, seconds: usize, connection: Connect
     };
     latencies.sort_unstable();
     let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize];
-    println!("{} {} {}", latencies.len() as f64 / time.as_secs_f64(), at(0.5), at(0.99));
+    let [allocations, bytes] = [0, 1].map(|index| allocated()[index] - before[index]);
+    let per_second = latencies.len() as f64 / time.as_secs_f64();
+    println!("{per_second} {} {} {requests} {allocations} {bytes}", at(0.5), at(0.99));
 }
 
 /// Waits with the stock client: the SDK's circuit breaker would count a worker that has not started yet as failed.
@@ -155,36 +183,47 @@ async fn stock(connection: &ConnectionSettings) -> async_nats::Client {
     options.connect(connection.urls.as_slice()).await.expect("NATS")
 }
 
-/// Keeps `concurrency` requests running, and returns the latencies in microseconds of those that ended after a short
-/// warm-up.
+/// What a caller did.
+#[derive(Default)]
+struct Load {
+    /// In microseconds, of the requests after a short warm-up.
+    latencies: Vec<u32>,
+    /// All requests.
+    requests: usize,
+}
+
+/// Keeps `concurrency` requests running.
 async fn drive<F: Future<Output = bool> + Send + 'static>(
     concurrency: usize,
     time: Duration,
     call: impl Fn() -> F + Clone + Send + 'static,
-) -> Vec<u32> {
+) -> Load {
     let warm = Instant::now() + Duration::from_millis(300);
     let end = warm + time;
     let loops: Vec<_> = (0..concurrency)
         .map(|_| {
             let call = call.clone();
             tokio::spawn(async move {
-                let mut latencies = Vec::new();
+                let mut load = Load::default();
                 loop {
                     let begin = Instant::now();
                     if begin >= end {
-                        return latencies;
+                        return load;
                     }
                     assert!(call().await, "a request failed");
+                    load.requests += 1;
                     if begin >= warm {
-                        latencies.push(u32::try_from(begin.elapsed().as_micros()).unwrap_or(u32::MAX));
+                        load.latencies.push(u32::try_from(begin.elapsed().as_micros()).unwrap_or(u32::MAX));
                     }
                 }
             })
         })
         .collect();
-    let mut all = Vec::new();
+    let mut all = Load::default();
     for one in loops {
-        all.extend(one.await.expect("a caller"));
+        let one = one.await.expect("a caller");
+        all.latencies.extend(one.latencies);
+        all.requests += one.requests;
     }
     all
 }
@@ -260,11 +299,11 @@ fn raw_worker(connection: &ConnectionSettings) {
     }
 }
 
-fn raw_caller(connection: &ConnectionSettings, concurrency: usize, time: Duration) -> Vec<u32> {
+fn raw_caller(connection: &ConnectionSettings, concurrency: usize, time: Duration) -> Load {
     let mut raw = Raw::connect(connection, "_INBOX.raw");
     let request = format!("PUB svc.ai.llm.v1.infer _INBOX.raw {PAYLOAD}\r\n{}\r\n", "x".repeat(PAYLOAD));
     let mut sent = std::collections::VecDeque::new();
-    let mut latencies = Vec::new();
+    let mut load = Load::default();
     let warm = Instant::now() + Duration::from_millis(300);
     let end = warm + time;
     let mut answered = concurrency;
@@ -276,18 +315,29 @@ fn raw_caller(connection: &ConnectionSettings, concurrency: usize, time: Duratio
         while answered == 0 {
             answered = raw.read(|_| {});
         }
+        load.requests += answered;
         for begin in sent.drain(..answered) {
             if begin >= warm {
-                latencies.push(u32::try_from(begin.elapsed().as_micros()).unwrap_or(u32::MAX));
+                load.latencies.push(u32::try_from(begin.elapsed().as_micros()).unwrap_or(u32::MAX));
             }
         }
     }
-    latencies
+    load
 }
 
 // ---------------------------------------------------------------------------------------------- comparison
 
 struct Process(Child);
+
+impl Process {
+    /// The figures in the line that it prints.
+    fn figures<const COUNT: usize>(&mut self) -> [f64; COUNT] {
+        let mut line = String::new();
+        BufReader::new(self.0.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
+        let figures: Vec<f64> = line.split_whitespace().map(|word| word.parse().expect("a figure")).collect();
+        figures.try_into().expect("as many figures")
+    }
+}
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -299,53 +349,56 @@ impl Drop for Process {
 
 fn spawn(arguments: &[String]) -> Process {
     let program = env::current_exe().expect("this program");
-    Process(Command::new(program).args(arguments).stdout(Stdio::piped()).spawn().expect("a process"))
+    Process(
+        Command::new(program).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a process"),
+    )
 }
 
-/// Requests per second, median and 99th percentile in microseconds.
+/// One round of one variant.
+struct Figures {
+    requests_per_second: f64,
+    /// Microseconds.
+    p50: f64,
+    /// Microseconds.
+    p99: f64,
+    /// Allocations and their bytes for each request.
+    caller_allocations: [f64; 2],
+    worker_allocations: [f64; 2],
+}
+
 fn measure(
     variant: &str,
     concurrency: usize,
     seconds: usize,
     worker: &ConnectionSettings,
     caller: &ConnectionSettings,
-) -> [f64; 3] {
+) -> Figures {
     let words = |role: &[String], connection: &ConnectionSettings| [role, &arguments(connection)].concat();
-    let _worker = spawn(&words(&["worker".into(), variant.into()], worker));
+    let mut worker = spawn(&words(&["worker".into(), variant.into()], worker));
     if variant == "raw" {
         // The raw caller cannot detect that no worker is subscribed yet.
         std::thread::park_timeout(Duration::from_millis(300));
     }
     let mut caller =
         spawn(&words(&["caller".into(), variant.into(), concurrency.to_string(), seconds.to_string()], caller));
-    let mut line = String::new();
-    BufReader::new(caller.0.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
-    let figures: Vec<f64> = line.split_whitespace().map(|word| word.parse().expect("a figure")).collect();
-    figures.try_into().expect("three figures")
+    let [requests_per_second, p50, p99, requests, allocations, bytes] = caller.figures();
+    let caller_allocations = [allocations / requests, bytes / requests];
+    drop(worker.0.stdin.take());
+    let worker_allocations = worker.figures::<2>().map(|count| count / requests);
+    Figures { requests_per_second, p50, p99, caller_allocations, worker_allocations }
 }
 
 fn compare(seconds: usize, rounds: usize) {
-    println!("medians of {rounds} rounds of {seconds} s; ratios are medians of ratios within a round");
+    println!(
+        "medians of {rounds} rounds of {seconds} s; ratios are medians of ratios within a round, and the range of the middle half;"
+    );
+    println!("allocations per request of the caller and of the worker, 0 if they are not counted");
     let plain = NatsServer::start();
     table("plain", &["stock", "sdk", "raw"], seconds, rounds, &plain.connection(), &plain.connection());
     drop(plain);
-    let secured = NatsServer::secured(&[
-        User {
-            name: "worker",
-            publish: &["_INBOX_caller.>"],
-            subscribe: &[
-                "svc.ai.llm.v1.*",
-                "svc.ai.llm.v1.> svc-worker-workers",
-                "svc.ai.llm.v1.infer workers",
-                "_INBOX_worker.>",
-                "_STREAM_worker.>",
-                "$SRV.>",
-            ],
-        },
-        User { name: "caller", publish: &["svc.ai.llm.v1.*", "_STREAM_worker.>"], subscribe: &["_INBOX_caller.>"] },
-    ]);
+    let secured = NatsServer::with_accounts(&[WORKER, CALLER]);
     table(
-        "mutual TLS and permissions",
+        "mutual TLS, permissions, and an account for each service",
         &["stock", "sdk"],
         seconds,
         rounds,
@@ -353,6 +406,37 @@ fn compare(seconds: usize, rounds: usize) {
         &secured.connection_as("caller"),
     );
 }
+
+/// As natsctl makes the account of a service that serves: calls come from accounts of callers, with their names.
+const WORKER: Account<'_> = Account {
+    user: User {
+        name: "worker",
+        publish: &["_INBOX_caller.>", "svc.ai.llm.v1._"],
+        subscribe: &[
+            "svc.ai.llm.v1.> svc-worker-workers",
+            "svc.ai.llm.v1.> workers",
+            "_INBOX_worker.>",
+            "_STREAM_worker.>",
+            "$SRV.>",
+        ],
+    },
+    exports: &["_INBOX_caller.>"],
+    imports: &[
+        ("caller", "svc.ai.llm.v1.infer", "svc.ai.llm.v1.infer.caller"),
+        ("caller", "svc.ai.llm.v1.infer_stream", "svc.ai.llm.v1.infer_stream.caller"),
+        ("caller", "_STREAM_worker.>", "_STREAM_worker.>"),
+    ],
+};
+
+const CALLER: Account<'_> = Account {
+    user: User {
+        name: "caller",
+        publish: &["svc.ai.llm.v1.infer", "svc.ai.llm.v1.infer_stream", "_STREAM_worker.>"],
+        subscribe: &["_INBOX_caller.>"],
+    },
+    exports: &["svc.ai.llm.v1.infer", "svc.ai.llm.v1.infer_stream", "_STREAM_worker.>"],
+    imports: &[("worker", "_INBOX_caller.>", "_INBOX_caller.>")],
+};
 
 fn table(
     title: &str,
@@ -363,31 +447,44 @@ fn table(
     caller: &ConnectionSettings,
 ) {
     println!(
-        "\n{title}\n{:>11} {:>6} {:>12} {:>8} {:>8} {:>10} {:>10}",
-        "concurrency", "", "requests/s", "p50 µs", "p99 µs", "× requests", "× p99"
+        "\n{title}\n{:>11} {:>6} {:>12} {:>8} {:>8} {:>18} {:>18} {:>21}",
+        "concurrency", "", "requests/s", "p50 µs", "p99 µs", "× requests", "× p99", "allocations (bytes)"
     );
     for concurrency in CONCURRENCIES {
-        let mut figures = vec![Vec::new(); variants.len()];
+        let mut rounds_of: Vec<Vec<Figures>> = variants.iter().map(|_| Vec::new()).collect();
         for _ in 0..rounds {
-            for (variant, figures) in variants.iter().zip(&mut figures) {
-                figures.push(measure(variant, concurrency, seconds, worker, caller));
+            for (variant, rounds) in variants.iter().zip(&mut rounds_of) {
+                rounds.push(measure(variant, concurrency, seconds, worker, caller));
             }
         }
-        for (index, variant) in variants.iter().enumerate() {
-            let column = |column: usize| median(figures[index].iter().map(|round| round[column]).collect());
-            let ratio = |column: usize| {
-                median(figures[index].iter().zip(&figures[0]).map(|(own, stock)| own[column] / stock[column]).collect())
+        for (variant, own) in variants.iter().zip(&rounds_of) {
+            let middle = |figure: &dyn Fn(&Figures) -> f64| median(own.iter().map(figure).collect());
+            let ratio = |figure: &dyn Fn(&Figures) -> f64| {
+                let ratios = own.iter().zip(&rounds_of[0]).map(|(own, stock)| figure(own) / figure(stock));
+                spread(ratios.collect())
             };
             println!(
-                "{concurrency:>11} {variant:>6} {:>12.0} {:>8.0} {:>8.0} {:>10.2} {:>10.2}",
-                column(0),
-                column(1),
-                column(2),
-                ratio(0),
-                ratio(2)
+                "{concurrency:>11} {variant:>6} {:>12.0} {:>8.0} {:>8.0} {:>18} {:>18} {:>4.1} ({:>4.0}) {:>3.1} ({:>4.0})",
+                middle(&|round| round.requests_per_second),
+                middle(&|round| round.p50),
+                middle(&|round| round.p99),
+                ratio(&|round| round.requests_per_second),
+                ratio(&|round| round.p99),
+                middle(&|round| round.caller_allocations[0]),
+                middle(&|round| round.caller_allocations[1]),
+                middle(&|round| round.worker_allocations[0]),
+                middle(&|round| round.worker_allocations[1]),
             );
         }
     }
+}
+
+/// The median, and between which values the middle half lies.
+fn spread(mut values: Vec<f64>) -> String {
+    values.sort_unstable_by(f64::total_cmp);
+    let quarter = values.len() / 4;
+    let (low, high) = (values[quarter], values[values.len() - 1 - quarter]);
+    format!("{:.2} ({low:.2}-{high:.2})", median(values))
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

@@ -10,11 +10,13 @@ use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 use async_nats::jetstream::{self, ErrorCode};
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
-use proto::rpc::{Code, Error};
+use proto::rpc::{Code, Error, Event};
 
+use crate::events::EncodedEvent;
 use crate::fleet::Fleet;
 use crate::metrics;
 use crate::retry::retry_until_deadline;
+use crate::trace;
 
 /// Concurrent reads of one listing.
 const MAX_CONCURRENT_READS: usize = 32;
@@ -49,6 +51,24 @@ pub enum Change<T> {
     Keep(T),
     /// Write this value.
     Write(Bytes, T),
+    /// Write this value and publish this event: both or neither.
+    WriteWithEvent(Bytes, EncodedEvent, T),
+}
+
+impl<T> Change<T> {
+    /// Write this value, and publish the event that follows from it, exactly once: both are stored, or neither is.
+    pub fn write_with_event<E: Event>(value: impl Into<Bytes>, event: E, result: T) -> Self {
+        Self::WriteWithEvent(value.into(), EncodedEvent::new(event), result)
+    }
+}
+
+/// The latest message of a key.
+#[derive(Clone, Debug)]
+struct Latest {
+    /// Its number; 0 if there is none.
+    sequence: u64,
+    /// `None` if there is none, or if it deleted the value.
+    entry: Option<Entry>,
 }
 
 /// Why a write failed.
@@ -69,8 +89,17 @@ fn is_unavailable(error: &Error) -> bool {
 
 /// Whether a write may be retried. Retrying is safe even if the write was applied and only its acknowledgement was
 /// lost: the retry is then a conflict, and reading the value again shows the write.
-fn write_unavailable(error: &WriteError) -> bool {
+pub(crate) fn write_unavailable(error: &WriteError) -> bool {
     matches!(error, WriteError::Failed(error) if is_unavailable(error))
+}
+
+impl trace::Failure for WriteError {
+    fn describe(&self) -> (&'static str, String) {
+        match self {
+            Self::Conflict => (Code::Aborted.as_str_name(), self.to_string()),
+            Self::Failed(error) => error.describe(),
+        }
+    }
 }
 
 impl From<WriteError> for Error {
@@ -91,19 +120,32 @@ impl Bucket {
         &self.fleet
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The latest value; `None` if there is none or it was deleted.
     ///
     /// # Errors
     /// UNAVAILABLE if the bucket does not answer.
     pub async fn get(&self, key: &str) -> Result<Option<Entry>, Error> {
-        retry_until_deadline(is_unavailable, || self.get_once(key)).await
+        Ok(self.latest(key).await?.entry)
     }
 
-    async fn get_once(&self, key: &str) -> Result<Option<Entry>, Error> {
+    async fn latest(&self, key: &str) -> Result<Latest, Error> {
+        trace::storage("get", &self.name, retry_until_deadline(is_unavailable, || self.latest_once(key))).await
+    }
+
+    async fn latest_once(&self, key: &str) -> Result<Latest, Error> {
+        if !is_valid_key(key) {
+            return Err(self.invalid(key));
+        }
         let stream = self.stream().await?;
         match stream.get_last_raw_message_by_subject(&self.subject(key)).await {
-            Ok(message) => Ok(self.entry(message)),
-            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Ok(message) => Ok(Latest { sequence: message.sequence, entry: self.entry(message) }),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {
+                Ok(Latest { sequence: 0, entry: None })
+            }
             Err(error) => Err(self.failed("read", key, &error)),
         }
     }
@@ -113,7 +155,8 @@ impl Bucket {
     /// # Errors
     /// Conflict if the key exists.
     pub async fn create(&self, key: &str, value: Bytes) -> Result<u64, WriteError> {
-        retry_until_deadline(write_unavailable, || self.create_once(key, value.clone())).await
+        let write = retry_until_deadline(write_unavailable, || self.create_once(key, value.clone()));
+        trace::storage("create", &self.name, write).await
     }
 
     async fn create_once(&self, key: &str, value: Bytes) -> Result<u64, WriteError> {
@@ -130,7 +173,8 @@ impl Bucket {
     /// # Errors
     /// Conflict if it is not.
     pub async fn update(&self, key: &str, value: Bytes, expected: u64) -> Result<u64, WriteError> {
-        retry_until_deadline(write_unavailable, || self.update_once(key, value.clone(), expected)).await
+        let write = retry_until_deadline(write_unavailable, || self.update_once(key, value.clone(), expected));
+        trace::storage("update", &self.name, write).await
     }
 
     async fn update_once(&self, key: &str, value: Bytes, expected: u64) -> Result<u64, WriteError> {
@@ -153,12 +197,12 @@ impl Bucket {
         mut decide: impl FnMut(Option<&Entry>) -> Result<Change<T>, Error>,
     ) -> Result<(T, u64), WriteError> {
         for attempt in 0..MAX_ATTEMPTS {
-            let current = self.get(key).await.map_err(WriteError::Failed)?;
-            let written = match (decide(current.as_ref()).map_err(WriteError::Failed)?, &current) {
-                (Change::Keep(result), _) => return Ok((result, current.map_or(0, |current| current.revision))),
-                (Change::Write(value, result), None) => (self.create(key, value).await, result),
-                (Change::Write(value, result), Some(current)) => {
-                    (self.update(key, value, current.revision).await, result)
+            let Latest { sequence, entry } = self.latest(key).await.map_err(WriteError::Failed)?;
+            let written = match decide(entry.as_ref()).map_err(WriteError::Failed)? {
+                Change::Keep(result) => return Ok((result, entry.map_or(0, |entry| entry.revision))),
+                Change::Write(value, result) => (self.update(key, value, sequence).await, result),
+                Change::WriteWithEvent(value, event, result) => {
+                    (self.update_with_event(key, value, &event, sequence).await, result)
                 }
             };
             match written {
@@ -175,7 +219,8 @@ impl Bucket {
     /// # Errors
     /// UNAVAILABLE if the write was not confirmed.
     pub async fn put(&self, key: &str, value: Bytes) -> Result<u64, Error> {
-        retry_until_deadline(is_unavailable, || self.put_once(key, value.clone())).await
+        let write = retry_until_deadline(is_unavailable, || self.put_once(key, value.clone()));
+        trace::storage("put", &self.name, write).await
     }
 
     async fn put_once(&self, key: &str, value: Bytes) -> Result<u64, Error> {
@@ -191,7 +236,7 @@ impl Bucket {
     /// # Errors
     /// UNAVAILABLE if the deletion was not confirmed.
     pub async fn delete(&self, key: &str) -> Result<(), Error> {
-        retry_until_deadline(is_unavailable, || self.delete_once(key)).await
+        trace::storage("delete", &self.name, retry_until_deadline(is_unavailable, || self.delete_once(key))).await
     }
 
     async fn delete_once(&self, key: &str) -> Result<(), Error> {
@@ -204,7 +249,8 @@ impl Bucket {
     /// # Errors
     /// UNAVAILABLE if the bucket does not answer.
     pub async fn entries(&self, filter: &str) -> Result<Vec<Entry>, Error> {
-        let mut subjects = retry_until_deadline(is_unavailable, || self.subjects_once(filter)).await?;
+        let list = retry_until_deadline(is_unavailable, || self.subjects_once(filter));
+        let mut subjects = trace::storage("list", &self.name, list).await?;
         subjects.sort_unstable();
         let prefix = self.subject("");
         // Owned keys and handles, because the compiler cannot prove that a stream of borrowing futures is `Send`.
@@ -292,7 +338,7 @@ impl Bucket {
     /// # Errors
     /// UNAVAILABLE if the bucket does not answer.
     pub async fn history(&self, key: &str) -> Result<Vec<Entry>, Error> {
-        retry_until_deadline(is_unavailable, || self.history_once(key)).await
+        trace::storage("history", &self.name, retry_until_deadline(is_unavailable, || self.history_once(key))).await
     }
 
     async fn history_once(&self, key: &str) -> Result<Vec<Entry>, Error> {
@@ -323,7 +369,7 @@ impl Bucket {
         self.fleet.connection().store(&self.name).await
     }
 
-    fn subject(&self, key: &str) -> String {
+    pub(crate) fn subject(&self, key: &str) -> String {
         format!("$KV.{}.{key}", self.name)
     }
 
@@ -340,19 +386,26 @@ impl Bucket {
     }
 
     /// A value that is too large stays so: no repeat can succeed.
-    fn not_written(&self, key: &str, size: usize, error: &(dyn std::error::Error + 'static)) -> Error {
+    pub(crate) fn not_written(&self, key: &str, size: usize, error: &(dyn std::error::Error + 'static)) -> Error {
         if is_too_large(error) {
-            let bucket = &self.name;
-            return Error::invalid(format_args!(
-                "the value of `{key}` has {size} bytes, too many for bucket `{bucket}`"
-            ));
+            return self.too_large(key, size);
         }
         self.failed("write", key, &error)
     }
 
-    fn invalid(&self, key: &str) -> Error {
+    pub(crate) fn too_large(&self, key: &str, size: usize) -> Error {
+        Error::invalid(format_args!("the value of `{key}` has {size} bytes, too many for bucket `{}`", self.name))
+    }
+
+    pub(crate) fn invalid(&self, key: &str) -> Error {
         Error::invalid(format_args!("`{key}` is not a valid key for bucket `{}`", self.name))
     }
+}
+
+/// Whether clients of key-value buckets take this for a key.
+fn is_valid_key(key: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_=/.".contains(&byte);
+    !key.is_empty() && !key.starts_with('.') && !key.ends_with('.') && key.bytes().all(is_allowed)
 }
 
 /// Whether the client or the server says that a message is larger than it may be.

@@ -5,6 +5,8 @@
 
 use async_nats::{Message, Subject};
 
+use crate::reply::AnswerTo;
+
 /// The identity of people and their tools, whose clients use the default inbox.
 const OPERATOR: &str = "operator";
 /// Inboxes of clients that choose none of their own.
@@ -30,8 +32,9 @@ impl<'a> Called<'a> {
         }
     }
 
-    /// Whether the caller takes answers on this subject.
+    /// Whether the answer to a call with this reply subject reaches nobody but the caller.
     pub(crate) fn takes_answers_on(self, reply: &str) -> bool {
+        let reply = AnswerTo::subject_of(reply);
         match self.caller {
             Some(OPERATOR) => reply.starts_with(DEFAULT_INBOX),
             Some(caller) => {
@@ -62,7 +65,9 @@ mod tests {
     #[test]
     fn a_caller_is_answered_in_its_own_inbox_only() {
         check("svc.quest.v1.generate.gateway", "_INBOX_gateway.1.2", true);
+        check("svc.quest.v1.generate.gateway", "_INBOX_gateway.1.call-2", true);
         check("svc.quest.v1.generate.gateway", "_INBOX_gateway", false);
+        check("svc.quest.v1.generate.gateway", "_INBOX_gateway.call-2", false);
         check("svc.quest.v1.generate.gateway", "_INBOX_gateway-2.1", false);
         check("svc.quest.v1.generate.gateway", "_INBOX_npc-behavior.1", false);
         check("svc.quest.v1.generate.gateway", "_INBOX.1", false);

@@ -1,17 +1,24 @@
 //! One NATS connection: TLS, credentials, reconnecting with jitter, and the inbox for its replies.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context as Poller, Poll, Waker};
 use std::time::Duration;
 
+use async_nats::client::PublishError;
+use async_nats::client::traits::Publisher as _;
 use async_nats::jetstream::{self, kv};
-use async_nats::{ConnectErrorKind, ConnectOptions, Event, SubscribeError};
-use futures::StreamExt as _;
+use async_nats::message::OutboundMessage;
+use async_nats::{AuthError, ConnectErrorKind, ConnectOptions, Event, SubscribeError};
+use futures::{Sink as _, StreamExt as _};
 use proto::rpc::Error;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
 
+use crate::credentials::Credentials;
 use crate::inbox::{CANCEL, Inbox, Undelivered};
 use crate::material::{Material, client_config};
 use crate::settings::Settings;
@@ -27,6 +34,8 @@ const JETSTREAM_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) client: async_nats::Client,
+    /// The same client, as a queue into which messages can be put without waiting.
+    queue: std::sync::Mutex<async_nats::Client>,
     pub(crate) jetstream: jetstream::Context,
     pub(crate) inbox: Arc<Inbox>,
     /// Where a worker takes control messages of the streams that it sends.
@@ -105,6 +114,7 @@ impl Connection {
         let mut jetstream = jetstream::new(client.clone());
         jetstream.set_timeout(JETSTREAM_TIMEOUT);
         Ok(Arc::new(Self {
+            queue: std::sync::Mutex::new(client.clone()),
             client,
             jetstream,
             inbox,
@@ -115,6 +125,22 @@ impl Connection {
             dispatcher,
             control_dispatcher: OnceLock::new(),
         }))
+    }
+
+    /// Publishes a message. Unlike the methods of the client, this one does not copy the subjects, and its future is small:
+    /// there is nearly always room in the client's queue, and only where there is none it waits on the heap.
+    pub(crate) async fn publish(&self, message: OutboundMessage) -> Result<(), PublishError> {
+        if let Some(mut queue) = self.queue_with_room() {
+            return Pin::new(&mut *queue).start_send(message);
+        }
+        Box::pin(self.client.publish_message(message)).await
+    }
+
+    /// `None` if the client's queue is full or closed.
+    fn queue_with_room(&self) -> Option<MutexGuard<'_, async_nats::Client>> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = Pin::new(&mut *queue).poll_ready(&mut Poller::from_waker(Waker::noop()));
+        matches!(room, Poll::Ready(Ok(()))).then_some(queue)
     }
 
     /// Subscribes to control messages of streams, which a worker with streaming methods needs before its first request.
@@ -154,6 +180,11 @@ impl Connection {
         stores.insert(bucket.to_owned(), store.clone());
         Ok(store)
     }
+
+    /// Lets [`Self::store`] read the configuration of a bucket again.
+    pub(crate) async fn forget_store(&self, bucket: &str) {
+        self.stores.lock().await.remove(bucket);
+    }
 }
 
 impl Drop for Connection {
@@ -167,28 +198,36 @@ impl Drop for Connection {
 
 /// A prefix of reply subjects that only those know who were asked.
 fn unguessable(prefix: &str) -> String {
-    format!("{prefix}.{:016x}", fastrand::u64(..))
+    // Keys of the hash come from the system's source of randomness.
+    format!("{prefix}.{:016x}", RandomState::new().hash_one(prefix))
 }
 
 fn options(settings: &Settings) -> Result<ConnectOptions, ConnectError> {
     let connection = &settings.connection;
-    let mut options = ConnectOptions::new()
+    let options = match &connection.credentials {
+        Some(credentials) => with_credentials(credentials.clone()).map_err(ConnectError::Refused)?,
+        None => ConnectOptions::new(),
+    };
+    let mut options = options
         .name(format!("{}/{}", settings.service, settings.task))
         .connection_timeout(CONNECT_TIMEOUT)
         .ping_interval(PING_INTERVAL)
         .ignore_discovered_servers()
         .reconnect_delay_callback(reconnect_delay);
     options = with_tls(options, &connection.ca, &connection.client_certificate).map_err(ConnectError::Refused)?;
-    if let Some(credentials) = &connection.credentials {
-        let text = credentials.read().map_err(ConnectError::Refused)?;
-        let with_credentials = options.credentials(&text);
-        options =
-            with_credentials.map_err(|_| ConnectError::Refused(format!("{credentials} holds no NATS credentials")))?;
-    }
     if let Some((user, password)) = &connection.user {
         options = options.user_and_password(user.clone(), password.clone());
     }
     Ok(options)
+}
+
+/// The credentials are read at every attempt to connect: those that have expired are not tried again once there are others.
+fn with_credentials(credentials: Material) -> Result<ConnectOptions, String> {
+    Credentials::read(&credentials)?;
+    Ok(ConnectOptions::with_auth_callback(move |nonce| {
+        let auth = Credentials::read(&credentials).and_then(|credentials| credentials.prove(&nonce));
+        std::future::ready(auth.map_err(AuthError::new))
+    }))
 }
 
 fn with_tls(
@@ -202,15 +241,17 @@ fn with_tls(
             Some(_) => Err("a client certificate is set, but not the CA of the servers (`NATS_CA`)".to_owned()),
         };
     };
+    let options = options.require_tls(true);
+    // Material that is damaged is found before a server is asked, and named.
+    let config = client_config(ca, client_certificate.as_ref())?;
     let files = client_certificate.as_ref().map(|(certificate, key)| certificate.file().zip(key.file()));
     match (ca.file(), files) {
         // The client reads files again when it reconnects.
-        (Some(ca), None) => Ok(options.require_tls(true).add_root_certificates(ca.clone())),
-        (Some(ca), Some(Some((certificate, key)))) => Ok(options
-            .require_tls(true)
-            .add_root_certificates(ca.clone())
-            .add_client_certificate(certificate.clone(), key.clone())),
-        _ => Ok(options.require_tls(true).tls_client_config(client_config(ca, client_certificate.as_ref())?)),
+        (Some(ca), None) => Ok(options.add_root_certificates(ca.clone())),
+        (Some(ca), Some(Some((certificate, key)))) => {
+            Ok(options.add_root_certificates(ca.clone()).add_client_certificate(certificate.clone(), key.clone()))
+        }
+        _ => Ok(options.tls_client_config(config)),
     }
 }
 

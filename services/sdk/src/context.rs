@@ -8,6 +8,7 @@ use bytes::Bytes;
 use proto::common::v1::Meta;
 use tokio::time::Instant;
 
+use crate::trace::{Span, SpanContext, SpanKind, Trace};
 use crate::wire::{self, ReceivedMeta, SentMeta};
 
 tokio::task_local! {
@@ -24,9 +25,7 @@ pub struct Context(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     request_id: String,
-    trace_id: u128,
-    span_id: u64,
-    sampled: bool,
+    trace: Trace,
     idempotency_key: Option<String>,
     deadline: Instant,
     /// What the latest failed attempt of an operation that is being repeated said.
@@ -58,18 +57,21 @@ pub(crate) fn current() -> Option<Context> {
 impl Context {
     /// The context of work that no request caused.
     pub(crate) fn root(timeout: Duration) -> Self {
-        Self::external(ExternalRequest { traceparent: None, request_id: None, idempotency_key: None, timeout })
+        Self(Arc::new(Inner {
+            request_id: hex(fastrand::u128(..)),
+            trace: Trace::begin_without_request(),
+            idempotency_key: None,
+            deadline: Instant::now() + timeout,
+            last_failure: Mutex::default(),
+        }))
     }
 
     /// The context of a request from outside the fleet.
     pub fn external(request: ExternalRequest<'_>) -> Self {
-        let (trace_id, sampled) =
-            request.traceparent.and_then(parse_traceparent).unwrap_or_else(|| (random_trace_id(), true));
+        let parent = request.traceparent.and_then(SpanContext::parse);
         Self(Arc::new(Inner {
             request_id: request.request_id.map_or_else(|| hex(fastrand::u128(..)), str::to_owned),
-            trace_id,
-            span_id: fastrand::u64(1..),
-            sampled,
+            trace: parent.map_or_else(Trace::begin, Trace::follow),
             idempotency_key: request.idempotency_key.filter(|key| !key.is_empty()).map(str::to_owned),
             deadline: Instant::now() + request.timeout,
             last_failure: Mutex::default(),
@@ -86,15 +88,14 @@ impl Context {
             let digits = std::str::from_utf8(&meta.trace_id).ok()?;
             u128::from_str_radix(digits, 16).ok().filter(|id| *id != 0)
         };
-        let (trace_id, sampled) = traceparent
-            .and_then(parse_traceparent)
-            .unwrap_or_else(|| (in_meta().unwrap_or_else(random_trace_id), true));
+        let trace = match traceparent.and_then(SpanContext::parse) {
+            Some(parent) => Trace::follow(parent),
+            None => in_meta().map_or_else(Trace::begin, Trace::follow_unsampled),
+        };
         let request_id = if meta.request_id.is_empty() { hex(fastrand::u128(..)) } else { meta.request_id };
         Self(Arc::new(Inner {
             request_id,
-            trace_id,
-            span_id: fastrand::u64(1..),
-            sampled,
+            trace,
             idempotency_key: Some(meta.idempotency_key).filter(|key| !key.is_empty()),
             deadline: at + timeout,
             last_failure: Mutex::default(),
@@ -113,7 +114,12 @@ impl Context {
 
     /// W3C trace id, 32 lower-case hexadecimal digits.
     pub fn trace_id(&self) -> String {
-        hex(self.0.trace_id)
+        hex(self.0.trace.id())
+    }
+
+    /// W3C id of the request's own span, 16 lower-case hexadecimal digits.
+    pub fn span_id(&self) -> String {
+        wire::as_text(&wire::hex::<16>(self.0.trace.span_id().into())).to_owned()
     }
 
     /// The idempotency key that the sender set, if any.
@@ -160,7 +166,7 @@ impl Context {
     pub(crate) fn with_meta(&self, request: &[u8], timeout: Duration) -> Bytes {
         let meta = SentMeta {
             request_id: &self.0.request_id,
-            trace_id: &wire::hex(self.0.trace_id),
+            trace_id: &wire::hex(self.0.trace.id()),
             timestamp: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),
             idempotency_key: self.0.idempotency_key.as_deref().unwrap_or_default(),
             timeout_ms: u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).max(1),
@@ -168,45 +174,25 @@ impl Context {
         wire::with_meta(request, meta)
     }
 
-    /// W3C `traceparent` of a call made in this context.
-    pub(crate) fn traceparent(&self) -> String {
-        let mut out = String::with_capacity(55);
-        out.push_str("00-");
-        out.push_str(as_text(&wire::hex::<32>(self.0.trace_id)));
-        out.push('-');
-        out.push_str(as_text(&wire::hex::<16>(self.0.span_id.into())));
-        out.push_str(if self.0.sampled { "-01" } else { "-00" });
-        out
+    /// Starts the span of the request itself, as of `start`. Everything that happens in this context is below it; so
+    /// there is one.
+    pub fn request_span(&self, kind: SpanKind, start: Instant) -> Span {
+        self.0.trace.own_span(kind, start)
+    }
+
+    /// Starts the span of something that this context does.
+    pub(crate) fn child_span(&self, kind: SpanKind) -> Span {
+        self.0.trace.child_span(kind)
+    }
+
+    /// The header `traceparent` of what `span` causes: only if the trace is recorded, or came with such a header.
+    pub(crate) fn traceparent(&self, span: &Span) -> Option<String> {
+        self.0.trace.header(span)
     }
 }
 
 fn hex(value: u128) -> String {
-    as_text(&wire::hex::<32>(value)).to_owned()
-}
-
-/// Hexadecimal digits are ASCII.
-fn as_text(digits: &[u8]) -> &str {
-    std::str::from_utf8(digits).unwrap_or_default()
-}
-
-fn random_trace_id() -> u128 {
-    fastrand::u128(1..)
-}
-
-/// Trace id and sampling flag of a W3C `traceparent` (<https://www.w3.org/TR/trace-context/>).
-fn parse_traceparent(value: &str) -> Option<(u128, bool)> {
-    let mut parts = value.split('-');
-    let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let lower_hex =
-        |text: &str, length| text.len() == length && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    let well_formed = lower_hex(version, 2) && lower_hex(trace, 32) && lower_hex(span, 16) && lower_hex(flags, 2);
-    // Version 00 has four fields; later ones may add some. Version ff is forbidden.
-    if !well_formed || version == "ff" || (version == "00" && parts.next().is_some()) {
-        return None;
-    }
-    let trace_id = u128::from_str_radix(trace, 16).ok().filter(|id| *id != 0)?;
-    u64::from_str_radix(span, 16).ok().filter(|id| *id != 0)?;
-    Some((trace_id, u8::from_str_radix(flags, 16).ok()? & 1 == 1))
+    wire::as_text(&wire::hex::<32>(value)).to_owned()
 }
 
 #[cfg(test)]
@@ -217,23 +203,6 @@ mod tests {
     use crate::wire::RequestEnvelope;
 
     #[test]
-    fn a_traceparent_is_parsed_by_the_w3c_rules() {
-        fn check(value: &str, expected: Option<(u128, bool)>) {
-            assert_eq!(parse_traceparent(value), expected, "{value}");
-        }
-        let id = 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736;
-        check("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", Some((id, true)));
-        check("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00", Some((id, false)));
-        check("01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more", Some((id, true)));
-        check("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more", None);
-        check("ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", None);
-        check("00-00000000000000000000000000000000-00f067aa0ba902b7-01", None);
-        check("00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01", None);
-        check("00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01", None);
-        check("", None);
-    }
-
-    #[test]
     fn a_callee_reads_the_metadata_that_the_caller_sent() {
         let caller = Context::external(ExternalRequest {
             traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"),
@@ -242,13 +211,33 @@ mod tests {
             timeout: Duration::from_secs(3),
         });
         let sent = RequestEnvelope::decode(caller.with_meta(&[], caller.remaining())).unwrap();
-        let callee = Context::received(sent.meta.unwrap(), Some(&caller.traceparent()), Instant::now());
+        let callee = Context::received(sent.meta.unwrap(), caller.traceparent(&Span::NONE).as_deref(), Instant::now());
         assert_eq!(callee.request_id(), "r1");
         assert_eq!(callee.idempotency_key(), Some("k1"));
         assert_eq!(callee.operation_id(), "k1");
         assert_eq!(callee.trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736");
-        assert!(!callee.0.sampled);
         assert!(callee.remaining() <= Duration::from_secs(3));
         assert!(callee.remaining() > Duration::from_secs(2));
+    }
+
+    #[test]
+    fn only_a_trace_that_somebody_records_or_that_came_from_outside_is_passed_on_in_a_header() {
+        #[track_caller]
+        fn check(traceparent: Option<&str>, flags: Option<&str>) {
+            let timeout = Duration::from_secs(1);
+            let caller =
+                Context::external(ExternalRequest { traceparent, request_id: None, idempotency_key: None, timeout });
+            let sent = RequestEnvelope::decode(caller.with_meta(&[], timeout)).unwrap().meta.unwrap();
+            let callee = Context::received(sent, caller.traceparent(&Span::NONE).as_deref(), Instant::now());
+            assert_eq!(callee.trace_id(), caller.trace_id());
+            for context in [caller, callee] {
+                let header = context.traceparent(&Span::NONE);
+                assert_eq!(header.as_deref().map(|header| &header[52..]), flags, "{traceparent:?}: {header:?}");
+            }
+        }
+        check(None, None);
+        check(Some("nonsense"), None);
+        check(Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"), Some("-00"));
+        check(Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"), Some("-01"));
     }
 }

@@ -10,20 +10,30 @@ use tokio::sync::{mpsc, watch};
 
 use crate::bucket::Bucket;
 use crate::cache::{Cache, Redis};
-use crate::connection::{ConnectError, Connection, ConnectionEvent};
+use crate::connection::{ConnectError, Connection};
 use crate::destination::Destinations;
 use crate::discovery;
 use crate::health::{self, WorkerHealth};
+use crate::renewal::Renewal;
 use crate::settings::Settings;
 
-/// Clients move off a server within this time after its lame-duck notice; the server's grace period is longer.
-const MOVE_WITHIN: Duration = Duration::from_secs(5);
 /// The delay between two attempts to connect to a server.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// One worker's connection to the fleet. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Fleet(Arc<Inner>);
+
+/// A [`Fleet`] for what must not keep it alive.
+#[derive(Clone, Debug)]
+pub(crate) struct WeakFleet(Weak<Inner>);
+
+impl WeakFleet {
+    /// `None` if the worker has ended.
+    pub(crate) fn upgrade(&self) -> Option<Fleet> {
+        self.0.upgrade().map(Fleet)
+    }
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -45,8 +55,10 @@ impl Fleet {
     /// FAILED_PRECONDITION if NATS rejects this service's credentials.
     pub async fn connect(settings: Settings) -> Result<Self, Error> {
         loop {
-            let (events, lame_ducks) = mpsc::unbounded_channel();
-            match Connection::connect(&settings, events).await {
+            let (sender, events) = mpsc::unbounded_channel();
+            // Before they are read: a change in between is seen as one.
+            let used = settings.connection.files_digest();
+            match Connection::connect(&settings, sender).await {
                 Ok(connection) => {
                     let inner = Inner {
                         destinations: Destinations::new(&settings.service),
@@ -57,7 +69,7 @@ impl Fleet {
                         health: OnceLock::new(),
                     };
                     let fleet = Self(Arc::new(inner));
-                    tokio::spawn(follow_lame_duck_notices(Arc::downgrade(&fleet.0), lame_ducks));
+                    tokio::spawn(Renewal::new(fleet.downgrade(), events, used).run());
                     return Ok(fleet);
                 }
                 Err(error @ ConnectError::Refused(_)) => return Err(Error::failed_precondition(error)),
@@ -131,6 +143,17 @@ impl Fleet {
         self.0.connection.load_full()
     }
 
+    fn downgrade(&self) -> WeakFleet {
+        WeakFleet(Arc::downgrade(&self.0))
+    }
+
+    /// From now on, calls use this connection. A serving worker moves to it, and leaves the old one when it has finished what
+    /// it accepted there.
+    pub(crate) fn replace_connection(&self, connection: Arc<Connection>) {
+        self.0.connection.store(connection);
+        self.0.connection_changes.send_modify(|count| *count += 1);
+    }
+
     /// Changes when the connection has been replaced.
     pub(crate) fn connection_changes(&self) -> watch::Receiver<u64> {
         self.0.connection_changes.subscribe()
@@ -138,31 +161,5 @@ impl Fleet {
 
     pub(crate) fn destinations(&self) -> &Destinations {
         &self.0.destinations
-    }
-}
-
-/// Connects to another server before the current one closes the connection. The new connection is established before
-/// the old one is dropped, so no message in flight is lost.
-async fn follow_lame_duck_notices(fleet: Weak<Inner>, mut lame_ducks: mpsc::UnboundedReceiver<ConnectionEvent>) {
-    while let Some(ConnectionEvent::LameDuck) = lame_ducks.recv().await {
-        tokio::time::sleep(MOVE_WITHIN.mul_f64(fastrand::f64())).await;
-        loop {
-            let Some(inner) = fleet.upgrade() else { return };
-            let (events, next) = mpsc::unbounded_channel();
-            match Connection::connect(&inner.settings, events).await {
-                Ok(connection) => {
-                    tracing::info!("moved off a NATS server in lame-duck mode");
-                    inner.connection.store(connection);
-                    inner.connection_changes.send_modify(|count| *count += 1);
-                    lame_ducks = next;
-                    break;
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "no other NATS server is available yet");
-                    drop(inner);
-                    tokio::time::sleep(RETRY_DELAY).await;
-                }
-            }
-        }
     }
 }

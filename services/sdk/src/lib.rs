@@ -14,6 +14,7 @@ mod clock;
 mod connection;
 mod consume;
 mod context;
+mod credentials;
 mod destination;
 mod discovery;
 mod events;
@@ -25,8 +26,11 @@ mod logging;
 mod material;
 mod metrics;
 mod operations;
+mod outbox;
 mod panics;
 mod queue_group;
+mod renewal;
+mod reply;
 mod retry;
 mod serve;
 mod service;
@@ -36,13 +40,14 @@ mod stream;
 mod task;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod trace;
 mod wire;
 
 pub use bucket::{Bucket, Change, Entry, WriteError, check_id};
 pub use cache::{Cache, CacheSettings, Caches, Key, RedisSettings};
 pub use clock::Clock;
 pub use context::{Context, ExternalRequest, context};
-pub use events::digest;
+pub use events::{EncodedEvent, digest};
 pub use fleet::Fleet;
 pub use health::is_ready;
 pub use material::Material;
@@ -54,6 +59,7 @@ pub use service::{Service, service};
 pub use settings::{ConnectionSettings, ConsumerSettings, Delivery, Settings};
 pub use sockets::http_listener;
 pub use task::{Shutdown, run_workers};
+pub use trace::{Span, SpanKind, Value};
 
 /// Keys and values of the error details that say why a request failed.
 pub mod reason {

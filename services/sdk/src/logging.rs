@@ -44,6 +44,7 @@ where
         if let Some(context) = context::current() {
             line.insert("request_id".to_owned(), context.request_id().into());
             line.insert("trace_id".to_owned(), context.trace_id().into());
+            line.insert("span_id".to_owned(), context.span_id().into());
         }
         writeln!(writer, "{}", Value::Object(line))
     }

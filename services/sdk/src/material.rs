@@ -2,20 +2,21 @@
 //! injects secrets.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::{fmt, fs};
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
+use sha2::{Digest as _, Sha256};
 
 /// A certificate, a private key or credentials. Neither `Debug` nor an error shows its text.
 #[derive(Clone)]
 pub enum Material {
-    /// A file. It is read for every connection, so that renewed material is used.
+    /// A file. It is read for every connection, and when its content changes the task connects anew.
     File(PathBuf),
-    /// The text itself.
+    /// The text itself, which cannot change while the task runs.
     Text {
         /// The environment variable that held it.
         variable: &'static str,
@@ -36,7 +37,7 @@ impl Material {
     pub(crate) fn read(&self) -> Result<Cow<'_, str>, String> {
         match self {
             Self::File(path) => {
-                let text = std::fs::read_to_string(path);
+                let text = fs::read_to_string(path);
                 text.map(Cow::Owned).map_err(|error| format!("{self} cannot be read: {error}"))
             }
             Self::Text { text, .. } => Ok(Cow::Borrowed(text)),
@@ -79,6 +80,26 @@ impl fmt::Debug for Material {
     }
 }
 
+/// SHA-256 over the content of files. A file that cannot be read counts as one with another content.
+pub(crate) type FilesDigest = [u8; 32];
+
+/// The digest of those that are files; `None` if none is.
+pub(crate) fn files_digest<'a>(material: impl IntoIterator<Item = &'a Material>) -> Option<FilesDigest> {
+    let mut files = material.into_iter().filter_map(Material::file).peekable();
+    files.peek()?;
+    let mut digest = Sha256::new();
+    for file in files {
+        match fs::read(file) {
+            Ok(content) => {
+                digest.update((content.len() as u64).to_le_bytes());
+                digest.update(&content);
+            }
+            Err(error) => digest.update(format!("cannot be read: {}", error.kind())),
+        }
+    }
+    Some(digest.finalize().into())
+}
+
 /// A TLS configuration that trusts only `authority`, with a client certificate if there is one.
 pub(crate) fn client_config(
     authority: &Material,
@@ -101,6 +122,23 @@ pub(crate) fn client_config(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_digest_changes_with_the_content_of_each_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, other] = ["one", "other"].map(|name| Material::File(folder.path().join(name)));
+        let write = |material: &Material, text: &str| fs::write(material.file().unwrap(), text).unwrap();
+        let digest = || files_digest([&one, &other]).unwrap();
+        let mut seen = vec![digest()];
+        for (file, text) in [(&one, "a"), (&other, "a"), (&one, "aa"), (&other, "")] {
+            write(file, text);
+            assert!(!seen.contains(&digest()), "{text}");
+            seen.push(digest());
+        }
+        write(&other, "a");
+        assert_eq!(digest(), seen[3]);
+        assert_eq!(files_digest([&Material::Text { variable: "NATS_CREDS", text: "a".into() }]), None);
+    }
 
     #[test]
     fn secrets_are_in_no_message() {

@@ -41,6 +41,7 @@ struct Metrics {
     circuits: Family<[(&'static str, &'static str); 1], Gauge>,
     unreadable: Family<[(&'static str, String); 1], Counter>,
     refused: Counter,
+    renewals: Family<[(&'static str, &'static str); 2], Counter>,
 }
 
 /// The label `method` and, where an outcome is counted, `code`: `OK` or the name of the error's code.
@@ -83,7 +84,23 @@ fn task_metrics() -> &'static Metrics {
             "Requests that were not carried out because their reply subject is no inbox of their caller",
             refused.clone(),
         );
-        Metrics { registry: Mutex::new(registry), requests, durations, calls, in_flight, circuits, unreadable, refused }
+        let renewals = Family::default();
+        registry.register(
+            "connection_renewals",
+            "Attempts to replace a connection to NATS before it ends, by cause and outcome",
+            renewals.clone(),
+        );
+        Metrics {
+            registry: Mutex::new(registry),
+            requests,
+            durations,
+            calls,
+            in_flight,
+            circuits,
+            unreadable,
+            refused,
+            renewals,
+        }
     })
 }
 
@@ -168,6 +185,11 @@ pub(crate) fn count_failed_call(method: &'static str, error: &Error) {
 /// The number of this task's workers whose circuit to `destination` is open.
 pub(crate) fn circuit_open(destination: &'static str) -> Gauge {
     task_metrics().circuits.get_or_create(&[("destination", destination)]).clone()
+}
+
+/// Counts an attempt to replace a connection. `outcome` is `ok` or `failed`.
+pub(crate) fn count_renewal(cause: &'static str, outcome: &'static str) {
+    task_metrics().renewals.get_or_create(&[("cause", cause), ("outcome", outcome)]).inc();
 }
 
 /// Counts a record of `bucket` that a listing skipped.

@@ -9,10 +9,9 @@ use bytes::Bytes;
 use prost::Message;
 use prost::encoding::decode_varint;
 use proto::common::v1 as common;
-use proto::rpc::{Code, Error, Event};
+use proto::rpc::{Code, Error};
 use sha2::{Digest as _, Sha256};
 
-use crate::bucket::{Bucket, Change, WriteError};
 use crate::context::context;
 use crate::reason;
 
@@ -128,68 +127,6 @@ impl Operations {
         }
         kept.push(operation.remembered(now));
         Ok(Self(kept))
-    }
-}
-
-/// The events of one record that are in their stream for certain; stored beside the record.
-#[derive(Clone, PartialEq, Message)]
-struct PublishedEvents {
-    #[prost(message, repeated, tag = "1")]
-    events: Vec<PublishedEvent>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct PublishedEvent {
-    #[prost(string, tag = "1")]
-    id: String,
-    #[prost(uint64, tag = "2")]
-    at_seconds: u64,
-}
-
-impl PublishedEvents {
-    /// An unreadable value is as none: the worst that follows is that an event is published again.
-    fn decode_or_empty(value: &[u8]) -> Self {
-        Self::decode(value).unwrap_or_default()
-    }
-
-    fn contain(&self, id: &str) -> bool {
-        self.events.iter().any(|event| event.id == id)
-    }
-
-    fn and(mut self, id: &str, now: SystemTime) -> Bytes {
-        self.events.retain(|event| is_kept(event.at_seconds, now));
-        self.events.push(PublishedEvent { id: id.to_owned(), at_seconds: seconds(now) });
-        self.encode_to_vec().into()
-    }
-}
-
-impl Bucket {
-    /// Publishes the event that follows from a write to `key`, unless it is known to be published. That it is, is
-    /// written beside the record, under `<key>.published`, and so outlasts the duplicate window of the stream. If the
-    /// task dies between the two, a repeat after that window publishes the event a second time.
-    ///
-    /// # Errors
-    /// UNAVAILABLE if JetStream did not confirm the event; it may still be stored.
-    pub async fn publish_once<E: Event>(&self, key: &str, id: &str, event: E, now: SystemTime) -> Result<(), Error> {
-        let marks = format!("{key}.published");
-        let known = self.get(&marks).await?;
-        if known.is_some_and(|entry| PublishedEvents::decode_or_empty(&entry.value).contain(id)) {
-            return Ok(());
-        }
-        self.fleet().publish_as(id, event).await?;
-        let marked = self.change(&marks, |entry| {
-            let known = entry.map(|entry| PublishedEvents::decode_or_empty(&entry.value)).unwrap_or_default();
-            Ok(if known.contain(id) { Change::Keep(()) } else { Change::Write(known.and(id, now), ()) })
-        });
-        match marked.await {
-            Ok(_) => Ok(()),
-            // The event is stored: what is missing is what a crash here would have left out.
-            Err(WriteError::Conflict) => {
-                tracing::warn!(key, id, "other writers kept a published event from being marked");
-                Ok(())
-            }
-            Err(WriteError::Failed(error)) => Err(error),
-        }
     }
 }
 

@@ -5,9 +5,10 @@ use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context as Poller, Waker};
+use std::task::{Context as Poller, Poll, Waker};
 use std::time::Duration;
 
+use async_nats::message::OutboundMessage;
 use async_nats::{HeaderMap, Message, Subject};
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _};
@@ -23,7 +24,9 @@ use crate::discovery::{Discovery, Served};
 use crate::fleet::Fleet;
 use crate::metrics::{ServerMetrics, is_fault};
 use crate::queue_group::Membership;
+use crate::reply::AnswerTo;
 use crate::task::Shutdown;
+use crate::trace::{self, Span};
 use crate::wire::{self, RequestEnvelope};
 use crate::{panics, reason, stream};
 
@@ -171,7 +174,8 @@ impl<S: Server> Worker<S> {
             .with_detail(reason::KEY, reason::OVERLOADED)
             .with_detail(reason::RETRY_AFTER_MS, 100);
             let method = method::<S>(&request.message.subject);
-            tokio::spawn(async move { answer_error(&request, method, &error).await });
+            let mut request = request;
+            tokio::spawn(async move { answer_error(&mut request, method, &error).await });
         }
     }
 
@@ -184,24 +188,29 @@ impl<S: Server> Worker<S> {
     }
 
     /// Handles a request and then the queued ones.
-    async fn work(self: Arc<Self>, request: Request) {
-        let mut next = Some(request);
-        while let Some(request) = next {
-            self.metrics.in_flight.inc();
-            self.handle(request).await;
-            self.metrics.in_flight.dec();
-            let mut admission = self.admission();
-            next = admission.waiting.pop_front();
-            if next.is_none() {
-                admission.running -= 1;
-                if admission.running == 0 {
-                    self.idle.notify_waiters();
+    #[expect(clippy::manual_async_fn, reason = "an async fn has room for its arguments twice, and this is allocated")]
+    fn work(self: Arc<Self>, mut request: Request) -> impl Future<Output = ()> + Send + 'static {
+        async move {
+            loop {
+                self.metrics.in_flight.inc();
+                self.handle(&mut request).await;
+                self.metrics.in_flight.dec();
+                let mut admission = self.admission();
+                match admission.waiting.pop_front() {
+                    Some(next) => request = next,
+                    None => {
+                        admission.running -= 1;
+                        if admission.running == 0 {
+                            self.idle.notify_waiters();
+                        }
+                        return;
+                    }
                 }
             }
         }
     }
 
-    async fn handle(&self, request: Request) {
+    async fn handle(&self, request: &mut Request) {
         let message = &request.message;
         let headers = message.headers.as_ref();
         let called = Called::parse(S::SERVICE.subject, &message.subject);
@@ -210,35 +219,47 @@ impl<S: Server> Worker<S> {
         let meta = RequestEnvelope::decode(message.payload.clone()).ok().and_then(|envelope| envelope.meta);
         let traceparent = wire::header(headers, &wire::TRACEPARENT);
         let context = Context::received(meta.unwrap_or_default(), traceparent, request.at);
+        let mut span = trace::server(&context, method.map(|method| &S::SERVICE.methods[method]), request.at);
 
         let outcome = match method {
             None => Err(Error::unimplemented(S::SERVICE, called.operation)),
             Some(method) => context.clone().scope(self.call(method, message.payload.clone(), &context)).await,
         };
         let error = match outcome {
-            Ok(Reply::Message(payload)) => answer(&request, payload).await.err(),
+            Ok(Reply::Message(payload)) => answer(request, payload).await.err(),
             Ok(Reply::Stream(items)) => {
+                let headers = request.message.headers.as_ref();
+                let items = trace::watch_server(items, std::mem::replace(&mut span, Span::NONE));
                 let credit = wire::header(headers, &wire::STREAM_CREDIT).and_then(|value| value.parse().ok());
-                let sent = context.clone().scope(send_stream(&request, credit, items));
+                // On the heap: most requests have no stream, and need no room for one.
+                let sent = Box::pin(context.clone().scope(send_stream(request, credit, items)));
                 sent.await.err()
             }
             Err(error) => Some(error),
         };
         if let Some(error) = &error {
-            log_failure(&context, &message.subject, error).await;
-            answer_error(&request, method.map(|method| &S::SERVICE.methods[method]), error).await;
+            log_failure(&context, &request.message.subject, error).await;
+            answer_error(request, method.map(|method| &S::SERVICE.methods[method]), error).await;
         }
         self.metrics.record(method.unwrap_or(usize::MAX), error.as_ref(), request.at.elapsed());
+        trace::end_server(span, error.as_ref());
     }
 
     async fn call(&self, method: usize, payload: Bytes, context: &Context) -> Result<Reply, Error> {
         // The answer that names the cause must arrive before the caller stops waiting.
-        let deadline = context.deadline() - (context.remaining() / 10).min(ANSWER_TIME);
-        if deadline <= Instant::now() {
+        let now = Instant::now();
+        let remaining = context.deadline().saturating_duration_since(now);
+        let deadline = context.deadline() - (remaining / 10).min(ANSWER_TIME);
+        if deadline <= now {
             return Err(deadline_exceeded());
         }
-        let called = pin!(AssertUnwindSafe(self.server.call(method, payload)).catch_unwind());
-        match tokio::time::timeout_at(deadline, called).await {
+        let mut called = pin!(AssertUnwindSafe(self.server.call(method, payload)).catch_unwind());
+        let outcome = match futures::poll!(called.as_mut()) {
+            Poll::Ready(outcome) => Ok(outcome),
+            // Few handlers wait. Those that do need a timer, on the heap: the others need no room for one.
+            Poll::Pending => Box::pin(tokio::time::timeout_at(deadline, called)).await,
+        };
+        match outcome {
             Err(_) => Err(match context.last_failure() {
                 Some(failure) => deadline_exceeded().with_detail(reason::CAUSE, failure),
                 None => deadline_exceeded(),
@@ -305,10 +326,7 @@ async fn send_stream(
     stream::send(&request.connection, caller, credit, guarded.boxed()).await
 }
 
-async fn answer(request: &Request, payload: Bytes) -> Result<(), Error> {
-    let Some(caller) = request.message.reply.clone() else {
-        return Ok(());
-    };
+async fn answer(request: &mut Request, payload: Bytes) -> Result<(), Error> {
     let limit = request.connection.client.max_payload();
     if payload.len() > limit {
         return Err(Error::internal(format_args!(
@@ -316,21 +334,58 @@ async fn answer(request: &Request, payload: Bytes) -> Result<(), Error> {
             payload.len()
         )));
     }
-    // If the connection breaks now, the response is lost in any case; the caller notices and retries.
-    let _ = request.connection.client.publish(caller, payload).await;
+    publish(request, None, payload).await;
     Ok(())
 }
 
 /// Answers with an error. `method` is `None` if the service has no such method.
-async fn answer_error(request: &Request, method: Option<&Method>, error: &Error) {
-    let Some(caller) = request.message.reply.clone() else {
-        return;
-    };
+async fn answer_error(request: &mut Request, method: Option<&Method>, error: &Error) {
     let mut headers: HeaderMap = wire::error_headers(error);
     let expects_credit = || wire::header(request.message.headers.as_ref(), &wire::STREAM_CREDIT).is_some();
     // Only a stream has an end.
     if method.map_or_else(expects_credit, |method| method.streaming) {
         headers.insert(wire::STREAM_END, "error");
     }
-    let _ = request.connection.client.publish_with_headers(caller, headers, wire::error_payload(error)).await;
+    publish(request, Some(headers), wire::error_payload(error)).await;
+}
+
+/// Publishes the only message of an answer. If the connection breaks now, it is lost in any case; the caller notices and
+/// retries.
+async fn publish(request: &mut Request, headers: Option<HeaderMap>, payload: Bytes) {
+    let Some(AnswerTo { subject, token }) = request.message.reply.take().map(AnswerTo::new) else {
+        return;
+    };
+    let answer = OutboundMessage { subject, reply: token, headers, payload };
+    let _ = request.connection.publish(answer).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::ai::llm::v1::{InferRequest, InferResponse, InferStreamRequest, InferStreamResponse, Llm, LlmServer};
+
+    use super::*;
+
+    struct Echo;
+
+    impl Llm for Echo {
+        async fn infer(&self, request: InferRequest) -> Result<InferResponse, Error> {
+            Ok(InferResponse { text: request.prompt, ..InferResponse::default() })
+        }
+
+        async fn infer_stream(&self, _: InferStreamRequest) -> Result<proto::rpc::Stream<InferStreamResponse>, Error> {
+            Err(Error::invalid("unused"))
+        }
+    }
+
+    /// Bytes of the future that `function` returns.
+    fn size<A, B, F>(_: impl Fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_request_adds_little_to_the_future_of_its_handler() {
+        let handler = size(|server: &'static LlmServer<Echo>, request| server.call(0, request));
+        let whole = size(Worker::<LlmServer<Echo>>::work);
+        assert!(whole <= handler + 704, "{whole} bytes, {handler} of them the handler's");
+    }
 }

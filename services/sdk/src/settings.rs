@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::cache::{Caches, RedisSettings, parse_caches};
 use crate::identity::TaskIdentity;
-use crate::material::Material;
+use crate::material::{FilesDigest, Material, files_digest};
 
 /// The wait before an event is handled again where no backoff is set.
 const DEFAULT_BACKOFF: Duration = Duration::from_secs(1);
@@ -29,6 +29,14 @@ pub struct ConnectionSettings {
     pub credentials: Option<Material>,
     /// User and password instead of credentials, in tests.
     pub user: Option<(String, String)>,
+}
+
+impl ConnectionSettings {
+    /// The digest of all files that a connection is made with; `None` if there are none.
+    pub(crate) fn files_digest(&self) -> Option<FilesDigest> {
+        let certificate = self.client_certificate.iter().flat_map(|(certificate, key)| [certificate, key]);
+        files_digest(self.ca.iter().chain(certificate).chain(&self.credentials))
+    }
 }
 
 /// The settings of a task.

@@ -229,7 +229,7 @@ pub(crate) async fn send(
     mut items: BoxStream<'static, Result<Bytes, Error>>,
 ) -> Result<(), Error> {
     let (slot, mut control) = connection.controls.slot_for_many();
-    let control_subject = Subject::from(slot.subject());
+    let control_subject = slot.subject();
     // Without flow control the credit is unlimited.
     let mut credit = credit.unwrap_or(u32::MAX);
     let unlimited = credit == u32::MAX;

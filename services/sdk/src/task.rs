@@ -9,10 +9,11 @@ use proto::rpc::Error;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use crate::fleet::Fleet;
 use crate::settings::Settings;
-use crate::{health, logging, sockets};
+use crate::{health, logging, sockets, trace};
 
 /// Tells workers when to shut down. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -65,6 +66,7 @@ where
     F: Future<Output = Result<(), Error>>,
 {
     health::set_worker_count(settings.workers);
+    trace::start(&|name| std::env::var(name), &settings);
     let (trigger, shutdown) = Shutdown::new();
     let (result_sender, mut results) = mpsc::unbounded_channel();
     for number in 0..settings.workers {
@@ -99,13 +101,13 @@ where
             }
             outcome
         };
-        match tokio::time::timeout(settings.stop_timeout, rest).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(format!(
-                "requests were still running {} s after the shutdown was requested",
-                settings.stop_timeout.as_secs()
-            )),
-        }
+        let deadline = Instant::now() + settings.stop_timeout;
+        let outcome = tokio::time::timeout_at(deadline, rest).await.unwrap_or_else(|_| {
+            let seconds = settings.stop_timeout.as_secs();
+            Err(format!("requests were still running {seconds} s after the shutdown was requested"))
+        });
+        trace::stop(deadline.saturating_duration_since(Instant::now())).await;
+        outcome
     })
 }
 

@@ -1,36 +1,46 @@
 //! Real servers for tests and benchmarks, of NATS and Redis: on ports chosen by the system, in temporary directories,
 //! killed when dropped.
 
+mod cluster;
+mod operator;
 mod redis;
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use std::{env, fs};
+use std::{env, fmt, fs};
 
 use async_nats::jetstream::{self, consumer, kv, stream};
 use bytes::Bytes;
+use futures::StreamExt as _;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use serde::Deserialize;
 use tempfile::TempDir;
 
+pub use self::cluster::NatsCluster;
+pub use self::operator::Operator;
+pub use self::redis::{RedisCluster, Shape, process_cache, shared_cache};
 use crate::context::{Context, ExternalRequest};
 use crate::fleet::Fleet;
+use crate::outbox;
 use crate::settings::{ConnectionSettings, ConsumerSettings, Settings};
-
-pub use redis::{RedisCluster, Shape, process_cache, shared_cache};
+use crate::trace;
 
 /// The timeout of requests made with [`as_request`].
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time within which a server must listen.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 const PASSWORD: &str = "only for tests";
+/// On a message that a stream has taken over from another one: where it was.
+const STREAM_SOURCE: &str = "Nats-Stream-Source";
 /// JetStream with its files beside the configuration.
 const JETSTREAM: &str = "jetstream { store_dir: jetstream }\n";
+
+/// Mutual TLS with the certificates beside the configuration.
+const TLS: &str = "tls { cert_file: server.pem, key_file: server.key, ca_file: ca.pem, verify: true }\n";
 
 /// A nats-server with JetStream.
 #[derive(Debug)]
@@ -38,7 +48,8 @@ pub struct NatsServer {
     process: Child,
     ports: Ports,
     folder: TempDir,
-    secured: bool,
+    /// Of the certificates of a server with TLS.
+    authority: Option<Authority>,
 }
 
 /// The addresses (`host:port`) that a server listens on, as it writes them to its ports file.
@@ -61,12 +72,23 @@ pub struct User<'a> {
     pub subscribe: &'a [&'a str],
 }
 
+/// The account of one user, as natsctl makes one for each service.
+#[derive(Clone, Copy, Debug)]
+pub struct Account<'a> {
+    /// Its only user, after whom it is named.
+    pub user: User<'a>,
+    /// Subjects that other accounts may import.
+    pub exports: &'a [&'a str],
+    /// What it takes from other accounts: the account, the subject there, and the subject here.
+    pub imports: &'a [(&'a str, &'a str, &'a str)],
+}
+
 /// A message in a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
     /// The subject that it was published to.
     pub subject: String,
-    /// The header `Nats-Msg-Id`.
+    /// The identity of an event: the header `Event-Id`, or else `Nats-Msg-Id`.
     pub id: Option<String>,
     /// The payload.
     pub payload: Bytes,
@@ -78,6 +100,20 @@ pub struct Stored {
 pub async fn as_request<F: Future>(idempotency_key: Option<&str>, handler: F) -> F::Output {
     let request = ExternalRequest { traceparent: None, request_id: None, idempotency_key, timeout: REQUEST_TIMEOUT };
     Context::external(request).scope(handler).await
+}
+
+/// Exports the spans of this process, as a task with these variables of OpenTelemetry would. Once per process.
+pub fn start_tracing(task: &Settings, variables: &[(&str, &str)]) {
+    let variable = |name: &str| {
+        let found = variables.iter().find(|(known, _)| *known == name);
+        found.map(|(_, value)| (*value).to_owned()).ok_or(env::VarError::NotPresent)
+    };
+    trace::start(&variable, task);
+}
+
+/// Exports the spans that are left, as a task that ends and has `time` for it.
+pub async fn stop_tracing(time: Duration) {
+    trace::stop(time).await;
 }
 
 impl NatsServer {
@@ -105,22 +141,17 @@ impl NatsServer {
     /// # Panics
     /// If there is no nats-server or it does not start.
     pub fn secured(users: &[User<'_>]) -> Self {
-        let list =
-            |subjects: &[&str]| subjects.iter().map(|subject| format!("{subject:?}")).collect::<Vec<_>>().join(", ");
-        let mut config = String::from(JETSTREAM);
-        config.push_str(
-            "tls { cert_file: server.pem, key_file: server.key, ca_file: ca.pem, verify: true }\nauthorization { users: [\n",
-        );
-        for User { name, publish, subscribe } in users {
-            let (publish, subscribe) = (list(publish), list(subscribe));
-            // Writing to a string does not fail.
-            let _ = writeln!(
-                config,
-                "{{ user: {name:?}, password: {PASSWORD:?}, permissions: {{ publish: [{publish}], subscribe: [{subscribe}] }} }}"
-            );
-        }
-        config.push_str("] }\n");
-        Self::with(&config, true)
+        let users: String = users.iter().map(|user| format!("{user}\n")).collect();
+        Self::with(&format!("{JETSTREAM}{TLS}authorization {{ users: [\n{users}] }}\n"), true)
+    }
+
+    /// A server with mutual TLS and without JetStream that has these accounts.
+    ///
+    /// # Panics
+    /// If there is no nats-server or it does not start.
+    pub fn with_accounts(accounts: &[Account<'_>]) -> Self {
+        let accounts: String = accounts.iter().map(|account| format!("{account}\n")).collect();
+        Self::with(&format!("{TLS}accounts {{\n{accounts}}}\n"), true)
     }
 
     fn with(config: &str, secured: bool) -> Self {
@@ -128,9 +159,7 @@ impl NatsServer {
         let listen = "host: 127.0.0.1\nport: -1\nhttp: \"127.0.0.1:-1\"";
         let config = format!("{listen}\nports_file_dir: {:?}\n{config}", folder.path());
         fs::write(folder.path().join("nats.conf"), config).expect("the configuration can be written");
-        if secured {
-            write_certificates(folder.path());
-        }
+        let authority = secured.then(|| Authority::new(folder.path()));
         let log = fs::File::create(folder.path().join("nats.log")).expect("the log can be written");
         let mut process = Command::new(nats_server())
             .args(["--config", "nats.conf"])
@@ -141,7 +170,7 @@ impl NatsServer {
             .spawn()
             .expect("nats-server starts");
         let ports = wait_for_ports(&mut process, folder.path());
-        Self { process, ports, folder, secured }
+        Self { process, ports, folder, authority }
     }
 
     /// How to connect to a server without users.
@@ -152,7 +181,7 @@ impl NatsServer {
     /// How `user` connects to a secured server.
     pub fn connection_as(&self, user: &str) -> ConnectionSettings {
         let file = |name: &str| self.folder.path().join(name);
-        assert!(self.secured, "this server has no users");
+        assert!(self.authority.is_some(), "this server has no users");
         ConnectionSettings {
             urls: self.ports.nats.iter().map(|url| url.replace("nats://", "tls://")).collect(),
             ca: Some(file("ca.pem").into()),
@@ -160,6 +189,14 @@ impl NatsServer {
             credentials: None,
             user: Some((user.to_owned(), PASSWORD.to_owned())),
         }
+    }
+
+    /// Writes a new certificate and key for its clients, of the same CA.
+    ///
+    /// # Panics
+    /// If it cannot.
+    pub fn renew_client_certificate(&self) {
+        self.authority.as_ref().expect("a server with TLS").write_leaf(self.folder.path(), "client", "client");
     }
 
     /// Connects `service` to a server without users.
@@ -210,6 +247,41 @@ impl NatsServer {
         stream.create_consumer(config).await.expect("a consumer");
     }
 
+    /// Gives buckets an outbox each, from which a stream takes events over, as natsctl does for a fleet.
+    ///
+    /// # Panics
+    /// If it cannot.
+    pub async fn outboxes(&self, buckets: &[&str], stream: &str) {
+        let jetstream = self.jetstream().await;
+        outboxes(&jetstream, buckets, stream).await;
+    }
+
+    /// The messages in a stream, oldest first, when it has taken over all events of the outboxes of these buckets.
+    ///
+    /// # Panics
+    /// If it does not within ten seconds.
+    pub async fn stored_from(&self, buckets: &[&str], stream: &str) -> Vec<Stored> {
+        let jetstream = self.jetstream().await;
+        let (mut events, mut taken) = (0, 0);
+        let all = async {
+            loop {
+                events = 0;
+                for bucket in buckets {
+                    let stream = jetstream.get_stream_no_info(format!("KV_{bucket}")).await.expect("a valid name");
+                    let subjects = stream.info_with_subjects(format!("outbox.{bucket}.>")).await.expect("a bucket");
+                    events += subjects.count().await;
+                }
+                let stored = self.stored(stream).await;
+                taken = stored.iter().filter(|stored| stored.headers.contains_key(STREAM_SOURCE)).count();
+                if taken >= events {
+                    return stored;
+                }
+            }
+        };
+        let stored = tokio::time::timeout(START_TIMEOUT, all).await;
+        stored.unwrap_or_else(|_| panic!("`{stream}` has {taken} of {events} events"))
+    }
+
     /// Deletes a stream with its messages.
     ///
     /// # Panics
@@ -232,7 +304,7 @@ impl NatsServer {
             let headers = message.headers.iter();
             let headers: BTreeMap<String, String> =
                 headers.filter_map(|(name, values)| Some((name.to_string(), values.first()?.to_string()))).collect();
-            let id = headers.get("Nats-Msg-Id").cloned();
+            let id = headers.get("Event-Id").or_else(|| headers.get("Nats-Msg-Id")).cloned();
             stored.push(Stored { subject: message.subject.to_string(), id, payload: message.payload, headers });
         }
         stored
@@ -272,6 +344,62 @@ impl NatsServer {
     }
 }
 
+/// As the configuration of a server has it.
+impl fmt::Display for User<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, publish, subscribe } = self;
+        write!(
+            f,
+            "{{ user: {name:?}, password: {PASSWORD:?}, permissions: {{ publish: {publish:?}, subscribe: {subscribe:?} }} }}"
+        )
+    }
+}
+
+/// As the configuration of a server has it.
+impl fmt::Display for Account<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { user, exports, imports } = self;
+        writeln!(f, "{:?}: {{ users: [{user}]", user.name)?;
+        writeln!(f, "exports: [")?;
+        for subject in *exports {
+            writeln!(f, "{{ stream: {subject:?} }}")?;
+        }
+        writeln!(f, "]\nimports: [")?;
+        for (account, subject, local_subject) in *imports {
+            write!(f, "{{ stream: {{ account: {account:?}, subject: {subject:?} }}")?;
+            if local_subject != subject {
+                write!(f, ", to: {local_subject:?}")?;
+            }
+            writeln!(f, " }}")?;
+        }
+        writeln!(f, "] }}")
+    }
+}
+
+/// How long a test keeps events in an outbox, in seconds.
+const OUTBOX_SECONDS: u64 = 3_600;
+
+/// Gives buckets an outbox each, from which a stream takes events over.
+async fn outboxes(jetstream: &jetstream::Context, buckets: &[&str], stream: &str) {
+    let mut sources = Vec::new();
+    for bucket in buckets {
+        let existing = jetstream.get_stream(format!("KV_{bucket}")).await.expect("a bucket");
+        let mut config = existing.cached_info().config.clone();
+        config.subjects = [format!("$KV.{bucket}.>"), format!("outbox.{bucket}.>")].into();
+        config.allow_atomic_publish = true;
+        config.allow_message_ttl = true;
+        config.metadata.insert(outbox::OUTBOX_SECONDS.to_owned(), OUTBOX_SECONDS.to_string());
+        jetstream.update_stream(&config).await.expect("a bucket with an outbox");
+        let transform =
+            stream::SubjectTransform { source: format!("outbox.{bucket}.*.evt.>"), destination: "evt.>".to_owned() };
+        let name = config.name.clone();
+        sources.push(stream::Source { name, subject_transforms: vec![transform], ..stream::Source::default() });
+    }
+    let existing = jetstream.get_stream(stream).await.expect("a stream");
+    let config = stream::Config { sources: Some(sources), ..existing.cached_info().config.clone() };
+    jetstream.update_stream(&config).await.expect("a stream that takes events over");
+}
+
 impl Drop for NatsServer {
     fn drop(&mut self) {
         // It may have ended already.
@@ -308,19 +436,34 @@ fn wait_for_ports(process: &mut Child, folder: &Path) -> Ports {
     }
 }
 
-fn write_certificates(folder: &Path) {
-    let mut authority = CertificateParams::new(Vec::new()).expect("no names");
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority =
-        CertifiedIssuer::self_signed(authority, KeyPair::generate().expect("a key")).expect("a certificate");
-    let write = |name: &str, text: String| fs::write(folder.join(name), text).expect("certificates can be written");
-    write("ca.pem", authority.pem());
-    for (name, address) in [("server", "127.0.0.1"), ("client", "client")] {
+/// Signs the certificates of a server and its clients.
+#[derive(Debug)]
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    /// Writes its own certificate, and those of the server and its clients.
+    fn new(folder: &Path) -> Self {
+        let mut authority = CertificateParams::new(Vec::new()).expect("no names");
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority =
+            CertifiedIssuer::self_signed(authority, KeyPair::generate().expect("a key")).expect("a certificate");
+        write(folder, "ca.pem", &authority.pem());
+        let authority = Self(authority);
+        authority.write_leaf(folder, "server", "127.0.0.1");
+        authority.write_leaf(folder, "client", "client");
+        authority
+    }
+
+    fn write_leaf(&self, folder: &Path, name: &str, address: &str) {
         let key = KeyPair::generate().expect("a key");
         let mut leaf = CertificateParams::new(vec![address.to_owned()]).expect("a valid name");
         // OpenSSL takes a certificate with the name of its issuer for a self-signed one.
         leaf.distinguished_name.push(DnType::CommonName, name);
-        write(&format!("{name}.pem"), leaf.signed_by(&key, &authority).expect("a certificate").pem());
-        write(&format!("{name}.key"), key.serialize_pem());
+        write(folder, &format!("{name}.pem"), &leaf.signed_by(&key, &self.0).expect("a certificate").pem());
+        write(folder, &format!("{name}.key"), &key.serialize_pem());
     }
+}
+
+fn write(folder: &Path, name: &str, text: &str) {
+    fs::write(folder.join(name), text).expect("certificates can be written");
 }

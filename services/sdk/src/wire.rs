@@ -13,6 +13,8 @@ use proto::rpc::{Code, Error};
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// On what is published to JetStream: by it the stream recognises what it has stored already.
 pub(crate) const MESSAGE_ID: HeaderName = HeaderName::from_static("Nats-Msg-Id");
+/// The id of an event, which stays the same when it is stored again elsewhere. Without it, [`MESSAGE_ID`] is the id.
+pub(crate) const EVENT_ID: HeaderName = HeaderName::from_static("Event-Id");
 /// ADR-32: the error message of a failed request.
 pub(crate) const ERROR: HeaderName = HeaderName::from_static("Nats-Service-Error");
 /// ADR-32: the status code that belongs to [`ERROR`].
@@ -112,6 +114,11 @@ pub(crate) fn hex<const DIGITS: usize>(value: u128) -> [u8; DIGITS] {
         *digit = b"0123456789abcdef"[(value >> (4 * index)) as usize & 0xf];
     }
     digits
+}
+
+/// Hexadecimal digits are ASCII.
+pub(crate) fn as_text(digits: &[u8]) -> &str {
+    std::str::from_utf8(digits).unwrap_or_default()
 }
 
 /// A response that carries only `error`.

@@ -1,5 +1,5 @@
-//! Stores the state of entities and players. Every change is a new revision, written by compare-and-set, and publishes
-//! an event.
+//! Stores the state of entities and players. Every change is a new revision, written by compare-and-set together with its
+//! event.
 
 mod patch;
 mod record;
@@ -37,7 +37,6 @@ impl StateManager for Service {
     async fn update(&self, request: UpdateRequest) -> Result<UpdateResponse, Error> {
         let update = Update::new(request)?;
         let written = self.write(&update).await?;
-        self.publish_updated(&written).await?;
         Ok(UpdateResponse { record: Some(written.into()), ..UpdateResponse::default() })
     }
 
@@ -96,16 +95,19 @@ impl Service {
         let key = &update.key;
         let mut seen = 0;
         let changed = self.bucket(key).change(&key.id, |entry| {
-            seen = entry.map_or(0, |entry| entry.revision);
             let current = entry.map(|entry| decode(key, entry)).transpose()?;
-            match update.decide(current, self.clock.now())? {
-                Decision::AlreadyApplied(current) => Ok(Change::Keep(current)),
-                Decision::Write(next) => Ok(Change::Write(next.encode().into(), next)),
-                Decision::Conflict { current } => Err(update.conflict(current)),
-            }
+            seen = current.as_ref().map_or(0, Revision::number);
+            Ok(match update.decide(current, self.clock.now())? {
+                Decision::AlreadyApplied(current) => Change::Keep(current),
+                Decision::Write { next, previous } => match key.kind {
+                    Kind::Entity => Change::write_with_event(next.encode(), next.entity_updated(previous), next),
+                    Kind::Player => Change::write_with_event(next.encode(), next.player_updated(previous), next),
+                },
+                Decision::Conflict { current } => return Err(update.conflict(current)),
+            })
         });
         let written = match changed.await {
-            Ok((revision, number)) => Revision { number, ..revision },
+            Ok((revision, _)) => revision,
             Err(WriteError::Conflict) => return Err(update.conflict(seen)),
             Err(WriteError::Failed(error)) => return Err(error),
         };
@@ -115,24 +117,6 @@ impl Service {
         // An earlier revision was written by this update. Return it, as the first attempt did, if it is still stored.
         let mut earlier = self.revisions(key, usize::MAX).await?.into_iter();
         Ok(earlier.find(|revision| update.wrote(revision)).unwrap_or(written))
-    }
-
-    /// Publishes the event of a revision, unless it is known to be published.
-    async fn publish_updated(&self, revision: &Revision) -> Result<(), Error> {
-        let (bucket, key, now) = (self.bucket(&revision.key), &revision.key.id, self.clock.now());
-        let id = revision.event_id();
-        let published = match revision.key.kind {
-            Kind::Entity => bucket.publish_once(key, &id, revision.entity_updated(), now).await,
-            Kind::Player => bucket.publish_once(key, &id, revision.player_updated(), now).await,
-        };
-        published.map_err(|error| {
-            Error::unavailable(format_args!(
-                "{} is at revision {}, but its event is not published, retry the request: {}",
-                revision.key,
-                revision.number,
-                error.message()
-            ))
-        })
     }
 
     async fn read(&self, key: &RecordKey) -> Result<Option<Revision>, Error> {

@@ -87,14 +87,20 @@ pub(crate) struct Revision {
     pub(crate) updated_at: Timestamp,
     /// The operations that are remembered; the last one wrote this revision.
     pub(crate) operations: Operations,
-    /// The revision that it replaced; 0 if there was none.
+    /// The revision of the bucket that it replaced; 0 if there was none.
     pub(crate) replaced: u64,
-    /// The revision number; 0 until it is written.
-    pub(crate) number: u64,
+    /// The revision of the bucket that it is; 0 until it is written.
+    pub(crate) stored_at: u64,
 }
 
 impl Revision {
-    /// Encodes the record without its key, under which it is stored, and its number, which the bucket assigns.
+    /// Its number. It grows with every revision of the record, and is known before the revision is written, so that the
+    /// event which is written with it can name it: the revision of the bucket that it replaced, and one.
+    pub(crate) fn number(&self) -> u64 {
+        self.replaced + 1
+    }
+
+    /// Encodes the record without its key, under which it is stored, and its number.
     pub(crate) fn encode(&self) -> Vec<u8> {
         wire::StoredRecord {
             record: Some(wire::Record {
@@ -110,9 +116,12 @@ impl Revision {
         .encode_to_vec()
     }
 
-    /// Decodes the record that is stored under this key with this number.
-    pub(crate) fn decode(key: &RecordKey, bytes: &[u8], number: u64) -> Result<Self, Error> {
-        let lost = || Error::new(Code::DataLoss, format!("revision {number} of {key} is not readable"));
+    /// Decodes the record that is stored under this key, at this revision of the bucket.
+    pub(crate) fn decode(key: &RecordKey, bytes: &[u8], stored_at: u64) -> Result<Self, Error> {
+        let lost = || {
+            let bucket = key.kind.bucket();
+            Error::new(Code::DataLoss, format!("{key} is not readable at revision {stored_at} of bucket `{bucket}`"))
+        };
         let stored = wire::StoredRecord::decode(bytes).map_err(|_| lost())?;
         let record = stored.record.ok_or_else(lost)?;
         Ok(Self {
@@ -121,33 +130,28 @@ impl Revision {
             updated_at: record.updated_at.unwrap_or_default(),
             operations: stored.operations.into(),
             replaced: stored.replaced_revision,
-            number,
+            stored_at,
         })
     }
 
-    /// The id of the event of this revision, the same on every attempt.
-    pub(crate) fn event_id(&self) -> String {
-        format!("{}/{}/{}", self.key.kind.bucket(), self.key.id, self.number)
-    }
-
-    /// The event of an entity's revision.
-    pub(crate) fn entity_updated(&self) -> entity::v1::Updated {
+    /// The event of an entity's revision that follows revision `previous`.
+    pub(crate) fn entity_updated(&self, previous: u64) -> entity::v1::Updated {
         entity::v1::Updated {
             meta: None,
             entity_id: self.key.id.clone(),
-            revision: self.number,
-            previous_revision: self.replaced,
+            revision: self.number(),
+            previous_revision: previous,
             data: Some(self.data.clone()),
         }
     }
 
-    /// The event of a player's revision.
-    pub(crate) fn player_updated(&self) -> player::v1::Updated {
+    /// The event of a player's revision that follows revision `previous`.
+    pub(crate) fn player_updated(&self, previous: u64) -> player::v1::Updated {
         player::v1::Updated {
             meta: None,
             player_id: self.key.id.clone(),
-            revision: self.number,
-            previous_revision: self.replaced,
+            revision: self.number(),
+            previous_revision: previous,
             data: Some(self.data.clone()),
         }
     }
@@ -156,9 +160,9 @@ impl Revision {
 impl From<Revision> for wire::Record {
     fn from(revision: Revision) -> Self {
         Self {
+            revision: revision.number(),
             key: Some((&revision.key).into()),
             data: Some(revision.data),
-            revision: revision.number,
             updated_at: Some(revision.updated_at),
         }
     }
@@ -221,15 +225,15 @@ mod tests {
             updated_at: Timestamp { seconds: 5, nanos: 6 },
             operations: vec![proto::common::v1::Operation { at_seconds: 5, ..Default::default() }].into(),
             replaced: 7,
-            number: 9,
+            stored_at: 9,
         }
     }
 
     #[test]
     fn a_stored_record_is_read_with_its_number() {
         let revision = revision();
-        let unwritten = Revision { number: 0, ..revision.clone() };
-        assert_eq!(Revision::decode(&revision.key, &unwritten.encode(), 9), Ok(revision));
+        assert_eq!(revision.number(), 8);
+        assert_eq!(Revision::decode(&revision.key, &revision.encode(), 9), Ok(revision));
     }
 
     #[test]
@@ -238,21 +242,20 @@ mod tests {
         for bytes in [b"\xff".as_slice(), b""] {
             let error = Revision::decode(&key, bytes, 4).unwrap_err();
             assert_eq!(error.code(), Code::DataLoss);
-            assert_eq!(error.message(), "revision 4 of player `p1` is not readable");
+            assert_eq!(error.message(), "player `p1` is not readable at revision 4 of bucket `players`");
         }
     }
 
     #[test]
     fn records_and_events_carry_both_numbers() {
         let record = wire::Record::from(revision());
-        assert_eq!(record.revision, 9);
+        assert_eq!(record.revision, 8);
         assert_eq!(record.key, key(wire::Kind::Player, "p1"));
 
-        let event = revision().player_updated();
-        assert_eq!((event.revision, event.previous_revision), (9, 7));
+        let event = revision().player_updated(6);
+        assert_eq!((event.revision, event.previous_revision), (8, 6));
         assert_eq!(event.player_id, "p1");
         assert_eq!(event.data, Some(object(json!({"hp": 3}))));
-        assert_eq!(revision().event_id(), "players/p1/9");
         assert_eq!(entity::v1::Updated::SUBJECT, "evt.state.entity.updated.v1");
         assert_eq!(player::v1::Updated::SUBJECT, "evt.state.player.updated.v1");
     }

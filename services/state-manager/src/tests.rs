@@ -1,6 +1,7 @@
 use std::time::{Duration, SystemTime};
 
 use futures::future::join_all;
+use prost::Message as _;
 use proto::state::manager::v1::{FieldPatch, FieldPatches, Key, Kind as WireKind, update_request};
 use proto::state::{entity, player};
 use sdk::testing::{NatsServer, as_request};
@@ -10,20 +11,19 @@ use serde_json::json;
 use super::*;
 use crate::testing::{object, value};
 
-async fn create_events(server: &NatsServer) {
-    server.stream("EVENTS", &[entity::v1::Updated::SUBJECT, player::v1::Updated::SUBJECT]).await;
-}
+const BUCKETS: [&str; 2] = ["entities", "players"];
 
 async fn events(server: &NatsServer) -> usize {
-    server.stored("EVENTS").await.len()
+    server.stored_from(&BUCKETS, "EVENTS").await.len()
 }
 
 async fn server() -> NatsServer {
     let server = NatsServer::start();
-    for kind in [Kind::Entity, Kind::Player] {
-        server.bucket(kind.bucket(), MAX_HISTORY.into()).await;
+    for bucket in BUCKETS {
+        server.bucket(bucket, MAX_HISTORY.into()).await;
     }
-    create_events(&server).await;
+    server.stream("EVENTS", &[entity::v1::Updated::SUBJECT, player::v1::Updated::SUBJECT]).await;
+    server.outboxes(&BUCKETS, "EVENTS").await;
     server
 }
 
@@ -143,17 +143,32 @@ async fn a_retried_update_is_applied_once() {
 }
 
 #[tokio::test]
-async fn a_retry_publishes_the_missing_event() {
+async fn each_event_names_its_revision_and_the_one_before() {
+    let server = server().await;
+    let service = service(&server).await;
+    let mut revisions = vec![0];
+    for (id, hp) in [("p1", 1), ("p2", 1), ("p1", 2), ("p2", 2), ("p1", 3)] {
+        let written = service.updated(None, merge(id, None, json!({ "hp": hp }))).await.unwrap();
+        revisions.extend((id == "p1").then_some(written.revision));
+    }
+    let stored = server.stored_from(&BUCKETS, "EVENTS").await.into_iter();
+    let events = stored.map(|stored| player::v1::Updated::decode(stored.payload).unwrap());
+    let chain: Vec<_> = events.filter(|event| event.player_id == "p1").collect();
+    let numbers: Vec<_> = chain.iter().map(|event| [event.previous_revision, event.revision]).collect();
+    assert_eq!(numbers, [[0, revisions[1]], [revisions[1], revisions[2]], [revisions[2], revisions[3]]]);
+    assert_eq!(chain[2].data, Some(object(json!({"hp": 3}))));
+}
+
+/// What depends on the stream of events is not what a caller waits for.
+#[tokio::test]
+async fn an_update_needs_no_stream_of_events_and_its_event_waits_for_one() {
     let server = server().await;
     let service = service(&server).await;
     server.delete_stream("EVENTS").await;
-    let request = || merge("p1", Some(0), json!({"hp": 1}));
-    let error = service.updated(Some("k"), request()).await.unwrap_err();
-    assert_eq!(error.code(), Code::Unavailable);
+    service.updated(Some("k"), merge("p1", Some(0), json!({"hp": 1}))).await.unwrap();
 
-    create_events(&server).await;
-    let written = service.got("p1").await.unwrap();
-    assert_eq!(service.updated(Some("k"), request()).await.unwrap(), written);
+    server.stream("EVENTS", &[player::v1::Updated::SUBJECT]).await;
+    server.outboxes(&BUCKETS, "EVENTS").await;
     assert_eq!(events(&server).await, 1);
 }
 
@@ -259,22 +274,6 @@ async fn a_key_is_remembered_through_many_other_updates_until_its_time_is_over()
     assert_eq!(events(&server).await, 22);
 }
 
-/// A new stream has forgotten the ids of its duplicate window.
-#[tokio::test]
-async fn an_acknowledged_event_is_not_published_again_after_the_duplicate_window() {
-    let server = server().await;
-    let mut service = service(&server).await;
-    service.clock = held(0);
-    let first = service.updated(Some("k"), merge("p1", None, json!({"hp": 1}))).await.unwrap();
-    let second = service.updated(Some("l"), merge("p1", None, json!({"hp": 2}))).await.unwrap();
-    server.delete_stream("EVENTS").await;
-    create_events(&server).await;
-    service.clock = held(135);
-    assert_eq!(service.updated(Some("k"), merge("p1", None, json!({"hp": 1}))).await.unwrap(), first);
-    assert_eq!(service.updated(Some("l"), merge("p1", None, json!({"hp": 2}))).await.unwrap(), second);
-    assert_eq!(events(&server).await, 0);
-}
-
 #[tokio::test]
 async fn parallel_repeats_are_one_update_and_another_body_among_them_is_refused() {
     let server = server().await;
@@ -290,20 +289,4 @@ async fn parallel_repeats_are_one_update_and_another_body_among_them_is_refused(
         assert_eq!(error.detail("reason"), Some("idempotency_key_reused"));
     }
     assert_eq!(events(&server).await, 2);
-}
-
-#[tokio::test]
-async fn a_repeat_while_the_first_is_publishing_is_the_same_update_with_one_event() {
-    let server = server().await;
-    let service = service(&server).await;
-    server.delete_stream("EVENTS").await;
-    let update = || service.updated(Some("k"), merge("p1", None, json!({"hp": 1})));
-    let repeat = async {
-        while service.got("p1").await.is_err() {}
-        create_events(&server).await;
-        update().await
-    };
-    let (first, repeated) = futures::join!(update(), repeat);
-    assert_eq!(first.unwrap(), repeated.unwrap());
-    assert_eq!(events(&server).await, 1);
 }

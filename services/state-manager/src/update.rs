@@ -30,8 +30,8 @@ pub(crate) struct Update {
 pub(crate) enum Decision {
     /// The update was applied before, by this revision or an earlier one.
     AlreadyApplied(Revision),
-    /// Replace the current revision with this one.
-    Write(Revision),
+    /// Write this revision after revision `previous`; 0 if there is none.
+    Write { next: Revision, previous: u64 },
     /// The record is at revision `current`, not at the expected one.
     Conflict { current: u64 },
 }
@@ -73,21 +73,21 @@ impl Update {
         {
             return Ok(Decision::AlreadyApplied(current.clone()));
         }
-        let number = current.as_ref().map_or(0, |current| current.number);
-        Ok(match (self.expected, current) {
-            (Some(expected), _) if expected != number => Decision::Conflict { current: number },
-            (_, current) => {
-                let (data, earlier) = current.map(|it| (it.data, it.operations)).unwrap_or_default();
-                Decision::Write(Revision {
-                    key: self.key.clone(),
-                    data: self.patch.apply(data)?,
-                    updated_at: now.into(),
-                    operations: earlier.and(&self.operation, now)?,
-                    replaced: number,
-                    number: 0,
-                })
-            }
-        })
+        let previous = current.as_ref().map_or(0, Revision::number);
+        if self.expected.is_some_and(|expected| expected != previous) {
+            return Ok(Decision::Conflict { current: previous });
+        }
+        let replaced = current.as_ref().map_or(0, |current| current.stored_at);
+        let (data, earlier) = current.map(|it| (it.data, it.operations)).unwrap_or_default();
+        let next = Revision {
+            key: self.key.clone(),
+            data: self.patch.apply(data)?,
+            updated_at: now.into(),
+            operations: earlier.and(&self.operation, now)?,
+            replaced,
+            stored_at: 0,
+        };
+        Ok(Decision::Write { next, previous })
     }
 
     /// ABORTED: the caller must read the record again.

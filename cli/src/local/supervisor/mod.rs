@@ -10,6 +10,8 @@ mod requests;
 mod saved_state;
 mod service;
 mod socket;
+mod span_receiver;
+mod span_store;
 mod task;
 
 use std::fs::File;

@@ -15,6 +15,7 @@ use super::probe::{self, ProbeResult, Unhealthy};
 use super::process::{Launch, Process};
 use super::saved_state::{SavedState, ServiceRecord};
 use super::service::{Effect, ServiceController};
+use super::span_receiver::SpanReceiver;
 use super::task::Moment;
 use crate::local::dir::Dir;
 use crate::local::logs;
@@ -84,6 +85,8 @@ pub(super) struct Supervisor {
     pub(super) unsaved_because: Option<String>,
     /// When saving is tried again.
     save_again_at: Option<Instant>,
+    /// Where tasks send their spans, or why nowhere.
+    pub(super) spans: Result<SpanReceiver, String>,
 }
 
 struct RunningProcess {
@@ -118,7 +121,11 @@ impl Supervisor {
             unsaved: true,
             unsaved_because: None,
             save_again_at: None,
+            spans: SpanReceiver::start().map_err(|error| error.to_string()),
         };
+        if let Err(error) = &supervisor.spans {
+            tracing::error!(error, "spans are not received");
+        }
         for (name, record) in state.services {
             supervisor.resume(name, record, now);
         }
@@ -284,6 +291,9 @@ impl Supervisor {
             return Ok(());
         };
         spec.env.insert("SERVICE_REVISION".to_owned(), revision.to_string());
+        if let Ok(receiver) = &self.spans {
+            receiver.configure(&mut spec.env);
+        }
         for (variable, file) in &spec.secrets {
             let value =
                 secrets::read(file).map_err(|error| io::Error::other(format!("{:#}", anyhow::Error::from(error))))?;

@@ -24,7 +24,8 @@ const BACKLOG: u32 = 1024;
 
 impl Supervisor {
     pub(super) fn request(&mut self, request: Request, reply: oneshot::Sender<Response>, now: Moment) {
-        let changes = !matches!(request, Request::Ping | Request::Describe | Request::Shutdown);
+        let changes =
+            !matches!(request, Request::Ping | Request::Describe | Request::FindTraces { .. } | Request::Shutdown);
         let answered = match request {
             _ if changes && self.shutdown.is_some() => {
                 Err(Refusal::new("the supervisor is stopping", "try again in a moment"))
@@ -41,6 +42,13 @@ impl Supervisor {
             Request::DeleteService { name } => match self.delete_service(&name) {
                 Ok(()) => return self.deletions.push((Deletion::Service(name), reply)),
                 Err(refusal) => Err(refusal),
+            },
+            Request::FindTraces { prefix } => match &self.spans {
+                Ok(receiver) => return receiver.find(prefix, reply),
+                Err(reason) => Err(Refusal::new(
+                    format!("the supervisor receives no spans: {reason}"),
+                    "`natsctl down` and `natsctl deploy --all` start another supervisor",
+                )),
             },
             Request::StopTask { service, task } => self.stop_task(&service, &task, now),
             Request::Shutdown => {

@@ -116,7 +116,7 @@ fn what_a_server_cannot_count_is_refused_before_it_reads_it() {
         check_in("fleet.yaml", from, "max_age: 106752 d", &[&most(place, "max_age", "36500 d", "106752 d")]);
     };
     age("max_age: 7 d", "33:14");
-    age("max_age: 400 d", "36:14");
+    age("max_age: 400 d", "37:14");
     check("ttl: 30 d", "ttl: 106752 d", &[&most("5:30", "ttl", "36500 d", "106752 d")]);
 }
 
@@ -214,7 +214,10 @@ fn figures_that_do_not_fit_together_are_refused() {
         "fleet.yaml",
         "max_age: 7 d",
         "max_age: 1 min",
-        &["34:23: `duplicate_window` 2 min is longer than `max_age` 1 min (NATS refuses that: shorten it)"],
+        &[
+            "34:23: `duplicate_window` 2 min is longer than `max_age` 1 min (NATS refuses that: shorten it)",
+            "35:21: `outbox_max_age` 2 h is longer than `max_age` 1 min (events that their stream has forgotten could come again: shorten it)",
+        ],
     );
 }
 
@@ -493,6 +496,41 @@ fn a_file_that_cannot_be_read_is_refused() {
     );
     let problems = load(Path::new("/nowhere"), "local").unwrap_err();
     assert!(problems.to_string().contains("cannot read `/nowhere/services`"), "{problems}");
+}
+
+#[test]
+fn traces_go_to_a_collector_and_are_shown_by_a_page() {
+    #[track_caller]
+    fn check(traces: &str, expected: &[&str]) {
+        let with_traces = format!("traces: {{ {traces} }}\nplatform: local");
+        check_in("environments/local.yaml", "platform: local", &with_traces, expected);
+    }
+    let collector = "(write the base URL of an OTLP collector, for example `http://collector.internal:4318`)";
+    let page = "(for example `https://traces.example.com/trace/{trace_id}`)";
+    check("endpoint: \"http://collector:4318\", one_in: 100, link: \"https://t.example.com/{trace_id}?x=1\"", &[]);
+    check(
+        "endpoint: \"collector:4318\"",
+        &[&format!("3:21: `traces.endpoint` is not a URL with `http://` or `https://` {collector}")],
+    );
+    check("endpoint: \"http://\"", &[&format!("3:21: `traces.endpoint` is not a URL {collector}")]);
+    check(
+        "endpoint: \"https://me:secret@collector\"",
+        &[&format!(
+            "3:21: `traces.endpoint` contains a user: secrets belong into `OTEL_EXPORTER_OTLP_HEADERS`, among the `secrets` of a service {collector}"
+        )],
+    );
+    let braces =
+        |place: &str| format!("{place}: `traces.link` must contain `{{trace_id}}` once, and no other braces {page}");
+    check("link: \"https://t.example.com/\"", &[&braces("3:17")]);
+    check("link: \"https://t.example.com/{trace_id}/{span}\"", &[&braces("3:17")]);
+    check("link: \"https://t.example.com/{trace_id}{trace_id}\"", &[&braces("3:17")]);
+    check(
+        "link: \"t.example.com/{trace_id}\"",
+        &[&format!("3:17: `traces.link` is not a URL with `http://` or `https://` {page}")],
+    );
+    check("one_in: 0", &["3:19: `one_in` must be from 1 to 1000000, not 0"]);
+    check("one_in: 0.01", &["3:19: `one_in` must be a whole number, not 0.01"]);
+    check("ratio: 1", &["3:11: unknown key `ratio` (the keys here are `endpoint`, `one_in` and `link`)"]);
 }
 
 #[test]

@@ -171,7 +171,8 @@ fn unknown_assets(reason: &str) -> Hinted {
 fn needed(desired: &Desired, selected: impl Fn(&str) -> bool) -> Assets {
     let services = || desired.services.iter().filter(|(name, _)| selected(name)).map(|(_, service)| service);
     let streams: BTreeSet<&String> = services().flat_map(|service| &service.streams).collect();
-    let buckets: BTreeSet<&String> = services().flat_map(|service| &service.buckets).collect();
+    let outboxes = streams.iter().filter_map(|name| desired.streams.get(*name)).flat_map(|stream| &stream.outboxes);
+    let buckets: BTreeSet<&String> = services().flat_map(|service| &service.buckets).chain(outboxes).collect();
     let consumers: BTreeSet<&String> = services().flat_map(|service| &service.consumers).collect();
     Assets {
         consumers: consumers.into_iter().filter_map(|name| desired.consumers.get_key_value(name)).map(owned).collect(),
@@ -196,16 +197,17 @@ fn images<'a>(
     })
 }
 
-/// First what loses nothing, then what does.
+/// First what loses nothing, then what does. Buckets come before the streams that take events over from them: a server looks
+/// for a source that it did not find only after half a minute.
 fn assets(needed: &Assets, there: &Assets, waves: &mut Waves) {
-    let (mut safe, mut reducing) = (Vec::new(), Vec::new());
-    for (before, reduced) in
-        asset_steps(&needed.streams, &there.streams).chain(asset_steps(&needed.buckets, &there.buckets))
-    {
-        safe.extend(before);
-        reducing.extend(reduced);
-    }
-    waves.add(safe);
+    let mut reducing = Vec::new();
+    let mut add = |steps: &mut dyn Iterator<Item = (Option<Step>, Option<Step>)>| {
+        let (safe, reduced): (Vec<_>, Vec<_>) = steps.unzip();
+        waves.add(safe.into_iter().flatten());
+        reducing.extend(reduced.into_iter().flatten());
+    };
+    add(&mut asset_steps(&needed.buckets, &there.buckets));
+    add(&mut asset_steps(&needed.streams, &there.streams));
     waves.add(reducing);
     waves.add(
         needed.consumers.iter().filter_map(|(name, wanted)| consumer_step(name, wanted, there.consumers.get(name))),
@@ -271,8 +273,9 @@ fn put<T: Serialize>(there: Option<&T>, wanted: &T) -> Option<(Action, Vec<Field
 
 impl Asset for Stream {
     fn losses(&self, wanted: &Self) -> Vec<Loss> {
-        let removed = self.subjects.iter().filter(|subject| !wanted.subjects.contains(subject));
-        let removed: Vec<String> = removed.cloned().collect();
+        let removed = self.subjects.iter().filter(|subject| !wanted.subjects.contains(subject)).cloned();
+        let outboxes = self.outboxes.difference(&wanted.outboxes).map(|bucket| Bucket::outbox_subjects(bucket));
+        let removed: Vec<String> = removed.chain(outboxes).collect();
         let subjects = (!removed.is_empty()).then_some(Loss::Subjects { removed });
         let losses =
             [fewer_replicas(self.replicas, wanted.replicas), shorter(self.max_age_seconds, wanted.max_age_seconds)];
@@ -288,6 +291,7 @@ impl Asset for Stream {
             replicas: self.replicas.max(wanted.replicas),
             max_age_seconds: longer(self.max_age_seconds, wanted.max_age_seconds),
             duplicate_window_seconds: wanted.duplicate_window_seconds,
+            outboxes: &self.outboxes | &wanted.outboxes,
         }
     }
 
@@ -314,6 +318,7 @@ impl Asset for Bucket {
             replicas: self.replicas.max(wanted.replicas),
             history: self.history.max(wanted.history),
             ttl_seconds: longer(self.ttl_seconds, wanted.ttl_seconds),
+            outbox_seconds: wanted.outbox_seconds,
         }
     }
 

@@ -51,7 +51,13 @@ fn names(names: &[&str]) -> BTreeSet<String> {
 }
 
 fn stream(subject: &str) -> Stream {
-    Stream { subjects: vec![subject.to_owned()], replicas: 3, max_age_seconds: 60, duplicate_window_seconds: 10 }
+    Stream {
+        subjects: vec![subject.to_owned()],
+        replicas: 3,
+        max_age_seconds: 60,
+        duplicate_window_seconds: 10,
+        ..Stream::default()
+    }
 }
 
 fn node(version: &str) -> Node {
@@ -59,7 +65,7 @@ fn node(version: &str) -> Node {
 }
 
 fn fleet() -> Desired {
-    let bucket = Bucket { replicas: 3, history: 1, ttl_seconds: 0 };
+    let bucket = Bucket { replicas: 3, history: 1, ..Bucket::default() };
     Desired {
         environment: "local".to_owned(),
         images: BTreeMap::new(),
@@ -182,10 +188,10 @@ fn wanted<'a>(desired: &'a mut Desired, name: &str) -> &'a mut Service {
 fn everything_comes_up_in_waves() {
     let plan = plan(&fleet(), &Observed::default());
     let order: Vec<_> = plan.steps.iter().map(|step| (step.wave, step.action(), step.name())).collect();
-    let expected = [(0, "nats-1"), (1, "EVT_A"), (1, "models"), (2, "b"), (3, "a"), (4, "gateway")];
+    let expected = [(0, "nats-1"), (1, "models"), (2, "EVT_A"), (3, "b"), (4, "a"), (5, "gateway")];
     assert_eq!(order, expected.map(|(wave, name)| (wave, Action::Create, name)));
-    let fields: Vec<_> = plan.steps[1].changes.iter().map(|change| change.field.as_str()).collect();
-    assert_eq!(fields, ["duplicate_window_seconds", "max_age_seconds", "replicas", "subjects"]);
+    let fields: Vec<_> = plan.steps[2].changes.iter().map(|change| change.field.as_str()).collect();
+    assert_eq!(fields, ["duplicate_window_seconds", "max_age_seconds", "outboxes", "replicas", "subjects"]);
 }
 
 #[test]
@@ -215,6 +221,38 @@ fn a_change_names_the_fields() {
         |desired, _| drop(desired.nodes.insert("nats-1".to_owned(), node("2.16.0"))),
         &["0 Update Node nats-1 version \"2.15.1\" → \"2.16.0\""],
     );
+}
+
+/// The stream of `a` takes events over from bucket `models`.
+fn with_outbox(desired: &mut Desired) {
+    desired.buckets.get_mut("models").unwrap().outbox_seconds = 60;
+    desired.streams.get_mut("EVT_A").unwrap().outboxes = names(&["models"]);
+}
+
+#[test]
+fn a_bucket_has_its_outbox_before_a_stream_takes_events_over() {
+    check(
+        |desired, _| with_outbox(desired),
+        &["0 Update Bucket models outbox_seconds 0 → 60", "1 Update Stream EVT_A outboxes [] → [\"models\"]"],
+    );
+    // Of what is selected, only the stream is needed by name.
+    let mut desired = fleet();
+    with_outbox(&mut desired);
+    let selection = Selection { services: names(&["a"]), all: false };
+    let deploy = Change::Deploy(Deploy { selection, prune: false, without_jetstream: false });
+    let observed = Observed { nodes: settled(&desired).nodes, ..Observed::default() };
+    let plan = Plan::new(&deploy, &desired, &observed).unwrap();
+    let order: Vec<_> = plan.steps.iter().map(|step| (step.wave, step.name())).collect();
+    assert_eq!(order, [(0, "models"), (1, "EVT_A"), (2, "a")]);
+}
+
+#[test]
+fn a_stream_gives_up_an_outbox_only_when_that_is_accepted() {
+    let mut desired = fleet();
+    with_outbox(&mut desired);
+    let observed = settled(&desired);
+    desired.streams.get_mut("EVT_A").unwrap().outboxes.clear();
+    assert_eq!(shown(&plan(&desired, &observed)), ["0 Reduce Stream EVT_A outboxes [\"models\"] → [] !subjects"]);
 }
 
 #[test]

@@ -10,9 +10,14 @@ use crate::nats::secret::{ClientSecret, TunnelEndpoint};
 use crate::nats::testing::{PATIENCE, TestCluster, round_trip};
 
 fn assets() -> Assets {
-    let stream =
-        Stream { subjects: vec!["evt.>".to_owned()], replicas: 1, max_age_seconds: 60, duplicate_window_seconds: 60 };
-    let bucket = Bucket { replicas: 1, history: 1, ttl_seconds: 0 };
+    let stream = Stream {
+        subjects: vec!["evt.>".to_owned()],
+        replicas: 1,
+        max_age_seconds: 60,
+        duplicate_window_seconds: 60,
+        ..Stream::default()
+    };
+    let bucket = Bucket { replicas: 1, history: 1, ..Bucket::default() };
     let consumer = Consumer {
         service: Some("quests".to_owned()),
         subjects: vec!["evt.>".to_owned()],

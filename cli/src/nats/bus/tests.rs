@@ -85,9 +85,14 @@ fn long_requests_are_parted_and_lose_nothing() {
     }
     assert_eq!(together, services);
 
-    let stream =
-        Stream { subjects: vec!["evt.>".to_owned()], replicas: 3, max_age_seconds: 1, duplicate_window_seconds: 1 };
-    let bucket = Bucket { replicas: 3, history: 1, ttl_seconds: 0 };
+    let stream = Stream {
+        subjects: vec!["evt.>".to_owned()],
+        replicas: 3,
+        max_age_seconds: 1,
+        duplicate_window_seconds: 1,
+        ..Stream::default()
+    };
+    let bucket = Bucket { replicas: 3, history: 1, ..Bucket::default() };
     let consumer = Consumer {
         service: None,
         subjects: vec!["evt.>".to_owned()],

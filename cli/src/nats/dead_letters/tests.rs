@@ -21,6 +21,7 @@ async fn fleet() -> (TestCluster, Client, DeadLetters) {
         replicas: 1,
         max_age_seconds: 0,
         duplicate_window_seconds: 60,
+        ..Wanted::default()
     };
     jetstream.put_stream(STREAM, &stream(&["dlq.>"]), PATIENCE).await.unwrap();
     let subjects = [EVENT, &consumes::replays("*", EVENT)];

@@ -39,6 +39,8 @@ const DIRECT: &[(&str, &str)] = &[
     ("$KV.models.m", "forged"),
     ("$KV.entities.e", "forged"),
     ("evt.ai.model.selected.v1", "forged"),
+    ("outbox.models.x.evt.ai.model.selected.v1", "forged"),
+    ("outbox.entities.x.evt.quest.generated.v1", "forged"),
     ("audit.forged", "forged"),
     ("$SYS.REQ.SERVER.PING", ""),
     ("$SYS.REQ.CLAIMS.LIST", ""),
@@ -72,24 +74,25 @@ impl Fleet {
         let cluster = TestCluster::start(1, &layout(accounts(&manifests))).await;
         let natsctl = cluster.connect(NATSCTL).await;
         let jetstream = JetStream::new(natsctl.clone());
-        let bucket = Bucket { replicas: 1, history: 5, ttl_seconds: 0 };
+        let bucket = Bucket { replicas: 1, history: 5, outbox_seconds: 60, ..Bucket::default() };
         for name in ["quests", "models", "entities"] {
             jetstream.put_bucket(name, &bucket, PATIENCE).await.unwrap();
         }
-        for (name, subject) in [
-            ("EVT_MODEL_MANAGEMENT", "evt.ai.model.selected.v1"),
-            ("EVT_QUEST_SYSTEM", "evt.quest.generated.v1"),
-            ("EVT_STATE_MANAGER", "evt.state.>"),
-            ("EVT_NPC_BEHAVIOR", "evt.npc.>"),
-            ("EVT_AI_INTEGRATION", "evt.ai.llm.>"),
-            ("AUDIT", "audit.>"),
-            ("DLQ", "dlq.>"),
+        for (name, subject, outbox) in [
+            ("EVT_MODEL_MANAGEMENT", "evt.ai.model.selected.v1", Some("models")),
+            ("EVT_QUEST_SYSTEM", "evt.quest.generated.v1", Some("quests")),
+            ("EVT_STATE_MANAGER", "evt.state.>", Some("entities")),
+            ("EVT_NPC_BEHAVIOR", "evt.npc.>", None),
+            ("EVT_AI_INTEGRATION", "evt.ai.llm.>", None),
+            ("AUDIT", "audit.>", None),
+            ("DLQ", "dlq.>", None),
         ] {
             let stream = Stream {
                 subjects: vec![subject.to_owned()],
                 replicas: 1,
-                max_age_seconds: 0,
                 duplicate_window_seconds: 60,
+                outboxes: outbox.into_iter().map(str::to_owned).collect(),
+                ..Stream::default()
             };
             jetstream.put_stream(name, &stream, PATIENCE).await.unwrap();
         }

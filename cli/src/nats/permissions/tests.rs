@@ -6,11 +6,14 @@ use async_nats::jetstream;
 use async_nats::jetstream::consumer::pull;
 use futures::StreamExt as _;
 use futures::future::join;
+use serde_json::json;
 use tokio::time::timeout;
 
 use super::*;
 use crate::manifest::fixture::Tree;
-use crate::nats::testing::{PATIENCE, TestCluster, round_trip};
+use crate::model::desired::{Bucket, Stream};
+use crate::nats::jetstream::JetStream;
+use crate::nats::testing::{PATIENCE, TestCluster, round_trip, write_with_event};
 
 fn sample() -> BTreeMap<String, Permissions> {
     accounts(&Tree::valid().load().unwrap()).into_values().flat_map(|account| account.users).collect()
@@ -50,8 +53,13 @@ fn the_gateway_calls_everything_and_controls_streams() {
 fn a_bucket_is_for_its_service_alone() {
     check(
         "quest-system",
-        &["$KV.quests.>", "$JS.API.STREAM.MSG.GET.KV_quests"],
-        &["$KV.models.>", "$JS.API.STREAM.DELETE.KV_quests"],
+        &["$KV.quests.>", "outbox.quests.*.evt.quest.generated.v1", "$JS.API.STREAM.MSG.GET.KV_quests"],
+        &[
+            "$KV.models.>",
+            "outbox.quests.>",
+            "outbox.models.*.evt.quest.generated.v1",
+            "$JS.API.STREAM.DELETE.KV_quests",
+        ],
     );
     check(
         "operator",
@@ -97,15 +105,18 @@ async fn a_server_grants_what_is_derived() {
     tree.replace("services/npc-behavior.yaml", "calls: []", "consumes: { evt.quest.generated.v1: {} }");
     let manifests = tree.load().unwrap();
     let cluster = TestCluster::start(1, &accounts(&manifests)).await;
-    let admin = jetstream::new(cluster.connect(NATSCTL).await);
-    let bucket = jetstream::kv::Config { bucket: "quests".to_owned(), history: 5, ..Default::default() };
-    admin.create_key_value(bucket).await.unwrap();
-    let events = jetstream::stream::Config {
-        name: "EVT_QUEST_SYSTEM".to_owned(),
+    let natsctl = cluster.connect(NATSCTL).await;
+    let quests = Bucket { replicas: 1, history: 5, outbox_seconds: 60, ..Bucket::default() };
+    let events = Stream {
         subjects: vec!["evt.quest.generated.v1".to_owned()],
-        ..Default::default()
+        replicas: 1,
+        outboxes: ["quests".to_owned()].into(),
+        ..Stream::default()
     };
-    let events = admin.create_stream(events).await.unwrap();
+    let store = JetStream::new(natsctl.clone());
+    store.put_bucket("quests", &quests, PATIENCE).await.unwrap();
+    store.put_stream("EVT_QUEST_SYSTEM", &events, PATIENCE).await.unwrap();
+    let events = jetstream::new(natsctl).get_stream("EVT_QUEST_SYSTEM").await.unwrap();
     let durable =
         pull::Config { durable_name: Some("npc-behavior_quest-generated-v1".to_owned()), ..Default::default() };
     events.create_consumer(durable).await.unwrap();
@@ -143,20 +154,24 @@ async fn a_server_grants_what_is_derived() {
     let subjects = stream.info_with_subjects("$KV.quests.>").await.unwrap();
     assert_eq!(subjects.count().await, 1);
 
-    // An event, published by its owner and read by who consumes it.
+    // An event, published by its owner or written with a value, and read by who consumes it.
     let publishing = jetstream::new(quest.clone());
     let acknowledged = publishing.publish("evt.quest.generated.v1", "event".into()).await.unwrap();
     assert_eq!(acknowledged.await.unwrap().sequence, 1);
+    let written = write_with_event(&quest, "quests", "r", "evt.quest.generated.v1").await;
+    assert_eq!((&written["count"], &written["error"]), (&json!(2), &json!(null)), "{written}");
     let stream = jetstream::new(npc.clone()).get_stream_no_info("EVT_QUEST_SYSTEM").await.unwrap();
     let consumer: jetstream::consumer::PullConsumer =
         stream.get_consumer("npc-behavior_quest-generated-v1").await.unwrap();
-    let mut messages = consumer.fetch().max_messages(1).messages().await.unwrap();
-    let message = messages.next().await.unwrap().unwrap();
-    assert_eq!(message.payload, "event");
-    message.double_ack().await.unwrap();
+    let mut messages = consumer.stream().expires(PATIENCE).messages().await.unwrap();
+    for _ in 0..2 {
+        let message = timeout(PATIENCE, messages.next()).await.unwrap().unwrap().unwrap();
+        assert_eq!((message.subject.as_str(), &message.payload[..]), ("evt.quest.generated.v1", &b"event"[..]));
+        message.double_ack().await.unwrap();
+    }
 
     // People read what is stored.
     let stream = jetstream::new(operator.clone()).get_stream("EVT_QUEST_SYSTEM").await.unwrap();
     assert_eq!(stream.get_raw_message(1).await.unwrap().payload, "event");
-    assert_eq!(stream.direct_get(1).await.map(|message| message.payload).ok(), None, "not allowed by this stream");
+    assert_eq!(stream.direct_get(1).await.unwrap().payload, "event");
 }

@@ -59,10 +59,11 @@ fn streams_and_buckets_follow_from_the_manifests() {
         replicas: 3,
         max_age_seconds: 7 * 86_400,
         duplicate_window_seconds: 120,
+        outboxes: ["entities".to_owned()].into(),
     };
     assert_eq!(desired.streams["EVT_STATE_MANAGER"], state);
     assert_eq!(desired.streams["AUDIT"].max_age_seconds, 400 * 86_400);
-    let bucket = |replicas, history, ttl_seconds| Bucket { replicas, history, ttl_seconds };
+    let bucket = |replicas, history, ttl_seconds| Bucket { replicas, history, ttl_seconds, outbox_seconds: 2 * 3_600 };
     assert_eq!(desired.buckets["quests"], bucket(3, 5, 30 * 86_400));
     assert_eq!(desired.buckets["models"], bucket(3, 1, 0));
     assert_eq!(desired.buckets["entities"], bucket(1, 64, 0));
@@ -130,6 +131,30 @@ fn what_was_not_built_does_not_run() {
     inputs.artifacts.remove("quest-system");
     let refused = super::desired(&manifests, &inputs).unwrap_err();
     assert_eq!(refused.to_string(), "service `quest-system` has not been built");
+}
+
+#[test]
+fn tasks_are_told_where_their_spans_go_and_a_service_may_say_otherwise() {
+    let mut tree = Tree::valid();
+    let traces = "traces: { endpoint: \"http://collector:4318\", one_in: 100 }\nplatform: local";
+    tree.replace("environments/local.yaml", "platform: local", traces);
+    let own = "environment: { OTEL_TRACES_SAMPLER_ARG: \"1\" }\nserves";
+    tree.replace("services/quest-system.yaml", "serves", own);
+    let manifests = tree.load().unwrap();
+    let desired = super::desired(&manifests, &inputs(&manifests)).unwrap();
+    let variable = |service: &str, name: &str| desired.services[service].definition.environment[name].clone();
+    for service in ["gateway", "quest-system"] {
+        assert_eq!(variable(service, "OTEL_EXPORTER_OTLP_ENDPOINT"), "http://collector:4318");
+        assert_eq!(variable(service, "OTEL_TRACES_SAMPLER"), "parentbased_traceidratio");
+        assert_eq!(variable(service, "OTEL_RESOURCE_ATTRIBUTES"), "deployment.environment.name=local");
+    }
+    assert_eq!(variable("gateway", "OTEL_TRACES_SAMPLER_ARG"), "0.01");
+    assert_eq!(variable("quest-system", "OTEL_TRACES_SAMPLER_ARG"), "1");
+
+    let manifests = Tree::valid().load().unwrap();
+    let desired = super::desired(&manifests, &inputs(&manifests)).unwrap();
+    let environment = &desired.services["gateway"].definition.environment;
+    assert!(!environment.keys().any(|name| name.starts_with("OTEL_")), "{environment:?}");
 }
 
 #[test]

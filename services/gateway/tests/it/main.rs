@@ -10,3 +10,4 @@ mod nats;
 mod public;
 mod slow_clients;
 mod streams;
+mod traces;

@@ -8,8 +8,6 @@ use crate::connection::Connection;
 use crate::retry::retry_until_deadline;
 use crate::wire;
 
-/// The id of the event, which stays the same when it is stored again elsewhere.
-pub(crate) const EVENT_ID: HeaderName = HeaderName::from_static("Event-Id");
 /// Why it could not be handled.
 const REASON: HeaderName = HeaderName::from_static("Dead-Letter-Reason");
 /// The code of the error, for example `INVALID_ARGUMENT`.
@@ -57,7 +55,7 @@ impl DeadLetter<'_> {
         headers.insert(STREAM, self.stream);
         headers.insert(SEQUENCE, self.sequence.to_string());
         headers.insert(STORED_AT, self.stored_at);
-        headers.insert(EVENT_ID, self.event_id);
+        headers.insert(wire::EVENT_ID, self.event_id);
         // One event is one dead letter of a service, however often that is found out.
         headers.insert(wire::MESSAGE_ID, format!("{}/{}/{}", self.service, self.stream, self.sequence));
         headers

@@ -12,13 +12,13 @@ use prost::Message as _;
 use proto::rpc::{Code, Error};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout, timeout_at};
 
-use super::dead_letter::{self, DeadLetter, EVENT_ID};
+use super::dead_letter::{self, DeadLetter};
 use super::metrics::ConsumerMetrics;
 use crate::connection::Connection;
 use crate::context::Context;
 use crate::settings::ConsumerSettings;
 use crate::wire::{self, ReceivedMeta, RequestEnvelope};
-use crate::{panics, reason};
+use crate::{panics, reason, trace};
 
 /// How long the server has to confirm that a message is settled.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(1);
@@ -70,7 +70,7 @@ impl Delivery {
     /// in the stream.
     fn event_id(&self, stream: &str) -> String {
         let headers = self.headers();
-        let given = wire::header(headers, &EVENT_ID).or_else(|| wire::header(headers, &wire::MESSAGE_ID));
+        let given = wire::header(headers, &wire::EVENT_ID).or_else(|| wire::header(headers, &wire::MESSAGE_ID));
         given.map_or_else(|| format!("{stream}/{}", self.sequence), str::to_owned)
     }
 
@@ -110,7 +110,8 @@ impl Delivery {
             let lost = format!("delivered {} times, and no task that handled it has answered", settings.max_deliveries);
             Error::unavailable(lost)
         } else {
-            match self.call(settings, context, handle).await {
+            let span = trace::consumer(context, &settings.event, settings.durable.as_deref(), self.attempt);
+            match trace::end_with(span, self.call(settings, context, handle).await) {
                 Ok(()) => {
                     self.acknowledge(AckKind::Ack).await;
                     return Outcome::Handled;
@@ -220,8 +221,8 @@ impl Delivery {
 
     /// Any answer but an error status is a confirmation: the client's own `double_ack` also takes "no responders" for one.
     async fn confirmed(&self, payload: Bytes) -> bool {
-        let (slot, answer) = self.connection.inbox.slot_for_one();
-        let sent = self.connection.client.publish_with_reply(self.reply.clone(), slot.subject(), payload).await;
+        let answer = self.connection.inbox.slot_for_one();
+        let sent = self.connection.client.publish_with_reply(self.reply.clone(), answer.subject(), payload).await;
         let answer = timeout(CONFIRM_TIMEOUT, answer).await;
         let status = |message: &Message| message.status.is_none_or(|status| status == StatusCode::OK);
         sent.is_ok() && matches!(answer, Ok(Ok(message)) if status(&message))

@@ -17,10 +17,10 @@ use super::delivery::Outcome;
 use super::metrics::ConsumerMetrics;
 use crate::context::Context;
 use crate::fleet::Fleet;
-use crate::panics;
 use crate::settings::ConsumerSettings;
 use crate::task::Shutdown;
 use crate::wire::{self, ReceivedMeta, RequestEnvelope};
+use crate::{panics, trace};
 
 /// How often the stream is read, apart from jitter.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -111,12 +111,16 @@ impl Follower {
             let started = Instant::now();
             let context = self.context(&message);
             let handled = std::panic::AssertUnwindSafe(async { handle(message.payload.clone()).await }).catch_unwind();
+            let span = trace::consumer(&context, event, None, attempt);
             let handled = context.clone().scope(tokio::time::timeout_at(context.deadline(), handled)).await;
-            let error = match handled {
-                Ok(Ok(Ok(()))) => return self.metrics.record(Outcome::Handled, started.elapsed()),
-                Ok(Ok(Err(error))) => error,
-                Ok(Err(panic)) => Error::internal(format_args!("the handler panicked: {}", panics::message(&*panic))),
-                Err(_) => Error::unavailable(format_args!("it was not handled within {:?}", self.settings.timeout)),
+            let result = handled.unwrap_or_else(|_| {
+                Ok(Err(Error::unavailable(format_args!("it was not handled within {:?}", self.settings.timeout))))
+            });
+            let result = result.unwrap_or_else(|panic| {
+                Err(Error::internal(format_args!("the handler panicked: {}", panics::message(&*panic))))
+            });
+            let Err(error) = trace::end_with(span, result) else {
+                return self.metrics.record(Outcome::Handled, started.elapsed());
             };
             if attempt >= *max_deliveries {
                 tracing::error!(event, sequence = message.sequence, attempt, %error, "gave up an event that every task gets");

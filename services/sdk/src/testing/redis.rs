@@ -11,7 +11,7 @@ use std::{env, io};
 use prost::Message;
 use tempfile::TempDir;
 
-use super::write_certificates;
+use super::Authority;
 use crate::cache::{Cache, Caches, RedisSettings};
 
 /// The time within which a node must listen, the cluster must be complete and a cache must be connected.
@@ -66,7 +66,7 @@ impl RedisCluster {
     /// If there is no redis-server (the message says how to get it), or it does not start.
     pub fn start(shape: Shape, password: &str) -> Self {
         let folder = TempDir::new().expect("a temporary directory");
-        write_certificates(folder.path());
+        Authority::new(folder.path());
         let count = shape.shards * (1 + shape.replicas);
         let nodes = (0..count).map(|number| Node::start(folder.path(), number, shape.max_memory, password));
         let cluster = Self { nodes: nodes.collect(), folder, files: AtomicUsize::new(0) };

@@ -255,3 +255,22 @@ async fn requests_that_are_too_large_do_not_close_a_circuit() {
     let circuits = sdk::metrics_text();
     assert!(circuits.contains("circuit_open{destination=\"ai.llm.v1\"} 1"), "{circuits}");
 }
+
+#[tokio::test]
+async fn a_request_has_a_header_only_if_its_trace_came_from_outside_or_is_recorded() {
+    let server = NatsServer::start();
+    let mut requests = plain(&server.connection()).await.subscribe("svc.ai.llm.v1.infer").await.unwrap();
+    let client: LlmClient = caller(&server).await.client();
+    let outside = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    for traceparent in [None, Some(outside)] {
+        let context = ExternalRequest { traceparent, request_id: None, idempotency_key: None, timeout: SOON };
+        let _call = tokio::spawn(Context::external(context).scope({
+            let client = client.clone();
+            async move { client.infer(prompt("")).await }
+        }));
+        let received = timeout(SOON, requests.next()).await.unwrap().unwrap();
+        let header = received.headers.as_ref().and_then(|headers| headers.get("traceparent"));
+        assert_eq!(header.map(|header| &header.as_str()[..36]), traceparent.map(|outside| &outside[..36]));
+        assert_eq!(received.headers.is_some(), traceparent.is_some());
+    }
+}

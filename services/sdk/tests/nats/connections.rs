@@ -28,6 +28,44 @@ async fn mutual_tls_and_permissions_are_enough_for_calls_and_streams() {
 }
 
 #[tokio::test]
+async fn calls_errors_and_streams_cross_the_border_between_two_accounts() {
+    let server = NatsServer::with_accounts(&[
+        Account {
+            user: User {
+                name: "llm",
+                publish: &["_INBOX_caller.>", "_INBOX.>", "svc.ai.llm.v1._"],
+                subscribe: &["svc.ai.llm.v1.> svc-llm-workers", "_STREAM_llm.>", "_INBOX_llm.>", "$SRV.>"],
+            },
+            exports: &["_INBOX_caller.>"],
+            imports: &[
+                ("caller", "svc.ai.llm.v1.infer", "svc.ai.llm.v1.infer.caller"),
+                ("caller", "svc.ai.llm.v1.infer_stream", "svc.ai.llm.v1.infer_stream.caller"),
+                ("caller", "_STREAM_llm.>", "_STREAM_llm.>"),
+            ],
+        },
+        Account {
+            user: User {
+                name: "caller",
+                publish: &["svc.ai.llm.v1.infer", "svc.ai.llm.v1.infer_stream", "_STREAM_llm.>"],
+                subscribe: &["_INBOX_caller.>"],
+            },
+            exports: &["svc.ai.llm.v1.infer", "svc.ai.llm.v1.infer_stream", "_STREAM_llm.>"],
+            imports: &[("llm", "_INBOX_caller.>", "_INBOX_caller.>")],
+        },
+    ]);
+    let (trigger, shutdown) = Shutdown::new();
+    let worker = Fleet::connect(Settings::for_service("llm", server.connection_as("llm"))).await.unwrap();
+    let serving = tokio::spawn(async move { sdk::serve(&worker, LlmServer(Fake::default()), shutdown).await });
+    let client: LlmClient =
+        Fleet::connect(Settings::for_service("caller", server.connection_as("caller"))).await.unwrap().client();
+    timeout(SOON, async { while client.infer(prompt("")).await.is_err() {} }).await.unwrap();
+    assert_eq!(client.infer(prompt("refuse")).await.unwrap_err().code(), Code::Aborted);
+    assert_eq!(collect(&client, "").await.len(), 200);
+    trigger.send_replace(true);
+    serving.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn certificates_and_keys_may_be_given_as_text() {
     let server = NatsServer::secured(&[User { name: "llm", publish: &[">"], subscribe: &[">"] }]);
     let text = |material: Material, variable: &'static str| {

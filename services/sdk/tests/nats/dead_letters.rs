@@ -31,7 +31,10 @@ async fn what_cannot_be_handled_is_stored_as_it_came_with_the_reason() {
     let _task = working(&server, &recorder, &consumer).await;
     let publisher = caller(&server).await;
     let check = async |number: usize, model: &str, attempts: usize, expected: [&str; 3]| {
-        as_request(None, publish(&publisher, model)).await;
+        // What is traced has a header, which is kept.
+        let traceparent = Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+        let request = ExternalRequest { traceparent, request_id: None, idempotency_key: None, timeout: SOON };
+        Context::external(request).scope(publish(&publisher, model)).await;
         let letters = dead_letters(&server, number).await;
         let letter = letters.last().unwrap();
         assert_eq!(said(letter), expected, "{model}");

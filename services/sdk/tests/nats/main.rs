@@ -1,13 +1,17 @@
 //! The SDK against a real nats-server.
 
+mod answers;
 mod calls;
 mod connections;
 mod consuming;
 mod dead_letters;
 mod kills;
+mod outbox;
+mod renewal;
 mod shutdown;
 mod storage;
 mod streams;
+mod traces;
 
 use std::future::pending;
 use std::sync::Arc;
@@ -23,7 +27,7 @@ use proto::ai::model::v1::{
     GetRequest, GetResponse, ListRequest, ListResponse, ModelManagement, ModelManagementClient, ModelManagementServer,
     RegisterRequest, RegisterResponse, RetireRequest, RetireResponse, SelectRequest, SelectResponse, Selected,
 };
-use sdk::testing::{NatsServer, User, as_request};
+use sdk::testing::{Account, NatsServer, User, as_request};
 use sdk::{
     Change, Code, ConnectionSettings, Context, Error, Event as _, ExternalRequest, Fleet, Material, Server, Settings,
     Shutdown, Stream, WriteError, reason,

@@ -37,7 +37,7 @@ fn update(operation: &str, expected: Option<u64>, merge: serde_json::Value) -> U
     requested(operation, request(expected, merge)).unwrap()
 }
 
-/// Revision 5, written long ago by another operation.
+/// Revision 5, stored at revision 7 of the bucket, written long ago by another operation.
 fn old() -> Revision {
     Revision {
         key: update("x", None, json!({})).key,
@@ -45,7 +45,7 @@ fn old() -> Revision {
         updated_at: Timestamp { seconds: 1_799_996_400, nanos: 0 },
         operations: Operations::default(),
         replaced: 4,
-        number: 5,
+        stored_at: 7,
     }
 }
 
@@ -84,19 +84,20 @@ fn a_request_larger_than_two_records_is_refused_before_it_is_applied() {
 
 #[test]
 fn a_write_replaces_the_revision_that_was_read() {
-    let check = |expected, current: Option<Revision>, data: serde_json::Value, replaced| {
+    let check = |expected, current: Option<Revision>, data: serde_json::Value, (replaced, after)| {
         let update = update("op", expected, json!({"mp": 1}));
-        let Decision::Write(next) = update.decide(current, now()).unwrap() else {
+        let Decision::Write { next, previous } = update.decide(current, now()).unwrap() else {
             panic!("expected {expected:?}: no write");
         };
         assert_eq!(next.data, object(data));
-        assert_eq!((next.replaced, next.number, next.updated_at), (replaced, 0, now().into()));
+        assert_eq!((next.replaced, next.number(), next.updated_at), (replaced, replaced + 1, now().into()));
+        assert_eq!(previous, after);
         assert!(update.wrote(&next));
     };
-    check(None, None, json!({"mp": 1}), 0);
-    check(Some(0), None, json!({"mp": 1}), 0);
-    check(None, Some(old()), json!({"hp": 10, "mp": 1}), 5);
-    check(Some(5), Some(old()), json!({"hp": 10, "mp": 1}), 5);
+    check(None, None, json!({"mp": 1}), (0, 0));
+    check(Some(0), None, json!({"mp": 1}), (0, 0));
+    check(None, Some(old()), json!({"hp": 10, "mp": 1}), (7, 5));
+    check(Some(5), Some(old()), json!({"hp": 10, "mp": 1}), (7, 5));
 }
 
 #[test]
@@ -128,17 +129,17 @@ fn conflicts_name_the_current_revision() {
 #[test]
 fn a_key_with_another_body_is_refused() {
     let first = request(None, json!({"hp": 1}));
-    let Ok(Decision::Write(next)) = requested("k", first.clone()).unwrap().decide(Some(old()), now()) else {
+    let Ok(Decision::Write { next, .. }) = requested("k", first.clone()).unwrap().decide(Some(old()), now()) else {
         panic!("no write");
     };
-    let next = Revision { number: 6, ..next };
+    let next = Revision { stored_at: 9, ..next };
     let check =
         |request: UpdateRequest, at: SystemTime| requested("k", request).unwrap().decide(Some(next.clone()), at);
     assert_eq!(check(first.clone(), now()), Ok(Decision::AlreadyApplied(next.clone())));
     let fields = update_request::Change::Fields(FieldPatches { patches: vec![FieldPatch::default()] });
     let others = [
         request(None, json!({"hp": 2})),
-        request(Some(6), json!({"hp": 1})),
+        request(Some(8), json!({"hp": 1})),
         UpdateRequest { change: Some(fields), ..first },
     ];
     for other in others {
@@ -147,7 +148,7 @@ fn a_key_with_another_body_is_refused() {
     }
     // Forgotten.
     let later = now() + sdk::REMEMBERED_FOR + Duration::from_secs(1);
-    assert!(matches!(check(request(None, json!({"hp": 2})), later), Ok(Decision::Write(_))));
+    assert!(matches!(check(request(None, json!({"hp": 2})), later), Ok(Decision::Write { .. })));
 }
 
 #[test]
@@ -163,10 +164,10 @@ struct FakeBucket(Vec<Revision>);
 
 impl FakeBucket {
     fn replace(&mut self, next: &Revision) -> bool {
-        let accepted = self.0.last().map_or(0, |last| last.number) == next.replaced;
+        let accepted = self.0.last().map_or(0, |last| last.stored_at) == next.replaced;
         if accepted {
-            let number = 10 + 3 * self.0.len() as u64;
-            self.0.push(Revision { number, ..next.clone() });
+            let stored_at = 10 + 3 * self.0.len() as u64;
+            self.0.push(Revision { stored_at, ..next.clone() });
         }
         accepted
     }
@@ -174,7 +175,7 @@ impl FakeBucket {
     fn run(&mut self, update: &Update, read: Option<Revision>) -> bool {
         match update.decide(read, now()).unwrap() {
             Decision::AlreadyApplied(_) => self.0.iter().any(|earlier| update.wrote(earlier)),
-            Decision::Write(next) => self.replace(&next),
+            Decision::Write { next, .. } => self.replace(&next),
             Decision::Conflict { .. } => false,
         }
     }
@@ -199,6 +200,7 @@ proptest! {
                 accepted[writer] |= bucket.run(&updates[writer], read);
             }
         }
+        prop_assert!(bucket.0.is_sorted_by(|one, next| one.number() < next.number()));
         for writer in 0..4 {
             let times = bucket.0.iter().filter(|revision| updates[writer].wrote(revision)).count();
             prop_assert_eq!(times, usize::from(accepted[writer]));

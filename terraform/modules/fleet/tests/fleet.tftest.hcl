@@ -197,7 +197,7 @@ run "the_dashboards_show_every_alarm_and_every_node" {
   command = plan
 
   assert {
-    condition     = length(flatten([for widget in jsondecode(aws_cloudwatch_dashboard.fleet.dashboard_body).widgets : widget.properties.alarms if widget.type == "alarm"])) == 12
+    condition     = length(flatten([for widget in jsondecode(aws_cloudwatch_dashboard.fleet.dashboard_body).widgets : widget.properties.alarms if widget.type == "alarm"])) == 15
     error_message = "The dashboard does not show all alarms."
   }
 
