@@ -41,7 +41,7 @@ impl Fleet {
         // The id makes retries safe.
         let is_transient = |error: &Error| error.code() == Code::Unavailable;
         let store = || self.store_event(id, &event, traceparent.as_deref());
-        trace::end_with(span, retry_until_deadline(is_transient, store)).await
+        trace::end_with(span, retry_until_deadline(is_transient, store).await)
     }
 
     async fn store_event(&self, id: &str, event: &EncodedEvent, traceparent: Option<&str>) -> Result<(), Error> {

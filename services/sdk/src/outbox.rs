@@ -42,7 +42,7 @@ impl Bucket {
         let traceparent = context.traceparent(&span);
         // An attempt that is not committed leaves no event, and of those that are repeated no two are committed.
         let commit = || self.commit(key, value.clone(), event, &id, traceparent.as_deref(), expected);
-        trace::end_with(span, retry_until_deadline(write_unavailable, commit)).await
+        trace::end_with(span, retry_until_deadline(write_unavailable, commit).await)
     }
 
     /// One attempt. Its messages are sent at once, so that it takes no longer than a single write.
