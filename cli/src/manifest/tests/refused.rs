@@ -380,7 +380,7 @@ fn how_an_event_is_consumed_is_checked() {
     refused("{ backoff: [] }", "43: `backoff` must have 1 to 20 items, not 0");
     refused("{ backoff: [1 s, 2 d] }", "49: item 2 of `backoff` must be at most 1 d, not 2 d");
     refused("{ timeout: 1 h }", "43: `timeout` must be at most 10 min, not 1 h");
-    refused("{ delivery: everyone }", "44: `delivery` must not be `everyone` (it can be `shared` and `every_task`)");
+    refused("{ delivery: everyone }", "44: `delivery` must not be `everyone` (did you mean `every_task`?)");
     refused("{ retries: 3 }", "34: unknown key `retries`");
     check(
         "serves",
