@@ -94,13 +94,22 @@ fn allocated() -> [usize; 2] {
     [0; 2]
 }
 
-/// Serves until it is killed, and prints what it has allocated when its standard input ends.
+/// The CPU time that a process has used so far, in microseconds; on Linux only.
+fn cpu_time(process: &str) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // The name of the program is in parentheses and may have spaces; user and system time are the 12th and 13th fields after it.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
+    let ticks: f64 = fields.filter_map(|ticks| ticks.parse::<f64>().ok()).sum();
+    ticks * 10_000.0
+}
+
+/// Serves until it is killed. Prints its CPU time and what it has allocated when its standard input ends.
 fn worker(variant: &str, connection: ConnectionSettings) {
     std::thread::spawn(|| {
         // Whatever ends it, the figures are asked for.
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         let [allocations, bytes] = allocated();
-        println!("{allocations} {bytes}");
+        println!("{} {allocations} {bytes}", cpu_time("self"));
     });
     match variant {
         "sdk" => current_thread().block_on(async {
@@ -123,8 +132,8 @@ fn worker(variant: &str, connection: ConnectionSettings) {
     }
 }
 
-/// Prints requests per second, median and 99th percentile in microseconds; then the number of all requests, of this
-/// process' allocations, and of their bytes.
+/// Prints requests per second, median and 99th percentile in microseconds; then the number of all requests, and
+/// the CPU time, allocations and allocated bytes of this process.
 fn caller(variant: &str, concurrency: usize, seconds: usize, connection: ConnectionSettings) {
     let time = Duration::from_secs(seconds as u64);
     if variant != "raw" {
@@ -157,7 +166,7 @@ fn caller(variant: &str, concurrency: usize, seconds: usize, connection: Connect
     let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize];
     let [allocations, bytes] = [0, 1].map(|index| allocated()[index] - before[index]);
     let per_second = latencies.len() as f64 / time.as_secs_f64();
-    println!("{per_second} {} {} {requests} {allocations} {bytes}", at(0.5), at(0.99));
+    println!("{per_second} {} {} {requests} {} {allocations} {bytes}", at(0.5), at(0.99), cpu_time("self"));
 }
 
 /// Waits with the stock client: the SDK's circuit breaker would count a worker that has not started yet as failed.
@@ -361,18 +370,28 @@ struct Figures {
     p50: f64,
     /// Microseconds.
     p99: f64,
+    /// CPU time of caller, worker and server for each request, in microseconds.
+    cpu: [f64; 3],
     /// Allocations and their bytes for each request.
     caller_allocations: [f64; 2],
     worker_allocations: [f64; 2],
+}
+
+impl Figures {
+    fn all_cpu(&self) -> f64 {
+        self.cpu.iter().sum()
+    }
 }
 
 fn measure(
     variant: &str,
     concurrency: usize,
     seconds: usize,
-    worker: &ConnectionSettings,
-    caller: &ConnectionSettings,
+    server: &NatsServer,
+    [worker, caller]: [&ConnectionSettings; 2],
 ) -> Figures {
+    let server = server.process_id().to_string();
+    let server_before = cpu_time(&server);
     let words = |role: &[String], connection: &ConnectionSettings| [role, &arguments(connection)].concat();
     let mut worker = spawn(&words(&["worker".into(), variant.into()], worker));
     if variant == "raw" {
@@ -381,20 +400,24 @@ fn measure(
     }
     let mut caller =
         spawn(&words(&["caller".into(), variant.into(), concurrency.to_string(), seconds.to_string()], caller));
-    let [requests_per_second, p50, p99, requests, allocations, bytes] = caller.figures();
+    let [requests_per_second, p50, p99, requests, caller_cpu, allocations, bytes] = caller.figures();
     let caller_allocations = [allocations / requests, bytes / requests];
     drop(worker.0.stdin.take());
-    let worker_allocations = worker.figures::<2>().map(|count| count / requests);
-    Figures { requests_per_second, p50, p99, caller_allocations, worker_allocations }
+    let [worker_cpu, allocations, bytes] = worker.figures();
+    let worker_allocations = [allocations / requests, bytes / requests];
+    let cpu = [caller_cpu, worker_cpu, cpu_time(&server) - server_before].map(|time| time / requests);
+    Figures { requests_per_second, p50, p99, cpu, caller_allocations, worker_allocations }
 }
 
 fn compare(seconds: usize, rounds: usize) {
     println!(
         "medians of {rounds} rounds of {seconds} s; ratios are medians of ratios within a round, and the range of the middle half;"
     );
-    println!("allocations per request of the caller and of the worker, 0 if they are not counted");
+    println!(
+        "CPU time per request of caller, worker and server; allocations of caller and worker, 0 if they are not counted"
+    );
     let plain = NatsServer::start();
-    table("plain", &["stock", "sdk", "raw"], seconds, rounds, &plain.connection(), &plain.connection());
+    table("plain", &["stock", "sdk", "raw"], seconds, rounds, &plain, [&plain.connection(), &plain.connection()]);
     drop(plain);
     let secured = NatsServer::with_accounts(&[WORKER, CALLER]);
     table(
@@ -402,8 +425,8 @@ fn compare(seconds: usize, rounds: usize) {
         &["stock", "sdk"],
         seconds,
         rounds,
-        &secured.connection_as("worker"),
-        &secured.connection_as("caller"),
+        &secured,
+        [&secured.connection_as("worker"), &secured.connection_as("caller")],
     );
 }
 
@@ -443,18 +466,27 @@ fn table(
     variants: &[&str],
     seconds: usize,
     rounds: usize,
-    worker: &ConnectionSettings,
-    caller: &ConnectionSettings,
+    server: &NatsServer,
+    connections: [&ConnectionSettings; 2],
 ) {
     println!(
-        "\n{title}\n{:>11} {:>6} {:>12} {:>8} {:>8} {:>18} {:>18} {:>21}",
-        "concurrency", "", "requests/s", "p50 µs", "p99 µs", "× requests", "× p99", "allocations (bytes)"
+        "\n{title}\n{:>11} {:>6} {:>12} {:>8} {:>8} {:>18} {:>18} {:>18} {:>15} {:>21}",
+        "concurrency",
+        "",
+        "requests/s",
+        "p50 µs",
+        "p99 µs",
+        "× requests",
+        "× p99",
+        "× CPU",
+        "CPU µs",
+        "allocations (bytes)"
     );
     for concurrency in CONCURRENCIES {
         let mut rounds_of: Vec<Vec<Figures>> = variants.iter().map(|_| Vec::new()).collect();
         for _ in 0..rounds {
             for (variant, rounds) in variants.iter().zip(&mut rounds_of) {
-                rounds.push(measure(variant, concurrency, seconds, worker, caller));
+                rounds.push(measure(variant, concurrency, seconds, server, connections));
             }
         }
         for (variant, own) in variants.iter().zip(&rounds_of) {
@@ -464,12 +496,16 @@ fn table(
                 spread(ratios.collect())
             };
             println!(
-                "{concurrency:>11} {variant:>6} {:>12.0} {:>8.0} {:>8.0} {:>18} {:>18} {:>4.1} ({:>4.0}) {:>3.1} ({:>4.0})",
+                "{concurrency:>11} {variant:>6} {:>12.0} {:>8.0} {:>8.0} {:>18} {:>18} {:>18} {:>5.1}{:>5.1}{:>5.1} {:>4.1} ({:>4.0}) {:>3.1} ({:>4.0})",
                 middle(&|round| round.requests_per_second),
                 middle(&|round| round.p50),
                 middle(&|round| round.p99),
                 ratio(&|round| round.requests_per_second),
                 ratio(&|round| round.p99),
+                ratio(&Figures::all_cpu),
+                middle(&|round| round.cpu[0]),
+                middle(&|round| round.cpu[1]),
+                middle(&|round| round.cpu[2]),
                 middle(&|round| round.caller_allocations[0]),
                 middle(&|round| round.caller_allocations[1]),
                 middle(&|round| round.worker_allocations[0]),

@@ -328,8 +328,13 @@ impl NatsServer {
     /// # Panics
     /// If the server has stopped.
     pub fn lame_duck(&self) {
-        let sent = Command::new("kill").args(["-USR2", &self.process.id().to_string()]).status();
+        let sent = Command::new("kill").args(["-USR2", &self.process_id().to_string()]).status();
         assert!(sent.is_ok_and(|status| status.success()), "nats-server takes the signal");
+    }
+
+    /// The id of its process.
+    pub fn process_id(&self) -> u32 {
+        self.process.id()
     }
 
     /// The number of connected clients; `None` if the server has stopped or is stopping.
