@@ -7,11 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 /// The key of a cached value: a digest of the parts that the value depends on, in order.
 ///
-/// ```
-/// # use sdk::Key;
-/// # let (model_id, prompt, sampling) = ("ngram-large", "The dragon", proto::ai::llm::v1::Sampling::default());
-/// let key = Key::new().part(model_id).part(prompt).message(&sampling);
-/// ```
+/// `Key::new().part(&model.id).part(&prompt).message(&sampling)`
 #[derive(Clone)]
 pub struct Key(Sha256);
 

@@ -30,7 +30,7 @@ const RECONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// A connection that lasted this long has helped.
 const STABLE_AFTER: Duration = Duration::from_secs(30);
 /// Commands in the background at the same time. What exceeds them is not written: a cache may forget.
-const BACKGROUND_COMMANDS: usize = 256;
+const BACKGROUND_COMMANDS: usize = 64;
 /// The circuit of one group of slots opens after this many consecutive failures, so that a shard that fails over does not
 /// keep callers from the others.
 const PART_OPENS_AFTER: u32 = 2;
