@@ -134,11 +134,11 @@ pub async fn find(
 pub async fn ensure(client: &Client, assets: &Assets) -> anyhow::Result<()> {
     let jetstream = JetStream::new(client.clone());
     let there = jetstream.observe(JETSTREAM_TIMEOUT).await?;
-    for (name, stream) in assets.streams.iter().filter(|(name, stream)| there.streams.get(*name) != Some(*stream)) {
-        jetstream.put_stream(name, stream, JETSTREAM_TIMEOUT).await?;
-    }
     for (name, bucket) in assets.buckets.iter().filter(|(name, bucket)| there.buckets.get(*name) != Some(*bucket)) {
         jetstream.put_bucket(name, bucket, JETSTREAM_TIMEOUT).await?;
+    }
+    for (name, stream) in assets.streams.iter().filter(|(name, stream)| there.streams.get(*name) != Some(*stream)) {
+        jetstream.put_stream(name, stream, JETSTREAM_TIMEOUT).await?;
     }
     for (name, consumer) in assets.consumers.iter().filter(|(name, it)| there.consumers.get(*name) != Some(*it)) {
         jetstream.put_consumer(name, consumer, JETSTREAM_TIMEOUT).await?;
@@ -223,7 +223,8 @@ impl BusRequest {
     }
 }
 
-/// Two parts of assets, the first of which does not need the second: consumers need their streams.
+/// Two parts of assets, the first of which does not need the second: streams need the buckets that they take events over
+/// from, and consumers need their streams.
 fn split(assets: &Assets) -> Option<(Assets, Assets)> {
     let Assets { streams, buckets, consumers } = assets.clone();
     let of_streams = |streams| Assets { streams, ..Assets::default() };
@@ -234,8 +235,8 @@ fn split(assets: &Assets) -> Option<(Assets, Assets)> {
         [true, false, true] => halves(&buckets).map(|(a, b)| (of_buckets(a), of_buckets(b))),
         [true, true, false] => halves(&consumers).map(|(a, b)| (of_consumers(a), of_consumers(b))),
         [true, true, true] => None,
-        [false, _, _] => Some((of_streams(streams), Assets { buckets, consumers, ..Assets::default() })),
-        [true, false, false] => Some((of_buckets(buckets), of_consumers(consumers))),
+        [_, false, _] => Some((of_buckets(buckets), Assets { streams, consumers, ..Assets::default() })),
+        [false, true, false] => Some((of_streams(streams), of_consumers(consumers))),
     }
 }
 

@@ -107,8 +107,8 @@ fn a_deployment_is_proved_by_a_task_and_says_so() {
         "{deployed:#?}"
     );
     assert!(deployed.stdout.contains("the bus was asked by a task in the cluster"), "{deployed:#?}");
-    // Once for streams and buckets, once for the proof; the definition is registered once.
-    assert_eq!(emulator.counts()["ecs:RunTask"], 2);
+    // Once for buckets, once for the streams that take events over from them, once for the proof; the definition is registered once.
+    assert_eq!(emulator.counts()["ecs:RunTask"], 3);
     assert_eq!(emulator.counts()["ecs:RegisterTaskDefinition"], 2);
 
     // What was done is remembered: nothing but the proof is left.

@@ -246,9 +246,10 @@ impl Foundation {
         }));
         let identity = json!({ "urls": format!("tls://{}:{}", self.nats.0, self.nats.1), "ca": "ca", "cert": "cert", "key": "key", "creds": "creds" });
         let nats = self.services.iter().map(|service| format!("nats/{}", service.name));
-        for name in nats.chain(["nats/operator".to_owned(), "redis/auth".to_owned()]) {
+        for name in nats.chain(["nats/operator".to_owned()]) {
             self.secret(emulator, &name, &identity.to_string());
         }
+        self.secret(emulator, "redis/auth", &json!({ "username": "services", "password": "password" }).to_string());
         for name in ["nats/authority", "nats/errand"] {
             emulator.call("secretsmanager", "CreateSecret", &json!({ "Name": format!("{}/{name}", self.secrets()) }));
         }

@@ -119,7 +119,7 @@ fn alarms(
             .iter()
             .map(|kind| kinds[*kind].as_array().unwrap().len())
             .sum();
-    assert_eq!(of_services, 4 * (22 + 1));
+    assert_eq!(of_services, 5 * (22 + 1));
 }
 
 /// They exist, and have no value.

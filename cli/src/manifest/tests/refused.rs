@@ -381,14 +381,14 @@ fn how_an_event_is_consumed_is_checked() {
     refused("{ backoff: [1 s, 2 d] }", "49: item 2 of `backoff` must be at most 1 d, not 2 d");
     refused("{ timeout: 1 h }", "43: `timeout` must be at most 10 min, not 1 h");
     refused("{ delivery: everyone }", "44: `delivery` must not be `everyone` (did you mean `every_task`?)");
-    refused("{ retries: 3 }", "34: unknown key `retries`");
-    check(
-        "serves",
-        "consumes: { Evt.x: {} }\nserves",
-        &[
-            "2:13: `Evt.x` is not allowed as a name here (write the subject of an event, for example `evt.quest.generated.v1`)",
-        ],
+    refused(
+        "{ retries: 3 }",
+        "34: unknown key `retries` (the keys here are `delivery`, `deliveries`, `backoff`, `timeout`, `ack_wait`, `ordered` and `start`)",
     );
+    let mut tree = Tree::valid();
+    tree.replace("services/quest-system.yaml", "serves", "consumes: { Evt.x: {} }\nserves");
+    let expected = "2:13: `Evt.x` is not allowed as a name here (write the subject of an event, for example `evt.quest.generated.v1`)";
+    assert_eq!(said(&tree)[0], format!("services/quest-system.yaml:{expected}"));
 }
 
 #[test]
