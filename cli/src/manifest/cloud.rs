@@ -2,10 +2,16 @@
 
 use super::links::Document;
 use super::yaml::{Node, Value};
-use crate::problem::Problem;
+use crate::problem::{Problem, listed};
 
 /// IAM's limit for the name of a role.
 const LONGEST_ROLE: usize = 64;
+
+/// Names of identities that no service has. Terraform refuses them, too.
+const OWN_IDENTITIES: &[&str] = &["authority", "errand", "natsctl", "operator"];
+
+/// What the names of the secrets of identities begin with.
+const IDENTITIES: &str = "nats/";
 
 /// What is wrong with the manifest of an environment on AWS.
 pub(super) fn environment(document: &Document) -> Vec<Problem> {
@@ -38,7 +44,39 @@ pub(super) fn environment(document: &Document) -> Vec<Problem> {
 
 /// What is wrong with a service's manifest, for any environment.
 pub(super) fn service(document: &Document, fleet: Option<&Document>, environment: &str) -> Vec<Problem> {
-    build(document).into_iter().chain(role(document, fleet, environment)).collect()
+    let problems = [build(document), role(document, fleet, environment), identity(document)];
+    problems.into_iter().flatten().chain(repository(document)).chain(secrets(document)).collect()
+}
+
+/// The repository of a service is called after it.
+fn repository(document: &Document) -> impl Iterator<Item = Problem> {
+    let names = ["name", "ecs_name"].into_iter().filter_map(|key| document.root.get(key));
+    names.filter_map(|node| {
+        let name = node.text().filter(|name| name.split('-').any(str::is_empty))?;
+        let message = format!("`{name}` has a `-` at its end, or two in a row");
+        let hint = "ECR refuses that as the name of a repository: write single `-` between letters and digits";
+        Some(Problem::new(&document.place(node.position), message).hint(hint))
+    })
+}
+
+/// Each service has an identity on NATS that is called after it.
+fn identity(document: &Document) -> Option<Problem> {
+    let node = document.root.get("name")?;
+    let name = node.text().filter(|name| OWN_IDENTITIES.contains(name))?;
+    let message = format!("`{name}` is the name of an identity of natsctl's own");
+    let hint = format!("rename the service; these names are taken: {}", listed(OWN_IDENTITIES.iter().copied()));
+    Some(Problem::new(&document.place(node.position), message).hint(hint))
+}
+
+/// Secrets of identities are natsctl's.
+fn secrets(document: &Document) -> impl Iterator<Item = Problem> {
+    let entries = document.root.get("secrets").map(Node::entries).unwrap_or_default();
+    entries.iter().filter_map(|entry| {
+        let name = entry.value.text().filter(|name| name.starts_with(IDENTITIES))?;
+        let message = format!("secret `{name}` is the identity of a service on NATS");
+        let hint = "each service has its own, and no other: name a secret that does not begin with `nats/`";
+        Some(Problem::new(&document.place(entry.value.position), message).hint(hint))
+    })
 }
 
 fn build(document: &Document) -> Option<Problem> {

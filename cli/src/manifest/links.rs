@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use super::files::ECS_NAME_SUFFIX;
 use super::yaml::{Entry, Node, Position};
 use crate::problem::{Place, Problem, did_you_mean, listed};
 
@@ -75,6 +76,7 @@ pub(super) struct ServiceDocuments<'a> {
 /// Everything that does not fit together; `folder` is where the manifests of services are.
 pub(super) fn problems(services: &ServiceDocuments<'_>, folder: &Path, workspace: Option<&Path>) -> Vec<Problem> {
     let mut problems = services.names();
+    problems.extend(services.ecs_names());
     problems.extend(services.calls());
     problems.extend(services.cycles());
     problems.extend(services.gateways());
@@ -118,6 +120,33 @@ impl<'a> ServiceDocuments<'a> {
                 Some(other) => {
                     let problem = document.problem(node, format!("duplicate service `{name}`"));
                     problems.push(problem.hint(format!("it is already in `{}`", other.file.display())));
+                }
+            }
+        }
+        problems
+    }
+
+    /// Services that have the same name on ECS.
+    fn ecs_names(&self) -> Vec<Problem> {
+        let ecs_name = |document: &Document| match document.root.get("ecs_name").and_then(Node::text) {
+            Some(own) => own.to_owned(),
+            None => format!("{}{ECS_NAME_SUFFIX}", document.name()),
+        };
+        let mut problems = Vec::new();
+        let mut first: BTreeMap<String, &Document> = BTreeMap::new();
+        for document in self.readable {
+            let name = ecs_name(document);
+            match first.get(&name) {
+                // Two files with one name are a problem of their own.
+                Some(other) if other.name() != document.name() => {
+                    let Some(node) = document.root.get("ecs_name").or(document.root.get("name")) else { continue };
+                    let message =
+                        format!("`{}` and `{}` are both called `{name}` on ECS", other.name(), document.name());
+                    problems.push(document.problem(node, message).hint("give one of them another `ecs_name`"));
+                }
+                Some(_) => {}
+                None => {
+                    first.insert(name, document);
                 }
             }
         }

@@ -8,7 +8,6 @@ fn encoded(service: &str, trace: u128, name: &str) -> Bytes {
     let attribute = |key: &str, value: &str| KeyValue {
         key: key.to_owned(),
         value: Some(AnyValue { value: Some(any_value::Value::StringValue(value.to_owned())) }),
-        ..KeyValue::default()
     };
     let span = otlp::Span {
         trace_id: trace.to_be_bytes().to_vec(),
@@ -21,9 +20,9 @@ fn encoded(service: &str, trace: u128, name: &str) -> Bytes {
         status: Some(Status { message: "no".to_owned(), code: otlp::status::StatusCode::Error.into() }),
         ..otlp::Span::default()
     };
-    let resource = Resource { attributes: vec![attribute("service.name", service)], ..Resource::default() };
+    let resource = Resource { attributes: vec![attribute("service.name", service)] };
     let scope_spans = vec![ScopeSpans { spans: vec![span], ..ScopeSpans::default() }];
-    let spans = ResourceSpans { resource: Some(resource), scope_spans, ..ResourceSpans::default() };
+    let spans = ResourceSpans { resource: Some(resource), scope_spans };
     ExportTraceServiceRequest { resource_spans: vec![spans] }.encode_to_vec().into()
 }
 

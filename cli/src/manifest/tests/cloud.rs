@@ -87,3 +87,53 @@ fn a_boolean_is_no_text() {
         &["`execute_command` must be `true` or `false`, not a text ()"],
     );
 }
+
+#[test]
+fn a_name_that_ecr_does_not_accept_is_refused() {
+    let hint = "(ECR refuses that as the name of a repository: write single `-` between letters and digits)";
+    for name in ["a--b", "quest-", "q--"] {
+        check(
+            |tree| tree.replace("services/quest-system.yaml", "serves", &format!("ecs_name: {name}\nserves")),
+            &[&format!("`{name}` has a `-` at its end, or two in a row {hint}")],
+        );
+    }
+}
+
+#[test]
+fn two_services_with_one_name_on_ecs_are_refused() {
+    let both = |first: &str, second: &str| {
+        format!(
+            "`{first}` and `{second}` are both called `quest-system-nats` on ECS (give one of them another `ecs_name`)"
+        )
+    };
+    let name = "ecs_name: quest-system-nats\nserves";
+    check(
+        |tree| tree.replace("services/state-manager.yaml", "serves", name),
+        &[&both("quest-system", "state-manager")],
+    );
+    check(
+        |tree| tree.replace("services/model-management.yaml", "serves", name),
+        &[&both("model-management", "quest-system")],
+    );
+}
+
+#[test]
+fn identities_of_natsctl_are_no_services_and_no_secrets() {
+    check(
+        |tree| {
+            tree.write("services/operator.yaml", "name: operator\n");
+            tree.write("../services/operator/Cargo.toml", "");
+        },
+        &[
+            "`operator` is the name of an identity of natsctl's own (rename the service; these names are taken: `authority`, \
+             `errand`, `natsctl` and `operator`)",
+        ],
+    );
+    check(
+        |tree| tree.replace("services/quest-system.yaml", "serves", "secrets: { A: nats/gateway }\nserves"),
+        &[
+            "secret `nats/gateway` is the identity of a service on NATS (each service has its own, and no other: name a secret \
+             that does not begin with `nats/`)",
+        ],
+    );
+}

@@ -26,9 +26,8 @@ impl Origin {
         let scope = InstrumentationScope {
             name: env!("CARGO_PKG_NAME").to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            ..InstrumentationScope::default()
         };
-        Self { resource: Resource { attributes: attributes.collect(), ..Resource::default() }, scope }
+        Self { resource: Resource { attributes: attributes.collect() }, scope }
     }
 
     /// An encoded `ExportTraceServiceRequest`.
@@ -36,13 +35,8 @@ impl Origin {
         let scope_spans = ScopeSpans {
             scope: Some(self.scope.clone()),
             spans: spans.into_iter().map(|record| span(*record)).collect(),
-            ..ScopeSpans::default()
         };
-        let spans = ResourceSpans {
-            resource: Some(self.resource.clone()),
-            scope_spans: vec![scope_spans],
-            ..ResourceSpans::default()
-        };
+        let spans = ResourceSpans { resource: Some(self.resource.clone()), scope_spans: vec![scope_spans] };
         ExportTraceServiceRequest { resource_spans: vec![spans] }.encode_to_vec().into()
     }
 }
@@ -71,7 +65,6 @@ fn span(record: Record) -> otlp::Span {
         end_time_unix_nano: nanoseconds(record.start + record.took),
         attributes: attributes.collect(),
         status: record.error.map(failed),
-        ..otlp::Span::default()
     }
 }
 
@@ -89,5 +82,5 @@ fn any(value: Value) -> any_value::Value {
 }
 
 fn attribute(key: String, value: any_value::Value) -> KeyValue {
-    KeyValue { key, value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
+    KeyValue { key, value: Some(AnyValue { value: Some(value) }) }
 }
