@@ -4,6 +4,7 @@
 //! The types in `files` are the only description of the files: their JSON Schema checks the YAML trees (`check`) and
 //! helps editors, and only what has passed is deserialized.
 
+mod caches;
 mod check;
 mod cloud;
 pub(crate) mod consumes;
@@ -25,11 +26,12 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
+pub use caches::CacheSettings;
 pub use files::ECS_NAME_SUFFIX;
 pub use files::{
-    AlarmSettings, AutoscalingSettings, AwsEnvironment, AwsNats, BucketName, BucketSettings, CacheName, CacheSettings,
-    Environment, EventSettings, Grant, HealthSettings, ImageSource, LocalEnvironment, LocalGateway, LocalNats, Name,
-    NatsSettings, ProjectManifest, Retention, SecretName, ServiceManifest, Settings, TraceSettings, Variable,
+    AlarmSettings, AutoscalingSettings, AwsEnvironment, AwsNats, BucketName, BucketSettings, CacheName, Environment,
+    EventSettings, Grant, HealthSettings, ImageSource, LocalEnvironment, LocalGateway, LocalNats, Name, NatsSettings,
+    ProjectManifest, Retention, SecretName, ServiceManifest, Settings, TraceSettings, Variable,
 };
 pub use schema::{schema_text, schemas};
 

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::files::CacheSettings;
+use super::caches::CacheSettings;
 use super::links::Document;
 use super::yaml::{Entry, Node};
 use crate::model::units::{Size, Span};

@@ -126,6 +126,7 @@ impl Environment<'_> {
             "aws_cloudwatch_metric_alarm",
             "aws_cloudwatch_metric_alarm",
             "aws_cloudwatch_metric_alarm",
+            "aws_cloudwatch_metric_alarm",
             "aws_ecr_lifecycle_policy",
             "aws_ecr_repository",
             "aws_iam_role",
