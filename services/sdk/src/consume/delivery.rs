@@ -61,9 +61,11 @@ impl Delivery {
         self.message.headers.as_ref()
     }
 
-    /// When the event was stored.
+    /// When the event was stored, as RFC 3339 has it.
     fn stored_at(&self) -> String {
-        self.message.info().map(|info| info.published.to_string()).unwrap_or_default()
+        let nanoseconds = self.message.info().map(|info| info.published.unix_timestamp_nanos());
+        let time = nanoseconds.ok().and_then(|nanoseconds| jiff::Timestamp::from_nanosecond(nanoseconds).ok());
+        time.map(|time| time.to_string()).unwrap_or_default()
     }
 
     /// What names the event however often and from wherever it comes: the id that its publisher gave it, or else its place
