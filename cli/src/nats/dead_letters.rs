@@ -87,7 +87,7 @@ pub(crate) enum Outcome {
     ReplayedBefore,
     /// It is deleted.
     Dropped,
-    /// Somebody else has replayed or dropped it meanwhile.
+    /// Another user has replayed or dropped it meanwhile.
     Gone,
 }
 
@@ -326,7 +326,7 @@ impl fmt::Display for Outcome {
             Self::Replayed => "replayed",
             Self::ReplayedBefore => "replayed before, now deleted",
             Self::Dropped => "dropped",
-            Self::Gone => "gone: somebody else has replayed or dropped it",
+            Self::Gone => "gone: another user has replayed or dropped it",
         })
     }
 }

@@ -1,24 +1,20 @@
 //! One delivery of an event: its identity, the handler with its deadline, and what the server is told afterwards.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::{self, AckKind};
 use async_nats::{HeaderMap, Message, StatusCode, Subject};
 use bytes::Bytes;
-use futures::FutureExt as _;
-use prost::Message as _;
 use proto::rpc::{Code, Error};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use super::dead_letter::{self, DeadLetter};
+use super::handling;
 use super::metrics::ConsumerMetrics;
 use crate::connection::Connection;
 use crate::context::Context;
 use crate::settings::ConsumerSettings;
-use crate::wire::{self, ReceivedMeta, RequestEnvelope};
-use crate::{panics, reason, trace};
 
 /// How long the server has to confirm that a message is settled.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(1);
@@ -68,12 +64,8 @@ impl Delivery {
         time.map(|time| time.to_string()).unwrap_or_default()
     }
 
-    /// What names the event however often and from wherever it comes: the id that its publisher gave it, or else its place
-    /// in the stream.
     fn event_id(&self, stream: &str) -> String {
-        let headers = self.headers();
-        let given = wire::header(headers, &wire::EVENT_ID).or_else(|| wire::header(headers, &wire::MESSAGE_ID));
-        given.map_or_else(|| format!("{stream}/{}", self.sequence), str::to_owned)
+        handling::event_id(self.headers(), stream, self.sequence)
     }
 
     /// Gives it back, so that another worker gets it at once.
@@ -92,7 +84,8 @@ impl Delivery {
         F: Future<Output = Result<(), Error>>,
     {
         let started = Instant::now();
-        let context = self.context(settings);
+        let id = self.event_id(&settings.stream);
+        let context = handling::context(settings, self.headers(), &self.message.payload, id);
         let outcome = context.clone().scope(self.settle(settings, service, &context, handle)).await;
         metrics.record(outcome, started.elapsed());
     }
@@ -112,8 +105,7 @@ impl Delivery {
             let lost = format!("delivered {} times, and no task that handled it has answered", settings.max_deliveries);
             Error::unavailable(lost)
         } else {
-            let span = trace::consumer(context, &settings.event, settings.durable.as_deref(), self.attempt);
-            match trace::end_with(span, self.call(settings, context, handle).await) {
+            match self.call(settings, context, handle).await {
                 Ok(()) => {
                     self.acknowledge(AckKind::Ack).await;
                     return Outcome::Handled;
@@ -130,7 +122,7 @@ impl Delivery {
                 Err(error) => error,
             }
         };
-        self.bury(settings, service, &error).await
+        self.make_dead_letter(settings, service, &error).await
     }
 
     /// Runs the handler until its deadline, and tells the server meanwhile that it is being worked on.
@@ -144,23 +136,10 @@ impl Delivery {
         F: Future<Output = Result<(), Error>>,
     {
         let payload = self.message.payload.clone();
-        let handled = timeout_at(context.deadline(), AssertUnwindSafe(async { handle(payload).await }).catch_unwind());
-        let outcome = tokio::select! {
+        tokio::select! {
             biased;
-            outcome = handled => outcome,
+            result = handling::run(settings, context, self.attempt, || handle(payload)) => result,
             never = self.keep_in_progress(settings.ack_wait) => never,
-        };
-        match outcome {
-            Ok(Ok(result)) => result,
-            Ok(Err(panic)) => Err(Error::internal(format_args!("the handler panicked: {}", panics::message(&*panic)))),
-            Err(_) => {
-                let error = Error::unavailable(format_args!("it was not handled within {:?}", settings.timeout));
-                let error = error.with_detail(reason::KEY, reason::TIMEOUT);
-                Err(match context.last_failure() {
-                    Some(failure) => error.with_detail(reason::CAUSE, failure),
-                    None => error,
-                })
-            }
         }
     }
 
@@ -175,7 +154,7 @@ impl Delivery {
     }
 
     /// Stores the event as a dead letter and only then ends its deliveries. While it cannot be stored, it comes again.
-    async fn bury(&self, settings: &ConsumerSettings, service: &str, error: &Error) -> Outcome {
+    async fn make_dead_letter(&self, settings: &ConsumerSettings, service: &str, error: &Error) -> Outcome {
         let id = self.event_id(&settings.stream);
         let letter = DeadLetter {
             service,
@@ -235,18 +214,6 @@ impl Delivery {
         if let Err(error) = self.connection.client.publish(self.reply.clone(), kind.into()).await {
             tracing::warn!(%error, "failed to acknowledge an event");
         }
-    }
-
-    /// The request that caused the event goes on, with the event as the operation.
-    fn context(&self, settings: &ConsumerSettings) -> Context {
-        // A payload that cannot be decoded is reported later, by the handler that knows its type.
-        let meta = RequestEnvelope::decode(self.message.payload.clone()).ok().and_then(|envelope| envelope.meta);
-        let meta = ReceivedMeta {
-            idempotency_key: self.event_id(&settings.stream),
-            timeout_ms: u32::try_from(settings.timeout.as_millis()).unwrap_or(u32::MAX),
-            ..meta.unwrap_or_default()
-        };
-        Context::received(meta, wire::header(self.headers(), &wire::TRACEPARENT), Instant::now())
     }
 }
 

@@ -8,19 +8,15 @@ use std::time::Duration;
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 use bytes::Bytes;
-use futures::FutureExt as _;
-use prost::Message as _;
 use proto::rpc::Error;
 use tokio::time::Instant;
 
 use super::delivery::Outcome;
+use super::handling;
 use super::metrics::ConsumerMetrics;
-use crate::context::Context;
 use crate::fleet::Fleet;
 use crate::settings::ConsumerSettings;
 use crate::task::Shutdown;
-use crate::wire::{self, ReceivedMeta, RequestEnvelope};
-use crate::{panics, trace};
 
 /// How often the stream is read, apart from jitter.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -81,21 +77,23 @@ impl Follower {
         H: Fn(Bytes) -> F,
         F: Future<Output = Result<(), Error>>,
     {
+        let end = self.end().await?;
+        if end < self.next {
+            // The stream was made anew, and counts from 1 again.
+            self.next = 1;
+        }
         let stream = self.stream().await?;
-        loop {
+        while self.next < end {
             match stream.get_first_raw_message_by_subject(&self.settings.event, self.next).await {
                 Ok(message) => {
                     let sequence = message.sequence;
                     self.process(message, handle).await;
                     self.next = sequence + 1;
                 }
-                Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => break,
+                // What is there until the end are other events.
+                Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => self.next = end,
                 Err(error) => return Err(error.to_string()),
             }
-        }
-        if self.end().await? < self.next {
-            // The stream was made anew, and counts from 1 again.
-            self.next = 1;
         }
         Ok(())
     }
@@ -107,19 +105,13 @@ impl Follower {
         F: Future<Output = Result<(), Error>>,
     {
         let ConsumerSettings { event, max_deliveries, .. } = &self.settings;
+        let headers = Some(&message.headers);
+        let id = handling::event_id(headers, &self.settings.stream, message.sequence);
         for attempt in 1.. {
             let started = Instant::now();
-            let context = self.context(&message);
-            let handled = std::panic::AssertUnwindSafe(async { handle(message.payload.clone()).await }).catch_unwind();
-            let span = trace::consumer(&context, event, None, attempt);
-            let handled = context.clone().scope(tokio::time::timeout_at(context.deadline(), handled)).await;
-            let result = handled.unwrap_or_else(|_| {
-                Ok(Err(Error::unavailable(format_args!("it was not handled within {:?}", self.settings.timeout))))
-            });
-            let result = result.unwrap_or_else(|panic| {
-                Err(Error::internal(format_args!("the handler panicked: {}", panics::message(&*panic))))
-            });
-            let Err(error) = trace::end_with(span, result) else {
+            let context = handling::context(&self.settings, headers, &message.payload, id.clone());
+            let handled = handling::run(&self.settings, &context, attempt, || handle(message.payload.clone()));
+            let Err(error) = context.clone().scope(handled).await else {
                 return self.metrics.record(Outcome::Handled, started.elapsed());
             };
             if attempt >= *max_deliveries {
@@ -129,16 +121,6 @@ impl Follower {
             self.metrics.record(Outcome::Retried, started.elapsed());
             tokio::time::sleep(self.settings.delay_after(attempt)).await;
         }
-    }
-
-    fn context(&self, message: &StreamMessage) -> Context {
-        let meta = RequestEnvelope::decode(message.payload.clone()).ok().and_then(|envelope| envelope.meta);
-        let meta = ReceivedMeta {
-            idempotency_key: format!("{}/{}", self.settings.stream, message.sequence),
-            timeout_ms: u32::try_from(self.settings.timeout.as_millis()).unwrap_or(u32::MAX),
-            ..meta.unwrap_or_default()
-        };
-        Context::received(meta, wire::header(Some(&message.headers), &wire::TRACEPARENT), Instant::now())
     }
 
     async fn stream(&self) -> Result<Stream<()>, String> {

@@ -4,6 +4,7 @@
 mod dead_letter;
 mod delivery;
 mod every_task;
+mod handling;
 mod metrics;
 mod puller;
 mod shared;
