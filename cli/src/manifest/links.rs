@@ -80,7 +80,7 @@ pub(super) fn problems(services: &ServiceDocuments<'_>, folder: &Path, workspace
     problems.extend(services.calls());
     problems.extend(services.cycles());
     problems.extend(services.gateways());
-    problems.extend(services.protocol(folder));
+    problems.extend(services.protocol());
     problems.extend(services.consumed());
     problems.extend(services.public());
     problems.extend(services.owners("serves", "package", "served"));
@@ -231,8 +231,8 @@ impl<'a> ServiceDocuments<'a> {
         problems
     }
 
-    /// Packages and events that the protocol does not have, and packages that no service serves.
-    fn protocol(&self, folder: &Path) -> Vec<Problem> {
+    /// Packages and events that the protocol does not have.
+    fn protocol(&self) -> Vec<Problem> {
         let packages: BTreeSet<&str> = proto::SERVICES.iter().map(|service| service.package).collect();
         let events: BTreeSet<&str> = proto::EVENTS.iter().map(|event| event.subject).collect();
         let mut problems = Vec::new();
@@ -246,14 +246,6 @@ impl<'a> ServiceDocuments<'a> {
                     .unwrap_or_else(|| format!("the protocol has {}", listed(known.iter().copied())));
                 let message = format!("{kind} `{written}` is not in the protocol");
                 problems.push(Problem::new(&document.place(position), message).hint(hint));
-            }
-        }
-        if self.unreadable.is_empty() {
-            let served: BTreeSet<&str> =
-                self.readable.iter().flat_map(|document| document.list("serves").map(|(package, _)| package)).collect();
-            for package in packages.difference(&served) {
-                let problem = Problem::new(&Place::start_of(folder), format!("no service serves package `{package}`"));
-                problems.push(problem.hint(format!("add `serves: [{package}]` to a manifest")));
             }
         }
         problems

@@ -4,6 +4,7 @@ mod cloud;
 mod hostile;
 mod refused;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::Value as Json;
@@ -36,6 +37,15 @@ fn the_manifests_of_this_repository_are_valid() {
     for environment in environments(&folder) {
         load(&folder, &environment).unwrap_or_else(|problems| panic!("{problems}"));
     }
+}
+
+#[test]
+fn the_manifests_of_this_repository_serve_every_package() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests");
+    let manifests = load(&folder, "local").unwrap();
+    let served: BTreeSet<&str> =
+        manifests.services.values().flat_map(|service| service.serves.iter().map(|package| &**package)).collect();
+    assert_eq!(served, proto::SERVICES.iter().map(|service| service.package).collect());
 }
 
 #[test]

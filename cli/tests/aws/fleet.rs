@@ -62,18 +62,8 @@ impl Fleet {
 
     /// The same manifest with these lines more.
     pub(crate) fn manifest(&self, name: &str, lines: &str) {
-        let mut text = repository_manifest(name).unwrap_or_else(|| format!("name: {name}\n"));
-        if name == "model-management" {
-            text = text.replace("serves: [", &format!("serves: [{}", self.unserved()));
-        }
+        let text = repository_manifest(name).unwrap_or_else(|| format!("name: {name}\n"));
         fs::write(self.service_file(name), format!("{text}{lines}")).unwrap();
-    }
-
-    /// The packages of those services of which there are crates that are left out here: every package has to be served.
-    fn unserved(&self) -> String {
-        let absent = REAL.iter().skip(self.services.len()).filter_map(|name| repository_manifest(name));
-        let packages = |text: String| Some(text.split_once("serves: [")?.1.split_once(']')?.0.to_owned() + ", ");
-        absent.filter_map(packages).collect()
     }
 
     pub(crate) fn service_file(&self, name: &str) -> PathBuf {

@@ -72,12 +72,29 @@ pub(super) async fn watch_node(monitor: Monitor, report: impl Fn(Result<(), Unhe
     }
 }
 
-/// What a NATS server says of itself and of everything that it stores.
+/// How soon a NATS server is asked again that had no time to look at itself.
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// What a NATS server says of itself and of everything that it stores. It gives itself a millisecond to look at its listeners;
+/// if the machine does not run it within that millisecond, its answer names none of them and says nothing about its health.
 pub(in crate::local) async fn healthz(monitor: &Monitor, limit: Duration) -> Result<(), Unhealthy> {
-    match timeout(limit, request(monitor.port, &format!("{}/healthz", monitor.path))).await {
-        Ok(Ok(response)) => health_of(&response),
-        Ok(Err(_)) | Err(_) => Err(Unhealthy::Silent),
-    }
+    let path = format!("{}/healthz", monitor.path);
+    let asked = async {
+        loop {
+            match request(monitor.port, &path).await {
+                Ok(response) if has_not_looked(&response) => tokio::time::sleep(AGAIN).await,
+                Ok(response) => return health_of(&response),
+                Err(_) => return Err(Unhealthy::Silent),
+            }
+        }
+    };
+    timeout(limit, asked).await.unwrap_or(Err(Unhealthy::Silent))
+}
+
+/// Whether the answer is `failed to be ready for connections after 1ms: ` without the name of a listener.
+fn has_not_looked(response: &str) -> bool {
+    matches!(health_of(response), Err(Unhealthy::Says(reason))
+        if reason.starts_with("failed to be ready for connections") && reason.trim_end().ends_with(':'))
 }
 
 fn health_of(response: &str) -> Result<(), Unhealthy> {
@@ -153,6 +170,37 @@ mod tests {
         check("HTTP/1.1 500 No\r\n\r\n{\"status\":\"error\"}", says("error"));
         check("HTTP/1.1 404 Not Found\r\n\r\nnope", says("`/healthz` answered 404 Not Found nope"));
         check("", Err(Unhealthy::Silent));
+    }
+
+    #[test]
+    fn an_answer_that_names_no_listener_is_none() {
+        let check = |error: &str, expected| {
+            let response =
+                format!("HTTP/1.1 503 Service Unavailable\r\n\r\n{{\"status\":\"unavailable\",\"error\":\"{error}\"}}");
+            assert_eq!(has_not_looked(&response), expected, "{error}");
+        };
+        check("failed to be ready for connections after 1ms: ", true);
+        check("failed to be ready for connections after 1ms: server", false);
+        check("failed to be ready for connections after 1ms: leafnode, websocket, server", false);
+        check("JetStream has not established contact with a meta leader", false);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_had_no_time_to_look_is_asked_again() {
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let monitor = Monitor { port: listener.local_addr().unwrap().port(), path: "/secret".to_owned() };
+        let unlucky = r#"{"status":"unavailable","error":"failed to be ready for connections after 1ms: "}"#;
+        let server = async {
+            for body in [unlucky, unlucky, r#"{"status":"ok"}"#] {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = [0; 512];
+                let length = stream.read(&mut request).await.unwrap();
+                assert!(request[..length].starts_with(b"GET /secret/healthz "));
+                stream.write_all(format!("HTTP/1.1 200 OK\r\n\r\n{body}").as_bytes()).await.unwrap();
+            }
+        };
+        let (health, ()) = tokio::join!(healthz(&monitor, Duration::from_secs(10)), server);
+        assert_eq!(health, Ok(()));
     }
 
     #[test]
