@@ -2,6 +2,7 @@
 //! trait, a server, a client and a method table; for each event its subject. A file that violates a convention fails
 //! the build.
 
+mod messages;
 #[allow(unreachable_pub, reason = "the crate shares this module and publishes it")]
 mod naming;
 
@@ -14,6 +15,7 @@ use prost::Message as _;
 use prost_types::method_options::IdempotencyLevel;
 use prost_types::{DescriptorProto, FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto};
 
+use messages::{Methods, rust_path};
 use naming::{event_subject, snake};
 
 const META: &str = ".common.v1.Meta";
@@ -195,13 +197,14 @@ fn output(method: &prost_build::Method) -> String {
 
 /// The code that spans packages: the tables of all services and events, and the error field of every response.
 fn contract(files: &[&FileDescriptorProto]) -> Result<String, Box<dyn std::error::Error>> {
-    let requests: BTreeSet<&str> = methods(files).map(|(_, method)| method.input_type()).collect();
+    let requests = requests(files)?;
     let responses: BTreeSet<&str> = methods(files).map(|(_, method)| method.output_type()).collect();
     let mut out = String::new();
     let mut services = Vec::new();
     let mut events = Vec::new();
 
     for file in files {
+        messages::write(&mut out, file, &requests)?;
         let package = file.package();
         let folder = Path::new(file.name()).parent().unwrap_or(Path::new("")).display().to_string();
         if folder != package.replace('.', "/") {
@@ -218,7 +221,7 @@ fn contract(files: &[&FileDescriptorProto]) -> Result<String, Box<dyn std::error
         for message in &file.message_type {
             let full = format!(".{package}.{}", message.name());
             let path = format!("crate::{}::{}", rust_path(package), message.name());
-            let is_request = requests.contains(full.as_str());
+            let is_request = requests.contains_key(full.as_str());
             if is_request && !first_field_is(message, META) {
                 return Err(
                     format!("{}: request `{full}` must start with `common.v1.Meta meta = 1`", file.name()).into()
@@ -241,6 +244,7 @@ fn contract(files: &[&FileDescriptorProto]) -> Result<String, Box<dyn std::error
                     out,
                     "    fn failed(error: crate::common::v1::Error) -> Self {{\n        Self {{ error: Some(error), ..Self::default() }}\n    }}\n}}"
                 )?;
+                messages::payload(&mut out, &path, message);
             }
             if !is_request && first_field_is(message, META) {
                 if message.name().ends_with("Request") {
@@ -276,6 +280,27 @@ fn contract(files: &[&FileDescriptorProto]) -> Result<String, Box<dyn std::error
     Ok(out)
 }
 
+/// Each request with the method that it is for.
+fn requests(files: &[&FileDescriptorProto]) -> Result<Methods, String> {
+    let mut requests = Methods::new();
+    for file in files {
+        for service in &file.service {
+            let table = format!("crate::{}::{}", rust_path(file.package()), screaming(service.name()));
+            for (index, method) in service.method.iter().enumerate() {
+                let request = method.input_type().to_owned();
+                if requests.insert(request, format!("{table}.methods[{index}]")).is_some() {
+                    return Err(format!(
+                        "{}: `{}` is the request of two rpcs; each has its own",
+                        file.name(),
+                        method.input_type()
+                    ));
+                }
+            }
+        }
+    }
+    Ok(requests)
+}
+
 fn methods<'a>(files: &'a [&FileDescriptorProto]) -> impl Iterator<Item = (&'a str, &'a MethodDescriptorProto)> {
     files.iter().flat_map(|file| {
         file.service.iter().flat_map(|service| service.method.iter().map(|method| (file.package(), method)))
@@ -284,10 +309,6 @@ fn methods<'a>(files: &'a [&FileDescriptorProto]) -> impl Iterator<Item = (&'a s
 
 fn first_field_is(message: &DescriptorProto, type_name: &str) -> bool {
     message.field.iter().any(|field| field.number() == 1 && field.type_name() == type_name)
-}
-
-fn rust_path(package: &str) -> String {
-    package.replace('.', "::")
 }
 
 fn screaming(name: &str) -> String {

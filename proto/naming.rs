@@ -13,9 +13,18 @@ pub fn snake(name: &str) -> String {
     out
 }
 
-/// The subject of an event: `evt.ai.model.selected.v1` for `ai.model.v1` and `Selected`. `None` if the package has no
-/// version.
+/// First token of the packages of audit events, and of their subjects.
+const AUDIT: &str = "audit";
+
+/// The subject of an event: `evt.ai.model.selected.v1` for `ai.model.v1` and `Selected`, and `audit.payment.posted.v1` for
+/// `audit.payment.v1` and `Posted`. `None` if the package has no version.
 pub fn event_subject(package: &str, message: &str) -> Option<String> {
     let (domain, version) = package.rsplit_once('.')?;
-    Some(format!("evt.{domain}.{}.{version}", snake(message)))
+    let prefix = if is_audit(domain) { "" } else { "evt." };
+    Some(format!("{prefix}{domain}.{}.{version}", snake(message)))
+}
+
+/// Whether a package, or a subject, is one of audit events, which are stored for a long time and not consumed.
+pub fn is_audit(name: &str) -> bool {
+    name.split('.').next() == Some(AUDIT)
 }

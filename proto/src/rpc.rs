@@ -81,6 +81,29 @@ pub trait Handler<E: Event>: Send + Sync + 'static {
     fn handle(&self, event: E) -> impl Future<Output = Result<(), Error>> + Send;
 }
 
+/// A request: the parameters of one rpc.
+pub trait Request: Message + Default + 'static {
+    /// The rpc.
+    const METHOD: &'static Method;
+}
+
+/// A message that is stored in a bucket together with the operations that changed it. The message reserves a field for
+/// them, by its number and by the name `operations`.
+pub trait Record: Message + Default + Clone + PartialEq + 'static {
+    /// The number of that field.
+    const OPERATIONS: u32;
+    /// Sets the revision at which it is stored, if the message has a field `revision`.
+    fn set_revision(&mut self, _revision: u64) {}
+}
+
+/// An enumeration of the protocol.
+pub trait Enumeration: TryFrom<i32> + Copy {
+    /// What its values are called, without the one that stands for an unset field.
+    const NAMES: &'static [&'static str];
+    /// What this value is called.
+    fn name(self) -> &'static str;
+}
+
 /// A response: the result, or the error in field 1.
 pub trait Response: Message + Default + 'static {
     /// Takes the error, if there is one.

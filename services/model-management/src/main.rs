@@ -1,79 +1,38 @@
 //! The registry of language models, and the selection of a model for a request.
 
 mod catalog;
-mod record;
 mod registry;
 mod selection;
 
-use prost::Message as _;
 use proto::ai::model::v1::{
     GetRequest, GetResponse, ListRequest, ListResponse, Model, ModelManagement, ModelManagementServer, RegisterRequest,
     RegisterResponse, RetireRequest, RetireResponse, SelectRequest, SelectResponse, Selected,
 };
-use sdk::{Bucket, Change, Clock, Code, Error, Fleet, Operation, WriteError};
+use sdk::{Error, Fleet, Next, Operation, Records, required};
 
-use crate::record::{Decision, ModelRecord};
+use crate::registry::ModelId;
 
 fn main() -> std::process::ExitCode {
     sdk::service(Service::new).serve(ModelManagementServer).run()
 }
 
 struct Service {
-    clock: Clock,
     fleet: Fleet,
-    models: Bucket,
+    models: Records<Model>,
 }
 
 impl Service {
     async fn new(fleet: Fleet) -> Result<Self, Error> {
-        let models = fleet.bucket("models").await?;
+        let models = fleet.records("models").await?;
         for model in catalog::embedded() {
-            match models.create(&model.id, model.encode_to_vec().into()).await {
-                // On a conflict the model exists already, and may have been changed or retired.
-                Ok(_) | Err(WriteError::Conflict) => {}
-                Err(WriteError::Failed(error)) => return Err(error),
-            }
+            // One that exists may have been changed or retired.
+            models.create(&ModelId::new(&model.id)?, &model).await?;
         }
-        Ok(Self { clock: Clock::default(), fleet, models })
+        Ok(Self { fleet, models })
     }
 
     async fn all(&self) -> Result<Vec<Model>, Error> {
-        self.models.decoded(">", |entry| Ok(ModelRecord::decode(entry)?.model)).await
-    }
-
-    async fn current(&self, id: &str) -> Result<Option<Model>, Error> {
-        let entry = self.models.get(id).await?;
-        Ok(entry.as_ref().map(ModelRecord::decode).transpose()?.map(|record| record.model))
-    }
-
-    /// Applies `next` to the current model by compare-and-set, unless the operation was carried out before: then the
-    /// answer is that of the first time, if that revision is still stored.
-    async fn change(
-        &self,
-        operation: &Operation,
-        id: &str,
-        next: impl Fn(Option<&Model>) -> Result<Model, Error> + Send,
-    ) -> Result<Model, Error> {
-        let changed = self.models.change(id, |entry| {
-            let current = entry.map(ModelRecord::decode).transpose()?;
-            let next = next(current.as_ref().map(|current| &current.model));
-            Ok(match ModelRecord::after(current.as_ref(), next, operation, self.clock.now())? {
-                Decision::Keep(current) => Change::Keep(current),
-                Decision::Write(next) => Change::Write(next.encode().into(), next),
-            })
-        });
-        let record = match changed.await {
-            Ok((record, revision)) => record.with_revision(revision),
-            Err(WriteError::Conflict) => {
-                return Err(Error::new(Code::Aborted, format!("model `{id}` is being changed by other writers")));
-            }
-            Err(WriteError::Failed(error)) => return Err(error),
-        };
-        if record.was_written_by(operation) {
-            return Ok(record.model);
-        }
-        let mut earlier = self.models.decoded_history(id, usize::MAX, ModelRecord::decode).await?.into_iter();
-        Ok(earlier.find(|earlier| earlier.was_written_by(operation)).unwrap_or(record).model)
+        Ok(self.models.list(">").await?.into_iter().map(|stored| stored.value).collect())
     }
 }
 
@@ -84,24 +43,18 @@ impl ModelManagement for Service {
             (request.include_retired || registry::is_active(model))
                 && (request.capability.is_empty() || model.capabilities.contains(&request.capability))
         });
-        Ok(ListResponse { error: None, models })
+        Ok(models.into())
     }
 
     async fn get(&self, request: GetRequest) -> Result<GetResponse, Error> {
-        registry::check_id(&request.id).map_err(Error::invalid)?;
-        let model = self.current(&request.id).await?;
-        let model = model.ok_or_else(|| missing(&request.id))?;
-        Ok(GetResponse { error: None, model: Some(model) })
+        let id = ModelId::new(&request.id)?;
+        Ok(self.models.get(&id).await?.value.into())
     }
 
     async fn select(&self, request: SelectRequest) -> Result<SelectResponse, Error> {
         let models = self.all().await?;
-        let choice = selection::select(&models, &request).map_err(|none| {
-            let error = Error::failed_precondition(&none).with_detail("models", models.len());
-            none.excluded
-                .iter()
-                .fold(error, |error, (filter, count)| error.with_detail(&format!("excluded_by_{filter}"), count))
-        })?;
+        let choice = selection::select(&models, &request)
+            .map_err(|none| Error::from(none).with_detail("models", models.len()))?;
         let selected = Selected {
             meta: None,
             model_id: choice.model.id.clone(),
@@ -113,28 +66,22 @@ impl ModelManagement for Service {
     }
 
     async fn register(&self, request: RegisterRequest) -> Result<RegisterResponse, Error> {
-        let operation = Operation::current("register", &request);
-        let model = request.model.ok_or_else(|| Error::invalid("`model` is missing"))?;
-        let model = registry::normalized(model).map_err(Error::invalid)?;
-        let written = self.change(&operation, &model.id, |_| Ok(model.clone())).await?;
-        Ok(RegisterResponse { error: None, model: Some(written) })
+        let operation = Operation::of(&request);
+        let model = registry::normalized(required("model", request.model)?)?;
+        let id = ModelId::new(&model.id)?;
+        let stored = self.models.change(&id, &operation, |_| Ok(Next::write(model.clone()))).await?;
+        Ok(stored.value.into())
     }
 
     async fn retire(&self, request: RetireRequest) -> Result<RetireResponse, Error> {
-        let operation = Operation::current("retire", &request);
-        registry::check_id(&request.id).map_err(Error::invalid)?;
-        let written = self
-            .change(&operation, &request.id, |current| {
-                let current = current.ok_or_else(|| missing(&request.id))?;
-                Ok(registry::retired(current.clone()))
-            })
-            .await?;
-        Ok(RetireResponse { error: None, model: Some(written) })
+        let operation = Operation::of(&request);
+        let id = ModelId::new(&request.id)?;
+        let retire = |current: Option<&sdk::Stored<Model>>| {
+            let current = current.ok_or_else(|| Error::not_found(&id))?;
+            Ok(Next::write(registry::retired(current.value.clone())))
+        };
+        Ok(self.models.change(&id, &operation, retire).await?.value.into())
     }
-}
-
-fn missing(id: &str) -> Error {
-    Error::not_found(format_args!("model `{id}`"))
 }
 
 #[cfg(test)]

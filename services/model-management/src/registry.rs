@@ -1,35 +1,35 @@
 //! Validation of the models in the registry.
 
+use std::borrow::Cow;
+use std::fmt;
+
 use proto::ai::model::v1::{Model, ModelState};
+use sdk::{Error, RecordKey, check_count, check_range, check_text, choice_or_unset};
 
 const MAX_CAPABILITIES: usize = 32;
+/// Bytes of an id and of a name.
+const MAX_NAME: usize = 64;
 
 pub(crate) fn is_active(model: &Model) -> bool {
     model.state() == ModelState::Active
 }
 
-/// Validates a model and normalises it for storage: equal descriptions become equal models. The error is a sentence.
-pub(crate) fn normalized(mut model: Model) -> Result<Model, String> {
-    check_id(&model.id)?;
+/// Validates a model and normalises it for storage: equal descriptions become equal models.
+pub(crate) fn normalized(mut model: Model) -> Result<Model, Error> {
+    ModelId::new(&model.id)?;
     if model.capabilities.is_empty() {
-        return Err("a model needs at least one capability".to_owned());
+        return Err(Error::invalid("a model needs at least one capability"));
     }
-    if model.capabilities.len() > MAX_CAPABILITIES {
-        return Err(format!("a model has at most {MAX_CAPABILITIES} capabilities"));
-    }
+    check_count("capabilities", model.capabilities.len(), MAX_CAPABILITIES)?;
     for capability in &model.capabilities {
         check_name("capability", capability)?;
     }
-    if model.context_length == 0 {
-        return Err("`context_length` must be at least 1".to_owned());
-    }
+    check_range("context_length", model.context_length, 1..=u32::MAX)?;
     if !model.backend.is_empty() {
         check_name("backend", &model.backend)?;
     }
-    match ModelState::try_from(model.state) {
-        Ok(ModelState::Unspecified | ModelState::Active) => {}
-        Ok(ModelState::Retired) => return Err("a model is registered as active; call `retire` to retire it".to_owned()),
-        Err(_) => return Err(format!("there is no model state {}", model.state)),
+    if choice_or_unset("state", model.state)? == Some(ModelState::Retired) {
+        return Err(Error::invalid("a model is registered as active; call `retire` to retire it"));
     }
     model.capabilities.sort();
     model.capabilities.dedup();
@@ -44,24 +44,41 @@ pub(crate) fn retired(mut model: Model) -> Model {
     model
 }
 
-/// An id is also a key in the bucket, so it must not have empty tokens between dots.
-pub(crate) fn check_id(id: &str) -> Result<(), String> {
-    check_name("model id", id)?;
-    if id.split('.').any(str::is_empty) {
-        return Err(format!("model id `{id}` starts or ends with `.`, or contains `..`"));
+/// The id of a model, which is its key in the bucket, too.
+#[derive(Debug)]
+pub(crate) struct ModelId<'a>(&'a str);
+
+impl<'a> ModelId<'a> {
+    pub(crate) fn new(id: &'a str) -> Result<Self, Error> {
+        check_name("model id", id)?;
+        if id.split('.').any(str::is_empty) {
+            return Err(Error::invalid(format_args!("model id `{id}` starts or ends with `.`, or contains `..`")));
+        }
+        Ok(Self(id))
     }
-    Ok(())
 }
 
-fn check_name(what: &str, name: &str) -> Result<(), String> {
+impl fmt::Display for ModelId<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "model `{}`", self.0)
+    }
+}
+
+impl RecordKey for ModelId<'_> {
+    fn bucket_key(&self) -> Cow<'_, str> {
+        Cow::Borrowed(self.0)
+    }
+}
+
+fn check_name(what: &str, name: &str) -> Result<(), Error> {
+    check_text(what, name, MAX_NAME)?;
     let allowed = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || "._-".contains(letter);
-    match name.len() {
-        0 => Err(format!("{what} is empty")),
-        65.. => Err(format!("{what} is longer than 64 characters")),
-        _ if name.chars().all(allowed) => Ok(()),
-        _ => {
-            Err(format!("{what} `{}` may hold only lower-case letters, digits, `.`, `_` and `-`", name.escape_debug()))
-        }
+    match name.chars().all(allowed) {
+        true => Ok(()),
+        false => Err(Error::invalid(format_args!(
+            "{what} `{}` may hold only lower-case letters, digits, `.`, `_` and `-`",
+            name.escape_debug()
+        ))),
     }
 }
 
@@ -75,14 +92,15 @@ mod tests {
 
     #[track_caller]
     fn refused(model: Model, because: &str) {
-        let reason = normalized(model).unwrap_err();
-        assert!(reason.contains(because), "{reason}");
+        let error = normalized(model).unwrap_err();
+        assert_eq!(error.code(), sdk::Code::InvalidArgument);
+        assert!(error.message().contains(because), "{error}");
     }
 
     #[test]
     fn ids_of_the_wrong_form_are_refused() {
         refused(model(""), "is empty");
-        refused(model(&"x".repeat(65)), "longer than 64");
+        refused(model(&"x".repeat(65)), "has 65 bytes, at most 64 are allowed");
         for id in ["Big", "a b", "a/b", "ä", "a*", "a>", "a\nb"] {
             refused(model(id), "may hold only");
         }
@@ -98,14 +116,17 @@ mod tests {
     fn an_incomplete_model_is_refused() {
         refused(Model { capabilities: vec![], ..model("a") }, "at least one capability");
         refused(Model { capabilities: vec!["Text!".to_owned()], ..model("a") }, "capability `Text!`");
-        refused(Model { context_length: 0, ..model("a") }, "`context_length`");
+        refused(Model { context_length: 0, ..model("a") }, "context_length is 0");
         refused(Model { backend: "A B".to_owned(), ..model("a") }, "backend `A B`");
     }
 
     #[test]
     fn a_model_is_not_registered_as_retired() {
         refused(Model { state: ModelState::Retired.into(), ..model("a") }, "call `retire` to retire it");
-        refused(Model { state: 9, ..model("a") }, "no model state 9");
+        refused(
+            Model { state: 9, ..model("a") },
+            "state is 9, it must be one of MODEL_STATE_ACTIVE, MODEL_STATE_RETIRED",
+        );
     }
 
     #[test]

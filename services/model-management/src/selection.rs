@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::fmt;
 
 use proto::ai::model::v1::{Model, Preference, SelectRequest};
+use sdk::Error;
 
 use crate::registry::is_active;
 
@@ -21,6 +22,13 @@ pub(crate) type Excluded = Vec<(&'static str, usize)>;
 #[derive(Debug, PartialEq)]
 pub(crate) struct NoModel {
     pub(crate) excluded: Excluded,
+}
+
+impl From<NoModel> for Error {
+    fn from(none: NoModel) -> Self {
+        let details = none.excluded.iter().map(|(filter, count)| (format!("excluded_by_{filter}"), *count));
+        details.fold(Self::failed_precondition(&none), |error, (key, count)| error.with_detail(&key, count))
+    }
 }
 
 impl fmt::Display for NoModel {

@@ -1,11 +1,8 @@
 //! The service against a real nats-server.
 
-use std::time::{Duration, SystemTime};
-
-use futures::future::join_all;
 use proto::ai::model::v1::{ModelState, Preference};
-use sdk::Event as _;
 use sdk::testing::{NatsServer, as_request};
+use sdk::{Code, Event as _};
 
 use super::*;
 
@@ -141,7 +138,7 @@ async fn no_model_is_a_failed_precondition_with_counts() {
 async fn an_unreadable_model_hides_no_other() {
     let server = server().await;
     let service = service(&server).await;
-    service.models.put("broken", b"\xff".as_slice().into()).await.unwrap();
+    service.models.bucket().put("broken", b"\xff".as_slice().into()).await.unwrap();
 
     let all = list(&service, ListRequest::default()).await;
     assert_eq!(all, ["ngram-large", "ngram-medium", "ngram-small"]);
@@ -149,12 +146,6 @@ async fn an_unreadable_model_hides_no_other() {
     let request = GetRequest { id: "broken".to_owned(), ..GetRequest::default() };
     assert_eq!(service.get(request).await.unwrap_err().code(), Code::DataLoss);
     assert!(sdk::metrics_text().contains("unreadable_records_total{bucket=\"models\"}"));
-}
-
-/// A clock that shows the start of the test and `seconds` more.
-fn held(seconds: u64) -> Clock {
-    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000 + seconds);
-    Clock::new(move || time)
 }
 
 impl Service {
@@ -189,17 +180,6 @@ async fn a_repeated_change_is_applied_once_and_answered_as_the_first_was() {
 }
 
 #[tokio::test]
-async fn a_change_that_changed_nothing_is_remembered_too() {
-    let server = server().await;
-    let service = service(&server).await;
-    service.registered(None, model("a", 1)).await.unwrap();
-    service.registered(Some("k"), model("a", 1)).await.unwrap();
-    let other = service.registered(None, model("a", 2)).await.unwrap();
-    assert_eq!(service.registered(Some("k"), model("a", 1)).await.unwrap().cost_per_1k_tokens_micros, 1);
-    assert_eq!(service.got("a").await, other);
-}
-
-#[tokio::test]
 async fn a_key_with_another_request_is_refused_and_changes_nothing() {
     let server = server().await;
     let service = service(&server).await;
@@ -213,46 +193,4 @@ async fn a_key_with_another_request_is_refused_and_changes_nothing() {
     assert_eq!(service.got("a").await, first);
     // A key is for one model.
     service.registered(Some("k"), model("b", 1)).await.unwrap();
-}
-
-#[tokio::test]
-async fn a_key_is_remembered_through_many_other_changes_until_its_time_is_over() {
-    let server = server().await;
-    let mut service = service(&server).await;
-    service.clock = held(0);
-    service.registered(Some("k"), model("a", 1)).await.unwrap();
-    for cost in 2..22 {
-        service.registered(None, model("a", cost)).await.unwrap();
-    }
-    service.clock = held(600);
-    service.registered(Some("k"), model("a", 1)).await.unwrap();
-    assert_eq!(service.got("a").await.cost_per_1k_tokens_micros, 21);
-    service.clock = held(601);
-    service.registered(Some("k"), model("a", 1)).await.unwrap();
-    assert_eq!(service.got("a").await.cost_per_1k_tokens_micros, 1);
-}
-
-#[tokio::test]
-async fn parallel_repeats_are_one_change_and_another_request_among_them_is_refused() {
-    let server = server().await;
-    let services = [service(&server).await, service(&server).await];
-    let same = join_all((0..10).map(|n| services[n % 2].registered(Some("k"), model("a", 1)))).await;
-    let first = same[0].clone().unwrap();
-    assert!(same.into_iter().all(|model| model.unwrap() == first));
-
-    let others = (0..6).map(|n| services[n % 2].registered(Some("l"), model("a", n as u64)));
-    let results = join_all(others).await;
-    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
-    for error in results.into_iter().filter_map(Result::err) {
-        assert_eq!(error.detail("reason"), Some("idempotency_key_reused"));
-    }
-}
-
-#[tokio::test]
-async fn a_model_that_is_unknown_is_not_remembered() {
-    let server = server().await;
-    let service = service(&server).await;
-    assert_eq!(service.retired(Some("k"), "later").await.unwrap_err().code(), Code::NotFound);
-    service.registered(None, model("later", 1)).await.unwrap();
-    assert_eq!(service.retired(Some("k"), "later").await.unwrap().state(), ModelState::Retired);
 }

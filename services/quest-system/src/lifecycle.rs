@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use proto::quest::v1::{QuestInfo, QuestState};
-use proto::rpc::{Code, Error};
+use proto::quest::v1::{Objective, QuestInfo, QuestState};
 use proto::well_known::Timestamp;
+use sdk::Error;
 
 /// An action of a player on a quest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,32 +27,6 @@ impl fmt::Display for Action {
             Self::Complete => "complete",
             Self::Abandon => "abandon",
         })
-    }
-}
-
-/// Why an action is rejected.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum ActionError {
-    #[error("quest `{quest}` is {}, which does not allow `{action}`", name(*state))]
-    NotAllowed { quest: String, state: QuestState, action: Action },
-    #[error("objective `{objective}` of quest `{quest}` does not exist")]
-    NoSuchObjective { quest: String, objective: String },
-    #[error("objective `{objective}` of quest `{quest}` is at {done} of {required}")]
-    Unfinished { quest: String, objective: String, done: u32, required: u32 },
-}
-
-impl From<ActionError> for Error {
-    fn from(error: ActionError) -> Self {
-        let message = error.to_string();
-        match error {
-            ActionError::NotAllowed { state, action, .. } => {
-                Self::failed_precondition(message).with_detail("state", name(state)).with_detail("move", action)
-            }
-            ActionError::NoSuchObjective { .. } => Self::new(Code::NotFound, message),
-            ActionError::Unfinished { objective, .. } => {
-                Self::failed_precondition(message).with_detail("objective", objective)
-            }
-        }
     }
 }
 
@@ -83,7 +57,7 @@ pub(crate) fn as_of(mut quest: QuestInfo, now: Timestamp) -> QuestInfo {
 }
 
 /// The quest after the action.
-pub(crate) fn apply(quest: QuestInfo, action: &Action, now: Timestamp) -> Result<QuestInfo, ActionError> {
+pub(crate) fn apply(quest: QuestInfo, action: &Action, now: Timestamp) -> Result<QuestInfo, Error> {
     let mut quest = as_of(quest, now);
     match (quest.state(), action) {
         (QuestState::Offered, Action::Accept) => quest.set_state(QuestState::Active),
@@ -93,31 +67,33 @@ pub(crate) fn apply(quest: QuestInfo, action: &Action, now: Timestamp) -> Result
             quest.set_state(QuestState::Completed);
         }
         (QuestState::Offered | QuestState::Active, Action::Abandon) => quest.set_state(QuestState::Abandoned),
-        (state, _) => {
-            return Err(ActionError::NotAllowed { quest: quest.id, state, action: action.clone() });
-        }
+        (state, _) => return Err(not_allowed(&quest.id, state, action)),
     }
     Ok(quest)
 }
 
-fn progress(quest: &mut QuestInfo, id: &str, amount: u32) -> Result<(), ActionError> {
+fn not_allowed(quest: &str, state: QuestState, action: &Action) -> Error {
+    let state = name(state);
+    Error::failed_precondition(format_args!("quest `{quest}` is {state}, which does not allow `{action}`"))
+        .with_detail("state", state)
+        .with_detail("move", action)
+}
+
+fn progress(quest: &mut QuestInfo, id: &str, amount: u32) -> Result<(), Error> {
     let Some(objective) = quest.objectives.iter_mut().find(|objective| objective.id == id) else {
-        return Err(ActionError::NoSuchObjective { quest: quest.id.clone(), objective: id.to_owned() });
+        return Err(Error::not_found(format_args!("objective `{id}` of quest `{}`", quest.id)));
     };
     objective.done = objective.done.saturating_add(amount).min(objective.required);
     Ok(())
 }
 
-fn check_completed(quest: &QuestInfo) -> Result<(), ActionError> {
-    match quest.objectives.iter().find(|objective| objective.done < objective.required) {
-        Some(objective) => Err(ActionError::Unfinished {
-            quest: quest.id.clone(),
-            objective: objective.id.clone(),
-            done: objective.done,
-            required: objective.required,
-        }),
-        None => Ok(()),
-    }
+fn check_completed(quest: &QuestInfo) -> Result<(), Error> {
+    let unfinished = quest.objectives.iter().find(|objective| objective.done < objective.required);
+    unfinished.map_or(Ok(()), |objective| {
+        let Objective { id, done, required, .. } = objective;
+        let reason = format_args!("objective `{id}` of quest `{}` is at {done} of {required}", quest.id);
+        Err(Error::failed_precondition(reason).with_detail("objective", id))
+    })
 }
 
 #[cfg(test)]

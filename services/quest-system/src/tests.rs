@@ -1,9 +1,10 @@
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures::future::join_all;
-use proto::quest::v1::Generated;
-use sdk::Event as _;
-use sdk::testing::{NatsServer, as_request};
+use prost::Message as _;
+use proto::quest::v1::{Generated, QuestState};
+use sdk::testing::{NatsServer, Time, as_request};
+use sdk::{Code, Event as _};
 
 use super::*;
 
@@ -21,6 +22,12 @@ async fn server() -> NatsServer {
 
 async fn service(server: &NatsServer) -> Service {
     Service::new(server.fleet("quest-system").await).await.unwrap()
+}
+
+async fn service_at_a_time(server: &NatsServer) -> (Time, Service) {
+    let time = Time::default();
+    let fleet = server.fleet_at("quest-system", &time).await;
+    (time, Service::new(fleet).await.unwrap())
 }
 
 /// Calls on behalf of player `p1`.
@@ -218,14 +225,9 @@ async fn a_player_has_twenty_open_quests_at_most() {
 #[tokio::test]
 async fn a_quest_expires_without_being_read() {
     let server = server().await;
-    let service = service(&server).await;
+    let (time, service) = service_at_a_time(&server).await;
     let quest = service.generated(None, 1).await.unwrap();
-    let late = QuestRecord::new(QuestInfo {
-        expires_at: Some(Timestamp { seconds: service.now().seconds - 1, nanos: 0 }),
-        ..quest.clone()
-    });
-    let key = format!("p1.{}", quest.id);
-    service.quests.put(&key, late.encode().into()).await.unwrap();
+    time.pass(Duration::from_secs(30 * 86_400));
 
     assert_eq!(service.got(&quest.id).await.unwrap().state(), QuestState::Expired);
     assert_eq!(service.ids(QuestState::Expired).await, [quest.id.as_str()]);
@@ -252,17 +254,11 @@ async fn an_unreadable_quest_hides_no_other() {
     let server = server().await;
     let service = service(&server).await;
     let quest = service.generated(None, 1).await.unwrap();
-    service.quests.put("p1.broken", b"\xff".as_slice().into()).await.unwrap();
+    service.quests.bucket().put("p1.broken", b"\xff".as_slice().into()).await.unwrap();
 
     assert_eq!(service.ids(QuestState::Unspecified).await, [quest.id]);
     service.generated(None, 2).await.unwrap();
     assert_eq!(service.got("broken").await.unwrap_err().code(), Code::DataLoss);
-}
-
-/// A clock that shows the start of the test and `seconds` more.
-fn held(seconds: u64) -> Clock {
-    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000 + seconds);
-    Clock::new(move || time)
 }
 
 #[tokio::test]
@@ -287,11 +283,10 @@ async fn a_key_with_another_request_is_refused_and_changes_nothing() {
 #[tokio::test]
 async fn a_repeat_at_any_later_time_is_the_same_quest_with_one_event() {
     let server = server().await;
-    let mut service = service(&server).await;
-    service.clock = held(0);
+    let (time, service) = service_at_a_time(&server).await;
     let quest = service.generated(Some("k"), 1).await.unwrap();
     for seconds in [135, 599, 700] {
-        service.clock = held(seconds);
+        time.set(Duration::from_secs(seconds));
         assert_eq!(service.generated(Some("k"), 1).await.unwrap(), quest);
     }
     assert_eq!(events(&server).await, 1);

@@ -64,7 +64,7 @@ async fn update(variant: &str, bucket: &Bucket, fleet: &Fleet, key: &str) -> Res
     let value = || vec![b'x'; VALUE_BYTES];
     let write = |number: u64| match variant {
         "outbox" => Change::write_with_event(value(), event(key, number), number),
-        _ => Change::Write(value().into(), number),
+        _ => Change::write(value(), number),
     };
     let changed = bucket.change(key, |entry| Ok(write(entry.map_or(0, |entry| entry.revision) + 1)));
     let (number, _) = changed.await?;
@@ -72,7 +72,7 @@ async fn update(variant: &str, bucket: &Bucket, fleet: &Fleet, key: &str) -> Res
         let notes = format!("{key}.published");
         bucket.get(&notes).await?;
         fleet.publish(event(key, number)).await?;
-        bucket.change(&notes, |_| Ok(Change::Write(number.to_string().into(), ()))).await?;
+        bucket.change(&notes, |_| Ok(Change::write(number.to_string(), ()))).await?;
     }
     Ok(())
 }

@@ -28,7 +28,7 @@ impl Handler<Generated> for Announcements {
         }
         let counted = self.announced.change(&event.quest_id, |entry| {
             let count = entry.map_or(0, |entry| entry.value.len());
-            Ok(Change::Write(vec![b'x'; count + 1].into(), ()))
+            Ok(Change::write(vec![b'x'; count + 1], ()))
         });
         counted.await.map(drop).map_err(WriteError::into)
     }

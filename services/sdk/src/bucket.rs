@@ -9,12 +9,14 @@ use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 use async_nats::jetstream::{self, ErrorCode};
 use bytes::Bytes;
+use futures::future::try_join_all;
 use futures::{StreamExt as _, TryStreamExt as _};
 use proto::rpc::{Code, Error, Event};
 
 use crate::events::EncodedEvent;
 use crate::fleet::Fleet;
 use crate::metrics;
+use crate::outbox::{Batch, Write};
 use crate::retry::retry_until_deadline;
 use crate::trace;
 
@@ -44,22 +46,51 @@ pub struct Entry {
     pub revision: u64,
 }
 
-/// How to change a value, with a result for the caller of [`Bucket::change`].
+/// How to change values, with a result for the caller of [`Bucket::change`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change<T> {
-    /// Keep the current value.
-    Keep(T),
-    /// Write this value.
-    Write(Bytes, T),
-    /// Write this value and publish this event: both or neither.
-    WriteWithEvent(Bytes, EncodedEvent, T),
+pub struct Change<T> {
+    /// One for each key.
+    changes: Vec<ValueChange>,
+    events: Vec<EncodedEvent>,
+    result: T,
+}
+
+/// How to change the value of one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ValueChange {
+    Keep,
+    Write(Bytes),
+    Delete,
 }
 
 impl<T> Change<T> {
+    /// Keep the current value.
+    pub fn keep(result: T) -> Self {
+        Self::all(vec![ValueChange::Keep], Vec::new(), result)
+    }
+
+    /// Write this value.
+    pub fn write(value: impl Into<Bytes>, result: T) -> Self {
+        Self::all(vec![ValueChange::Write(value.into())], Vec::new(), result)
+    }
+
     /// Write this value, and publish the event that follows from it, exactly once: both are stored, or neither is.
     pub fn write_with_event<E: Event>(value: impl Into<Bytes>, event: E, result: T) -> Self {
-        Self::WriteWithEvent(value.into(), EncodedEvent::new(event), result)
+        Self::all(vec![ValueChange::Write(value.into())], vec![EncodedEvent::new(event)], result)
     }
+
+    pub(crate) fn all(changes: Vec<ValueChange>, events: Vec<EncodedEvent>, result: T) -> Self {
+        Self { changes, events, result }
+    }
+}
+
+/// A message of a key: a write or a deletion.
+#[derive(Debug)]
+pub(crate) struct KeyMessage {
+    pub(crate) key: String,
+    pub(crate) revision: u64,
+    /// `None` if it deleted the value.
+    pub(crate) entry: Option<Entry>,
 }
 
 /// The latest message of a key.
@@ -196,19 +227,50 @@ impl Bucket {
         key: &str,
         mut decide: impl FnMut(Option<&Entry>) -> Result<Change<T>, Error>,
     ) -> Result<(T, u64), WriteError> {
+        let (result, revisions) =
+            self.change_all(&[key], |entries| decide(entries.first().and_then(Option::as_ref))).await?;
+        Ok((result, revisions.first().copied().unwrap_or_default()))
+    }
+
+    /// The same for several keys, all of which are written, or none.
+    pub(crate) async fn change_all<T>(
+        &self,
+        keys: &[&str],
+        mut decide: impl FnMut(&[Option<Entry>]) -> Result<Change<T>, Error>,
+    ) -> Result<(T, Vec<u64>), WriteError> {
         for attempt in 0..MAX_ATTEMPTS {
-            let Latest { sequence, entry } = self.latest(key).await.map_err(WriteError::Failed)?;
-            let written = match decide(entry.as_ref()).map_err(WriteError::Failed)? {
-                Change::Keep(result) => return Ok((result, entry.map_or(0, |entry| entry.revision))),
-                Change::Write(value, result) => (self.update(key, value, sequence).await, result),
-                Change::WriteWithEvent(value, event, result) => {
-                    (self.update_with_event(key, value, &event, sequence).await, result)
+            let latest = try_join_all(keys.iter().map(|key| self.latest(key))).await.map_err(WriteError::Failed)?;
+            let (sequences, entries): (Vec<u64>, Vec<Option<Entry>>) =
+                latest.into_iter().map(|latest| (latest.sequence, latest.entry)).unzip();
+            let Change { changes, events, result } = decide(&entries).map_err(WriteError::Failed)?;
+            let mut revisions: Vec<u64> =
+                entries.iter().map(|entry| entry.as_ref().map_or(0, |entry| entry.revision)).collect();
+            let mut written = Vec::new();
+            let mut batch = Batch { writes: Vec::new(), events };
+            for (index, change) in changes.into_iter().enumerate() {
+                let value = match change {
+                    ValueChange::Keep => continue,
+                    ValueChange::Write(value) => Some(value),
+                    ValueChange::Delete => None,
+                };
+                batch.writes.push(Write { key: keys[index].to_owned(), value, expected: sequences[index] });
+                written.push(index);
+            }
+            if batch.writes.is_empty() {
+                return match batch.events.is_empty() {
+                    true => Ok((result, revisions)),
+                    false => Err(WriteError::Failed(Error::internal("an event follows from no write"))),
+                };
+            }
+            match self.store_batch(&batch).await {
+                Ok(last) => {
+                    for (revision, index) in (0..=last).rev().zip(written.iter().rev()) {
+                        revisions[*index] = revision;
+                    }
+                    return Ok((result, revisions));
                 }
-            };
-            match written {
-                (Ok(revision), result) => return Ok((result, revision)),
-                (Err(WriteError::Conflict), _) => tokio::time::sleep(backoff(attempt)).await,
-                (Err(error), _) => return Err(error),
+                Err(WriteError::Conflict) => tokio::time::sleep(backoff(attempt)).await,
+                Err(error) => return Err(error),
             }
         }
         Err(WriteError::Conflict)
@@ -360,6 +422,32 @@ impl Bucket {
         Ok(entries)
     }
 
+    /// The first message of a key that matches `filter`, from this revision on.
+    pub(crate) async fn next_message(&self, filter: &str, from: u64) -> Result<Option<KeyMessage>, Error> {
+        retry_until_deadline(is_unavailable, || self.next_message_once(filter, from)).await
+    }
+
+    async fn next_message_once(&self, filter: &str, from: u64) -> Result<Option<KeyMessage>, Error> {
+        match self.stream().await?.get_first_raw_message_by_subject(&self.subject(filter), from).await {
+            Ok(message) => {
+                let key = message.subject.strip_prefix(&self.subject("")).unwrap_or_default().to_owned();
+                Ok(Some(KeyMessage { key, revision: message.sequence, entry: self.entry(message) }))
+            }
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(self.failed("read", filter, &error)),
+        }
+    }
+
+    /// The revision of the latest write to the bucket.
+    pub(crate) async fn last_revision(&self) -> Result<u64, Error> {
+        retry_until_deadline(is_unavailable, || async {
+            let stream = self.fleet.connection().jetstream.get_stream(format!("KV_{}", self.name)).await;
+            let stream = stream.map_err(|error| self.failed("read", "the latest revision", &error))?;
+            Ok(stream.cached_info().state.last_sequence)
+        })
+        .await
+    }
+
     async fn stream(&self) -> Result<Stream<()>, Error> {
         let stream = self.fleet.connection().jetstream.get_stream_no_info(format!("KV_{}", self.name)).await;
         stream.map_err(|error| Error::internal(format_args!("bucket `{}`: {error}", self.name)))
@@ -381,7 +469,7 @@ impl Bucket {
         Some(Entry { key, value: message.payload, revision: message.sequence })
     }
 
-    fn failed(&self, verb: &str, key: &str, error: &dyn std::fmt::Display) -> Error {
+    pub(crate) fn failed(&self, verb: &str, key: &str, error: &dyn std::fmt::Display) -> Error {
         Error::unavailable(format_args!("failed to {verb} `{key}` in bucket `{}`: {error}", self.name))
     }
 
@@ -421,17 +509,4 @@ pub(crate) fn is_too_large(error: &(dyn std::error::Error + 'static)) -> bool {
 /// A random delay, so that conflicting writers do not retry at the same moment.
 fn backoff(attempt: u32) -> Duration {
     Duration::from_micros(fastrand::u64(0..4_000 << attempt.min(5)))
-}
-
-/// Rejects an id that cannot be one token of a key, or is longer than `max_length`. `what` names it, for example
-/// `player id`.
-///
-/// # Errors
-/// INVALID_ARGUMENT with the allowed characters.
-pub fn check_id(what: &str, id: &str, max_length: usize) -> Result<(), Error> {
-    let allowed = |letter: char| letter.is_ascii_alphanumeric() || letter == '_' || letter == '-';
-    if (1..=max_length).contains(&id.len()) && id.chars().all(allowed) {
-        return Ok(());
-    }
-    Err(Error::invalid(format_args!("{what} must be 1 to {max_length} letters, digits, `_` and `-`")))
 }

@@ -25,7 +25,7 @@ const RETRY_DELAY: Duration = Duration::from_millis(500);
 /// Answers discovery requests until it is stopped or dropped.
 pub(crate) struct Discovery(JoinHandle<()>);
 
-/// What a worker serves.
+/// A contract that a worker serves.
 pub(crate) struct Served {
     pub(crate) service: &'static Service,
     /// Its queue group.
@@ -34,8 +34,8 @@ pub(crate) struct Served {
 }
 
 impl Discovery {
-    /// Answers on the current connection. `served` is `None` for a worker that only calls.
-    pub(crate) async fn answer(fleet: &Fleet, served: Option<Served>) -> Result<Self, SubscribeError> {
+    /// Answers on the current connection. `served` is empty for a worker that only calls.
+    pub(crate) async fn answer(fleet: &Fleet, served: Vec<Served>) -> Result<Self, SubscribeError> {
         let connection = fleet.connection();
         let instance = Instance::new(fleet.settings(), served);
         let mut requests: SelectAll<Subscriber> = SelectAll::new();
@@ -75,7 +75,7 @@ impl Drop for Discovery {
 pub(crate) async fn answer_as_caller(fleet: Fleet) {
     let mut connection_changes = fleet.connection_changes();
     loop {
-        match Discovery::answer(&fleet, None).await {
+        match Discovery::answer(&fleet, Vec::new()).await {
             Ok(_answering) => {
                 if connection_changes.changed().await.is_err() {
                     return;
@@ -96,11 +96,11 @@ struct Instance {
     version: String,
     metadata: Value,
     started: String,
-    served: Option<Served>,
+    served: Vec<Served>,
 }
 
 impl Instance {
-    fn new(settings: &Settings, served: Option<Served>) -> Self {
+    fn new(settings: &Settings, served: Vec<Served>) -> Self {
         static WORKERS: AtomicU64 = AtomicU64::new(0);
         let worker = WORKERS.fetch_add(1, Ordering::Relaxed);
         Self {
@@ -125,7 +125,8 @@ impl Instance {
 
     fn info(&self) -> Value {
         let mut response = self.response("info");
-        response["description"] = self.served.as_ref().map_or(&*self.name, |served| served.service.name).into();
+        let described: Vec<&str> = self.served.iter().map(|served| served.service.name).collect();
+        response["description"] = if described.is_empty() { self.name.clone() } else { described.join(", ") }.into();
         let endpoints = self.served.iter().flat_map(|served| {
             served.service.methods.iter().map(|method| {
                 json!({

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::bucket::Bucket;
 use crate::cache::{Cache, Redis};
+use crate::clock::Clock;
 use crate::connection::{ConnectError, Connection};
 use crate::destination::Destinations;
 use crate::discovery;
@@ -38,6 +39,7 @@ impl WeakFleet {
 #[derive(Debug)]
 struct Inner {
     settings: Settings,
+    clock: Clock,
     connection: ArcSwap<Connection>,
     /// Counts the replaced connections; a serving worker resubscribes when it changes.
     connection_changes: watch::Sender<u64>,
@@ -54,6 +56,11 @@ impl Fleet {
     /// # Errors
     /// FAILED_PRECONDITION if NATS rejects this service's credentials.
     pub async fn connect(settings: Settings) -> Result<Self, Error> {
+        Self::connect_with(settings, Clock::default()).await
+    }
+
+    /// The same, with the time of a clock that a test may hold.
+    pub(crate) async fn connect_with(settings: Settings, clock: Clock) -> Result<Self, Error> {
         loop {
             let (sender, events) = mpsc::unbounded_channel();
             // Before they are read: a change in between is seen as one.
@@ -63,6 +70,7 @@ impl Fleet {
                     let inner = Inner {
                         destinations: Destinations::new(&settings.service),
                         settings,
+                        clock,
                         connection: ArcSwap::new(connection),
                         connection_changes: watch::Sender::new(0),
                         redis: OnceLock::new(),
@@ -79,6 +87,11 @@ impl Fleet {
                 }
             }
         }
+    }
+
+    /// Where this worker takes the time from.
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
     }
 
     /// A client of another service, for example `fleet.client::<ModelManagementClient>()`.

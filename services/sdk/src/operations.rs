@@ -9,7 +9,7 @@ use bytes::Bytes;
 use prost::Message;
 use prost::encoding::decode_varint;
 use proto::common::v1 as common;
-use proto::rpc::{Code, Error};
+use proto::rpc::{Code, Error, Request};
 use sha2::{Digest as _, Sha256};
 
 use crate::context::context;
@@ -33,9 +33,9 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// The operation of the current [`context`]. `method` tells requests of equal content apart, for example `accept`.
-    pub fn current(method: &str, request: &impl Message) -> Self {
-        let context = context();
+    /// The operation of the current [`context`], which handles this request.
+    pub fn of<R: Request>(request: &R) -> Self {
+        let (context, method) = (context(), R::METHOD.name);
         match context.idempotency_key() {
             Some(key) => Self::with_key(key, method, request),
             None => Self::without_key(context.request_id(), method, request),

@@ -11,19 +11,21 @@ use std::time::Duration;
 use async_nats::message::OutboundMessage;
 use async_nats::{HeaderMap, Message, Subject};
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _};
 use prost::Message as _;
-use proto::rpc::{Code, Error, Method, Reply, Server};
+use proto::rpc::{Code, Error, Method, Reply, Server, Service};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+mod session;
+
+use self::session::Session;
 use crate::caller::Called;
 use crate::connection::Connection;
 use crate::context::Context;
-use crate::discovery::{Discovery, Served};
 use crate::fleet::Fleet;
 use crate::metrics::{ServerMetrics, is_fault};
-use crate::queue_group::Membership;
 use crate::reply::AnswerTo;
 use crate::task::Shutdown;
 use crate::trace::{self, Span};
@@ -36,44 +38,69 @@ const LEAVE_SHARE: f64 = 0.4;
 /// How long before its deadline a request is ended at most, so that its answer still arrives.
 const ANSWER_TIME: Duration = Duration::from_millis(50);
 
-/// Serves until `shutdown` is requested, then finishes the requests that it has accepted.
+/// A contract that a worker serves.
+pub(crate) type Contract = Arc<dyn Serving>;
+
+/// Serves a contract until `shutdown` is requested, then finishes the requests that it has accepted.
 ///
 /// # Errors
 /// UNAVAILABLE if the subscription fails or ends unexpectedly.
 pub async fn serve<S: Server>(fleet: &Fleet, server: S, shutdown: Shutdown) -> Result<(), Error> {
+    serve_all(fleet, vec![contract(fleet, server)], shutdown).await
+}
+
+/// A contract with its own limits of how many requests run and wait.
+pub(crate) fn contract<S: Server>(fleet: &Fleet, server: S) -> Contract {
     let settings = fleet.settings();
-    let worker = Arc::new(Worker {
+    Arc::new(Worker {
         server,
         metrics: Arc::new(ServerMetrics::new(S::SERVICE)),
         admission: Mutex::default(),
         idle: Notify::new(),
         concurrency: settings.concurrency,
         queue: settings.queue,
-    });
+    })
+}
+
+/// Serves several contracts as [`serve`] serves one.
+pub(crate) async fn serve_all(fleet: &Fleet, contracts: Vec<Contract>, shutdown: Shutdown) -> Result<(), Error> {
+    let settings = fleet.settings();
     let leave_timeout = settings.stop_timeout.mul_f64(LEAVE_SHARE);
     let mut connection_changes = fleet.connection_changes();
-    let mut session = Session::open(fleet, &worker).await?;
+    let mut session = Session::open(fleet, &contracts).await?;
     fleet.set_ready();
-    tracing::info!(
-        service = settings.service,
-        version = settings.version,
-        revision = settings.revision,
-        "serving `{}`",
-        S::SERVICE.subject
-    );
+    for contract in &contracts {
+        tracing::info!(
+            service = settings.service,
+            version = settings.version,
+            revision = settings.revision,
+            "serving `{}`",
+            contract.service().subject
+        );
+    }
     loop {
         tokio::select! {
             () = shutdown.requested() => break,
             _ = connection_changes.changed() => {
-                let next = Session::open(fleet, &worker).await?;
-                std::mem::replace(&mut session, next).close(&worker, leave_timeout).await;
+                let next = Session::open(fleet, &contracts).await?;
+                std::mem::replace(&mut session, next).close(leave_timeout).await;
             }
-            error = session.receive(&worker) => return Err(error),
+            error = session.receive() => return Err(error),
         }
     }
-    session.close(&worker, leave_timeout).await;
+    session.close(leave_timeout).await;
     tracing::info!("stopped serving");
     Ok(())
+}
+
+/// What a session needs of a [`Worker`], whatever its server is.
+pub(crate) trait Serving: Send + Sync {
+    fn service(&self) -> &'static Service;
+    fn metrics(&self) -> &Arc<ServerMetrics>;
+    /// Accepts a request, queues it, or rejects it.
+    fn receive(self: Arc<Self>, connection: &Arc<Connection>, message: Message);
+    /// Waits until no request is running.
+    fn wait_until_idle(&self) -> BoxFuture<'_, ()>;
 }
 
 /// The state that all sessions of one worker share.
@@ -100,52 +127,17 @@ struct Request {
     at: Instant,
 }
 
-/// The subscriptions of a worker on one connection.
-struct Session {
-    connection: Arc<Connection>,
-    membership: Membership,
-    discovery: Discovery,
-}
-
-impl Session {
-    async fn open<S: Server>(fleet: &Fleet, worker: &Arc<Worker<S>>) -> Result<Self, Error> {
-        let (connection, settings) = (fleet.connection(), fleet.settings());
-        let failed = |error: &dyn std::fmt::Display| Error::unavailable(format_args!("failed to subscribe: {error}"));
-        let group = format!("svc-{}-workers", settings.service);
-        let membership =
-            Membership::join(&connection, S::SERVICE.subject, group.clone()).await.map_err(|error| failed(&error))?;
-        if S::SERVICE.methods.iter().any(|method| method.streaming) {
-            connection.take_controls().await.map_err(|error| failed(&error))?;
-        }
-        let served = Served { service: S::SERVICE, group, metrics: Arc::clone(&worker.metrics) };
-        let discovery = Discovery::answer(fleet, Some(served)).await.map_err(|error| failed(&error))?;
-        connection.client.flush().await.map_err(|error| failed(&error))?;
-        Ok(Self { connection, membership, discovery })
+impl<S: Server> Serving for Worker<S> {
+    fn service(&self) -> &'static Service {
+        S::SERVICE
     }
 
-    /// Accepts requests until the subscription ends.
-    async fn receive<S: Server>(&mut self, worker: &Arc<Worker<S>>) -> Error {
-        while let Some(message) = self.membership.next_request().await {
-            worker.receive(&self.connection, message);
-        }
-        Error::unavailable("the subscription ended")
+    fn metrics(&self) -> &Arc<ServerMetrics> {
+        &self.metrics
     }
 
-    /// Leaves the queue group, finishes the accepted requests, and only then stops answering discovery.
-    async fn close<S: Server>(self, worker: &Arc<Worker<S>>, leave_timeout: Duration) {
-        let Self { connection, membership, discovery } = self;
-        membership.leave(leave_timeout, |message| worker.receive(&connection, message)).await;
-        worker.wait_until_idle().await;
-        if let Err(error) = connection.client.flush().await {
-            tracing::warn!(%error, "the last responses may not have been sent");
-        }
-        discovery.stop();
-    }
-}
-
-impl<S: Server> Worker<S> {
-    /// Accepts a request. One that could not be answered, or whose answer would do something else, is not carried out.
-    fn receive(self: &Arc<Self>, connection: &Arc<Connection>, message: Message) {
+    fn receive(self: Arc<Self>, connection: &Arc<Connection>, message: Message) {
+        // One that could not be answered, or whose answer would do something else, is not carried out.
         let called = Called::parse(S::SERVICE.subject, &message.subject);
         if message.reply.as_deref().is_some_and(|reply| called.takes_answers_on(reply)) {
             self.accept(Request { connection: Arc::clone(connection), message, at: Instant::now() });
@@ -156,6 +148,21 @@ impl<S: Server> Worker<S> {
         }
     }
 
+    fn wait_until_idle(&self) -> BoxFuture<'_, ()> {
+        let wait = async {
+            loop {
+                let idle = self.idle.notified();
+                if self.admission().running == 0 {
+                    return;
+                }
+                idle.await;
+            }
+        };
+        wait.boxed()
+    }
+}
+
+impl<S: Server> Worker<S> {
     /// Starts a request, queues it, or rejects it.
     fn accept(self: &Arc<Self>, request: Request) {
         let mut admission = self.admission();
@@ -273,17 +280,6 @@ impl<S: Server> Worker<S> {
         }
     }
 
-    /// Waits until no request is running.
-    async fn wait_until_idle(&self) {
-        loop {
-            let idle = self.idle.notified();
-            if self.admission().running == 0 {
-                return;
-            }
-            idle.await;
-        }
-    }
-
     fn admission(&self) -> MutexGuard<'_, Admission> {
         self.admission.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -329,8 +325,8 @@ async fn send_stream(
 async fn answer(request: &mut Request, payload: Bytes) -> Result<(), Error> {
     let limit = request.connection.client.max_payload();
     if payload.len() > limit {
-        return Err(Error::internal(format_args!(
-            "the response has {} bytes, at most {limit} can be sent",
+        return Err(Error::invalid(format_args!(
+            "the response would have {} bytes, at most {limit} can be sent: ask for less at once",
             payload.len()
         )));
     }

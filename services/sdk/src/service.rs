@@ -9,18 +9,21 @@ use proto::rpc::{Error, Event, Handler, Server};
 
 use crate::consume::{Consumers, EventHandler};
 use crate::fleet::Fleet;
-use crate::serve::serve;
+use crate::periodic::{self, Periodic};
+use crate::serve::{Contract, contract, serve_all};
 use crate::settings::Delivery;
 use crate::task::{self, Shutdown};
 
 type Build<T> = Box<dyn Fn(Fleet) -> BoxFuture<'static, Result<T, Error>> + Send + Sync>;
-type Serve<T> = Box<dyn Fn(Fleet, Arc<T>, Shutdown) -> BoxFuture<'static, Result<(), Error>> + Send + Sync>;
+type Serve<T> = Box<dyn Fn(&Fleet, Arc<T>) -> Contract + Send + Sync>;
+type Repeat<T> = Box<dyn Fn(Fleet, Arc<T>, Shutdown) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// A service whose workers share nothing: each builds its own `T`. Made by [`service`].
 pub struct Service<T> {
     build: Build<T>,
-    serve: Option<Serve<T>>,
+    contracts: Vec<Serve<T>>,
     handlers: Vec<EventHandler<T>>,
+    repeated: Option<Repeat<T>>,
 }
 
 /// A service of which each worker has one `T`. What it does is added to it, and [`Service::run`] is the whole `main`:
@@ -31,16 +34,20 @@ where
     T: Send + Sync + 'static,
     F: Future<Output = Result<T, Error>> + Send + 'static,
 {
-    Service { build: Box::new(move |fleet| build(fleet).boxed()), serve: None, handlers: Vec::new() }
+    Service {
+        build: Box::new(move |fleet| build(fleet).boxed()),
+        contracts: Vec::new(),
+        handlers: Vec::new(),
+        repeated: None,
+    }
 }
 
 impl<T: Send + Sync + 'static> Service<T> {
-    /// Serves a contract, for example `.serve(QuestServer)`.
+    /// Serves a contract, for example `.serve(QuestServer)`. A service may serve several; the limits of how many requests run
+    /// and wait are those of each.
+    #[must_use]
     pub fn serve<S: Server>(mut self, server: impl Fn(Arc<T>) -> S + Send + Sync + 'static) -> Self {
-        self.serve = Some(Box::new(move |fleet, service, shutdown| {
-            let server = server(service);
-            async move { serve(&fleet, server, shutdown).await }.boxed()
-        }));
+        self.contracts.push(Box::new(move |fleet, service| contract(fleet, server(service))));
         self
     }
 
@@ -62,6 +69,16 @@ impl<T: Send + Sync + 'static> Service<T> {
         T: Handler<E>,
     {
         self.handlers.push(EventHandler::new::<E>(Delivery::EveryTask));
+        self
+    }
+
+    /// Does what is [`Periodic`] about it, from when the worker is ready until it stops.
+    #[must_use]
+    pub fn periodically(mut self) -> Self
+    where
+        T: Periodic,
+    {
+        self.repeated = Some(Box::new(|fleet, service, shutdown| periodic::run(fleet, service, shutdown).boxed()));
         self
     }
 
@@ -90,18 +107,23 @@ impl<T: Send + Sync + 'static> Service<T> {
             return Ok(());
         };
         let consuming = consumers.run(&service, &shutdown);
-        let serving = async {
-            match &self.serve {
-                Some(serve) => serve(fleet.clone(), Arc::clone(&service), shutdown.clone()).await,
-                None => {
-                    fleet.be_discovered();
-                    fleet.set_ready();
-                    shutdown.requested().await;
-                    Ok(())
-                }
+        let repeating = async {
+            if let Some(repeat) = &self.repeated {
+                repeat(fleet.clone(), Arc::clone(&service), shutdown.clone()).await;
             }
         };
-        let ((), served) = futures::join!(consuming, serving);
+        let contracts: Vec<Contract> =
+            self.contracts.iter().map(|contract| contract(&fleet, Arc::clone(&service))).collect();
+        let serving = async {
+            if contracts.is_empty() {
+                fleet.be_discovered();
+                fleet.set_ready();
+                shutdown.requested().await;
+                return Ok(());
+            }
+            serve_all(&fleet, contracts, shutdown.clone()).await
+        };
+        let ((), (), served) = futures::join!(consuming, repeating, serving);
         served
     }
 }

@@ -4,6 +4,7 @@
 mod cluster;
 mod operator;
 mod redis;
+mod time;
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -23,6 +24,7 @@ use tempfile::TempDir;
 pub use self::cluster::NatsCluster;
 pub use self::operator::Operator;
 pub use self::redis::{RedisCluster, Shape, process_cache, shared_cache};
+pub use self::time::Time;
 use crate::context::{Context, ExternalRequest};
 use crate::fleet::Fleet;
 use crate::outbox;
@@ -205,6 +207,15 @@ impl NatsServer {
     /// If it cannot.
     pub async fn fleet(&self, service: &str) -> Fleet {
         Fleet::connect(Settings::for_service(service, self.connection())).await.expect("a connection")
+    }
+
+    /// The same, with this time instead of the system's.
+    ///
+    /// # Panics
+    /// If it cannot.
+    pub async fn fleet_at(&self, service: &str, time: &Time) -> Fleet {
+        let settings = Settings::for_service(service, self.connection());
+        Fleet::connect_with(settings, time.clock()).await.expect("a connection")
     }
 
     /// Creates a bucket that keeps `history` revisions of each value, as natsctl does for a fleet.

@@ -1,14 +1,13 @@
-//! Updates: validates a request, and decides what to do with it given the current record.
+//! Updates: validates a request, and applies it to the current record.
 
 use std::time::SystemTime;
 
 use prost::Message as _;
-use proto::rpc::{Code, Error};
-use proto::state::manager::v1::{UpdateRequest, update_request};
-use sdk::Operation;
+use proto::state::manager::v1::{Record, StoredRecord, UpdateRequest, update_request};
+use sdk::{Code, Error, Stored, check_range, required};
 
 use crate::patch::{MAX_SIZE, Patch};
-use crate::record::{RecordKey, Revision};
+use crate::record::{StateKey, revision};
 
 /// The maximum number of field patches in one update.
 const MAX_PATCHES: usize = 1000;
@@ -19,25 +18,13 @@ const MAX_REQUEST_SIZE: usize = 2 * MAX_SIZE;
 /// A validated request to update one record.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Update {
-    pub(crate) key: RecordKey,
-    operation: Operation,
+    pub(crate) key: StateKey,
     expected: Option<u64>,
     patch: Patch,
 }
 
-/// What to do about an update.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Decision {
-    /// The update was applied before, by this revision or an earlier one.
-    AlreadyApplied(Revision),
-    /// Write this revision after revision `previous`; 0 if there is none.
-    Write { next: Revision, previous: u64 },
-    /// The record is at revision `current`, not at the expected one.
-    Conflict { current: u64 },
-}
-
 impl Update {
-    /// Validates a request of the current context.
+    /// Validates a request.
     pub(crate) fn new(request: UpdateRequest) -> Result<Self, Error> {
         match request.encoded_len() {
             size if size > MAX_REQUEST_SIZE => {
@@ -45,58 +32,34 @@ impl Update {
             }
             _ => {}
         }
-        let operation = Operation::current("update", &request);
-        let patch = match request.change {
-            Some(update_request::Change::Merge(patch)) => Patch::Merge(patch),
-            Some(update_request::Change::Fields(fields)) => match fields.patches.len() {
-                1..=MAX_PATCHES => Patch::Fields(fields.patches),
-                count => {
-                    return Err(Error::invalid(format_args!(
-                        "change has {count} field patches, 1 to {MAX_PATCHES} are allowed"
-                    )));
-                }
-            },
-            None => return Err(Error::invalid("change is missing: set `merge` or `fields`")),
+        let patch = match required("change: `merge` or `fields`", request.change)? {
+            update_request::Change::Merge(patch) => Patch::Merge(patch),
+            update_request::Change::Fields(fields) => {
+                check_range("the number of field patches", fields.patches.len(), 1..=MAX_PATCHES)?;
+                Patch::Fields(fields.patches)
+            }
         };
-        Ok(Self { key: request.key.try_into()?, operation, expected: request.expected_revision, patch })
+        Ok(Self { key: request.key.try_into()?, expected: request.expected_revision, patch })
     }
 
-    /// Whether this update wrote the revision.
-    pub(crate) fn wrote(&self, revision: &Revision) -> bool {
-        revision.operations.end_with(&self.operation)
-    }
-
-    /// Decides what to do, given the record as it was read.
-    pub(crate) fn decide(&self, current: Option<Revision>, now: SystemTime) -> Result<Decision, Error> {
-        if let Some(current) = &current
-            && current.operations.contain(&self.operation, now)?
-        {
-            return Ok(Decision::AlreadyApplied(current.clone()));
+    /// The record after the update of the current one.
+    pub(crate) fn apply(&self, current: Option<&Stored<StoredRecord>>, now: SystemTime) -> Result<StoredRecord, Error> {
+        let revision = current.map_or(0, |current| revision(&current.value));
+        if self.expected.is_some_and(|expected| expected != revision) {
+            return Err(self.conflict(revision));
         }
-        let previous = current.as_ref().map_or(0, Revision::number);
-        if self.expected.is_some_and(|expected| expected != previous) {
-            return Ok(Decision::Conflict { current: previous });
-        }
-        let replaced = current.as_ref().map_or(0, |current| current.stored_at);
-        let (data, earlier) = current.map(|it| (it.data, it.operations)).unwrap_or_default();
-        let next = Revision {
-            key: self.key.clone(),
-            data: self.patch.apply(data)?,
-            updated_at: now.into(),
-            operations: earlier.and(&self.operation, now)?,
-            replaced,
-            stored_at: 0,
-        };
-        Ok(Decision::Write { next, previous })
+        let record = current.and_then(|current| current.value.record.as_ref());
+        let data = record.and_then(|record| record.data.clone()).unwrap_or_default();
+        let record = Record { data: Some(self.patch.apply(data)?), updated_at: Some(now.into()), ..Record::default() };
+        Ok(StoredRecord { record: Some(record), replaced_revision: current.map_or(0, |current| current.revision) })
     }
 
     /// ABORTED: the caller must read the record again.
-    pub(crate) fn conflict(&self, current: u64) -> Error {
+    fn conflict(&self, current: u64) -> Error {
         let message = match (self.expected, current) {
             (Some(0), _) => format!("{} exists already, at revision {current}", self.key),
             (Some(expected), 0) => format!("{} does not exist, so it is not at revision {expected}", self.key),
-            (Some(expected), _) => format!("{} is at revision {current}, not {expected}", self.key),
-            (None, _) => format!("{} is being changed by too many other writers", self.key),
+            (expected, _) => format!("{} is at revision {current}, not {}", self.key, expected.unwrap_or_default()),
         };
         Error::new(Code::Aborted, message).with_detail("current_revision", current)
     }

@@ -1,5 +1,5 @@
 use proptest::prelude::*;
-use proto::quest::v1::Objective;
+use sdk::Code;
 
 use super::*;
 
@@ -46,7 +46,7 @@ fn only_allowed_actions_are_performed() {
     };
     for state in STATES {
         for action in actions() {
-            let expected = allowed(state, &action).ok_or_else(|| not_allowed(state, &action));
+            let expected = allowed(state, &action).ok_or_else(|| not_allowed("q1", state, &action));
             let result = apply(quest(state, 3), &action, BEFORE).map(|quest| quest.state());
             assert_eq!(result, expected, "{state:?} {action}");
 
@@ -55,13 +55,9 @@ fn only_allowed_actions_are_performed() {
                 other => other,
             };
             let result = apply(quest(state, 3), &action, EXPIRY);
-            assert_eq!(result, Err(not_allowed(late, &action)), "{state:?} {action}, too late");
+            assert_eq!(result, Err(not_allowed("q1", late, &action)), "{state:?} {action}, too late");
         }
     }
-}
-
-fn not_allowed(state: QuestState, action: &Action) -> ActionError {
-    ActionError::NotAllowed { quest: "q1".to_owned(), state, action: action.clone() }
 }
 
 #[test]
@@ -96,7 +92,7 @@ fn progress_is_capped_at_the_required_count() {
 #[test]
 fn errors_name_the_problem() {
     let check = |quest: QuestInfo, action: Action, code, message: &str| {
-        let error = Error::from(apply(quest, &action, BEFORE).unwrap_err());
+        let error = apply(quest, &action, BEFORE).unwrap_err();
         assert_eq!((error.code(), error.message()), (code, message));
     };
     check(
@@ -117,7 +113,7 @@ fn errors_name_the_problem() {
         Code::NotFound,
         "objective `dragons` of quest `q1` does not exist",
     );
-    let error = Error::from(not_allowed(QuestState::Expired, &Action::Accept));
+    let error = not_allowed("q1", QuestState::Expired, &Action::Accept);
     assert_eq!((error.detail("state"), error.detail("move")), (Some("expired"), Some("accept")));
 }
 

@@ -7,6 +7,7 @@ mod consuming;
 mod dead_letters;
 mod kills;
 mod outbox;
+mod records;
 mod renewal;
 mod shutdown;
 mod storage;

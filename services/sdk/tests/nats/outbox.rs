@@ -32,7 +32,7 @@ async fn append(bucket: &Bucket, key: &str, line: &str) -> Result<u64, WriteErro
     let changed = bucket.change(key, |entry| {
         let text = entry.map(|entry| String::from_utf8(entry.value.to_vec()).unwrap()).unwrap_or_default();
         Ok(match text.lines().any(|known| known == line) {
-            true => Change::Keep(()),
+            true => Change::keep(()),
             false => Change::write_with_event(format!("{text}{line}\n"), event(line), ()),
         })
     });

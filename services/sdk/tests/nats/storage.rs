@@ -77,7 +77,7 @@ async fn concurrent_changes_are_all_applied() {
     let add = || {
         bucket.change("list", |entry| {
             let more = entry.map_or(1, |entry| entry.value.len() + 1);
-            Ok(Change::Write(vec![b'x'; more].into(), more))
+            Ok(Change::write(vec![b'x'; more], more))
         })
     };
     let mut counts: Vec<_> =
@@ -86,8 +86,8 @@ async fn concurrent_changes_are_all_applied() {
     assert_eq!(counts.iter().map(|(count, _)| *count).collect::<Vec<_>>(), (1..=24).collect::<Vec<_>>());
     let (_, newest) = counts[23];
 
-    assert_eq!(bucket.change("list", |_| Ok(Change::Keep("as it is"))).await, Ok(("as it is", newest)));
-    assert_eq!(bucket.change("none", |entry| Ok(Change::Keep(entry.cloned()))).await, Ok((None, 0)));
+    assert_eq!(bucket.change("list", |_| Ok(Change::keep("as it is"))).await, Ok(("as it is", newest)));
+    assert_eq!(bucket.change("none", |entry| Ok(Change::keep(entry.cloned()))).await, Ok((None, 0)));
     let refused = bucket.change::<()>("list", |_| Err(Error::invalid("no"))).await;
     assert_eq!(refused, Err(WriteError::Failed(Error::invalid("no"))));
 }
@@ -100,7 +100,7 @@ async fn a_change_that_is_always_overtaken_is_a_conflict() {
     let overtake = || {
         let others = bucket.put("k", "theirs".into());
         tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(others)).unwrap();
-        Ok(Change::Write("ours".into(), ()))
+        Ok(Change::write("ours", ()))
     };
     assert_eq!(bucket.change("k", |_| overtake()).await, Err(WriteError::Conflict));
     assert_eq!(bucket.get("k").await.unwrap().unwrap().value, "theirs");
