@@ -86,6 +86,16 @@ impl ServiceManifest {
         self
     }
 
+    /// The events that it publishes for others, without those of the audit trail.
+    pub fn events(&self) -> impl Iterator<Item = &String> {
+        self.publishes.iter().filter(|event| !proto::naming::is_audit(event))
+    }
+
+    /// Whether it publishes events of the audit trail.
+    pub fn is_audited(&self) -> bool {
+        self.publishes.iter().any(|event| proto::naming::is_audit(event))
+    }
+
     /// Name of the JetStream stream that stores its events.
     pub fn event_stream(&self) -> String {
         format!("EVT_{}", self.name.to_uppercase().replace('-', "_"))

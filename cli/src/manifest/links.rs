@@ -259,6 +259,12 @@ impl<'a> ServiceDocuments<'a> {
         let mut problems = Vec::new();
         for document in self.readable {
             for (event, position) in document.consumed().filter(|(event, _)| known.contains(event)) {
+                if proto::naming::is_audit(event) {
+                    let message = format!("`{}` consumes `{event}`, which is part of the audit trail", document.name());
+                    let hint = "publish an event of its own (`evt.…`) for what others are to react to";
+                    problems.push(Problem::new(&document.place(position), message).hint(hint));
+                    continue;
+                }
                 if !published.contains(event) && self.unreadable.is_empty() {
                     let message = format!("`{}` consumes `{event}`, which no service publishes", document.name());
                     let problem = Problem::new(&document.place(position), message);

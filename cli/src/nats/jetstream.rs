@@ -191,32 +191,45 @@ fn unavailable(error: impl std::fmt::Display) -> Failure {
     Failure::Unavailable(error.to_string())
 }
 
+/// What the subjects of events begin with.
+const EVENTS: &str = "evt";
+/// What the subjects of audit events begin with.
+const AUDIT: &str = "audit";
+
 /// How a stream takes events over from the outbox of a bucket. It stays the same whatever events there are: a stream whose
 /// source is changed takes everything over once more.
-fn outbox_source(bucket: &str) -> Source {
-    let transform = SubjectTransform { source: format!("outbox.{bucket}.*.evt.>"), destination: "evt.>".to_owned() };
+fn outbox_source(bucket: &str, prefix: &str) -> Source {
+    let subjects = format!("{prefix}.>");
+    let transform = SubjectTransform { source: format!("outbox.{bucket}.*.{subjects}"), destination: subjects };
     Source { name: bucket_stream(bucket), subject_transforms: vec![transform], ..Source::default() }
 }
 
 /// The bucket from whose outbox a source takes events over, if it is such a source.
 fn outbox_of(source: &Source) -> Option<&str> {
     let bucket = source.name.strip_prefix(BUCKET_PREFIX)?;
-    (*source == outbox_source(bucket)).then_some(bucket)
+    [EVENTS, AUDIT].into_iter().any(|prefix| *source == outbox_source(bucket, prefix)).then_some(bucket)
+}
+
+/// What the subjects of a stream's events begin with.
+fn events_prefix(stream: &Stream) -> &'static str {
+    if stream.subjects.iter().any(|subject| proto::naming::is_audit(subject)) { AUDIT } else { EVENTS }
 }
 
 /// The sources of a stream with those from outboxes that are wanted; the others stay.
-fn sources(existing: Option<Vec<Source>>, wanted: &BTreeSet<String>) -> Option<Vec<Source>> {
+fn sources(existing: Option<Vec<Source>>, stream: &Stream) -> Option<Vec<Source>> {
+    let wanted = &stream.outboxes;
     let names: BTreeSet<String> = wanted.iter().map(|bucket| bucket_stream(bucket)).collect();
     let is_other = |source: &Source| outbox_of(source).is_none() && !names.contains(&source.name);
     let others = existing.into_iter().flatten().filter(is_other);
-    let sources: Vec<Source> = others.chain(wanted.iter().map(|bucket| outbox_source(bucket))).collect();
+    let sources: Vec<Source> =
+        others.chain(wanted.iter().map(|bucket| outbox_source(bucket, events_prefix(stream)))).collect();
     (!sources.is_empty()).then_some(sources)
 }
 
 /// The configuration with what is ours in it; the rest stays as it is.
 fn stream_config(mut existing: stream::Config, wanted: &Stream) -> stream::Config {
     stream::Config {
-        sources: sources(existing.sources.take(), &wanted.outboxes),
+        sources: sources(existing.sources.take(), wanted),
         subjects: wanted.subjects.clone(),
         num_replicas: wanted.replicas,
         max_age: Duration::from_secs(wanted.max_age_seconds),

@@ -20,7 +20,7 @@ const CACHES: &str = "SERVICE_CACHES";
 const CONSUMERS: &str = "NATS_CONSUMERS";
 /// How many events may be under way to the tasks of a service at least, as servers allow by default.
 const MIN_ACK_PENDING: i64 = 1_000;
-/// The stream of audit records.
+/// The stream of audit events.
 const AUDIT: &str = "AUDIT";
 
 /// What the desired state is made of besides the manifests.
@@ -150,9 +150,9 @@ fn caches(manifest: &ServiceManifest) -> Option<(String, String)> {
     (!caches.is_empty()).then(|| (CACHES.to_owned(), json!(caches).to_string()))
 }
 
-/// The streams that a service needs: its own, those whose events it consumes, and those of audit records and dead letters.
+/// The streams that a service needs: its own, those whose events it consumes, and those of audit events and dead letters.
 fn streams_of(manifests: &Manifests, manifest: &ServiceManifest) -> BTreeSet<String> {
-    let own = (!manifest.publishes.is_empty()).then(|| manifest.event_stream());
+    let own = manifest.events().next().map(|_| manifest.event_stream());
     let consumes = |other: &&ServiceManifest| manifest.consumes.keys().any(|event| other.publishes.contains(&**event));
     let publishers = manifests.services.values().filter(consumes);
     let of_all = [AUDIT, dead_letters::STREAM].map(str::to_owned);
@@ -175,16 +175,19 @@ fn streams(manifests: &Manifests) -> BTreeMap<String, Stream> {
         duplicate_window_seconds: nats.events.duplicate_window.seconds().min(max_age.seconds()),
         outboxes: BTreeSet::new(),
     };
-    let publishing = manifests.services.values().filter(|service| !service.publishes.is_empty());
+    let buckets = |service: &ServiceManifest| service.buckets.keys().map(ToString::to_string).collect::<Vec<_>>();
+    let publishing = manifests.services.values().filter(|service| service.events().next().is_some());
     let events = publishing.map(|service| {
-        let subjects = service.publishes.iter().flat_map(|event| [event.clone(), consumes::replays("*", event)]);
+        let subjects = service.events().flat_map(|event| [event.clone(), consumes::replays("*", event)]);
         let mut subjects: Vec<String> = subjects.collect();
         subjects.sort();
-        let outboxes = service.buckets.keys().map(ToString::to_string).collect();
+        let outboxes = buckets(service).into_iter().collect();
         (service.event_stream(), Stream { outboxes, ..stream(subjects, nats.events.max_age) })
     });
+    let audited = manifests.services.values().filter(|service| service.is_audited());
+    let outboxes = audited.flat_map(buckets).collect();
     let others = [
-        (AUDIT.to_owned(), stream(vec!["audit.>".to_owned()], nats.audit.max_age)),
+        (AUDIT.to_owned(), Stream { outboxes, ..stream(vec!["audit.>".to_owned()], nats.audit.max_age) }),
         (dead_letters::STREAM.to_owned(), stream(vec!["dlq.>".to_owned()], nats.dead_letters.max_age)),
     ];
     events.chain(others).collect()

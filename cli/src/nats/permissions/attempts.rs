@@ -170,9 +170,10 @@ impl Fleet {
         self.jetstream.observe(PATIENCE).await.unwrap();
         let own: BTreeSet<String> = self.manifests.services.get(user).map_or_else(BTreeSet::new, |service| {
             let buckets = service.buckets.keys().map(|bucket| bucket_stream(bucket));
-            let events = (!service.publishes.is_empty()).then(|| service.event_stream());
+            let events = service.events().next().map(|_| service.event_stream());
+            let audit = service.is_audited().then(|| "AUDIT".to_owned());
             let dead_letters = service.shared_events().next().map(|_| "DLQ".to_owned());
-            buckets.chain(events).chain(dead_letters).collect()
+            buckets.chain(events).chain(audit).chain(dead_letters).collect()
         });
         let mut listed = async_nats::jetstream::new(self.natsctl.clone()).streams();
         let mut stored = BTreeMap::new();
