@@ -20,7 +20,7 @@ mod contract {
 }
 
 pub use contract::{EVENTS, SERVICES};
-pub use generated::{ai, common, narrative, npc, quest, state, time, weather, world};
+pub use generated::{ai, common, language, narrative, npc, quest, state, time, weather, world};
 pub use prost_types as well_known;
 
 /// The encoded `google.protobuf.FileDescriptorSet` of all packages, imports included.
