@@ -4,6 +4,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::LazyLock;
 
+use sdk::random::Rng;
+
 use crate::job::Job;
 use crate::tokens::tokens;
 
@@ -149,7 +151,7 @@ impl Generator {
                 _ => 2,
             },
             temperature: job.temperature.unwrap_or(DEFAULT_TEMPERATURE),
-            rng: Rng(job.seed.unwrap_or_else(|| fastrand::u64(..))),
+            rng: Rng::new(job.seed.unwrap_or_else(|| fastrand::u64(..))),
             topics,
             history,
             recent: VecDeque::with_capacity(RECENT),
@@ -245,22 +247,6 @@ impl Iterator for Generator {
         }
         self.recent.push_back(word);
         Some(written)
-    }
-}
-
-/// SplitMix64. Implemented here, so that no new version of a crate changes the text of a seed.
-struct Rng(u64);
-
-impl Rng {
-    /// A number in [0, 1).
-    fn next_f64(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^= bits >> 31;
-        // The upper 53 bits, because a float holds that many.
-        (bits >> 11) as f64 / (1_u64 << 53) as f64
     }
 }
 

@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 use proto::quest::v1::{Objective, QuestInfo, QuestState, Reward};
 use proto::rpc::Error;
 use proto::well_known::Timestamp;
+use sdk::random::{Rng, stable_hash};
 
 use crate::catalog::{Count, LOCATIONS, Location, TEMPLATES, Target, Template};
 use crate::lifecycle::is_open;
-use crate::random::{Rng, stable_hash};
 use crate::record::QuestKey;
 
 /// The templates of this many of a player's newest quests are less likely.

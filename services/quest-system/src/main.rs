@@ -4,7 +4,6 @@
 mod catalog;
 mod generate;
 mod lifecycle;
-mod random;
 mod record;
 
 use proto::quest::v1::{

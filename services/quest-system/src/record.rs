@@ -4,10 +4,10 @@ use std::borrow::Cow;
 
 use proto::quest::v1::{Generated, QuestInfo, QuestState, StoredQuest};
 use proto::well_known::Timestamp;
+use sdk::random::stable_hash;
 use sdk::{Error, Operation, RecordKey, Stored, check_id};
 
 use crate::lifecycle::as_of;
-use crate::random::stable_hash;
 
 /// The maximum length of an id.
 const MAX_ID: usize = 64;

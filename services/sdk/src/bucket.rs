@@ -264,8 +264,11 @@ impl Bucket {
             }
             match self.store_batch(&batch).await {
                 Ok(last) => {
-                    for (revision, index) in (0..=last).rev().zip(written.iter().rev()) {
-                        revisions[*index] = revision;
+                    for (revision, (index, write)) in (0..=last).rev().zip(written.iter().zip(&batch.writes).rev()) {
+                        // What was deleted is returned as it was.
+                        if write.value.is_some() {
+                            revisions[*index] = revision;
+                        }
                     }
                     return Ok((result, revisions));
                 }

@@ -59,6 +59,17 @@ pub fn check_range<T: PartialOrd + Display>(what: &str, value: T, allowed: Range
     Err(Error::invalid(format_args!("{what} is {value}, it must be {from} to {to}")))
 }
 
+/// The same of a number that may be left unset: 0 stands for `default`.
+///
+/// # Errors
+/// INVALID_ARGUMENT with the range.
+pub fn check_range_or(what: &str, value: u32, allowed: RangeInclusive<u32>, default: u32) -> Result<u32, Error> {
+    match value {
+        0 => Ok(default),
+        _ => check_range(what, value, allowed),
+    }
+}
+
 /// The value of a field that must be set.
 ///
 /// # Errors
@@ -111,6 +122,7 @@ mod tests {
         assert_eq!(check_text("name", "a\nb\tÖ", 6), Ok(()));
         assert_eq!(check_count("tags", 3, 3), Ok(()));
         assert_eq!(check_range("level", 100, 1..=100), Ok(100));
+        assert_eq!(check_range_or("limit", 0, 1..=100, 20), Ok(20));
         assert_eq!(required("point", Some(1)), Ok(1));
         assert_eq!(choice("state", 2), Ok(QuestState::Active));
         assert_eq!(choice_or_unset::<QuestState>("state", 0), Ok(None));
@@ -124,6 +136,7 @@ mod tests {
         refused(check_text("name", "a\0", 9), "name contains \\u{0}");
         refused(check_count("tags", 4, 3), "there are 4 tags, at most 3 are allowed");
         refused(check_range("level", 0, 1..=100), "level is 0, it must be 1 to 100");
+        refused(check_range_or("limit", 101, 1..=100, 20), "limit is 101, it must be 1 to 100");
         refused(check_range("cost", f64::NAN, 0.0..=1.0), "cost is NaN, it must be 0 to 1");
         refused(required::<u8>("point", None), "point is missing");
         let names = "it must be one of QUEST_STATE_OFFERED, QUEST_STATE_ACTIVE, QUEST_STATE_COMPLETED, \

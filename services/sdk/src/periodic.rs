@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt as _;
+use futures::{FutureExt as _, StreamExt as _, stream};
 use proto::rpc::Error;
 
 use crate::context::Context;
@@ -23,6 +23,21 @@ pub trait Periodic: Send + Sync + 'static {
 
     /// One turn. It is ended after 30 seconds. An error or a panic is logged, and the next turn comes as usual.
     fn turn(&self) -> impl Future<Output = Result<(), Error>> + Send;
+}
+
+/// Items that a turn changes at the same time.
+const CONCURRENT: usize = 16;
+
+/// Does the same for many items, some of them at the same time. Every item is tried.
+///
+/// # Errors
+/// One of those that occurred.
+pub async fn each<T, F>(items: impl IntoIterator<Item = T>, run: impl FnMut(T) -> F) -> Result<(), Error>
+where
+    F: Future<Output = Result<(), Error>>,
+{
+    let outcomes: Vec<_> = stream::iter(items.into_iter().map(run)).buffer_unordered(CONCURRENT).collect().await;
+    outcomes.into_iter().collect()
 }
 
 /// Takes turns until `shutdown` is requested; the turn that is under way is finished.

@@ -125,15 +125,50 @@ impl<R: Record> Records<R> {
         &self,
         key: &K,
         operation: &Operation,
-        mut next: impl FnMut(Option<&Stored<R>>) -> Result<Next<R>, Error>,
+        next: impl FnMut(Option<&Stored<R>>) -> Result<Next<R>, Error>,
     ) -> Result<Stored<R>, Error> {
+        let record = self.change_one(key, Some(operation), next).await?;
+        record.ok_or_else(|| Error::not_found(key))
+    }
+
+    /// The same of a record that exists: `None` if there is none, and then nothing changes.
+    ///
+    /// # Errors
+    /// Those of [`Records::change`].
+    pub async fn change_existing<K: RecordKey + ?Sized>(
+        &self,
+        key: &K,
+        operation: &Operation,
+        next: impl FnMut(&Stored<R>) -> Result<Next<R>, Error>,
+    ) -> Result<Option<Stored<R>>, Error> {
+        self.change_one(key, Some(operation), or_keep(next)).await
+    }
+
+    /// Changes a record for no request, if it exists; no operation is remembered. What `next` decides must follow from the record
+    /// alone, so that deciding it again, in another task, changes nothing more.
+    ///
+    /// # Errors
+    /// Those of [`Records::change`].
+    pub async fn update<K: RecordKey + ?Sized>(
+        &self,
+        key: &K,
+        next: impl FnMut(&Stored<R>) -> Result<Next<R>, Error>,
+    ) -> Result<Option<Stored<R>>, Error> {
+        self.change_one(key, None, or_keep(next)).await
+    }
+
+    async fn change_one<K: RecordKey + ?Sized>(
+        &self,
+        key: &K,
+        operation: Option<&Operation>,
+        mut next: impl FnMut(Option<&Stored<R>>) -> Result<Next<R>, Error>,
+    ) -> Result<Option<Stored<R>>, Error> {
         let keys = [key];
-        let changed = self.change_all(&keys, operation, |current| {
+        let changed = self.change_keys(&keys, operation, |current| {
             let next = next(current.first().and_then(Option::as_ref))?;
             Ok(vec![next])
         });
-        let record = changed.await?.into_iter().next().flatten();
-        record.ok_or_else(|| Error::not_found(key))
+        Ok(changed.await?.into_iter().next().flatten())
     }
 
     /// Changes several records of the bucket, all of them or none. `next` gives one [`Next`] for each key, in their order. The
@@ -146,6 +181,15 @@ impl<R: Record> Records<R> {
         &self,
         keys: &[&K],
         operation: &Operation,
+        next: impl FnMut(&[Option<Stored<R>>]) -> Result<Vec<Next<R>>, Error>,
+    ) -> Result<Vec<Option<Stored<R>>>, Error> {
+        self.change_keys(keys, Some(operation), next).await
+    }
+
+    async fn change_keys<K: RecordKey + ?Sized>(
+        &self,
+        keys: &[&K],
+        operation: Option<&Operation>,
         mut next: impl FnMut(&[Option<Stored<R>>]) -> Result<Vec<Next<R>>, Error>,
     ) -> Result<Vec<Option<Stored<R>>>, Error> {
         let Some(first) = keys.first().filter(|_| keys.len() <= MAX_KEYS) else {
@@ -159,7 +203,7 @@ impl<R: Record> Records<R> {
                 records.push(entry.as_ref().map(|entry| self.decode(entry)).transpose()?);
             }
             let now = self.bucket.fleet().clock().now();
-            if let Some(Some(record)) = records.first()
+            if let (Some(Some(record)), Some(operation)) = (records.first(), operation)
                 && record.operations.contain(operation, now)?
             {
                 let keep = records.iter().map(|_| ValueChange::Keep).collect();
@@ -169,7 +213,7 @@ impl<R: Record> Records<R> {
             let mut changes = Vec::with_capacity(records.len());
             let next = next(&records)?.into_iter();
             for (index, (next, (record, name))) in next.zip(records.iter_mut().zip(&names)).enumerate() {
-                let remembered = (index == 0).then_some((operation, now));
+                let remembered = operation.filter(|_| index == 0).map(|operation| (operation, now));
                 changes.push(Stored::replace(record, name, next.record, !next.events.is_empty(), remembered)?);
                 events.extend(next.events);
             }
@@ -187,7 +231,7 @@ impl<R: Record> Records<R> {
                 record.set_revision(revision);
             }
         }
-        if let (true, [Some(record)]) = (is_repeated, &mut records[..])
+        if let (true, [Some(record)], Some(operation)) = (is_repeated, &mut records[..], operation)
             && !record.operations.end_with(operation)
         {
             let earlier = self.history(*first, usize::MAX).await?.into_iter();
@@ -212,6 +256,14 @@ impl<R: Record> Records<R> {
         }
     }
 
+    /// The revision of the latest change of any record of the bucket; 0 if there was none.
+    ///
+    /// # Errors
+    /// UNAVAILABLE if the bucket does not answer.
+    pub async fn revision(&self) -> Result<u64, Error> {
+        self.bucket.last_revision().await
+    }
+
     /// The bucket.
     pub fn bucket(&self) -> &Bucket {
         &self.bucket
@@ -220,6 +272,13 @@ impl<R: Record> Records<R> {
     fn decode(&self, entry: &crate::bucket::Entry) -> Result<Stored<R>, Error> {
         Stored::decode(self.bucket.name(), entry)
     }
+}
+
+/// What to do with a record if there is one.
+fn or_keep<R>(
+    mut next: impl FnMut(&Stored<R>) -> Result<Next<R>, Error>,
+) -> impl FnMut(Option<&Stored<R>>) -> Result<Next<R>, Error> {
+    move |current| current.map_or_else(|| Ok(Next::keep()), &mut next)
 }
 
 impl<R> Clone for Records<R> {

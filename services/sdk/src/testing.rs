@@ -2,6 +2,7 @@
 //! killed when dropped.
 
 mod cluster;
+mod fake;
 mod operator;
 mod redis;
 mod time;
@@ -17,17 +18,20 @@ use std::{env, fmt, fs};
 use async_nats::jetstream::{self, consumer, kv, stream};
 use bytes::Bytes;
 use futures::StreamExt as _;
+use proto::rpc::Record;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use serde::Deserialize;
 use tempfile::TempDir;
 
 pub use self::cluster::NatsCluster;
+pub use self::fake::Fake;
 pub use self::operator::Operator;
 pub use self::redis::{RedisCluster, Shape, process_cache, shared_cache};
 pub use self::time::Time;
 use crate::context::{Context, ExternalRequest};
 use crate::fleet::Fleet;
 use crate::outbox;
+use crate::records::{self, Update};
 use crate::settings::{ConnectionSettings, ConsumerSettings, Settings};
 use crate::trace;
 
@@ -102,6 +106,11 @@ pub struct Stored {
 pub async fn as_request<F: Future>(idempotency_key: Option<&str>, handler: F) -> F::Output {
     let request = ExternalRequest { traceparent: None, request_id: None, idempotency_key, timeout: REQUEST_TIMEOUT };
     Context::external(request).scope(handler).await
+}
+
+/// What a follower sees of a record that was written.
+pub fn written<R: Record>(key: &str, revision: u64, record: R) -> Update<R> {
+    records::Stored::written(key, revision, record).into()
 }
 
 /// Exports the spans of this process, as a task with these variables of OpenTelemetry would. Once per process.

@@ -18,6 +18,13 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 /// Changes that are read before they are handed on.
 const BATCH: usize = 256;
 
+/// What a stream of changes does when it has had all of them.
+#[derive(Clone, Copy)]
+enum AtEnd {
+    Stop,
+    Wait,
+}
+
 /// A change of a record.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Update<R> {
@@ -50,6 +57,8 @@ pub struct Followed<T>(Arc<Mutex<State<T>>>);
 
 struct State<T> {
     derived: T,
+    /// All changes up to this revision are taken in.
+    revision: u64,
     /// Own writes that the follower has not seen yet: their revisions, by key.
     own: BTreeMap<String, u64>,
 }
@@ -58,6 +67,11 @@ impl<T> Followed<T> {
     /// What is derived. Do not hold it across an `await`.
     pub fn read(&self) -> FollowedGuard<'_, T> {
         FollowedGuard(self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The revision up to which every change is taken in.
+    pub fn revision(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).revision
     }
 
     /// Takes in what this worker has just written, so that it reads its own writes at once.
@@ -73,7 +87,8 @@ impl<T> Followed<T> {
         }
     }
 
-    fn saw<R>(&self, updates: Vec<Update<R>>)
+    /// Takes in all changes up to a revision.
+    fn saw<R>(&self, updates: Vec<Update<R>>, revision: u64)
     where
         T: Follow<R>,
     {
@@ -86,6 +101,7 @@ impl<T> Followed<T> {
             }
             state.derived.apply(update);
         }
+        state.revision = revision;
     }
 }
 
@@ -150,18 +166,30 @@ impl<R: Record> Records<R> {
         Ok(updates)
     }
 
+    /// The same as a stream of all of them, which ends when there are no more. A failure to read the bucket is its last item.
+    pub fn changes_since(&self, filter: &str, since: u64) -> Stream<Update<R>> {
+        self.batches(filter, since, AtEnd::Stop)
+    }
+
     /// The changes after revision `since`, and those to come. The stream does not end; a failure to read the bucket is its
     /// last item.
     pub fn watch(&self, filter: &str, since: u64) -> Stream<Update<R>> {
+        self.batches(filter, since, AtEnd::Wait)
+    }
+
+    fn batches(&self, filter: &str, since: u64, at_end: AtEnd) -> Stream<Update<R>> {
         let state = (self.clone(), filter.to_owned(), since);
-        let batches = futures::stream::try_unfold(state, |(records, filter, since)| async move {
+        let batches = futures::stream::try_unfold(state, move |(records, filter, since)| async move {
             loop {
                 let updates = records.changes(&filter, since, BATCH).await?;
                 if let Some(last) = updates.last() {
                     let next = (records, filter, last.revision);
                     return Ok(Some((updates, next)));
                 }
-                tokio::time::sleep(jittered(WATCH_INTERVAL)).await;
+                match at_end {
+                    AtEnd::Stop => return Ok(None),
+                    AtEnd::Wait => tokio::time::sleep(jittered(WATCH_INTERVAL)).await,
+                }
             }
         });
         batches
@@ -180,7 +208,7 @@ impl<R: Record> Records<R> {
     /// # Errors
     /// UNAVAILABLE if the bucket does not answer.
     pub async fn follow<T: Follow<R>>(&self, derived: T) -> Result<Followed<T>, Error> {
-        let followed = Followed(Arc::new(Mutex::new(State { derived, own: BTreeMap::new() })));
+        let followed = Followed(Arc::new(Mutex::new(State { derived, revision: 0, own: BTreeMap::new() })));
         let since = self.load(&followed).await?;
         let follower = Follower { records: self.clone(), followed: followed.clone(), since, problem: None };
         tokio::spawn(follower.run());
@@ -190,7 +218,7 @@ impl<R: Record> Records<R> {
     /// Applies all records. Returns the revision that they are at least at.
     async fn load<T: Follow<R>>(&self, followed: &Followed<T>) -> Result<u64, Error> {
         let since = self.bucket.last_revision().await?;
-        followed.saw(self.list(">").await?.into_iter().map(Update::from).collect());
+        followed.saw(self.list(">").await?.into_iter().map(Update::from).collect(), since);
         Ok(since)
     }
 }
@@ -224,7 +252,7 @@ impl<R: Record, T: Follow<R>> Follower<R, T> {
         while self.since < last {
             let updates = self.records.changes(">", self.since, BATCH).await?;
             self.since = updates.last().map_or(last, |update| update.revision);
-            self.followed.saw(updates);
+            self.followed.saw(updates, self.since);
         }
         Ok(())
     }

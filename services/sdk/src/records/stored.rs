@@ -38,6 +38,14 @@ impl<R: Record> Stored<R> {
         Self { key: key.to_owned(), value, revision: 0, operations: Operations::default() }
     }
 
+    /// A record that is written.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn written(key: &str, revision: u64, value: R) -> Self {
+        let mut stored = Self::new(key, value);
+        stored.set_revision(revision);
+        stored
+    }
+
     pub(super) fn set_revision(&mut self, revision: u64) {
         self.revision = revision;
         self.value.set_revision(revision);

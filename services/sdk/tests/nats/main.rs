@@ -13,6 +13,7 @@ mod shutdown;
 mod storage;
 mod streams;
 mod traces;
+mod updates;
 
 use std::future::pending;
 use std::sync::Arc;
