@@ -13,12 +13,13 @@ pub mod rpc;
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/packages.rs"));
 }
+#[allow(clippy::needless_update, reason = "a response may have no payload")]
 mod contract {
     include!(concat!(env!("OUT_DIR"), "/contract.rs"));
 }
 
 pub use contract::{EVENTS, SERVICES};
-pub use generated::{ai, common, npc, quest, state};
+pub use generated::{ai, audit, auth, capability, common, npc, payment, quest, settings, state};
 pub use prost_types as well_known;
 
 /// The encoded `google.protobuf.FileDescriptorSet` of all packages, imports included.
