@@ -19,7 +19,7 @@ mod contract {
 }
 
 pub use contract::{EVENTS, SERVICES};
-pub use generated::{ai, audit, auth, capability, common, npc, payment, performance, quest, settings, state};
+pub use generated::{ai, audit, auth, capability, common, npc, payment, performance, quest, settings, state, story};
 pub use prost_types as well_known;
 
 /// The encoded `google.protobuf.FileDescriptorSet` of all packages, imports included.
