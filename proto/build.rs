@@ -45,6 +45,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     config
         .btree_map(["."])
         .bytes(["."])
+        .skip_debug(messages::with_secrets(&set))
         .service_generator(Box::new(Contracts))
         .include_file("packages.rs")
         .compile_fds(set)?;

@@ -6,10 +6,13 @@ use std::fmt::Write as _;
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{
     DescriptorProto, EnumDescriptorProto, EnumValueDescriptorProto, FieldDescriptorProto, FileDescriptorProto,
-    MessageOptions,
+    FileDescriptorSet, MessageOptions,
 };
 
 use crate::naming::snake;
+
+/// Fields that hold secrets. A message with one of them shows its name alone when it is printed.
+const SECRETS: [&str; 5] = ["password", "password_hash", "access_token", "refresh_token", "private_key"];
 
 /// The name that a record reserves for the operations which the SDK stores with it, in the field whose number is the highest
 /// that the message reserves.
@@ -26,6 +29,16 @@ pub(crate) fn write(out: &mut String, file: &FileDescriptorProto, methods: &Meth
         if let Some(method) = methods.get(&format!(".{}.{}", file.package(), message.name())) {
             request(out, &path, method);
         }
+        if has_secrets(message) {
+            push(
+                out,
+                format_args!(
+                    "impl ::core::fmt::Debug for {path} {{\n    fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> \
+                     ::core::fmt::Result {{\n        f.write_str({:?})\n    }}\n}}\n",
+                    message.name()
+                ),
+            );
+        }
         record(out, &path, message)
             .map_err(|reason| format!("{}: record `{}` {reason}", file.name(), message.name()))?;
     }
@@ -33,6 +46,16 @@ pub(crate) fn write(out: &mut String, file: &FileDescriptorProto, methods: &Meth
         names(out, &path, enumeration);
     }
     Ok(())
+}
+
+/// The full names of the messages that hold secrets.
+pub(crate) fn with_secrets(set: &FileDescriptorSet) -> Vec<String> {
+    let messages = set.file.iter().flat_map(|file| file.message_type.iter().map(|message| (file.package(), message)));
+    messages.filter(|(_, it)| has_secrets(it)).map(|(package, it)| format!(".{package}.{}", it.name())).collect()
+}
+
+fn has_secrets(message: &DescriptorProto) -> bool {
+    message.field.iter().any(|field| SECRETS.contains(&field.name()))
 }
 
 fn request(out: &mut String, path: &str, method: &str) {

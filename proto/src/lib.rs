@@ -13,14 +13,16 @@ pub mod rpc;
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/packages.rs"));
 }
-// A response may have no field besides its error.
-#[allow(clippy::needless_update)]
+#[allow(clippy::needless_update, reason = "a response may have no payload")]
 mod contract {
     include!(concat!(env!("OUT_DIR"), "/contract.rs"));
 }
 
 pub use contract::{EVENTS, SERVICES};
-pub use generated::{ai, common, language, narrative, npc, quest, state, time, weather, world};
+pub use generated::{
+    ai, audit, auth, capability, common, language, narrative, npc, payment, performance, quest, settings, state, story,
+    time, weather, world,
+};
 pub use prost_types as well_known;
 
 /// The encoded `google.protobuf.FileDescriptorSet` of all packages, imports included.

@@ -7,7 +7,7 @@ mod operator;
 mod redis;
 mod time;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -406,6 +406,10 @@ const OUTBOX_SECONDS: u64 = 3_600;
 
 /// Gives buckets an outbox each, from which a stream takes events over.
 async fn outboxes(jetstream: &jetstream::Context, buckets: &[&str], stream: &str) {
+    let taking = jetstream.get_stream(stream).await.expect("a stream");
+    let taking = taking.cached_info().config.clone();
+    // A stream takes over the kinds of events that it has subjects for: `evt`, or `audit`.
+    let kinds: BTreeSet<&str> = taking.subjects.iter().filter_map(|subject| subject.split('.').next()).collect();
     let mut sources = Vec::new();
     for bucket in buckets {
         let existing = jetstream.get_stream(format!("KV_{bucket}")).await.expect("a bucket");
@@ -415,13 +419,14 @@ async fn outboxes(jetstream: &jetstream::Context, buckets: &[&str], stream: &str
         config.allow_message_ttl = true;
         config.metadata.insert(outbox::OUTBOX_SECONDS.to_owned(), OUTBOX_SECONDS.to_string());
         jetstream.update_stream(&config).await.expect("a bucket with an outbox");
-        let transform =
-            stream::SubjectTransform { source: format!("outbox.{bucket}.*.evt.>"), destination: "evt.>".to_owned() };
-        let name = config.name.clone();
-        sources.push(stream::Source { name, subject_transforms: vec![transform], ..stream::Source::default() });
+        let transforms = kinds.iter().map(|kind| stream::SubjectTransform {
+            source: format!("outbox.{bucket}.*.{kind}.>"),
+            destination: format!("{kind}.>"),
+        });
+        let (name, subject_transforms) = (config.name.clone(), transforms.collect());
+        sources.push(stream::Source { name, subject_transforms, ..stream::Source::default() });
     }
-    let existing = jetstream.get_stream(stream).await.expect("a stream");
-    let config = stream::Config { sources: Some(sources), ..existing.cached_info().config.clone() };
+    let config = stream::Config { sources: Some(sources), ..taking.clone() };
     jetstream.update_stream(&config).await.expect("a stream that takes events over");
 }
 
