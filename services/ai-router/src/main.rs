@@ -7,13 +7,12 @@ mod health;
 
 use std::collections::BTreeMap;
 
-use prost::Message as _;
 use proto::ai::router::v1::{
     AiRouter, AiRouterServer, Backend, BackendStatus, BreakerState, Candidate, Health, ListBackendsRequest,
     ListBackendsResponse, Outcome, RegisterBackendRequest, RegisterBackendResponse, RemoveBackendRequest,
     RemoveBackendResponse, ReportRequest, ReportResponse, RouteRequest, RouteResponse,
 };
-use sdk::{Change, Code, Error, Fleet, Followed, Id, Next, Operation, Records, Stored, check_id, check_range};
+use sdk::{Error, Fleet, Followed, Next, Operation, Records, Stored, check_id, check_range};
 
 type Copy<R> = Followed<BTreeMap<String, Stored<R>>>;
 
@@ -35,6 +34,7 @@ impl AiRouter for Service {
         let backend = backend::normalized(sdk::required("backend", request.backend)?)?;
         let key = backend::key(&backend.id)?;
         let stored = self.backends.change(&key, &operation, |_| Ok(Next::write(backend.clone()))).await?;
+        self.health.create(&key, &unknown(&backend.id)).await?;
         self.known_backends.wrote(stored.clone().into());
         Ok(stored.value.into())
     }
@@ -43,7 +43,7 @@ impl AiRouter for Service {
         let operation = Operation::of(&request);
         let key = backend::key(&request.backend_id)?;
         self.backends.change(&key, &operation, |_| Ok(Next::delete())).await?;
-        self.health.bucket().delete(key.as_str()).await?;
+        self.health.update(&key, |_| Ok(Next::delete())).await?;
         Ok(RemoveBackendResponse::default())
     }
 
@@ -68,7 +68,7 @@ impl AiRouter for Service {
             if self.admits(&candidates[index]).await? {
                 candidates[..=index].rotate_right(1);
                 let reason = choice::reason(&candidates);
-                let decision_id = operation.remembered(now).id.iter().map(|byte| format!("{byte:02x}")).collect();
+                let decision_id = operation.digits();
                 let backend_id = candidates[0].backend_id.clone();
                 return Ok(RouteResponse { error: None, backend_id, decision_id, reason, candidates });
             }
@@ -84,9 +84,14 @@ impl AiRouter for Service {
         let latency_ms = check_range("latency_ms", request.latency_ms, 0..=backend::MAX_LATENCY_MS)?;
         let backend = self.backends.get(&key).await?.value;
         let now = self.fleet.clock().now();
-        let report = |health| Some(health::reported(health, &request.decision_id, outcome, latency_ms, now));
-        let health = self.change_health(&key, report).await?;
-        Ok(self.status(backend, Some(health)).into())
+        // No operation is remembered: there would be too many of them, and what was measured knows the decisions itself.
+        let report = |current: &Stored<Health>| {
+            let health = current.value.clone();
+            Ok(Next::write(health::reported(health, &request.decision_id, outcome, latency_ms, now)))
+        };
+        let stored = self.health.update(&key, report).await?.ok_or_else(|| Error::not_found(&key))?;
+        self.known_health.wrote(stored.clone().into());
+        Ok(self.status(backend, Some(stored.value)).into())
     }
 }
 
@@ -113,34 +118,16 @@ impl Service {
             BreakerState::Open => Ok(false),
             BreakerState::HalfOpen => {
                 let mut is_trial = false;
-                let admit = |health: Health| {
-                    is_trial = health::breaker(&health, now) == BreakerState::HalfOpen;
-                    is_trial.then(|| health::tried(health, now))
+                let admit = |current: &Stored<Health>| {
+                    is_trial = health::breaker(&current.value, now) == BreakerState::HalfOpen;
+                    let tried = is_trial.then(|| health::tried(current.value.clone(), now));
+                    Ok(tried.map_or_else(Next::keep, Next::write))
                 };
-                self.change_health(&key, admit).await?;
+                self.health.update(&key, admit).await?;
                 Ok(is_trial)
             }
             _ => Ok(true),
         }
-    }
-
-    /// Changes what was measured of a backend, unless `next` has nothing to change. Without the memory of operations, which is too
-    /// small for reports: what was measured remembers the decisions itself.
-    async fn change_health(&self, key: &Id, mut next: impl FnMut(Health) -> Option<Health>) -> Result<Health, Error> {
-        let changed = self.health.bucket().change(key.as_str(), |entry| {
-            let current = match entry {
-                Some(entry) => Health::decode(entry.value.clone()).map_err(|error| {
-                    Error::new(Code::DataLoss, format!("the health of {key} is not readable: {error}"))
-                })?,
-                None => unknown(key.as_str()),
-            };
-            Ok(match next(current.clone()) {
-                Some(next) if next != current => Change::write(next.encode_to_vec(), next),
-                _ => Change::keep(current),
-            })
-        });
-        let (health, revision) = changed.await?;
-        Ok(Health { revision, ..health })
     }
 
     fn status(&self, backend: Backend, health: Option<Health>) -> BackendStatus {

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use futures::future::join_all;
+use sdk::Code;
 use sdk::testing::{NatsServer, Time, as_request};
 
 use super::*;

@@ -87,7 +87,7 @@ impl Auth for Service {
             return Err(denied("invalid_credentials", "user name or password is wrong"));
         };
         self.forgive(&sources, now).await?;
-        let key = SessionKey { username: username.clone(), id: digits(&operation, self.fleet.clock().now()) };
+        let key = SessionKey { username: username.clone(), id: operation.digits() };
         let login = |current: Option<&Stored<StoredSession>>| match current {
             // A repeated login of long ago.
             Some(current) => session::valid(Some(&current.value), now).map(|_| Next::keep()),
@@ -202,11 +202,8 @@ impl Service {
 
     async fn forgive(&self, sources: &[Source], at: i64) -> Result<(), Error> {
         for source in sources {
-            let forgive = |current: Option<&Stored<StoredAttempts>>| {
-                let attempts = current.map(|current| current.value.clone()).unwrap_or_default();
-                Ok(Next::write(source.succeeded(&attempts, at)))
-            };
-            self.attempts.change(source, &Operation::of(&ValidateRequest::default()), forgive).await?;
+            let forgive = |stored: &Stored<StoredAttempts>| Ok(Next::write(source.succeeded(&stored.value, at)));
+            self.attempts.update(source, forgive).await?;
         }
         Ok(())
     }
@@ -261,11 +258,6 @@ fn user_of(stored: Stored<StoredUser>) -> User {
 fn revoked(key: &SessionKey, because: &str) -> SessionRevoked {
     let SessionKey { username, id } = key.clone();
     SessionRevoked { meta: None, username, session_id: id, reason: because.to_owned() }
-}
-
-/// The id of what an operation makes: the same when it is repeated.
-fn digits(operation: &Operation, now: SystemTime) -> String {
-    operation.remembered(now).id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

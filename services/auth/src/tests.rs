@@ -32,13 +32,23 @@ impl Service {
     }
 
     async fn logged_in(&self, username: &str, password: &str, address: &str) -> Result<Tokens, Error> {
+        self.logged_in_as(None, username, password, address).await
+    }
+
+    async fn logged_in_as(
+        &self,
+        key: Option<&str>,
+        username: &str,
+        password: &str,
+        address: &str,
+    ) -> Result<Tokens, Error> {
         let request = LoginRequest {
             meta: None,
             username: username.to_owned(),
             password: password.to_owned(),
             client_address: address.to_owned(),
         };
-        Ok(as_request(None, self.login(request)).await?.tokens.unwrap())
+        Ok(as_request(key, self.login(request)).await?.tokens.unwrap())
     }
 
     async fn refreshed(&self, key: Option<&str>, tokens: &Tokens) -> Result<Tokens, Error> {
@@ -117,6 +127,19 @@ async fn of_parallel_exchanges_of_one_token_one_succeeds_at_most() {
     let outcomes = join_all((0..8).map(|number| services[number % 2].refreshed(None, &tokens))).await;
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1);
     refused(services[1].roles_in(&tokens).await, Code::PermissionDenied, "revoked");
+}
+
+#[tokio::test]
+async fn a_repeated_login_begins_one_session_and_needs_the_password_each_time() {
+    let server = server().await;
+    let time = Time::default();
+    let services = [service(&server, &time).await, service(&server, &time).await];
+    services[0].registered(None, "alice", PASSWORD).await.unwrap();
+    let first = services[0].logged_in_as(Some("k"), "alice", PASSWORD, "10.0.0.1").await.unwrap();
+    assert_eq!(services[1].logged_in_as(Some("k"), "alice", PASSWORD, "10.0.0.1").await, Ok(first));
+    let wrong = services[1].logged_in_as(Some("k"), "alice", "wrong", "10.0.0.1").await;
+    refused(wrong, Code::PermissionDenied, "invalid_credentials");
+    assert_eq!(services[0].sessions.list("alice.*").await.unwrap().len(), 1);
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use proto::capability::v1::{
     CapabilityRegistry, CapabilityRegistryServer, DeregisterRequest, DeregisterResponse, FindRequest, FindResponse,
     Provider, RegisterRequest, RegisterResponse, RenewRequest, RenewResponse, WatchRequest, WatchResponse,
 };
-use sdk::{Code, Error, Fleet, Followed, Next, Operation, Periodic, Records, Stored, Stream, check_range};
+use sdk::{Error, Fleet, Followed, Next, Operation, Periodic, Records, Stored, Stream, check_range};
 
 use crate::index::Index;
 use crate::watch::Watcher;
@@ -31,8 +31,7 @@ impl CapabilityRegistry for Service {
         let operation = Operation::of(&request);
         let key = registration::key(&request.provider_id)?;
         let now = self.fleet.clock().now();
-        let lease: String = operation.remembered(now).id.iter().map(|byte| format!("{byte:02x}")).collect();
-        let provider = registration::registered(request, &lease, now)?;
+        let provider = registration::registered(request, &operation.digits(), now)?;
         let stored = self.providers.change(&key, &operation, |_| Ok(Next::write(provider.clone()))).await?;
         Ok(self.wrote(stored).into())
     }
@@ -49,7 +48,11 @@ impl CapabilityRegistry for Service {
     }
 
     async fn deregister(&self, request: DeregisterRequest) -> Result<DeregisterResponse, Error> {
-        self.end(&request, |_| true).await?;
+        let end = |current: &Stored<Provider>| {
+            Ok(if current.value.lease_id == request.lease_id { Next::delete() } else { Next::keep() })
+        };
+        let key = registration::key(&request.provider_id)?;
+        self.providers.change_existing(&key, &Operation::of(&request), end).await?;
         Ok(DeregisterResponse::default())
     }
 
@@ -84,10 +87,12 @@ impl Periodic for Service {
     async fn turn(&self) -> Result<(), Error> {
         let now = self.fleet.clock().now();
         let expired = self.index.read().expired(now);
-        for Provider { id, lease_id, .. } in expired {
-            let request = DeregisterRequest { meta: None, provider_id: id, lease_id };
+        for Provider { id, .. } in expired {
             // It may have been renewed since the index was told.
-            self.end(&request, |provider| !registration::is_alive(provider, now)).await?;
+            let end = |current: &Stored<Provider>| {
+                Ok(if registration::is_alive(&current.value, now) { Next::keep() } else { Next::delete() })
+            };
+            self.providers.update(&registration::key(&id)?, end).await?;
         }
         Ok(())
     }
@@ -98,19 +103,6 @@ impl Service {
         let providers = fleet.records("providers").await?;
         let index = providers.follow(Index::default()).await?;
         Ok(Self { fleet, providers, index })
-    }
-
-    /// Ends a lease, if it may end.
-    async fn end(&self, request: &DeregisterRequest, may_end: impl Fn(&Provider) -> bool) -> Result<(), Error> {
-        let key = registration::key(&request.provider_id)?;
-        let end = |current: Option<&Stored<Provider>>| {
-            let lease = current.map(|current| &current.value).filter(|it| it.lease_id == request.lease_id);
-            Ok(if lease.is_some_and(&may_end) { Next::delete() } else { Next::keep() })
-        };
-        match self.providers.change(&key, &Operation::of(request), end).await {
-            Err(error) if error.code() != Code::NotFound => Err(error),
-            _ => Ok(()),
-        }
     }
 
     /// What was written is found by this worker at once.

@@ -1,6 +1,7 @@
 use std::time::{Duration, Instant};
 
 use proto::capability::v1::{Capability, ChangeKind, Match};
+use sdk::Code;
 use sdk::testing::{NatsServer, Time, as_request};
 use tokio::time::timeout;
 

@@ -3,8 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use proto::common::v1::Operation as PostedBy;
-use sdk::{Error, RecordKey, check_id};
+use sdk::{Error, Operation, RecordKey, check_id};
 
 /// Bytes of an account's id.
 const MAX_ID: usize = 64;
@@ -34,8 +33,8 @@ impl Key {
     }
 
     /// The key of the one entry that this operation posts, whenever it is repeated.
-    pub(crate) fn of_operation(operation: &PostedBy) -> Self {
-        Self::Entry(operation.id.iter().map(|byte| format!("{byte:02x}")).collect())
+    pub(crate) fn of_operation(operation: &Operation) -> Self {
+        Self::Entry(operation.digits())
     }
 
     /// The id without what kind of key it is.

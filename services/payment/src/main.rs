@@ -103,7 +103,7 @@ impl Service {
         }
         let now = self.fleet.clock().now();
         let posted_by = operation.remembered(now);
-        let entry_key = Key::of_operation(&posted_by);
+        let entry_key = Key::of_operation(operation);
         let mut keys = vec![&entry_key, &movement.from, &movement.to];
         keys.extend(&movement.charge);
         let post = |current: &[Option<Stored<StoredItem>>]| {

@@ -56,6 +56,11 @@ impl Operation {
         self.has_key
     }
 
+    /// Names what the operation makes, in 24 hexadecimal digits: the same whenever it is repeated.
+    pub fn digits(&self) -> String {
+        self.id.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// This operation as it is remembered when it was carried out at `now`.
     pub fn remembered(&self, now: SystemTime) -> common::Operation {
         common::Operation { id: self.id.clone(), request: self.request.clone(), at_seconds: seconds(now) }
@@ -186,6 +191,14 @@ mod tests {
         assert_eq!(keyed("k", "a"), Operation::with_key("k", "accept", &other));
         let other = AcceptRequest { meta: Some(common::Meta::default()), ..request("a") };
         assert_eq!(keyed("k", "a"), Operation::with_key("k", "accept", &other));
+    }
+
+    #[test]
+    fn what_an_operation_makes_has_the_same_name_whenever_it_is_repeated() {
+        let digits = keyed("k", "a").digits();
+        assert!(digits.len() == 24 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()), "{digits}");
+        assert_eq!(digits, keyed("k", "a").digits());
+        assert_ne!(digits, keyed("l", "a").digits());
     }
 
     #[test]

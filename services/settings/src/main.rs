@@ -84,10 +84,7 @@ impl Settings for Service {
         let owner = Owner::new(&request.player_id)?;
         self.definitions.get(&Key::new(&request.key)?).await?;
         let key = ValueKey { key: &request.key, owner: &owner };
-        match self.values.change(&key, &operation, |_| Ok(Next::delete())).await {
-            Err(error) if error.code() != Code::NotFound => return Err(error),
-            _ => {}
-        }
+        self.values.change_existing(&key, &operation, |_| Ok(Next::delete())).await?;
         Ok(self.effective(&request.key, &owner).await?.into())
     }
 
