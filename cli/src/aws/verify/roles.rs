@@ -11,6 +11,8 @@ use super::{APPLY, Finding};
 use crate::aws::calls::{Condition, Group, On, TASKS};
 use crate::aws::error::{code, failed};
 use crate::aws::{AT_ONCE, Aws};
+use crate::handover::Handover;
+use crate::model::secret::SecretReference;
 
 /// Whether the roles of the handover and of the services exist, and tasks may assume them.
 pub(super) async fn trust(aws: &Aws) -> anyhow::Result<Vec<Finding>> {
@@ -123,6 +125,12 @@ pub(super) async fn execution(aws: &Aws, secrets: &anyhow::Result<Listed>) -> an
             .map(|secret| secret.arn.clone());
         questions.push(Question::new(&["secretsmanager:GetSecretValue"], arns.collect()));
     }
+    let named = aws.manifests.services.values().flat_map(|service| service.all_secrets());
+    let (secrets, parameters): (Vec<String>, Vec<String>) =
+        named.filter_map(|reference| by_arn(handover, reference)).partition(|arn| arn.contains(":secret:"));
+    questions.push(Question::new(&["secretsmanager:GetSecretValue"], secrets));
+    questions.push(Question::new(&["ssm:GetParameters"], parameters));
+    questions.retain(|question| !question.resources.is_empty());
     let what = format!("rights of `{}`", role_name(&handover.execution_role));
     match denied(aws, &handover.execution_role, questions).await? {
         Answer::NotKnown(found) => Ok(vec![Finding::note(what, found, NOT_KNOWN)]),
@@ -133,6 +141,20 @@ pub(super) async fn execution(aws: &Aws, secrets: &anyhow::Result<Listed>) -> an
             .into_iter()
             .map(|(action, on)| Finding::missing(&what, format!("may not `{action}` on `{on}`"), APPLY))
             .collect()),
+    }
+}
+
+/// ARN of what a manifest names and Terraform does not make: a secret named by its ARN, or a parameter.
+fn by_arn(handover: &Handover, reference: &SecretReference) -> Option<String> {
+    match reference {
+        SecretReference::Secret { .. } if reference.own_name().is_some() => None,
+        SecretReference::Secret { secret, .. } => Some(secret.clone()),
+        SecretReference::Parameter(arn) if arn.starts_with("arn:") => Some(arn.clone()),
+        SecretReference::Parameter(name) => {
+            let Handover { region, account, .. } = handover;
+            let name = name.trim_start_matches('/');
+            Some(format!("arn:{}:ssm:{region}:{account}:parameter/{name}", handover.partition()))
+        }
     }
 }
 
