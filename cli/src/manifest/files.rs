@@ -87,6 +87,17 @@ impl ServiceManifest {
         self.ecs.container_name.as_deref().unwrap_or(&self.name)
     }
 
+    /// Where its own container logs in CloudWatch Logs, if its manifest says so.
+    pub fn own_log(&self) -> Option<OwnLog<'_>> {
+        let log = self.ecs.container.log_configuration.as_ref().filter(|log| log.log_driver == "awslogs")?;
+        let option = |name: &str| log.options.get(name).map(String::as_str);
+        Some(OwnLog {
+            group: option("awslogs-group")?,
+            prefix: option("awslogs-stream-prefix")?,
+            region: option("awslogs-region")?,
+        })
+    }
+
     /// All secrets that it names, those of its sidecars and logs among them.
     pub fn all_secrets(&self) -> impl Iterator<Item = &SecretReference> {
         let of_sidecars = self.ecs.sidecars.values().flat_map(|sidecar| sidecar.secrets.values());
@@ -110,6 +121,17 @@ impl ServiceManifest {
     pub fn event_stream(&self) -> String {
         format!("EVT_{}", self.name.to_uppercase().replace('-', "_"))
     }
+}
+
+/// Where a container logs in CloudWatch Logs: in streams `<prefix>/<container>/<task>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnLog<'a> {
+    /// Log group.
+    pub group: &'a str,
+    /// What the names of its streams begin with.
+    pub prefix: &'a str,
+    /// Region of the log group.
+    pub region: &'a str,
 }
 
 /// Actions that a service's tasks may take on resources of AWS.

@@ -27,12 +27,7 @@ pub(super) fn over_task(
     if service.role == Role::Standalone && service.aws.is_empty() {
         task.task_role = String::new();
     }
-    let family = ecs.family.as_ref().map(ToString::to_string);
-    for (said, own) in [
-        (&ecs.task_role, &mut task.task_role),
-        (&ecs.execution_role, &mut task.execution_role),
-        (&family, &mut task.family),
-    ] {
+    for (said, own) in [(&ecs.task_role, &mut task.task_role), (&ecs.execution_role, &mut task.execution_role)] {
         if let Some(said) = said {
             own.clone_from(said);
         }

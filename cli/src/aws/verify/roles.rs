@@ -12,12 +12,18 @@ use crate::aws::calls::{Condition, Group, On, TASKS};
 use crate::aws::error::{code, failed};
 use crate::aws::{AT_ONCE, Aws};
 use crate::handover::Handover;
+use crate::model::desired::Role;
 use crate::model::secret::SecretReference;
 
 /// Whether the roles of the handover and of the services exist, and tasks may assume them.
 pub(super) async fn trust(aws: &Aws) -> anyhow::Result<Vec<Finding>> {
-    let of_tasks = aws.manifests.services.keys().map(|service| aws.handover.task_role(service));
-    let arns: Vec<String> = std::iter::once(aws.handover.execution_role.clone()).chain(of_tasks).collect();
+    let mut arns = BTreeSet::from([aws.handover.execution_role.clone()]);
+    for service in aws.manifests.services.values() {
+        let named = [&service.ecs.task_role, &service.ecs.execution_role].into_iter().flatten();
+        arns.extend(named.cloned());
+        let needs_role = service.role != Role::Standalone || !service.aws.is_empty();
+        arns.extend((service.ecs.task_role.is_none() && needs_role).then(|| aws.handover.task_role(&service.name)));
+    }
     let one = |arn: String| async move {
         let name = role_name(&arn).to_owned();
         match aws.clients.iam().get_role().role_name(&name).send().await {

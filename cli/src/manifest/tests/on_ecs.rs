@@ -57,7 +57,7 @@ fn what_is_no_secret_is_refused() {
 
 #[test]
 fn a_standalone_service_needs_no_crate_and_is_not_on_one_machine() {
-    let build = format!("build: {{ image: \"{IMAGE}\" }}\nenvironment: {{ NATS_URL: x, http_proxy: y, a.b: z }}\n");
+    let build = format!("build: {{ image: \"{IMAGE}\" }}\nenvironment: {{ NATS_URL: x, http_proxy: proxy, a.b: z }}\n");
     let tree = with_standalone(&build);
     let loaded = |environment: &str| {
         load(&tree.folder(), environment).unwrap_or_else(|problems| panic!("{problems}")).services.contains_key("web")
