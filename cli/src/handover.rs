@@ -209,8 +209,11 @@ impl Handover {
         self.names.repository.replace("{ecs_name}", &service.ecs_name()).replace("{service}", &service.name)
     }
 
-    /// Family of a service's task definitions.
+    /// Family of a service's task definitions: the one that its manifest names, or that of the template.
     pub fn task_family(&self, service: &ServiceManifest) -> String {
+        if let Some(family) = &service.ecs.family {
+            return family.to_string();
+        }
         self.names.task_family.replace("{ecs_name}", &service.ecs_name()).replace("{service}", &service.name)
     }
 

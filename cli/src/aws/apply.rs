@@ -15,6 +15,7 @@ use super::ledger::{DeployedService, Ledger, State, digest};
 use super::observe::Observation;
 use super::rollout::{self, StartedDeployment};
 use super::services::primary;
+use super::task_definition::other_tags;
 use super::{Aws, autoscaling, identities, revisions, services, tags, tasks};
 use crate::model::desired::{Definition, Service};
 use crate::model::observed::{Assets, Seen, ServiceState};
@@ -285,7 +286,10 @@ impl<'a> Work<'a> {
         };
         let wanted = ecs_service::Target { name, ecs, task_definition: &task_definition, tasks };
         let after = match before {
-            None => ecs_service::create(aws.ecs_cluster(), tags::of(&aws.handover, name), wanted).await?,
+            None => {
+                let tags = tags::of(&aws.handover, name).into_iter().chain(other_tags(&target.definition)).collect();
+                ecs_service::create(aws.ecs_cluster(), tags, wanted).await?
+            }
             Some(before) => {
                 let force_new_deployment = action == Action::Start && before.failed;
                 ecs_service::update(aws.ecs_cluster(), wanted, before, force_new_deployment).await?

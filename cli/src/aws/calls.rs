@@ -98,6 +98,7 @@ use Group::{Build, Deploy, Identities, Look, Operate, Verify};
 pub(crate) const CALLS: &[Call] = &[
     read("application-autoscaling", "DescribeScalableTargets", On::Anything, &[Look]),
     read("application-autoscaling", "DescribeScalingPolicies", On::Anything, &[Look]),
+    read("application-autoscaling", "DescribeScheduledActions", On::Anything, &[Look]),
     write("application-autoscaling", "RegisterScalableTarget", On::ScalableTargets, &[Deploy]),
     write("application-autoscaling", "DeregisterScalableTarget", On::ScalableTargets, &[Deploy]),
     write("application-autoscaling", "PutScalingPolicy", On::ScalableTargets, &[Deploy]),

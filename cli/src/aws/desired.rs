@@ -1,14 +1,18 @@
 //! The desired state on ECS: that of the manifests, with what only ECS has. Pure.
 
+mod words;
+
 use std::collections::BTreeMap;
 
-use crate::aws::task_definition::health_on_ecs;
+use crate::aws::service_settings;
+use crate::aws::task_definition::{health_on_ecs, own_document};
 use crate::error::Hinted;
 use crate::handover::{Handover, Redis};
 use crate::manifest::{Manifests, ServiceManifest};
-use crate::model::desired::{Desired, Image, Role};
-use crate::model::ecs::{Autoscaling, EcsService, EcsTask};
-use crate::model::task;
+use crate::model::desired::{Desired, Health, Image, Role};
+use crate::model::ecs::{Autoscaling, EcsService, EcsTask, LoadBalanced};
+use crate::model::secret::SecretReference;
+use crate::model::task::{self, GATEWAY_PORT};
 use crate::pipeline::load::{self, BuiltArtifact, Inputs};
 
 /// Variables of a service's identity on NATS, and the keys of the secret that hold their values.
@@ -21,6 +25,8 @@ pub(super) const REDIS_CREDENTIALS: [(&str, &str); 2] =
 /// A rolling deployment never has fewer tasks than wanted, nor more than twice as many.
 const MINIMUM_HEALTHY_PERCENT: i32 = 100;
 const MAXIMUM_PERCENT: i32 = 200;
+/// How long ECS ignores the health checks of a load balancer after a task has started.
+const HEALTH_CHECK_GRACE_SECONDS: i32 = 60;
 
 /// Inputs of the desired state on ECS.
 pub(crate) struct DesiredOnEcs<'a> {
@@ -33,13 +39,13 @@ pub(crate) struct DesiredOnEcs<'a> {
 }
 
 /// References to the keys of an identity's secret, by variable.
-pub(super) fn identity_from(arn: &str) -> impl Iterator<Item = (String, String)> {
+pub(super) fn identity_from(arn: &str) -> impl Iterator<Item = (String, SecretReference)> {
     keys_of(arn, &IDENTITY)
 }
 
 /// References to the keys of a secret, by variable.
-fn keys_of(arn: &str, keys: &'static [(&str, &str)]) -> impl Iterator<Item = (String, String)> {
-    keys.iter().map(move |(variable, key)| ((*variable).to_owned(), format!("{arn}:{key}::")))
+fn keys_of(arn: &str, keys: &'static [(&str, &str)]) -> impl Iterator<Item = (String, SecretReference)> {
+    keys.iter().map(move |(variable, key)| ((*variable).to_owned(), SecretReference::key(arn, key)))
 }
 
 impl DesiredOnEcs<'_> {
@@ -62,7 +68,10 @@ impl DesiredOnEcs<'_> {
         self.refuse_missing_secrets()?;
         for (name, desired) in &mut fleet.services {
             let service = &self.manifests.services[name];
-            desired.definition.health = health_on_ecs(desired.definition.health);
+            desired.definition.health = match service.role {
+                Role::Standalone if service.ecs.container.health_check.is_none() => Health::default(),
+                _ => health_on_ecs(desired.definition.health),
+            };
             desired.definition.ecs = Some(self.task(service));
             if let Some(redis) = self.redis_of(service) {
                 let url = format!("rediss://{}:{}", redis.host, redis.port);
@@ -76,8 +85,10 @@ impl DesiredOnEcs<'_> {
 
     fn task(&self, service: &ServiceManifest) -> EcsTask {
         let handover = self.handover;
-        EcsTask {
+        let container = service.container_name();
+        let task = EcsTask {
             family: handover.task_family(service),
+            container: container.to_owned(),
             repository: self.images.get(&*service.name).map(|image| image.repository.clone()).unwrap_or_default(),
             execution_role: handover.execution_role.clone(),
             task_role: handover.task_role(&service.name),
@@ -85,17 +96,18 @@ impl DesiredOnEcs<'_> {
             log_prefix: service.ecs_name(),
             region: handover.region.clone(),
             architecture: service.settings.architecture,
-            execute_command: service.settings.execute_command,
             secrets: self.secrets_of(service),
-            foreign: BTreeMap::new(),
-        }
+            document: own_document(container, service.role, service.settings.execute_command),
+        };
+        words::over_task(service, task, |reference| self.resolved(reference))
     }
 
     fn service(&self, service: &ServiceManifest) -> EcsService {
         let scaling = &service.settings.autoscaling;
         let figure = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
+        let balanced = || LoadBalanced { container: service.container_name().to_owned(), port: GATEWAY_PORT.into() };
         let gateway = self.handover.gateway.as_ref().filter(|_| service.role == Role::Gateway);
-        EcsService {
+        let made = EcsService {
             name: service.ecs_name(),
             subnets: self.handover.network.subnets.iter().cloned().collect(),
             security_groups: self.handover.network.security_groups.iter().cloned().collect(),
@@ -105,22 +117,38 @@ impl DesiredOnEcs<'_> {
             maximum_percent: MAXIMUM_PERCENT,
             zone_rebalancing: true,
             execute_command: service.settings.execute_command,
-            target_group: gateway.map(|gateway| gateway.target_group.clone()),
+            assign_public_ip: false,
+            capacity_providers: service_settings::fargate(),
+            platform_version: service_settings::LATEST.to_owned(),
+            managed_tags: true,
+            propagate_tags: service_settings::PROPAGATE_TAGS.to_owned(),
+            grace_period_seconds: gateway.map(|_| HEALTH_CHECK_GRACE_SECONDS),
+            load_balancers: gateway.map(|gateway| (gateway.target_group.clone(), balanced())).into_iter().collect(),
+            deployment: serde_json::Map::new(),
             autoscaling: Some(Autoscaling {
                 min: figure(scaling.min),
                 max: figure(scaling.max),
-                cpu_percent: figure(scaling.cpu_percent),
-                memory_percent: figure(scaling.memory_percent),
+                cpu_percent: f64::from(scaling.cpu_percent).into(),
+                memory_percent: f64::from(scaling.memory_percent).into(),
             }),
-        }
+        };
+        words::over_service(service, made)
+    }
+
+    /// A reference with the ARN of its secret, if it names a secret of the environment.
+    fn resolved(&self, reference: &SecretReference) -> SecretReference {
+        let arn = |name: &str| self.secrets.get(&self.handover.secret(name)).cloned().unwrap_or_default();
+        reference.own_name().map_or_else(|| reference.clone(), |name| reference.clone().of(arn(name)))
     }
 
     /// References to the values of secrets, by variable.
-    fn secrets_of(&self, service: &ServiceManifest) -> BTreeMap<String, String> {
+    fn secrets_of(&self, service: &ServiceManifest) -> BTreeMap<String, SecretReference> {
         let arn = |name: &str| self.secrets.get(name).cloned().unwrap_or_default();
         let identity = arn(&self.handover.nats_secret(&service.name));
-        let own =
-            service.secrets.iter().map(|(variable, name)| (variable.to_string(), arn(&self.handover.secret(name))));
+        let own = service.secrets.iter().map(|(variable, from)| (variable.to_string(), self.resolved(from)));
+        if service.role == Role::Standalone {
+            return own.collect();
+        }
         let redis = self.redis_of(service).map(|redis| arn(&redis.auth_secret));
         let redis = redis.iter().flat_map(|arn| keys_of(arn, &REDIS_CREDENTIALS));
         identity_from(&identity).chain(own).chain(redis).collect()
@@ -134,10 +162,11 @@ impl DesiredOnEcs<'_> {
     fn refuse_missing_secrets(&self) -> anyhow::Result<()> {
         let mut missing: Vec<String> = Vec::new();
         for (name, service) in &self.manifests.services {
-            let identity = self.handover.nats_secret(name);
-            let own = service.secrets.values().map(|secret| self.handover.secret(secret));
+            let identity = (service.role != Role::Standalone).then(|| self.handover.nats_secret(name));
+            let own = service.all_secrets().filter_map(SecretReference::own_name);
+            let own = own.map(|secret| self.handover.secret(secret));
             let redis = self.redis_of(service).map(|redis| redis.auth_secret.clone());
-            let absent = own.chain([identity]).chain(redis).filter(|secret| !self.secrets.contains_key(secret));
+            let absent = own.chain(identity).chain(redis).filter(|secret| !self.secrets.contains_key(secret));
             missing.extend(absent.map(|secret| format!("`{secret}` (of `{name}`)")));
         }
         if missing.is_empty() {
@@ -180,8 +209,8 @@ mod tests {
         let [quest, npc] = ["quest-system", "npc-behavior"].map(|name| &desired.services[name].definition);
         let secrets = &quest.ecs.as_ref().unwrap().secrets;
         assert_eq!(quest.environment["REDIS_URLS"], "rediss://cache.internal:6379");
-        assert_eq!(secrets["REDIS_USERNAME"], format!("{AUTH}:username::"));
-        assert_eq!(secrets["REDIS_PASSWORD"], format!("{AUTH}:password::"));
+        assert_eq!(secrets["REDIS_USERNAME"].to_string(), format!("{AUTH}:username::"));
+        assert_eq!(secrets["REDIS_PASSWORD"].to_string(), format!("{AUTH}:password::"));
         assert!(!npc.environment.contains_key("REDIS_URLS"));
         assert!(!npc.ecs.as_ref().unwrap().secrets.contains_key("REDIS_PASSWORD"));
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
+use serde_json::Value;
 
 use super::arn::short;
 use super::audit::{self, AuditEvent};
@@ -52,13 +53,25 @@ pub(crate) struct Between {
     pub(crate) to: Option<u64>,
 }
 
-/// The services that differ from their manifests; and why their audit events are not known, if they are not.
-pub(crate) async fn find(aws: &Aws) -> anyhow::Result<(Vec<Drifted>, Option<String>)> {
+/// What differs from the manifests, and what no manifest sets.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Drift {
+    pub(crate) drifted: Vec<Drifted>,
+    /// What a deployment leaves as it is, by service, and by its name in the API.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) kept: BTreeMap<String, BTreeMap<String, Value>>,
+    /// Why the audit events are not known, if they are not.
+    pub(crate) unknown: Option<String>,
+}
+
+/// The services that differ from their manifests.
+pub(crate) async fn find(aws: &Aws) -> anyhow::Result<Drift> {
     let (desired, seen) = as_deployed(aws).await?;
     let plan = Plan::new(&everything(&desired), &desired, &seen.observed)?;
+    let kept = plan.kept;
     let steps: Vec<Step> = plan.steps.into_iter().filter(|step| step.kind() == Kind::Service).collect();
     if steps.is_empty() {
-        return Ok((Vec::new(), None));
+        return Ok(Drift { kept, ..Drift::default() });
     }
     let services = services::converted(seen.services);
     let names = steps.iter().filter_map(|step| Some(services.get(step.name())?.name.clone()));
@@ -72,7 +85,7 @@ pub(crate) async fn find(aws: &Aws) -> anyhow::Result<(Vec<Drifted>, Option<Stri
         let events = service.and_then(|service| events.remove(&service.name)).unwrap_or_default();
         drifted.push(Drifted::new(aws, step, service, events).await?);
     }
-    Ok((drifted, unknown))
+    Ok(Drift { drifted, kept, unknown })
 }
 
 impl Drifted {
@@ -85,7 +98,7 @@ impl Drifted {
         let Some(service) = service else {
             return Ok(Self { step, task_definition: None, registered_by: None, audit_events });
         };
-        let found = revisions::describe(aws.clients.ecs(), step.name(), &service.task_definition).await?;
+        let found = revisions::describe(aws.clients.ecs(), aws.names(step.name()), &service.task_definition).await?;
         let registered_by = Some(found.registered_by).filter(|arn| !arn.is_empty());
         let task_definition = Some(short(&service.task_definition).to_owned());
         Ok(Self { step, task_definition, registered_by, audit_events })
@@ -171,7 +184,7 @@ fn image_of(definition: &Definition) -> Image {
 }
 
 /// For people: what differs, and below it who changed it.
-pub(crate) fn text(drifted: &[Drifted], unknown: Option<&str>) -> String {
+pub(crate) fn text(Drift { drifted, kept, unknown }: &Drift) -> String {
     let mut lines = Vec::new();
     for Drifted { step, task_definition, registered_by, audit_events } in drifted {
         let what = match step.action() {
@@ -187,6 +200,10 @@ pub(crate) fn text(drifted: &[Drifted], unknown: Option<&str>) -> String {
             lines.push(format!("    it is at {definition}, registered by {by}"));
         }
         lines.extend(audit_events.iter().map(|event| format!("    {event}")));
+    }
+    for (service, kept) in kept {
+        lines.push(format!("= {service} has what its manifest does not set, and `deploy` keeps it"));
+        lines.extend(kept.iter().map(|(what, value)| format!("    {what}: {value}")));
     }
     if let Some(unknown) = unknown {
         lines.push(format!("who changed it is not known: {unknown}"));
@@ -225,6 +242,19 @@ mod tests {
         Drifted { step, task_definition: Some("auth-nats:7".to_owned()), registered_by: by, audit_events }
     }
 
+    fn shown(drifted: Vec<Drifted>, unknown: Option<&str>) -> String {
+        text(&Drift { drifted, kept: BTreeMap::new(), unknown: unknown.map(str::to_owned) })
+    }
+
+    #[test]
+    fn what_a_deployment_keeps_is_said() {
+        let kept = BTreeMap::from([("serviceRegistries".to_owned(), Value::from("arn:x"))]);
+        let drift = Drift { kept: [("auth".to_owned(), kept)].into(), ..Drift::default() };
+        let expected =
+            "= auth has what its manifest does not set, and `deploy` keeps it\n    serviceRegistries: \"arn:x\"\n";
+        assert!(text(&drift).starts_with(expected), "{}", text(&drift));
+    }
+
     #[test]
     fn who_changed_a_service_stands_under_what_differs() {
         let event = AuditEvent {
@@ -236,14 +266,16 @@ mod tests {
         let expected = "~ auth differs\n    definition.cpu: 512 -> 256\n    it is at auth-nats:7, registered by \
                         arn:aws:iam::123456789012:user/bob\n    2026-11-21T06:41:00Z: UpdateService by bob (aws-cli/2.1)\n\
                         1 service is not as its manifest says; the arrows show what `deploy` would do";
-        assert_eq!(text(&[drifted(Action::Update, vec![event])], None), expected);
+        assert_eq!(shown(vec![drifted(Action::Update, vec![event])], None), expected);
     }
 
     #[test]
     fn what_is_not_there_has_no_differences() {
-        assert!(text(&[drifted(Action::Create, Vec::new())], None).starts_with("~ auth is not there\n    it is at"));
-        assert!(text(&[], None).starts_with("everything is as the manifests say"));
-        assert!(text(&[], Some("no right")).contains("who changed it is not known: no right"));
+        assert!(
+            shown(vec![drifted(Action::Create, Vec::new())], None).starts_with("~ auth is not there\n    it is at")
+        );
+        assert!(shown(Vec::new(), None).starts_with("everything is as the manifests say"));
+        assert!(shown(Vec::new(), Some("no right")).contains("who changed it is not known: no right"));
     }
 
     #[test]

@@ -5,19 +5,17 @@ use std::time::Duration;
 use anyhow::Context as _;
 use aws_sdk_ecs::error::BuildError;
 use aws_sdk_ecs::types::{
-    AssignPublicIp, AvailabilityZoneRebalancing, AwsVpcConfiguration, DeploymentAlarms, DeploymentCircuitBreaker,
-    DeploymentConfiguration, LaunchType, LoadBalancer, NetworkConfiguration, PropagateTags, Service as SdkService, Tag,
+    AssignPublicIp, AvailabilityZoneRebalancing, AwsVpcConfiguration, CapacityProviderStrategyItem, LaunchType,
+    LoadBalancer, NetworkConfiguration, PropagateTags, Service as SdkService, Tag,
 };
 
 use super::clients::Cluster;
 use super::error::failed;
+use super::service_settings::{deployment, fargate};
 use super::{autoscaling, services};
 use crate::model::ecs::EcsService;
 use crate::model::observed::ServiceState;
-use crate::model::task::GATEWAY_PORT;
 
-/// How long ECS ignores the health checks of a load balancer after a task has started.
-const HEALTH_CHECK_GRACE_SECONDS: i32 = 60;
 /// Between two descriptions of a service whose tasks stop.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -53,15 +51,17 @@ pub(super) async fn create(cluster: Cluster<'_>, tags: Vec<Tag>, target: Target<
         .service_name(&ecs.name)
         .task_definition(task_definition)
         .desired_count(count(tasks))
-        .launch_type(LaunchType::Fargate)
-        .network_configuration(network(&ecs.subnets, &ecs.security_groups)?)
+        .set_launch_type(on_fargate(ecs).then_some(LaunchType::Fargate))
+        .set_capacity_provider_strategy((!on_fargate(ecs)).then(|| strategy(ecs)).transpose()?)
+        .platform_version(&ecs.platform_version)
+        .network_configuration(network(&ecs.subnets, &ecs.security_groups, public_ip(ecs))?)
         .deployment_configuration(deployment(ecs)?)
         .availability_zone_rebalancing(rebalancing(ecs))
         .enable_execute_command(ecs.execute_command)
-        .enable_ecs_managed_tags(true)
-        .propagate_tags(PropagateTags::Service)
-        .set_load_balancers(load_balancers(name, ecs))
-        .set_health_check_grace_period_seconds(ecs.target_group.as_ref().map(|_| HEALTH_CHECK_GRACE_SECONDS))
+        .enable_ecs_managed_tags(ecs.managed_tags)
+        .propagate_tags(PropagateTags::from(&*ecs.propagate_tags))
+        .set_load_balancers((!ecs.load_balancers.is_empty()).then(|| load_balancers(ecs)))
+        .set_health_check_grace_period_seconds(ecs.grace_period_seconds)
         .set_tags(Some(tags))
         // A call that is repeated creates no second service.
         .client_token(token(&[cluster.name, &ecs.name, task_definition]));
@@ -82,6 +82,12 @@ pub(super) async fn update(
         let mut services = services::describe_all_fields(cluster, std::slice::from_ref(&ecs.name)).await?;
         return services.remove(&ecs.name).with_context(|| format!("the service `{name}` was deleted meanwhile"));
     }
+    // What is not sent stays as it is. Load balancers that the manifest does not name are not in `before`, and stay.
+    let differs =
+        |is_same: fn(&EcsService, &EcsService) -> bool| before.ecs.as_ref().is_none_or(|before| !is_same(before, ecs));
+    let moves = differs(|before, after| before.capacity_providers == after.capacity_providers);
+    let other_version = differs(|before, after| before.platform_version == after.platform_version);
+    let other_balancers = differs(|before, after| before.load_balancers == after.load_balancers);
     let call = cluster
         .ecs
         .update_service()
@@ -90,13 +96,18 @@ pub(super) async fn update(
         .task_definition(task_definition)
         // The number that autoscaling has set stays, unless the plan has another one.
         .set_desired_count((before.desired != tasks).then(|| count(tasks)))
-        .network_configuration(network(&ecs.subnets, &ecs.security_groups)?)
+        .set_capacity_provider_strategy(moves.then(|| strategy(ecs)).transpose()?)
+        .set_platform_version(other_version.then(|| ecs.platform_version.clone()))
+        .network_configuration(network(&ecs.subnets, &ecs.security_groups, public_ip(ecs))?)
         .deployment_configuration(deployment(ecs)?)
         .availability_zone_rebalancing(rebalancing(ecs))
         .enable_execute_command(ecs.execute_command)
-        .propagate_tags(PropagateTags::Service)
-        .set_load_balancers(load_balancers(name, ecs))
-        .force_new_deployment(force_new_deployment);
+        .enable_ecs_managed_tags(ecs.managed_tags)
+        .propagate_tags(PropagateTags::from(&*ecs.propagate_tags))
+        .set_load_balancers(other_balancers.then(|| load_balancers(ecs)))
+        .set_health_check_grace_period_seconds(ecs.grace_period_seconds)
+        // ECS moves tasks to other capacity only with a new deployment.
+        .force_new_deployment(force_new_deployment || moves);
     let answer = call.send().await.map_err(|error| failed(&format!("update the service `{name}`"), error))?;
     answer.service.with_context(|| format!("ECS says nothing of the service `{name}` that it has updated"))
 }
@@ -149,47 +160,47 @@ impl Target<'_> {
     }
 }
 
-/// Network of tasks: these subnets and security groups, and no public address.
+/// Network of tasks.
 pub(super) fn network<'a>(
     subnets: impl IntoIterator<Item = &'a String>,
     security_groups: impl IntoIterator<Item = &'a String>,
+    public_ip: AssignPublicIp,
 ) -> Result<NetworkConfiguration, BuildError> {
     let vpc = AwsVpcConfiguration::builder()
         .set_subnets(Some(subnets.into_iter().cloned().collect()))
         .set_security_groups(Some(security_groups.into_iter().cloned().collect()))
-        .assign_public_ip(AssignPublicIp::Disabled)
+        .assign_public_ip(public_ip)
         .build()?;
     Ok(NetworkConfiguration::builder().awsvpc_configuration(vpc).build())
 }
 
-fn deployment(ecs: &EcsService) -> anyhow::Result<DeploymentConfiguration> {
-    let alarms = DeploymentAlarms::builder()
-        .set_alarm_names(Some(ecs.alarms.iter().cloned().collect()))
-        .enable(!ecs.alarms.is_empty())
-        .rollback(!ecs.alarms.is_empty())
-        .build()?;
-    let breaker = DeploymentCircuitBreaker::builder().enable(ecs.circuit_breaker).rollback(ecs.circuit_breaker).build();
-    Ok(DeploymentConfiguration::builder()
-        .deployment_circuit_breaker(breaker)
-        .alarms(alarms)
-        .minimum_healthy_percent(ecs.minimum_healthy_percent)
-        .maximum_percent(ecs.maximum_percent)
-        .build())
+fn public_ip(ecs: &EcsService) -> AssignPublicIp {
+    if ecs.assign_public_ip { AssignPublicIp::Enabled } else { AssignPublicIp::Disabled }
+}
+
+fn on_fargate(ecs: &EcsService) -> bool {
+    ecs.capacity_providers == fargate()
+}
+
+fn strategy(ecs: &EcsService) -> Result<Vec<CapacityProviderStrategyItem>, BuildError> {
+    let item = CapacityProviderStrategyItem::builder;
+    let providers = ecs.capacity_providers.iter();
+    providers
+        .map(|(name, share)| item().capacity_provider(name).weight(share.weight).base(share.base).build())
+        .collect()
 }
 
 fn rebalancing(ecs: &EcsService) -> AvailabilityZoneRebalancing {
     if ecs.zone_rebalancing { AvailabilityZoneRebalancing::Enabled } else { AvailabilityZoneRebalancing::Disabled }
 }
 
-fn load_balancers(name: &str, ecs: &EcsService) -> Option<Vec<LoadBalancer>> {
-    let group = ecs.target_group.as_ref()?;
-    Some(vec![
-        LoadBalancer::builder()
-            .target_group_arn(group)
-            .container_name(name)
-            .container_port(i32::from(GATEWAY_PORT))
-            .build(),
-    ])
+fn load_balancers(ecs: &EcsService) -> Vec<LoadBalancer> {
+    let balancer = LoadBalancer::builder;
+    let all = ecs.load_balancers.iter();
+    all.map(|(group, to)| {
+        balancer().target_group_arn(group).container_name(&to.container).container_port(to.port).build()
+    })
+    .collect()
 }
 
 fn count(tasks: u32) -> i32 {

@@ -34,14 +34,14 @@ pub(crate) async fn session_task(aws: &Aws, typed: &str) -> anyhow::Result<Task>
     let cluster = aws.ecs_cluster();
     if typed.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         let chosen = tasks::chosen(cluster, &[typed.to_owned()]).await?;
-        return takes_sessions(chosen.into_iter().next().context("no task was chosen")?);
+        return takes_sessions(chosen.into_iter().next().context("no task was chosen")?.of(&aws.manifests));
     }
     let on_ecs = aws.manifests.service(typed)?.ecs_name();
     let mut running = tasks::of_service(cluster, Some(&on_ecs), DesiredStatus::Running).await?;
     running.sort_by_key(|task| (task.execute_command, task.started));
     let hint = format!("`natsctl deploy {typed}` deploys it, `natsctl events {typed}` shows its service events");
     let newest = running.pop().ok_or_else(|| Hinted::new(format!("no task of `{typed}` runs"), hint))?;
-    takes_sessions(newest)
+    takes_sessions(newest.of(&aws.manifests))
 }
 
 /// The name that Session Manager has for the container of a task.

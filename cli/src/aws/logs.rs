@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::Aws;
 use super::error::{code, failed, is_uncertain};
 use super::tasks::names_on_ecs;
+use crate::error::Hinted;
 use crate::model::log::{Filter, Line};
 use crate::pipeline::logs::Logs;
 use crate::screen::note;
@@ -30,10 +31,10 @@ const MINUTE: i64 = 60_000;
 /// The logs of services. No line is returned twice, nor lost if it comes late.
 pub(crate) struct TaskLogs<'a> {
     client: &'a Client,
-    /// Log group.
+    /// Log group of the environment.
     group: &'a str,
-    /// Prefixes of log streams; empty for the whole group.
-    prefixes: Vec<String>,
+    /// Log groups and prefixes of log streams; empty for the whole group.
+    prefixes: Vec<(String, String)>,
     /// The manifests' names of the services that are shown, by their names on ECS.
     names: BTreeMap<String, String>,
     /// Whether streams of no such service are shown too.
@@ -46,11 +47,27 @@ impl<'a> TaskLogs<'a> {
     /// The logs of these services, or of all.
     ///
     /// # Errors
-    /// A name that no manifest has.
+    /// A name that no manifest has; a service that logs in another region.
     pub(crate) fn new(aws: &'a Aws, services: &[String]) -> anyhow::Result<TaskLogs<'a>> {
-        let names = names_on_ecs(&aws.manifests, services)?;
-        let one_by_one = !services.is_empty() && names.len() <= MOST_CALLS;
-        let prefixes = if one_by_one { names.keys().map(|name| format!("{name}/")).collect() } else { Vec::new() };
+        let mut names = names_on_ecs(&aws.manifests, services)?;
+        let own = services.iter().filter_map(|name| Some((name, aws.manifests.services.get(name)?.own_log()?)));
+        let own: Vec<_> = own.collect();
+        let one_by_one = !services.is_empty() && (names.len() <= MOST_CALLS || !own.is_empty());
+        let mut prefixes: BTreeMap<String, (String, String)> = BTreeMap::new();
+        if one_by_one {
+            let group = &aws.handover.log_group;
+            prefixes.extend(names.iter().map(|(ecs, name)| (name.clone(), (group.clone(), format!("{ecs}/")))));
+        }
+        for (name, log) in own {
+            if log.region != aws.handover.region {
+                let message = format!("`{name}` logs in {}, not in {}", log.region, aws.handover.region);
+                let hint = format!("`aws logs tail {} --region {} --follow` shows it", log.group, log.region);
+                return Err(Hinted::new(message, hint).into());
+            }
+            names.insert(log.prefix.to_owned(), name.clone());
+            prefixes.insert(name.clone(), (log.group.to_owned(), format!("{}/", log.prefix)));
+        }
+        let prefixes = prefixes.into_values().collect();
         Ok(Self {
             client: aws.clients.logs(),
             group: &aws.handover.log_group,
@@ -90,8 +107,8 @@ impl<'a> TaskLogs<'a> {
         if self.prefixes.is_empty() {
             events = read(self.client, self.group, None, from, to).await?;
         }
-        for prefix in &self.prefixes {
-            events.extend(read(self.client, self.group, Some(prefix), from, to).await?);
+        for (group, prefix) in &self.prefixes {
+            events.extend(read(self.client, group, Some(prefix), from, to).await?);
         }
         self.cursor.begin_at(from);
         let fresh = self.cursor.fresh(events);

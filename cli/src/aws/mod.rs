@@ -8,6 +8,7 @@
     reason = "the paths of the SDKs' methods are longer than the closures"
 )]
 
+mod api;
 pub(crate) mod apply;
 mod arn;
 mod audit;
@@ -37,6 +38,7 @@ pub(crate) mod rollout;
 pub(crate) mod run;
 mod secrets;
 pub(crate) mod service_events;
+mod service_settings;
 pub(crate) mod services;
 pub(crate) mod session;
 pub(crate) mod status;
@@ -55,6 +57,7 @@ use tokio::sync::OnceCell;
 use self::bus::Bus;
 use self::clients::{Clients, Cluster};
 use self::error::failed;
+use self::task_definition::Names;
 use crate::error::Hinted;
 use crate::handover::Handover;
 use crate::manifest::{AwsEnvironment, Environment, Manifests};
@@ -85,6 +88,12 @@ pub(crate) struct Aws {
 }
 
 impl Aws {
+    /// How a service and its container are called, by its manifest.
+    fn names<'a>(&'a self, service: &'a str) -> Names<'a> {
+        let manifest = self.manifests.services.get(service);
+        Names { service, container: manifest.map_or(service, |manifest| manifest.container_name()) }
+    }
+
     /// Asks for the caller's identity, refuses another account than the environment's, and reads the handover.
     pub(crate) async fn open(
         manifests: Manifests,

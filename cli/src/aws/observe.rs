@@ -4,18 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
 
 use aws_sdk_ecs::types::{
-    AvailabilityZoneRebalancing, Deployment, DeploymentControllerType, DeploymentRolloutState, Service,
+    Deployment, DeploymentControllerType, DeploymentRolloutState, LaunchType, SchedulingStrategy, Service,
 };
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::arn::revision;
 use super::ledger::{Ledger, State, digest};
 use super::services::{self, primary};
-use super::{AT_ONCE, Aws, autoscaling, revisions};
+use super::task_definition::take_unnamed_tags;
+use super::{AT_ONCE, Aws, autoscaling, revisions, service_settings};
 use crate::error::Hinted;
 use crate::manifest::Manifests;
-use crate::model::desired::{Definition, Desired};
-use crate::model::ecs::{Autoscaling, EcsService};
+use crate::model::desired::{Definition, Desired, Service as DesiredService};
+use crate::model::ecs::Autoscaling;
 use crate::model::observed::{Observed, ObservedService, ServiceState};
 
 /// The observed state, and the answers that it was made of.
@@ -57,7 +58,9 @@ pub(crate) async fn services(aws: &Aws, names: &BTreeSet<String>) -> anyhow::Res
     for (name, service) in &services {
         let declared = state.services.get(name).map(|known| known.declared_tasks);
         let definition = definition(aws, name, service.task_definition().unwrap_or_default()).await?;
-        observed.services.insert(name.clone(), seen(service, definition, declared.unwrap_or_default(), None));
+        let read =
+            Read { service, definition, declared_tasks: declared.unwrap_or_default(), scaling: None, wanted: None };
+        observed.services.insert(name.clone(), read.seen()?);
     }
     Ok(Observation { observed, services, state })
 }
@@ -70,7 +73,7 @@ async fn observation(
 ) -> anyhow::Result<Observation> {
     let ecs_name = |service: &Service| service.service_name().unwrap_or_default().to_owned();
     let ecs_names = services.iter().map(|(name, service)| (name.clone(), ecs_name(service))).collect();
-    let scaling = autoscaling::describe(aws.clients.autoscaling(), aws.cluster(), &ecs_names, &state);
+    let scaling = autoscaling::describe(aws.clients.autoscaling(), aws.cluster(), &ecs_names);
     let definitions = definitions(aws, &services, &state, desired);
     let (definitions, scaling) = futures::try_join!(definitions, scaling)?;
     let mut observed = Observed::default();
@@ -78,8 +81,14 @@ async fn observation(
         let Some(definition) = definitions.get(name) else { continue };
         let known = state.services.get(name).map(|known| known.declared_tasks);
         let declared = known.or_else(|| Some(desired.services.get(name)?.tasks)).unwrap_or_default();
-        let service = seen(service, definition.clone(), declared, scaling.get(name).copied());
-        observed.services.insert(name.clone(), service);
+        let read = Read {
+            service,
+            definition: definition.clone(),
+            declared_tasks: declared,
+            scaling: scaling.get(name),
+            wanted: desired.services.get(name),
+        };
+        observed.services.insert(name.clone(), read.seen()?);
     }
     Ok(Observation { observed, services, state })
 }
@@ -112,7 +121,7 @@ pub(crate) async fn definition(aws: &Aws, name: &str, task_definition: &str) -> 
     if let Some(known) = aws.revisions.lock().unwrap_or_else(PoisonError::into_inner).get(task_definition) {
         return Ok(known.clone());
     }
-    let definition = revisions::describe(aws.clients.ecs(), name, task_definition).await?.definition;
+    let definition = revisions::describe(aws.clients.ecs(), aws.names(name), task_definition).await?.definition;
     let mut known = aws.revisions.lock().unwrap_or_else(PoisonError::into_inner);
     known.insert(task_definition.to_owned(), definition.clone());
     Ok(definition)
@@ -120,61 +129,80 @@ pub(crate) async fn definition(aws: &Aws, name: &str, task_definition: &str) -> 
 
 /// Refuses services that ECS would not update now.
 pub(crate) fn refuse_unchangeable(manifests: &Manifests, services: &BTreeMap<String, Service>) -> anyhow::Result<()> {
-    for (name, service) in services.iter().filter(|(name, _)| manifests.services.contains_key(*name)) {
-        if service.status() == Some("DRAINING") {
-            let hint = "it is being deleted: wait until its tasks have stopped, and run the same command again";
-            return Err(Hinted::new(format!("service `{name}` is DRAINING"), hint).into());
-        }
-        let controller = service.deployment_controller().map(|controller| controller.r#type());
-        if let Some(other) = controller.filter(|controller| **controller != DeploymentControllerType::Ecs) {
-            let message = format!("service `{name}` is deployed by {other}, not by ECS");
-            let hint = "its controller cannot be changed: delete the service, or take its manifest out";
-            return Err(Hinted::new(message, hint).into());
-        }
+    services
+        .iter()
+        .filter(|(name, _)| manifests.services.contains_key(*name))
+        .try_for_each(|(name, service)| refuse_unchangeable_one(name, service))
+}
+
+/// The same of one service.
+pub(super) fn refuse_unchangeable_one(name: &str, service: &Service) -> anyhow::Result<()> {
+    if service.status() == Some("DRAINING") {
+        let hint = "it is being deleted: wait until its tasks have stopped, and run the same command again";
+        return Err(Hinted::new(format!("service `{name}` is DRAINING"), hint).into());
+    }
+    let controller = service.deployment_controller().map(|controller| controller.r#type());
+    if let Some(other) = controller.filter(|controller| **controller != DeploymentControllerType::Ecs) {
+        let message = format!("service `{name}` is deployed by {other}, not by ECS");
+        let hint = "its controller cannot be changed: delete the service, or take its manifest out";
+        return Err(Hinted::new(message, hint).into());
+    }
+    let other = service.launch_type().filter(|launch_type| **launch_type != LaunchType::Fargate);
+    let other = other.map(|launch_type| format!("has the launch type {launch_type}"));
+    let daemon = (service.scheduling_strategy() == Some(&SchedulingStrategy::Daemon)).then(|| "is a DAEMON".to_owned());
+    if let Some(other) = other.or(daemon) {
+        let hint = "natsctl deploys to Fargate: delete the service, or take its manifest out";
+        return Err(Hinted::new(format!("service `{name}` {other}"), hint).into());
     }
     Ok(())
 }
 
-fn seen(
-    service: &Service,
-    definition: Definition,
-    declared_tasks: u32,
-    scaling: Option<Autoscaling>,
-) -> ObservedService {
-    let count = |number: i32| u32::try_from(number).unwrap_or(0);
-    let primary = primary(service);
-    let failed = primary.and_then(Deployment::rollout_state) == Some(&DeploymentRolloutState::Failed);
-    let task_definition = service.task_definition().unwrap_or_default();
-    let state = ServiceState {
-        definition,
-        revision: revision(task_definition),
-        task_definition: Some(task_definition.to_owned()),
-        declared_tasks,
-        desired: count(service.desired_count()),
-        failed,
-        ecs: Some(ecs(service, scaling)),
-    };
-    let running = count(primary.map_or(service.running_count(), Deployment::running_count));
-    ObservedService { state, running, revisions: Vec::new() }
+/// What was read of a service.
+pub(super) struct Read<'a> {
+    pub(super) service: &'a Service,
+    pub(super) definition: Definition,
+    /// What the manifest asked for when it was last deployed.
+    pub(super) declared_tasks: u32,
+    pub(super) scaling: Option<&'a autoscaling::Found>,
+    /// What it should be, for a deployment.
+    pub(super) wanted: Option<&'a DesiredService>,
 }
 
-fn ecs(service: &Service, autoscaling: Option<Autoscaling>) -> EcsService {
-    let network = service.network_configuration().and_then(|network| network.awsvpc_configuration());
-    let deployment = service.deployment_configuration();
-    let alarms =
-        deployment.and_then(|deployment| deployment.alarms()).filter(|alarms| alarms.enable() && alarms.rollback());
-    let breaker = deployment.and_then(|deployment| deployment.deployment_circuit_breaker());
-    EcsService {
-        name: service.service_name().unwrap_or_default().to_owned(),
-        subnets: network.map(|network| network.subnets().iter().cloned().collect()).unwrap_or_default(),
-        security_groups: network.map(|network| network.security_groups().iter().cloned().collect()).unwrap_or_default(),
-        alarms: alarms.map(|alarms| alarms.alarm_names().iter().cloned().collect()).unwrap_or_default(),
-        circuit_breaker: breaker.is_some_and(|breaker| breaker.enable() && breaker.rollback()),
-        minimum_healthy_percent: deployment.and_then(|deployment| deployment.minimum_healthy_percent()).unwrap_or(100),
-        maximum_percent: deployment.and_then(|deployment| deployment.maximum_percent()).unwrap_or(200),
-        zone_rebalancing: service.availability_zone_rebalancing() == Some(&AvailabilityZoneRebalancing::Enabled),
-        execute_command: service.enable_execute_command(),
-        target_group: service.load_balancers().first().and_then(|one| one.target_group_arn()).map(str::to_owned),
-        autoscaling,
+impl Read<'_> {
+    /// The service, as a plan compares it.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(super) fn seen(self) -> anyhow::Result<ObservedService> {
+        let Self { service, mut definition, declared_tasks, scaling, wanted } = self;
+        let tags = wanted.map(|wanted| take_unnamed_tags(&mut definition, &wanted.definition)).unwrap_or_default();
+        let wanted = wanted.and_then(|wanted| wanted.ecs.as_ref());
+        let count = |number: i32| u32::try_from(number).unwrap_or(0);
+        let primary = primary(service);
+        let failed = primary.and_then(Deployment::rollout_state) == Some(&DeploymentRolloutState::Failed);
+        let task_definition = service.task_definition().unwrap_or_default();
+        let service_settings::Seen { mut settings, mut kept } = service_settings::seen(service, wanted)?;
+        let bounds = scaling.and_then(|scaling| scaling.scheduled);
+        let wanted = wanted.and_then(|wanted| wanted.autoscaling).filter(|_| bounds.is_some());
+        settings.autoscaling = scaling.map(|scaling| match wanted {
+            // Scheduled actions move the bounds, and a deployment leaves them alone.
+            Some(Autoscaling { min, max, .. }) => Autoscaling { min, max, ..scaling.autoscaling },
+            None => scaling.autoscaling,
+        });
+        if !tags.is_empty() {
+            kept.insert("tags of this revision alone".to_owned(), tags.into());
+        }
+        kept.extend(scaling.into_iter().flat_map(|scaling| scaling.others.clone()));
+        let state = ServiceState {
+            definition,
+            revision: revision(task_definition),
+            task_definition: Some(task_definition.to_owned()),
+            declared_tasks,
+            desired: count(service.desired_count()),
+            failed,
+            ecs: Some(settings),
+        };
+        let running = count(primary.map_or(service.running_count(), Deployment::running_count));
+        Ok(ObservedService { state, running, revisions: Vec::new(), kept, bounds })
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use aws_sdk_ecs::error::BuildError;
 use aws_sdk_ecs::types::{
-    Compatibility, ContainerDefinition, ContainerOverride, KernelCapabilities, KeyValuePair, LaunchType,
-    LinuxParameters, LogConfiguration, LogDriver, NetworkMode, Secret, TaskOverride,
+    AssignPublicIp, Compatibility, ContainerDefinition, ContainerOverride, KernelCapabilities, KeyValuePair,
+    LaunchType, LinuxParameters, LogConfiguration, LogDriver, NetworkMode, Secret, TaskOverride,
 };
 use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, sleep};
@@ -24,6 +24,7 @@ use crate::cleanup;
 use crate::error::Hinted;
 use crate::image::{self, Binaries, BuildOptions, Compression, Store};
 use crate::model::desired::Architecture;
+use crate::model::secret::SecretReference;
 use crate::model::task::user_and_group;
 use crate::nats::bus::{BusRequest, PROTOCOL, RespondingTasks, parse_reply};
 use crate::nats::permissions::REMOTE_TASK;
@@ -124,7 +125,9 @@ fn digest(aws: &Aws, secret: &str, image: Option<&str>) -> String {
 }
 
 fn container(aws: &Aws, image: String, secret_arn: &str, digest: String) -> Result<ContainerDefinition, BuildError> {
-    let secret = |(variable, from): (String, String)| Secret::builder().name(variable).value_from(from).build();
+    let secret = |(variable, from): (String, SecretReference)| {
+        Secret::builder().name(variable).value_from(from.value_from()).build()
+    };
     let log = LogConfiguration::builder()
         .log_driver(LogDriver::Awslogs)
         .options("awslogs-group", &aws.handover.log_group)
@@ -182,7 +185,8 @@ async fn push_own_image(aws: &Aws, binaries: Option<&Binaries>) -> anyhow::Resul
 async fn start(aws: &Aws, definition: &str, request: &BusRequest) -> anyhow::Result<Running> {
     let request = KeyValuePair::builder().name("NATSCTL_BUS_REQUEST").value(serde_json::to_string(request)?);
     let overrides = ContainerOverride::builder().name(NAME).environment(request.build()).build();
-    let network = network(&aws.handover.network.subnets, &aws.handover.network.security_groups)?;
+    let network =
+        network(&aws.handover.network.subnets, &aws.handover.network.security_groups, AssignPublicIp::Disabled)?;
     let call = aws.clients.ecs().run_task().cluster(aws.cluster()).task_definition(definition).count(1);
     let call = call.network_configuration(network);
     let call = call.overrides(TaskOverride::builder().container_overrides(overrides).build());

@@ -16,7 +16,7 @@ use super::arn::{revision, short};
 use super::error::{code, failed, is_uncertain};
 use super::services::{self, Service};
 use super::tags::Owner;
-use super::task_definition::{TaskDefinition, registration};
+use super::task_definition::{Names, TaskDefinition, other_tags, registration, take_unnamed_tags};
 use super::{AT_ONCE, Aws, lock, tags};
 use crate::error::Hinted;
 use crate::handover::Handover;
@@ -109,7 +109,7 @@ pub(super) async fn earlier(
 /// There is none, or it is of something else.
 pub(super) async fn numbered(aws: &Aws, name: &str, number: u64) -> anyhow::Result<(String, Definition)> {
     let revision = format!("{}:{number}", aws.handover.task_family(&aws.manifests.services[name]));
-    let found = describe(aws.clients.ecs(), name, &revision).await?;
+    let found = describe(aws.clients.ecs(), aws.names(name), &revision).await?;
     if found.owner.as_ref().is_some_and(|owner| *owner != Owner::new(&aws.handover, name)) {
         let outcomes = Outcomes::default();
         return Err(Own { aws, service: name, current: None, outcomes: &outcomes }.is_foreign(&found).into());
@@ -119,7 +119,7 @@ pub(super) async fn numbered(aws: &Aws, name: &str, number: u64) -> anyhow::Resu
 
 impl Revision {
     fn new(found: &TaskDefinition, uses: Vec<Use>) -> Self {
-        let image = found.containers.first().map(|container| container.image.clone());
+        let image = found.container().map(|container| container.image.clone());
         Self {
             revision: revision(&found.arn),
             uses,
@@ -168,28 +168,33 @@ async fn deregister_one(ecs: &aws_sdk_ecs::Client, arn: String) -> anyhow::Resul
 }
 
 /// The task definition with this ARN or `family:revision`, as that of a service.
-pub(super) async fn describe(ecs: &aws_sdk_ecs::Client, service: &str, name: &str) -> anyhow::Result<TaskDefinition> {
+pub(super) async fn describe(
+    ecs: &aws_sdk_ecs::Client,
+    of: impl Into<Names<'_>>,
+    name: &str,
+) -> anyhow::Result<TaskDefinition> {
     let call = ecs.describe_task_definition().task_definition(name).include(TaskDefinitionField::Tags);
     let answer = call.send().await;
     let answer = answer.map_err(|error| failed(&format!("describe the task definition `{}`", short(name)), error))?;
     let tags = answer.tags.unwrap_or_default();
-    answer.task_definition.map(|found| TaskDefinition::new(service, found, &tags)).ok_or_else(|| {
+    let found = answer.task_definition.ok_or_else(|| {
         let hint = "`natsctl revisions` lists the active ones";
-        Hinted::new(format!("there is no task definition `{}`", short(name)), hint).into()
-    })
+        Hinted::new(format!("there is no task definition `{}`", short(name)), hint)
+    })?;
+    TaskDefinition::new(of.into(), found, &tags)
 }
 
 /// The newest active revision of a family, as that of a service; `None` if the family has none.
 pub(super) async fn newest(
     ecs: &aws_sdk_ecs::Client,
-    service: &str,
+    of: impl Into<Names<'_>>,
     family: &str,
 ) -> anyhow::Result<Option<TaskDefinition>> {
     let call = ecs.describe_task_definition().task_definition(family).include(TaskDefinitionField::Tags);
     match call.send().await {
         Ok(answer) => {
             let tags = answer.tags.unwrap_or_default();
-            Ok(answer.task_definition.map(|found| TaskDefinition::new(service, found, &tags)))
+            answer.task_definition.map(|found| TaskDefinition::new(of.into(), found, &tags)).transpose()
         }
         Err(error) if code(&error) == Some("ClientException") => Ok(None),
         Err(error) => Err(failed(&format!("describe the newest task definition of `{family}`"), error)),
@@ -219,7 +224,8 @@ pub(super) async fn register(
 ) -> anyhow::Result<String> {
     for attempt in 1.. {
         let once = aws_sdk_ecs::config::Builder::new().retry_config(RetryConfig::disabled());
-        let call = registration(ecs, service, definition)?.set_tags(Some(tags::of(handover, service)));
+        let tags = tags::of(handover, service).into_iter().chain(other_tags(definition)).collect();
+        let call = registration(ecs, service, definition)?.set_tags(Some(tags));
         let error = match call.customize().config_override(once).send().await {
             Ok(answer) => {
                 let registered = answer.task_definition.and_then(|registered| registered.task_definition_arn);
@@ -250,8 +256,10 @@ async fn newest_if_equal(
     service: &str,
     definition: &Definition,
 ) -> anyhow::Result<Option<String>> {
-    let family = &definition.ecs.as_ref().context("a definition for ECS")?.family;
-    let Some(found) = newest(ecs, service, family).await? else { return Ok(None) };
+    let task = definition.ecs.as_ref().context("a definition for ECS")?;
+    let of = Names { service, container: &task.container };
+    let Some(mut found) = newest(ecs, of, &task.family).await? else { return Ok(None) };
+    take_unnamed_tags(&mut found.definition, definition);
     let is_own = found.owner == Some(Owner::new(handover, service));
     let is_equal = found.is_active && found.definition == *definition;
     Ok((is_own && is_equal).then_some(found.arn))
@@ -353,7 +361,7 @@ mod tests {
     fn check(keep: usize, current: u64, deployments: &[u64], runs: &[(u64, &str)], gone: &[u64]) {
         let own = |number| {
             let found = SdkTaskDefinition::builder().task_definition_arn(arn(number)).build();
-            TaskDefinition::new("quest-system", found, &[])
+            TaskDefinition::new("quest-system".into(), found, &[]).unwrap()
         };
         let own: Vec<TaskDefinition> = (1..=10).rev().map(own).collect();
         let deployments = deployments.iter().map(|number| Deployment::builder().task_definition(arn(*number)).build());

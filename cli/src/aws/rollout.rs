@@ -298,8 +298,10 @@ async fn explain(aws: &Aws, one: &mut Following, reason: String) -> anyhow::Resu
 
 /// The last lines of a task's log; none if it cannot be read.
 async fn last_lines(aws: &Aws, started: &StartedDeployment, task: &str) -> Vec<String> {
-    let stream = format!("{}/{}/{task}", started.ecs_name, started.service);
-    let call = aws.clients.logs().get_log_events().log_group_name(&aws.handover.log_group).log_stream_name(stream);
+    let own = aws.manifests.services.get(&started.service).and_then(|manifest| manifest.own_log());
+    let (group, prefix) = own.map_or((&*aws.handover.log_group, &*started.ecs_name), |log| (log.group, log.prefix));
+    let stream = format!("{prefix}/{}/{task}", aws.names(&started.service).container);
+    let call = aws.clients.logs().get_log_events().log_group_name(group).log_stream_name(stream);
     match call.limit(LOG_LINES).start_from_head(false).send().await {
         Ok(answer) => {
             let lines = answer.events().iter().filter_map(|event| event.message());

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::error::{code, failed};
 use super::services::{self, CapacityProvider, Network, Service};
-use super::task_definition::{Container, TaskDefinition};
+use super::task_definition::Container;
 use super::tasks::{self, Task};
 use super::{Aws, revisions};
 use crate::error::Hinted;
@@ -93,8 +93,8 @@ async fn start<'a>(aws: &'a Aws, job: &Job<'_>) -> anyhow::Result<Running<'a>> {
         Hinted::new(format!("`{name}` is not deployed"), format!("`natsctl deploy {name}` deploys it"))
     })?;
     let arn = &service.task_definition;
-    let definition = revisions::describe(aws.clients.ecs(), &name, arn).await?;
-    let container = container(&name, &definition).with_context(|| format!("`{arn}` has no container"))?;
+    let definition = revisions::describe(aws.clients.ecs(), aws.names(&name), arn).await?;
+    let container = definition.container().with_context(|| format!("`{arn}` has no container"))?;
     let id = run_task(aws, &service, &container.name, job).await?;
     let log = log_stream(container, &id);
     Ok(Running { aws, service: name, id, container: container.name.clone(), log, token: None })
@@ -243,13 +243,6 @@ impl Running<'_> {
     }
 }
 
-/// The container whose command is replaced: the service's.
-fn container<'a>(name: &str, definition: &'a TaskDefinition) -> Option<&'a Container> {
-    let containers = &definition.containers;
-    let named = containers.iter().find(|container| container.name == name);
-    named.or(containers.iter().find(|container| container.is_essential)).or(containers.first())
-}
-
 /// The log stream of a task; `None` if its container does not log to CloudWatch Logs.
 fn log_stream(container: &Container, task: &str) -> Option<LogStream> {
     let log = container.log.as_ref()?;
@@ -278,6 +271,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::aws::task_definition::TaskDefinition;
 
     fn stopped(code: Option<i32>) -> Task {
         let container =
@@ -306,10 +300,11 @@ mod tests {
         let ours = ContainerDefinition::builder().name("auth").log_configuration(log).build();
         let other = ContainerDefinition::builder().name("proxy").essential(true).build();
         let definition = SdkTaskDefinition::builder().container_definitions(other).container_definitions(ours).build();
-        let definition = TaskDefinition::new("auth", definition, &[]);
-        let found = container("auth", &definition).unwrap();
+        let of = |service: &str| TaskDefinition::new(service.into(), definition.clone(), &[]).unwrap();
+        let auth = of("auth");
+        let found = auth.container().unwrap();
         let expected = LogStream { group: "/ecs/g".to_owned(), name: "auth-nats/auth/0123".to_owned() };
         assert_eq!(log_stream(found, "0123"), Some(expected));
-        assert_eq!(log_stream(container("quest", &definition).unwrap(), "0123"), None);
+        assert_eq!(log_stream(of("proxy").container().unwrap(), "0123"), None);
     }
 }

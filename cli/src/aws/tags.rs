@@ -15,6 +15,12 @@ pub(super) fn of(handover: &Handover, service: &str) -> Vec<Tag> {
         .to_vec()
 }
 
+/// Tags that are neither natsctl's own nor those of AWS, by their keys.
+pub(super) fn others(tags: &[Tag]) -> impl Iterator<Item = (String, serde_json::Value)> {
+    let others = tags.iter().filter_map(|tag| Some((tag.key()?.to_owned(), tag.value().unwrap_or_default().into())));
+    others.filter(|(key, _)| !key.starts_with("natsctl:") && !key.starts_with("aws:"))
+}
+
 /// Of which service of which environment something is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Owner {

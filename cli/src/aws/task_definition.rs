@@ -1,24 +1,28 @@
-//! A definition as an ECS task definition, and back. Pure: what a task definition says that natsctl never writes keeps its name, so
-//! that a plan shows it.
+//! A definition as an ECS task definition, and back. Pure: what a definition has no field for is in its document, in the names of the
+//! API, so that nothing that a task definition says is lost.
+
+pub(crate) mod document;
+#[cfg(test)]
+mod fields;
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Debug;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use aws_sdk_ecs::error::BuildError;
 use aws_sdk_ecs::operation::register_task_definition::builders::RegisterTaskDefinitionFluentBuilder;
 use aws_sdk_ecs::types::{
-    Compatibility, ContainerDefinition, CpuArchitecture, HealthCheck, KernelCapabilities, KeyValuePair,
-    LinuxParameters, LogConfiguration, LogDriver, NetworkMode, OsFamily, PortMapping, RuntimePlatform, Secret, Tag,
-    TaskDefinition as SdkTaskDefinition, TaskDefinitionStatus, TransportProtocol, Ulimit, UlimitName,
+    ContainerDefinition, CpuArchitecture, LogConfiguration, LogDriver, OsFamily, RuntimePlatform, Tag,
+    TaskDefinition as SdkTaskDefinition, TaskDefinitionStatus,
 };
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::tags::Owner;
+use self::document::{Object, canonical, spoken};
+use super::api::{from_json, to_json};
+use super::tags::{self, Owner};
 use crate::model::desired::{Architecture, Definition, Health, Role};
 use crate::model::ecs::EcsTask;
+use crate::model::secret::SecretReference;
 use crate::model::task::{GATEWAY_PORT, HEALTH_PORT, user_and_group};
 
 /// Open files: one per connection.
@@ -28,10 +32,26 @@ const LOG_BUFFER: &str = "25m";
 /// Label with the digest of the permissions on NATS: other permissions are another revision, so tasks start with their new identity.
 const PERMISSIONS: &str = "natsctl.permissions";
 
+/// Where a document has the tags that are not natsctl's own, by their keys.
+const TAGS: &str = "tags";
+
 /// Bounds of ECS for a health check, in seconds.
 const INTERVAL: (u64, u64) = (5, 300);
 const TIMEOUT: (u64, u64) = (2, 60);
 const START_PERIOD: (u64, u64) = (0, 300);
+/// A health check of ECS that does not say so: seconds, seconds and times.
+const USUAL_INTERVAL: u64 = 30;
+const USUAL_TIMEOUT: u64 = 5;
+const USUAL_RETRIES: u32 = 3;
+/// Seconds after which Fargate kills a container that does not say so.
+const USUAL_STOP_TIMEOUT: u64 = 30;
+/// Variables that every task of a service on NATS has.
+const OWN_VARIABLES: [&str; 4] = ["SERVICE_NAME", "SERVICE_VERSION", "WORKERS", "CONCURRENCY"];
+
+/// Options of the log driver `awslogs`.
+const GROUP: &str = "awslogs-group";
+const STREAM_PREFIX: &str = "awslogs-stream-prefix";
+const REGION: &str = "awslogs-region";
 
 /// A revision of a task definition, as ECS describes it.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +67,21 @@ pub(crate) struct TaskDefinition {
     /// What it says of the service that it was described for.
     pub(crate) definition: Definition,
     pub(crate) containers: Vec<Container>,
+}
+
+/// How a service and its container are called.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Names<'a> {
+    /// The manifest's name.
+    pub(crate) service: &'a str,
+    /// The container that is the service.
+    pub(crate) container: &'a str,
+}
+
+impl<'a> From<&'a str> for Names<'a> {
+    fn from(service: &'a str) -> Self {
+        Self { service, container: service }
+    }
 }
 
 /// A container of a task definition.
@@ -70,22 +105,32 @@ pub(crate) struct LogStreams {
 }
 
 impl TaskDefinition {
-    /// Of a service; its container has the service's name, or is the first one.
-    pub(super) fn new(service: &str, found: SdkTaskDefinition, tags: &[Tag]) -> Self {
-        Self {
+    /// As that of a service.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(super) fn new(of: Names<'_>, found: SdkTaskDefinition, tags: &[Tag]) -> anyhow::Result<Self> {
+        let arn = found.task_definition_arn.clone().unwrap_or_default();
+        let said = to_json(&found).with_context(|| format!("failed to read the task definition `{arn}`"))?;
+        let mut definition = parse(of, canonical(said));
+        if let Some(task) = &mut definition.ecs {
+            put(&mut task.document, &[TAGS], tags::others(tags).collect::<Object>().into());
+        }
+        Ok(Self {
             is_active: found.status() != Some(&TaskDefinitionStatus::Inactive),
             registered: found.registered_at().and_then(|at| Timestamp::from_nanosecond(at.as_nanos()).ok()),
-            definition: parse(service, &found),
+            definition,
             containers: found.container_definitions().iter().map(Container::from).collect(),
-            arn: found.task_definition_arn.unwrap_or_default(),
+            arn,
             registered_by: found.registered_by.unwrap_or_default(),
             owner: Owner::read(tags),
-        }
+        })
     }
 
-    /// The container of a service: that of its name, or the first one.
-    pub(super) fn container(&self, service: &str) -> Option<&Container> {
-        self.containers.iter().find(|container| container.name == service).or(self.containers.first())
+    /// The container that is the service, by the definition.
+    pub(super) fn container(&self) -> Option<&Container> {
+        let name = &self.definition.ecs.as_ref()?.container;
+        self.containers.iter().find(|container| container.name == *name)
     }
 }
 
@@ -104,7 +149,7 @@ impl From<&ContainerDefinition> for Container {
 fn log_streams(container: &ContainerDefinition) -> Option<LogStreams> {
     let log = container.log_configuration().filter(|log| *log.log_driver() == LogDriver::Awslogs);
     let option = |name: &str| log.and_then(LogConfiguration::options)?.get(name).cloned();
-    Some(LogStreams { group: option("awslogs-group")?, prefix: option("awslogs-stream-prefix")? })
+    Some(LogStreams { group: option(GROUP)?, prefix: option(STREAM_PREFIX)? })
 }
 
 /// The nearest that ECS can have: whole seconds, within its bounds.
@@ -120,89 +165,323 @@ pub(crate) fn health_on_ecs(health: Health) -> Health {
     }
 }
 
-/// The container that is the task.
-fn container(name: &str, definition: &Definition, task: &EcsTask) -> Result<ContainerDefinition, BuildError> {
-    let mut ports = vec![HEALTH_PORT];
-    ports.extend((definition.role == Role::Gateway).then_some(GATEWAY_PORT));
-    let port = |port: u16| {
-        let port = i32::from(port);
-        PortMapping::builder().container_port(port).host_port(port).protocol(TransportProtocol::Tcp).build()
-    };
-    let variable = |(name, value): (String, String)| KeyValuePair::builder().name(name).value(value).build();
-    let secret = |(name, from): (&String, &String)| Secret::builder().name(name).value_from(from).build();
-    let health = definition.health;
-    let health = HealthCheck::builder()
-        .set_command(Some(["CMD", "/app", "healthcheck"].map(str::to_owned).to_vec()))
-        .interval(seconds(health.interval))
-        .timeout(seconds(health.timeout))
-        .retries(i32::try_from(health.retries).unwrap_or(i32::MAX))
-        .start_period(seconds(health.start_period))
-        .build()?;
-    let log = LogConfiguration::builder()
-        .log_driver(LogDriver::Awslogs)
-        .options("awslogs-group", &task.log_group)
-        .options("awslogs-region", &task.region)
-        .options("awslogs-stream-prefix", &task.log_prefix)
-        .options("mode", "non-blocking")
-        .options("max-buffer-size", LOG_BUFFER);
-    let limits = Ulimit::builder().name(UlimitName::Nofile).soft_limit(OPEN_FILES).hard_limit(OPEN_FILES).build()?;
-    let linux = LinuxParameters::builder()
-        .capabilities(KernelCapabilities::builder().drop("ALL").build())
-        .init_process_enabled(task.execute_command);
-    Ok(ContainerDefinition::builder()
-        .name(name)
-        .image(format!("{}@{}", task.repository, definition.artifact))
-        .essential(true)
-        .set_port_mappings(Some(ports.into_iter().map(port).collect()))
-        .set_environment(Some(definition.task_environment(name).into_iter().map(variable).collect()))
-        .set_secrets(Some(task.secrets.iter().map(secret).collect::<Result<_, _>>()?))
-        .user(user_and_group())
-        // A session's agent writes; nothing else in the image may.
-        .readonly_root_filesystem(!task.execute_command)
-        .linux_parameters(linux.build())
-        .stop_timeout(seconds(definition.stop_timeout))
-        .ulimits(limits)
-        .docker_labels(PERMISSIONS, &definition.permissions)
-        .log_configuration(log.build()?)
-        .health_check(health)
-        .build())
+/// What natsctl says in the document of a service, besides what its definition has fields for. Of one that takes no part in NATS it
+/// is only that it runs on Fargate.
+pub(crate) fn own_document(container: &str, role: Role, execute_command: bool) -> Object {
+    if role == Role::Standalone {
+        return canonical(json!({ "networkMode": "awsvpc", "requiresCompatibilities": ["FARGATE"] }));
+    }
+    let mut ports = vec![json!({ "containerPort": HEALTH_PORT })];
+    ports.extend((role == Role::Gateway).then(|| json!({ "containerPort": GATEWAY_PORT })));
+    canonical(json!({
+        "networkMode": "awsvpc",
+        "requiresCompatibilities": ["FARGATE"],
+        "containerDefinitions": [{
+            "name": container,
+            "portMappings": ports,
+            "healthCheck": { "command": ["CMD", "/app", "healthcheck"] },
+            "user": user_and_group(),
+            // A session's agent writes; nothing else in the image may.
+            "readonlyRootFilesystem": !execute_command,
+            "linuxParameters": { "capabilities": { "drop": ["ALL"] }, "initProcessEnabled": execute_command },
+            "ulimits": [{ "name": "nofile", "softLimit": OPEN_FILES, "hardLimit": OPEN_FILES }],
+            "logConfiguration": {
+                "logDriver": "awslogs",
+                "options": { "mode": "non-blocking", "max-buffer-size": LOG_BUFFER },
+            },
+        }],
+    }))
 }
 
-/// The call that registers a definition; nothing is sent yet.
+/// The call that registers a definition; nothing is sent yet. `name` is the service's.
 ///
 /// # Errors
-/// A definition that is not one for ECS.
+/// A definition that is not one for ECS, or that the API has no form for.
 pub(crate) fn registration(
     ecs: &aws_sdk_ecs::Client,
     name: &str,
     definition: &Definition,
 ) -> anyhow::Result<RegisterTaskDefinitionFluentBuilder> {
-    let task = definition.ecs.as_ref().with_context(|| format!("the definition of `{name}` is not one for ECS"))?;
+    let said = registered(name, definition)?;
     Ok(ecs
         .register_task_definition()
-        .family(&task.family)
-        .task_role_arn(&task.task_role)
-        .execution_role_arn(&task.execution_role)
-        .network_mode(NetworkMode::Awsvpc)
-        .requires_compatibilities(Compatibility::Fargate)
-        .cpu(definition.cpu.to_string())
-        .memory(definition.memory_mib.to_string())
-        .runtime_platform(platform(task.architecture))
-        .container_definitions(container(name, definition, task)?))
+        .set_family(said.family)
+        .set_task_role_arn(said.task_role_arn)
+        .set_execution_role_arn(said.execution_role_arn)
+        .set_network_mode(said.network_mode)
+        .set_container_definitions(said.container_definitions)
+        .set_volumes(said.volumes)
+        .set_placement_constraints(said.placement_constraints)
+        .set_requires_compatibilities(said.requires_compatibilities)
+        .set_cpu(said.cpu)
+        .set_memory(said.memory)
+        .set_pid_mode(said.pid_mode)
+        .set_ipc_mode(said.ipc_mode)
+        .set_proxy_configuration(said.proxy_configuration)
+        .set_ephemeral_storage(said.ephemeral_storage)
+        .set_runtime_platform(said.runtime_platform)
+        .set_enable_fault_injection(said.enable_fault_injection))
 }
 
-/// What a task definition says; `name` is the service's.
-fn parse(name: &str, found: &SdkTaskDefinition) -> Definition {
-    let containers = found.container_definitions();
-    let container = containers.iter().find(|one| one.name() == Some(name)).or(containers.first());
-    let mut definition = container.map_or_else(|| nothing(found), |container| read(found, container));
-    if let Some(task) = &definition.ecs {
-        let foreign = foreign(name, &definition, task, found, container);
-        if let Some(task) = &mut definition.ecs {
-            task.foreign = foreign;
+/// Tags that a definition is registered with, besides natsctl's own.
+pub(super) fn other_tags(definition: &Definition) -> impl Iterator<Item = Tag> {
+    let tags = definition.ecs.as_ref().and_then(|task| task.document.get(TAGS)?.as_object());
+    let tag =
+        |(key, value): (&String, &Value)| Tag::builder().key(key).value(value.as_str().unwrap_or_default()).build();
+    tags.into_iter().flatten().map(tag)
+}
+
+/// Takes out the tags that another definition does not name, and gives them: others may tag what natsctl registers.
+pub(super) fn take_unnamed_tags(definition: &mut Definition, named: &Definition) -> Object {
+    let named = named.ecs.as_ref().and_then(|task| task.document.get(TAGS)?.as_object());
+    let Some(task) = &mut definition.ecs else { return Object::new() };
+    let Some(Value::Object(tags)) = task.document.remove(TAGS) else { return Object::new() };
+    let is_named = |key: &String| named.is_some_and(|named| named.contains_key(key));
+    let (named, others): (Object, Object) = tags.into_iter().partition(|(key, _)| is_named(key));
+    put(&mut task.document, &[TAGS], named.into());
+    others
+}
+
+/// The task definition that a definition is registered as.
+fn registered(name: &str, definition: &Definition) -> anyhow::Result<SdkTaskDefinition> {
+    let mut document = written(name, definition)?;
+    // They are beside a task definition, not in it.
+    document.remove(TAGS);
+    from_json(&spoken(document), SdkTaskDefinition::deserialize)
+        .with_context(|| format!("the definition of `{name}` has no form as a task definition"))
+}
+
+/// The whole document of a definition.
+fn written(name: &str, definition: &Definition) -> anyhow::Result<Object> {
+    let task = definition.ecs.as_ref().with_context(|| format!("the definition of `{name}` is not one for ECS"))?;
+    let mut container = Object::new();
+    container.insert("image".to_owned(), image(task, definition).into());
+    put(&mut container, &["environment"], json!(definition.task_environment(name)));
+    let secrets = task.secrets.iter().map(|(variable, from)| (variable.clone(), from.value_from().into()));
+    put(&mut container, &["secrets"], Value::Object(secrets.collect()));
+    let health = definition.health;
+    for (field, number) in [
+        ("interval", seconds(health.interval)),
+        ("timeout", seconds(health.timeout)),
+        ("retries", i32::try_from(health.retries).unwrap_or(i32::MAX)),
+        ("startPeriod", seconds(health.start_period)),
+    ] {
+        put(&mut container, &["healthCheck", field], number.into());
+    }
+    put(&mut container, &["stopTimeout"], seconds(definition.stop_timeout).into());
+    put(&mut container, &["dockerLabels", PERMISSIONS], definition.permissions.as_str().into());
+    for (option, value) in [(GROUP, &task.log_group), (STREAM_PREFIX, &task.log_prefix), (REGION, &task.region)] {
+        put(&mut container, &["logConfiguration", "options", option], value.as_str().into());
+    }
+    let architecture = match task.architecture {
+        Architecture::X86_64 => "X86_64",
+        Architecture::Arm64 => "ARM64",
+    };
+    let figure = |number: u32| Value::from(if number == 0 { String::new() } else { number.to_string() });
+    let mut document = Object::new();
+    put(&mut document, &["family"], task.family.as_str().into());
+    put(&mut document, &["cpu"], figure(definition.cpu));
+    put(&mut document, &["memory"], figure(definition.memory_mib));
+    put(&mut document, &["taskRoleArn"], task.task_role.as_str().into());
+    put(&mut document, &["executionRoleArn"], task.execution_role.as_str().into());
+    put(&mut document, &["runtimePlatform", "cpuArchitecture"], architecture.into());
+    put(&mut document, &["runtimePlatform", "operatingSystemFamily"], "LINUX".into());
+    put(&mut document, &["containerDefinitions", &task.container], container.into());
+    document::merge(&mut document, task.document.clone());
+    Ok(document)
+}
+
+/// Sets a field, unless it would say nothing.
+fn put(object: &mut Object, path: &[&str], value: Value) {
+    let says_nothing = match &value {
+        Value::String(text) => text.is_empty(),
+        Value::Number(number) => number.as_i64() == Some(0),
+        Value::Object(fields) => fields.is_empty(),
+        _ => false,
+    };
+    if let (false, [within @ .., field]) = (says_nothing, path) {
+        let mut object = object;
+        for name in within {
+            let inner = object.entry(*name).or_insert_with(|| Object::new().into());
+            let Value::Object(inner) = inner else { return };
+            object = inner;
+        }
+        object.insert((*field).to_owned(), value);
+    }
+}
+
+/// Takes a field out, and what is empty without it.
+fn take(object: &mut Object, path: &[&str]) -> Option<Value> {
+    match path {
+        [] => None,
+        [field] => object.remove(*field),
+        [first, rest @ ..] => {
+            let Value::Object(inner) = object.get_mut(*first)? else { return None };
+            let taken = take(inner, rest);
+            if inner.is_empty() {
+                object.remove(*first);
+            }
+            taken
         }
     }
+}
+
+/// Takes a text out. A field that is no text stays.
+fn text(object: &mut Object, path: &[&str]) -> String {
+    match take(object, path) {
+        Some(Value::String(text)) => text,
+        Some(other) => {
+            put(object, path, other);
+            String::new()
+        }
+        None => String::new(),
+    }
+}
+
+/// Takes a number out, also one that is written as a text. What is no number stays.
+fn number<T: TryFrom<u64>>(object: &mut Object, path: &[&str]) -> Option<T> {
+    let found = take(object, path)?;
+    let number = found.as_u64().or_else(|| found.as_str()?.parse().ok()).and_then(|number| T::try_from(number).ok());
+    if number.is_none() {
+        put(object, path, found);
+    }
+    number
+}
+
+/// Takes texts by their names out. What is no text stays.
+fn texts(object: &mut Object, field: &str) -> BTreeMap<String, String> {
+    match object.remove(field) {
+        Some(Value::Object(found)) => {
+            let (texts, others): (Object, Object) = found.into_iter().partition(|(_, value)| value.is_string());
+            put(object, &[field], others.into());
+            texts.into_iter().filter_map(|(name, value)| Some((name, value.as_str()?.to_owned()))).collect()
+        }
+        Some(other) => {
+            object.insert(field.to_owned(), other);
+            BTreeMap::new()
+        }
+        None => BTreeMap::new(),
+    }
+}
+
+/// What a task definition says of a service.
+fn parse(of: Names<'_>, mut document: Object) -> Definition {
+    let name = container_name(of, &document);
+    let mut container = match take(&mut document, &["containerDefinitions", &name]) {
+        Some(Value::Object(container)) => container,
+        _ => Object::new(),
+    };
+    let image = text(&mut container, &["image"]);
+    let (repository, artifact) = image.split_once('@').unwrap_or((&image, ""));
+    let health = match container.contains_key("healthCheck") {
+        false => Health::default(),
+        true => Health {
+            interval: Duration::from_secs(
+                number(&mut container, &["healthCheck", "interval"]).unwrap_or(USUAL_INTERVAL),
+            ),
+            timeout: Duration::from_secs(number(&mut container, &["healthCheck", "timeout"]).unwrap_or(USUAL_TIMEOUT)),
+            retries: number(&mut container, &["healthCheck", "retries"]).unwrap_or(USUAL_RETRIES),
+            start_period: Duration::from_secs(number(&mut container, &["healthCheck", "startPeriod"]).unwrap_or(0)),
+        },
+    };
+    let stop_timeout = Duration::from_secs(number(&mut container, &["stopTimeout"]).unwrap_or(USUAL_STOP_TIMEOUT));
+    let permissions = text(&mut container, &["dockerLabels", PERMISSIONS]);
+    let (log_group, log_prefix, region) = log_of(&mut container);
+    let mut environment = texts(&mut container, "environment");
+    let secrets = texts(&mut container, "secrets").into_iter();
+    let secrets = secrets.map(|(variable, from)| (variable, SecretReference::from_value_from(&from))).collect();
+    let is_gateway = container.get("portMappings").is_some_and(|ports| ports.get(GATEWAY_PORT.to_string()).is_some());
+    let is_on_nats = OWN_VARIABLES.iter().all(|name| environment.contains_key(*name));
+    let mut variable = |name: &str| {
+        let number = environment.get(name).and_then(|text| text.parse().ok()).filter(|number: &u32| *number > 0);
+        number.filter(|_| is_on_nats).inspect(|_| drop(environment.remove(name))).unwrap_or(0)
+    };
+    let (workers, concurrency) = (variable("WORKERS"), variable("CONCURRENCY"));
+    let version = if is_on_nats { environment.remove("SERVICE_VERSION").unwrap_or_default() } else { String::new() };
+    let architecture = match take(&mut document, &["runtimePlatform", "cpuArchitecture"]) {
+        Some(Value::String(name)) if name == "ARM64" => Architecture::Arm64,
+        Some(Value::String(name)) if name != "X86_64" => {
+            put(&mut document, &["runtimePlatform", "cpuArchitecture"], name.into());
+            Architecture::X86_64
+        }
+        _ => Architecture::X86_64,
+    };
+    let mut definition = Definition {
+        artifact: artifact.to_owned(),
+        version,
+        role: match (is_on_nats, is_gateway) {
+            (false, _) => Role::Standalone,
+            (true, true) => Role::Gateway,
+            (true, false) => Role::Worker,
+        },
+        permissions,
+        environment,
+        secrets: BTreeMap::new(),
+        cpu: number(&mut document, &["cpu"]).unwrap_or(0),
+        memory_mib: number(&mut document, &["memory"]).unwrap_or(0),
+        workers,
+        concurrency,
+        health,
+        stop_timeout,
+        ecs: Some(EcsTask {
+            family: text(&mut document, &["family"]),
+            container: name.clone(),
+            repository: repository.to_owned(),
+            execution_role: text(&mut document, &["executionRoleArn"]),
+            task_role: text(&mut document, &["taskRoleArn"]),
+            log_group,
+            log_prefix,
+            region,
+            architecture,
+            secrets,
+            document: Object::new(),
+        }),
+    };
+    for (variable, value) in definition.own_environment(of.service) {
+        if is_on_nats && definition.environment.get(variable) == Some(&value) {
+            definition.environment.remove(variable);
+        }
+    }
+    put(&mut document, &["containerDefinitions", &name], container.into());
+    if let Some(task) = &mut definition.ecs {
+        task.document = document;
+    }
     definition
+}
+
+/// Takes log group, prefix of the streams and region out of the log of a task's own container.
+pub(super) fn take_log(task: &mut EcsTask) -> (String, String, String) {
+    let container = task.document.get_mut("containerDefinitions").and_then(|all| all.get_mut(&task.container));
+    container.and_then(Value::as_object_mut).map(log_of).unwrap_or_default()
+}
+
+/// The same of a container. A log that is not in CloudWatch Logs has none of them.
+fn log_of(container: &mut Object) -> (String, String, String) {
+    if container.get("logConfiguration").is_none_or(|log| log["logDriver"] != "awslogs") {
+        return Default::default();
+    }
+    let mut option = |name: &str| text(container, &["logConfiguration", "options", name]);
+    (option(GROUP), option(STREAM_PREFIX), option(REGION))
+}
+
+/// The container that is the service: the one that has its name, or says so, or is alone, or is essential.
+fn container_name(of: Names<'_>, document: &Object) -> String {
+    let none = Object::new();
+    let containers = document.get("containerDefinitions").and_then(Value::as_object).unwrap_or(&none);
+    if containers.contains_key(of.container) {
+        return of.container.to_owned();
+    }
+    let says_so = |(_, container): &(&String, &Value)| container["environment"]["SERVICE_NAME"] == of.service;
+    let is_essential = |(_, container): &(&String, &Value)| container["essential"] != false;
+    let found = containers.iter().find(says_so).or_else(|| containers.iter().find(is_essential));
+    found.or_else(|| containers.iter().next()).map_or_else(|| of.container.to_owned(), |(name, _)| name.clone())
+}
+
+fn image(task: &EcsTask, definition: &Definition) -> String {
+    match &*definition.artifact {
+        "" => task.repository.clone(),
+        digest => format!("{}@{digest}", task.repository),
+    }
 }
 
 pub(super) fn platform(architecture: Architecture) -> RuntimePlatform {
@@ -211,173 +490,6 @@ pub(super) fn platform(architecture: Architecture) -> RuntimePlatform {
         Architecture::Arm64 => CpuArchitecture::Arm64,
     };
     RuntimePlatform::builder().cpu_architecture(cpu).operating_system_family(OsFamily::Linux).build()
-}
-
-fn read(found: &SdkTaskDefinition, container: &ContainerDefinition) -> Definition {
-    let mut environment: BTreeMap<String, String> = container
-        .environment()
-        .iter()
-        .map(|pair| (pair.name().unwrap_or_default().to_owned(), pair.value().unwrap_or_default().to_owned()))
-        .collect();
-    environment.remove("SERVICE_NAME");
-    environment.remove("STOP_TIMEOUT_MS");
-    let version = environment.remove("SERVICE_VERSION").unwrap_or_default();
-    let mut number = |name: &str| environment.remove(name).and_then(|text| text.parse().ok()).unwrap_or(0);
-    let (workers, concurrency) = (number("WORKERS"), number("CONCURRENCY"));
-    let (repository, artifact) = container
-        .image()
-        .unwrap_or_default()
-        .split_once('@')
-        .map_or_else(|| (container.image().unwrap_or_default(), ""), |(repository, digest)| (repository, digest));
-    let label = |name: &str| container.docker_labels().and_then(|labels| labels.get(name)).cloned();
-    let option = |name: &str| {
-        let options = container.log_configuration().and_then(LogConfiguration::options);
-        options.and_then(|options| options.get(name)).cloned().unwrap_or_default()
-    };
-    let health = container.health_check();
-    let whole = |seconds: Option<i32>| Duration::from_secs(u64::try_from(seconds.unwrap_or(0)).unwrap_or(0));
-    let is_gateway =
-        container.port_mappings().iter().any(|port| port.container_port() == Some(i32::from(GATEWAY_PORT)));
-    let is_arm = found.runtime_platform().and_then(RuntimePlatform::cpu_architecture) == Some(&CpuArchitecture::Arm64);
-    Definition {
-        artifact: artifact.to_owned(),
-        version,
-        role: if is_gateway { Role::Gateway } else { Role::Worker },
-        permissions: label(PERMISSIONS).unwrap_or_default(),
-        environment,
-        secrets: BTreeMap::new(),
-        cpu: found.cpu().and_then(|text| text.parse().ok()).unwrap_or(0),
-        memory_mib: found.memory().and_then(|text| text.parse().ok()).unwrap_or(0),
-        workers,
-        concurrency,
-        health: Health {
-            interval: whole(health.and_then(HealthCheck::interval)),
-            timeout: whole(health.and_then(HealthCheck::timeout)),
-            retries: u32::try_from(health.and_then(HealthCheck::retries).unwrap_or(0)).unwrap_or(0),
-            start_period: whole(health.and_then(HealthCheck::start_period)),
-        },
-        stop_timeout: whole(container.stop_timeout()),
-        ecs: Some(EcsTask {
-            family: found.family().unwrap_or_default().to_owned(),
-            repository: repository.to_owned(),
-            execution_role: found.execution_role_arn().unwrap_or_default().to_owned(),
-            task_role: found.task_role_arn().unwrap_or_default().to_owned(),
-            log_group: option("awslogs-group"),
-            log_prefix: option("awslogs-stream-prefix"),
-            region: option("awslogs-region"),
-            architecture: if is_arm { Architecture::Arm64 } else { Architecture::X86_64 },
-            execute_command: container.readonly_root_filesystem() != Some(true),
-            secrets: container
-                .secrets()
-                .iter()
-                .map(|secret| (secret.name().to_owned(), secret.value_from().to_owned()))
-                .collect(),
-            foreign: BTreeMap::new(),
-        }),
-    }
-}
-
-/// A task definition without a container.
-fn nothing(found: &SdkTaskDefinition) -> Definition {
-    read(found, &ContainerDefinition::builder().build())
-}
-
-/// What the task definition says and would not say, had natsctl written all of it.
-fn foreign(
-    name: &str,
-    definition: &Definition,
-    task: &EcsTask,
-    found: &SdkTaskDefinition,
-    there: Option<&ContainerDefinition>,
-) -> BTreeMap<String, Value> {
-    let mut foreign = BTreeMap::new();
-    if let (Ok(ours), Some(there)) = (container(name, definition, task), there) {
-        let (ours, there) = (shown(&in_order(ours)), shown(&in_order(there.clone())));
-        let fields = ours.keys().chain(there.keys());
-        for field in fields.filter(|field| ours.get(*field) != there.get(*field)) {
-            let value = there.get(field).cloned().unwrap_or_else(|| "(none)".to_owned());
-            foreign.insert(format!("container.{field}"), value.into());
-        }
-    }
-    for other in found.container_definitions().iter().filter(|other| Some(*other) != there) {
-        foreign.insert(format!("container {}", other.name().unwrap_or_default()), true.into());
-    }
-    let mut ours = SdkTaskDefinition::builder()
-        .network_mode(NetworkMode::Awsvpc)
-        .requires_compatibilities(Compatibility::Fargate)
-        .runtime_platform(platform(task.architecture))
-        .build();
-    let mut there = found.clone();
-    // These are compared elsewhere, or ECS adds them of its own accord.
-    for one in [&mut ours, &mut there] {
-        (one.family, one.task_role_arn, one.execution_role_arn, one.cpu, one.memory) = (None, None, None, None, None);
-        (one.task_definition_arn, one.container_definitions, one.status, one.registered_by) = (None, None, None, None);
-        (one.requires_attributes, one.compatibilities, one.registered_at, one.deregistered_at) =
-            (None, None, None, None);
-        one.revision = 0;
-        one.enable_fault_injection = one.enable_fault_injection.filter(|enabled| *enabled);
-    }
-    let (ours, there) = (shown(&ours), shown(&there));
-    for field in ours.keys().chain(there.keys()).filter(|field| ours.get(*field) != there.get(*field)) {
-        let value = there.get(field).cloned().unwrap_or_else(|| "(none)".to_owned());
-        foreign.insert(field.clone(), value.into());
-    }
-    foreign
-}
-
-/// The same container with its lists in order, and without values that are the default.
-fn in_order(mut container: ContainerDefinition) -> ContainerDefinition {
-    // `labels` and `options` are maps, whose order is random in what `shown` shows.
-    let as_list = |map: HashMap<String, String>| {
-        let pair = |(name, value)| KeyValuePair::builder().name(name).value(value).build();
-        map.into_iter().map(pair).collect::<Vec<_>>()
-    };
-    let mut environment = container.environment.take().unwrap_or_default();
-    environment.extend(as_list(container.docker_labels.take().unwrap_or_default()));
-    if let Some(log) = &mut container.log_configuration {
-        environment.extend(as_list(log.options.take().unwrap_or_default()));
-    }
-    environment.sort_by(|a, b| a.name.cmp(&b.name));
-    container.environment = Some(environment);
-    if let Some(secrets) = &mut container.secrets {
-        secrets.sort_by(|a, b| a.name.cmp(&b.name));
-    }
-    if let Some(ports) = &mut container.port_mappings {
-        ports.sort_by_key(|port| port.container_port);
-        for port in ports {
-            port.host_port = port.container_port;
-        }
-    }
-    if let Some(linux) = &mut container.linux_parameters {
-        linux.init_process_enabled = linux.init_process_enabled.filter(|enabled| *enabled);
-    }
-    container
-}
-
-/// Fields by name, as the SDK shows them; fields without a value are left out. It is the one way to see all of them, also those that
-/// a later SDK will know.
-fn shown(value: &impl Debug) -> BTreeMap<String, String> {
-    let text = format!("{value:#?}");
-    let mut fields: BTreeMap<String, String> = BTreeMap::new();
-    let mut current = String::new();
-    for line in text.lines() {
-        let field = line.strip_prefix("    ").filter(|rest| !rest.starts_with([' ', '}', ']', ')']));
-        match field.and_then(|rest| rest.split_once(": ")) {
-            Some((name, value)) => {
-                current = name.to_owned();
-                fields.insert(current.clone(), value.trim().to_owned());
-            }
-            None => {
-                if let Some(value) = fields.get_mut(&current) {
-                    value.push_str(line.trim());
-                }
-            }
-        }
-    }
-    fields.retain(|_, value| {
-        !matches!(value.trim_end_matches(','), "None" | "Some([],)" | "Some([])" | "0" | "Some(false,)")
-    });
-    fields
 }
 
 fn seconds(span: Duration) -> i32 {

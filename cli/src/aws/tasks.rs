@@ -13,7 +13,7 @@ use super::arn::{self, revision};
 use super::clients::Cluster;
 use super::error::failed;
 use crate::error::Hinted;
-use crate::manifest::Manifests;
+use crate::manifest::{Manifests, ServiceManifest};
 use crate::model::task::short;
 use crate::screen::table;
 
@@ -57,6 +57,8 @@ pub(crate) struct Task {
     /// Whether ECS Exec is enabled for it.
     pub(crate) execute_command: bool,
     pub(crate) containers: Vec<Container>,
+    /// The container that is the service, if its manifest is known.
+    pub(crate) own_container: Option<String>,
 }
 
 /// A container of a task.
@@ -111,7 +113,8 @@ pub(crate) async fn list(
     // One service is one call; for several the whole cluster is fewer calls than each of them.
     let only = names.keys().next().filter(|_| services.len() == 1);
     let found = of_service(cluster, only.map(String::as_str), status).await?;
-    let mut tasks: Vec<ListedTask> = found.iter().map(|task| ListedTask::new(task, &names)).collect();
+    let mut tasks: Vec<ListedTask> =
+        found.into_iter().map(|task| ListedTask::new(&task.of(manifests), &names)).collect();
     tasks.retain(|task| services.is_empty() || task.service.as_ref().is_some_and(|name| services.contains(name)));
     tasks.sort_by(|a, b| (&a.service, a.revision, a.started).cmp(&(&b.service, b.revision, b.started)));
     Ok(tasks)
@@ -187,8 +190,21 @@ fn choose<'a>(typed: &str, running: &'a [Task]) -> anyhow::Result<&'a Task> {
 }
 
 impl Task {
-    /// The container that is the service, rather than one that AWS has put beside it; of several the one that has failed.
+    /// The same with the name of the container that is the service, by its manifest.
+    #[must_use]
+    pub(super) fn of(self, manifests: &Manifests) -> Self {
+        let own = |manifest: &&ServiceManifest| Some(manifest.ecs_name()) == self.service;
+        let own_container = manifests.services.values().find(own).map(|manifest| manifest.container_name().to_owned());
+        Self { own_container, ..self }
+    }
+
+    /// The container that is the service: by its manifest, or else one that AWS has not put beside it; of several the one that has
+    /// failed.
     pub(super) fn container(&self) -> Option<&Container> {
+        let own = self.containers.iter().find(|container| Some(&container.name) == self.own_container.as_ref());
+        if own.is_some() {
+            return own;
+        }
         let is_ours = |container: &&Container| !container.name.starts_with("aws-guardduty-agent");
         let failed =
             |container: &&Container| container.exit_code.is_some_and(|code| code != 0) || container.reason.is_some();
@@ -250,6 +266,7 @@ impl From<SdkTask> for Task {
             ),
             execute_command: task.enable_execute_command(),
             containers: task.containers.unwrap_or_default().into_iter().map(Container::from).collect(),
+            own_container: None,
         }
     }
 }
@@ -326,6 +343,18 @@ mod tests {
     use super::*;
 
     const ARN: &str = "arn:aws:ecs:us-east-1:123456789012:task/gaming-system-cluster";
+
+    #[test]
+    fn the_exit_code_is_that_of_the_container_that_the_manifest_names() {
+        let container = |name: &str, code: i32| SdkContainer::builder().name(name).exit_code(code).build();
+        let of = |containers: [SdkContainer; 2], own: &str| {
+            let task: Task = SdkTask::builder().set_containers(Some(containers.to_vec())).build().into();
+            Task { own_container: Some(own.to_owned()), ..task }.container().and_then(|container| container.exit_code)
+        };
+        assert_eq!(of([container("agent", 0), container("app", 42)], "app"), Some(42));
+        assert_eq!(of([container("agent", 1), container("app", 0)], "app"), Some(0));
+        assert_eq!(of([container("agent", 0), container("app", 42)], "unknown"), Some(42));
+    }
 
     fn task(id: &str) -> Task {
         let detail = KeyValuePair::builder().name("privateIPv4Address").value("10.0.1.7").build();

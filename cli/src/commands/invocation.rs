@@ -50,6 +50,12 @@ impl Invocation {
         Ok(manifest::load(&self.manifests_dir()?, &self.global.env)?)
     }
 
+    /// The manifests without those of services, which are not read.
+    #[cfg(feature = "aws")]
+    pub(crate) fn load_without_services(&self) -> anyhow::Result<Manifests> {
+        Ok(manifest::load_without_services(&self.manifests_dir()?, &self.global.env)?)
+    }
+
     /// The environment that the manifests describe.
     pub(crate) async fn platform(&self) -> anyhow::Result<Platform> {
         let manifests = self.load()?;

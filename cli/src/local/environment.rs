@@ -318,5 +318,6 @@ fn service(found: &ServiceStatus, silent: &BTreeSet<String>) -> ObservedService 
     let others = others.map(|stored| revision(stored, false));
     let running = ready_tasks(found).into_iter().filter(|task| !silent.contains(*task)).count();
     let running = running.try_into().unwrap_or(u32::MAX);
-    ObservedService { state, running, revisions: succeeded.chain(others).collect() }
+    let revisions = succeeded.chain(others).collect();
+    ObservedService { state, running, revisions, kept: BTreeMap::new(), bounds: None }
 }

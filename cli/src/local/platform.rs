@@ -98,7 +98,7 @@ impl Platform for Local {
         for (name, service) in &mut desired.services {
             let secrets = self.manifests.services[name].secrets.iter();
             service.definition.secrets =
-                secrets.map(|(variable, secret)| (variable.to_string(), secret.to_string())).collect();
+                secrets.map(|(variable, secret)| (variable.to_string(), secret.file())).collect();
         }
         Ok((desired, Materials { files, server }))
     }

@@ -61,11 +61,12 @@ pub(super) fn missing<'a>(dir: &Dir, services: impl Iterator<Item = &'a ServiceM
     let mut missing = Vec::new();
     for service in services {
         for (variable, secret) in &service.secrets {
-            let file = file(dir, secret);
+            let name = secret.file();
+            let file = file(dir, &name);
             let Err(error) = read(&file) else { continue };
             let hint = error.hint().filter(|_| file.exists()).map_or_else(|| how_to_write(&file), str::to_owned);
             missing.push(Missing {
-                what: format!("secret `{secret}` (variable `{variable}` of `{}`)", service.name),
+                what: format!("secret `{name}` (variable `{variable}` of `{}`)", service.name),
                 reason: format!("{:#}", anyhow::Error::from(error)),
                 hint,
             });

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::files::EventSubject;
+use super::names::EventSubject;
 use crate::model::units::{Size, Span};
 
 /// A cache of values that the service computes.

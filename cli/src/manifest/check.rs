@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde_json::{Map, Value as Json};
 
-use super::files::{FORMS, Form};
+use super::names::{FORMS, Form};
 use super::yaml::{Entry, Flaw, Node, Position, Value};
 use crate::model::units::{Size, Span, UnitError};
 use crate::problem::{did_you_mean, listed};
@@ -186,13 +186,15 @@ impl Checker {
                 _ => self.not_constant(node, &constants, name),
             };
         }
+        if let (Some(short), Value::Text(_)) = (choices.iter().find(|choice| choice["type"] == "string"), &node.value) {
+            return self.node(node, short, name);
+        }
         let tag = choices.iter().find_map(|choice| {
             let properties = choice["properties"].as_object()?;
             properties.iter().find(|(_, property)| property.get("const").is_some())
         });
-        let (Some((tag, _)), Value::Map(_)) = (tag, &node.value) else {
-            return self.wrong_type(node, "object", &Json::Null, name);
-        };
+        let Value::Map(entries) = &node.value else { return self.wrong_type(node, "object", &Json::Null, name) };
+        let Some((tag, _)) = tag else { return self.form_of_map(node, entries, choices, name) };
         let value_of = |choice: &Json| choice["properties"][tag]["const"].as_str().map(str::to_owned);
         let values: Vec<String> = choices.iter().filter_map(value_of).collect();
         let values: Vec<&str> = values.iter().map(String::as_str).collect();
@@ -212,6 +214,20 @@ impl Checker {
                 Value::Refused => {}
                 _ => self.not_constant(other, &values, &format!("`{tag}`")),
             },
+        }
+    }
+
+    /// One of several objects, which the key that each requires distinguishes.
+    fn form_of_map(&mut self, node: &Node, entries: &[Entry], choices: &[Json], name: &str) {
+        let key = |choice: &Json| choice["required"][0].as_str().map(str::to_owned);
+        let has = |choice: &&Json| key(choice).is_some_and(|key| node.get(&key).is_some());
+        match choices.iter().find(has) {
+            Some(chosen) => self.object(node, entries, chosen, name),
+            None => {
+                let keys: Vec<String> = choices.iter().filter_map(key).collect();
+                let hint = format!("write one of {}", listed(keys.iter().map(String::as_str)));
+                self.flaw(node, format!("{name} does not say what it is"), hint);
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! What AWS would refuse later: accounts, regions, names that are too long, images without a digest.
 
 use super::links::Document;
+use super::secrets;
 use super::yaml::{Node, Value};
 use crate::problem::{Problem, listed};
 
@@ -9,9 +10,6 @@ const LONGEST_ROLE: usize = 64;
 
 /// Names of identities that no service has. Terraform refuses them, too.
 const OWN_IDENTITIES: &[&str] = &["authority", "errand", "natsctl", "operator"];
-
-/// What the names of the secrets of identities begin with.
-const IDENTITIES: &str = "nats/";
 
 /// What is wrong with the manifest of an environment on AWS.
 pub(super) fn environment(document: &Document) -> Vec<Problem> {
@@ -45,14 +43,21 @@ pub(super) fn environment(document: &Document) -> Vec<Problem> {
 /// What is wrong with a service's manifest, for any environment.
 pub(super) fn service(document: &Document, fleet: Option<&Document>, environment: &str) -> Vec<Problem> {
     let problems = [build(document), role(document, fleet, environment), identity(document)];
-    problems.into_iter().flatten().chain(repository(document)).chain(secrets(document)).collect()
+    problems.into_iter().flatten().chain(repository(document)).chain(secrets::problems(document)).collect()
 }
 
 /// The repository of a service is called after it.
 fn repository(document: &Document) -> impl Iterator<Item = Problem> {
-    let names = ["name", "ecs_name"].into_iter().filter_map(|key| document.root.get(key));
+    let is_built = document.root.find(&["build", "image"]).is_none();
+    let names = ["name", "ecs_name"].into_iter().filter(move |_| is_built).filter_map(|key| document.root.get(key));
     names.filter_map(|node| {
-        let name = node.text().filter(|name| name.split('-').any(str::is_empty))?;
+        let name = node.text()?;
+        if name.bytes().any(|byte| byte.is_ascii_uppercase() || byte == b'_') {
+            let message = format!("`{name}` has upper-case letters or `_`, and natsctl pushes its image");
+            let hint = "ECR refuses that as the name of a repository here: name an image that exists in `build.image`";
+            return Some(Problem::new(&document.place(node.position), message).hint(hint));
+        }
+        let name = Some(name).filter(|name| name.split('-').any(str::is_empty))?;
         let message = format!("`{name}` has a `-` at its end, or two in a row");
         let hint = "ECR refuses that as the name of a repository: write single `-` between letters and digits";
         Some(Problem::new(&document.place(node.position), message).hint(hint))
@@ -66,17 +71,6 @@ fn identity(document: &Document) -> Option<Problem> {
     let message = format!("`{name}` is the name of an identity of natsctl's own");
     let hint = format!("rename the service; these names are taken: {}", listed(OWN_IDENTITIES.iter().copied()));
     Some(Problem::new(&document.place(node.position), message).hint(hint))
-}
-
-/// Secrets of identities are natsctl's.
-fn secrets(document: &Document) -> impl Iterator<Item = Problem> {
-    let entries = document.root.get("secrets").map(Node::entries).unwrap_or_default();
-    entries.iter().filter_map(|entry| {
-        let name = entry.value.text().filter(|name| name.starts_with(IDENTITIES))?;
-        let message = format!("secret `{name}` is the identity of a service on NATS");
-        let hint = "each service has its own, and no other: name a secret that does not begin with `nats/`";
-        Some(Problem::new(&document.place(entry.value.position), message).hint(hint))
-    })
 }
 
 fn build(document: &Document) -> Option<Problem> {

@@ -7,7 +7,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::files::{EventSubject, ServiceManifest};
+use super::files::ServiceManifest;
+use super::names::EventSubject;
 use crate::model::desired::ConsumerStart;
 use crate::model::units::Span;
 

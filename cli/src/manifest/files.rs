@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::path::PathBuf;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -10,8 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use super::caches::CacheSettings;
 use super::consumes::{ConsumeSettings, Delivery};
+use super::ecs::EcsSettings;
+use super::names::{BucketName, CacheName, EcsName, EventSubject, Name, Variable};
 use super::schema::Partial;
 use crate::model::desired::{Architecture, Role};
+use crate::model::secret::SecretReference;
 use crate::model::units::{Size, Span};
 
 /// What follows the name of a service in its default `ecs_name`. Terraform reads it from the JSON Schema.
@@ -23,13 +25,14 @@ pub const ECS_NAME_SUFFIX: &str = "-nats";
 pub struct ServiceManifest {
     /// Name of the file, of the crate and of the service.
     pub name: Name,
-    /// `worker` answers on NATS; `gateway` takes HTTP requests and calls every service.
+    /// `worker` answers on NATS; `gateway` takes HTTP requests and calls every service; `standalone` runs on ECS and takes no part in
+    /// NATS.
     #[serde(default)]
     pub role: Role,
     /// Name of the ECS service and task family; `<name>-nats` if absent.
     #[serde(default)]
     #[schemars(extend("x-default-suffix" = ECS_NAME_SUFFIX))]
-    pub ecs_name: Option<Name>,
+    pub ecs_name: Option<EcsName>,
     /// Packages of the protocol that it serves, for example `quest.v1`.
     #[serde(default)]
     pub serves: BTreeSet<String>,
@@ -55,12 +58,15 @@ pub struct ServiceManifest {
     /// Environment variables.
     #[serde(default)]
     pub environment: BTreeMap<Variable, String>,
-    /// Environment variables whose values are secrets: the name of each secret.
+    /// Environment variables whose values are secrets: where each value comes from.
     #[serde(default)]
-    pub secrets: BTreeMap<Variable, SecretName>,
+    pub secrets: BTreeMap<Variable, SecretReference>,
     /// What its tasks may do on AWS besides; Terraform makes the role of it.
     #[serde(default)]
     pub aws: Vec<Grant>,
+    /// What it is on ECS where that differs from what natsctl makes. One machine has no ECS, and ignores it.
+    #[serde(default)]
+    pub ecs: EcsSettings,
     /// Where its image comes from; built by cargo if absent.
     #[serde(default)]
     pub build: Option<ImageSource>,
@@ -74,6 +80,31 @@ impl ServiceManifest {
     /// Name of its ECS service.
     pub fn ecs_name(&self) -> String {
         self.ecs_name.as_ref().map_or_else(|| format!("{}{ECS_NAME_SUFFIX}", self.name), ToString::to_string)
+    }
+
+    /// Name of the container that is the service, on ECS.
+    pub fn container_name(&self) -> &str {
+        self.ecs.container_name.as_deref().unwrap_or(&self.name)
+    }
+
+    /// Where its own container logs in CloudWatch Logs, if its manifest says so.
+    pub fn own_log(&self) -> Option<OwnLog<'_>> {
+        let log = self.ecs.container.log_configuration.as_ref().filter(|log| log.log_driver == "awslogs")?;
+        let option = |name: &str| log.options.get(name).map(String::as_str);
+        Some(OwnLog {
+            group: option("awslogs-group")?,
+            prefix: option("awslogs-stream-prefix")?,
+            region: option("awslogs-region")?,
+        })
+    }
+
+    /// All secrets that it names, those of its sidecars and logs among them.
+    pub fn all_secrets(&self) -> impl Iterator<Item = &SecretReference> {
+        let of_sidecars = self.ecs.sidecars.values().flat_map(|sidecar| sidecar.secrets.values());
+        let containers = self.ecs.sidecars.values().map(|sidecar| &sidecar.container).chain([&self.ecs.container]);
+        let logs = containers.filter_map(|container| container.log_configuration.as_ref());
+        let of_logs = logs.flat_map(|log| log.secret_options.values());
+        self.secrets.values().chain(of_sidecars).chain(of_logs)
     }
 
     /// The same with what follows from it: every task consumes the events that invalidate a cache.
@@ -100,6 +131,17 @@ impl ServiceManifest {
     pub fn event_stream(&self) -> String {
         format!("EVT_{}", self.name.to_uppercase().replace('-', "_"))
     }
+}
+
+/// Where a container logs in CloudWatch Logs: in streams `<prefix>/<container>/<task>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnLog<'a> {
+    /// Log group.
+    pub group: &'a str,
+    /// What the names of its streams begin with.
+    pub prefix: &'a str,
+    /// Region of the log group.
+    pub region: &'a str,
 }
 
 /// Actions that a service's tasks may take on resources of AWS.
@@ -170,11 +212,11 @@ pub struct AutoscalingSettings {
     /// Most tasks.
     #[schemars(range(min = 1, max = 100))]
     pub max: u32,
-    /// Tasks are added above this use of CPU, in percent.
-    #[schemars(range(min = 1, max = 100))]
+    /// Tasks are added above this use of CPU, in percent; 0 is never.
+    #[schemars(range(min = 0, max = 100))]
     pub cpu_percent: u32,
-    /// Tasks are added above this use of memory, in percent.
-    #[schemars(range(min = 1, max = 100))]
+    /// Tasks are added above this use of memory, in percent; 0 is never.
+    #[schemars(range(min = 0, max = 100))]
     pub memory_percent: u32,
 }
 
@@ -191,8 +233,8 @@ pub struct HealthSettings {
     /// This many failed checks in a row make a task unhealthy.
     #[schemars(range(min = 1, max = 10))]
     pub retries: u32,
-    /// A new task must be ready within this time.
-    #[schemars(extend("x-minimum" = "1 s", "x-maximum" = "5 min"))]
+    /// A new task must be ready within this time; 0 only for a standalone service, whose failed checks count at once.
+    #[schemars(extend("x-minimum" = "0 s", "x-maximum" = "5 min"))]
     pub start_period: Span,
 }
 
@@ -433,163 +475,4 @@ one_of! {
     Replicas: [1, 3, 5];
     /// Sizes of a cluster.
     Nodes: [1, 3, 5, 7, 9];
-}
-
-macro_rules! named {
-    ($($(#[$doc:meta])* $name:ident: $form:expr;)+) => {
-        $($(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-        #[serde(transparent)]
-        pub struct $name(String);
-
-        impl std::ops::Deref for $name {
-            type Target = str;
-
-            fn deref(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl std::borrow::Borrow<str> for $name {
-            fn borrow(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-
-        impl JsonSchema for $name {
-            fn inline_schema() -> bool {
-                true
-            }
-
-            fn schema_name() -> Cow<'static, str> {
-                stringify!($name).into()
-            }
-
-            fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({ "type": "string", "pattern": $form.pattern, "description": $form.expected })
-            }
-        })+
-
-        /// The forms that names have.
-        pub(super) static FORMS: &[Form] = &[$($form),+];
-    };
-}
-
-named! {
-    /// Name of a service or of the project.
-    Name: Form {
-        pattern: "^[a-z][a-z0-9-]{1,47}$",
-        expected: "2 to 48 lower-case letters, digits and `-`, a letter first",
-        letter: u8::is_ascii_lowercase,
-        others: b"-",
-        length: (2, 48),
-    };
-    /// Name of a bucket.
-    BucketName: Form {
-        pattern: "^[a-z][a-z0-9_-]{0,47}$",
-        expected: "up to 48 lower-case letters, digits, `-` and `_`, a letter first",
-        letter: u8::is_ascii_lowercase,
-        others: b"_-",
-        length: (1, 48),
-    };
-    /// Subject of an event.
-    EventSubject: Form {
-        pattern: "^[a-z][a-z0-9._]{0,127}$",
-        expected: "the subject of an event, for example `evt.quest.generated.v1`",
-        letter: u8::is_ascii_lowercase,
-        others: b"._",
-        length: (1, 128),
-    };
-    /// Name of an environment variable.
-    Variable: Form {
-        pattern: "^[A-Z][A-Z0-9_]{0,127}$",
-        expected: "upper-case letters, digits and `_`, a letter first",
-        letter: u8::is_ascii_uppercase,
-        others: b"_",
-        length: (1, 128),
-    };
-    /// Name of a secret.
-    SecretName: Form {
-        pattern: "^[a-z][a-z0-9/_-]{0,127}$",
-        expected: "up to 128 lower-case letters, digits, `-`, `_` and `/`, a letter first",
-        letter: u8::is_ascii_lowercase,
-        others: b"/_-",
-        length: (1, 128),
-    };
-    /// Name of a cache.
-    CacheName: Form {
-        pattern: "^[a-z][a-z0-9-]{0,31}$",
-        expected: "up to 32 lower-case letters, digits and `-`, a letter first",
-        letter: u8::is_ascii_lowercase,
-        others: b"-",
-        length: (1, 32),
-    };
-}
-
-/// The form of a name: the same for editors (the pattern), for people and for the check.
-#[derive(Debug)]
-pub(super) struct Form {
-    pub(super) pattern: &'static str,
-    pub(super) expected: &'static str,
-    letter: fn(&u8) -> bool,
-    others: &'static [u8],
-    length: (usize, usize),
-}
-
-impl Form {
-    /// Whether a text has this form.
-    pub(super) fn fits(&self, text: &str) -> bool {
-        let (shortest, longest) = self.length;
-        (shortest..=longest).contains(&text.len())
-            && text.as_bytes().first().is_some_and(self.letter)
-            && text.bytes().all(|byte| (self.letter)(&byte) || byte.is_ascii_digit() || self.others.contains(&byte))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn what_does_not_look_like_a_name_is_none() {
-        for (form, text) in [
-            (0, "a"),
-            (0, "A1"),
-            (0, "1a"),
-            (0, "a_b"),
-            (0, "ä1"),
-            (1, ""),
-            (1, "_a"),
-            (2, "evt-a"),
-            (3, "a"),
-            (3, "_A"),
-            (3, "A-B"),
-            (5, "a_b"),
-        ] {
-            assert!(!FORMS[form].fits(text), "{text}");
-        }
-        assert!(!FORMS[0].fits(&"a".repeat(49)));
-    }
-
-    proptest! {
-        #[test]
-        fn the_pattern_for_editors_allows_nothing_that_is_refused_here((form, text) in matching()) {
-            prop_assert!(FORMS[form].fits(&text), "{}", text);
-        }
-    }
-
-    fn matching() -> impl Strategy<Value = (usize, String)> {
-        (0..FORMS.len()).prop_flat_map(|form| {
-            let pattern = FORMS[form].pattern.trim_start_matches('^').trim_end_matches('$');
-            (Just(form), proptest::string::string_regex(pattern).unwrap())
-        })
-    }
 }

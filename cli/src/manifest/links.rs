@@ -32,6 +32,10 @@ impl Document {
         self.root.get("name").and_then(Node::text).unwrap_or(self.stem())
     }
 
+    fn is_standalone(&self) -> bool {
+        self.root.get("role").and_then(Node::text) == Some("standalone")
+    }
+
     fn is_gateway(&self) -> bool {
         self.root.get("role").and_then(Node::text) == Some("gateway")
     }
@@ -350,7 +354,7 @@ impl<'a> ServiceDocuments<'a> {
         for document in self.readable {
             let variables = |key: &str| document.root.get(key).map(Node::entries).unwrap_or_default();
             for entry in variables("environment").iter().chain(variables("secrets")) {
-                if is_reserved(&entry.key) {
+                if is_reserved(&entry.key) && !document.is_standalone() {
                     let problem = Problem::new(
                         &document.place(entry.position),
                         format!("variable `{}` is set by the platform", entry.key),
@@ -387,7 +391,7 @@ impl<'a> ServiceDocuments<'a> {
         let mut problems = Vec::new();
         for document in self.readable {
             let name = document.name();
-            if !crates.contains(name) {
+            if !crates.contains(name) && !document.is_standalone() {
                 let manifest = services.join(name).join("Cargo.toml");
                 let place = match document.root.get("name") {
                     Some(node) => document.place(node.position),

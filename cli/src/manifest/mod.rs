@@ -8,11 +8,15 @@ mod caches;
 mod check;
 mod cloud;
 pub(crate) mod consumes;
+pub(crate) mod ecs;
 mod files;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod links;
+mod names;
+mod on_ecs;
 mod schema;
+mod secrets;
 mod sizes;
 #[cfg(test)]
 mod tests;
@@ -29,10 +33,11 @@ use serde_json::Value as Json;
 pub use caches::CacheSettings;
 pub use files::ECS_NAME_SUFFIX;
 pub use files::{
-    AlarmSettings, AutoscalingSettings, AwsEnvironment, AwsNats, BucketName, BucketSettings, CacheName, Environment,
-    EventSettings, Grant, HealthSettings, ImageSource, LocalEnvironment, LocalGateway, LocalNats, Name, NatsSettings,
-    ProjectManifest, Retention, SecretName, ServiceManifest, Settings, TraceSettings, Variable,
+    AlarmSettings, AutoscalingSettings, AwsEnvironment, AwsNats, BucketSettings, Environment, EventSettings, Grant,
+    HealthSettings, ImageSource, LocalEnvironment, LocalGateway, LocalNats, NatsSettings, ProjectManifest, Retention,
+    ServiceManifest, Settings, TraceSettings,
 };
+pub use names::{BucketName, CacheName, Name, SecretName, Variable};
 pub use schema::{schema_text, schemas};
 
 use crate::error::Hinted;
@@ -60,6 +65,7 @@ impl Manifests {
     pub(crate) fn callees(&self, service: &ServiceManifest) -> BTreeSet<String> {
         match service.role {
             Role::Worker => service.calls.clone(),
+            Role::Standalone => BTreeSet::new(),
             Role::Gateway => self
                 .services
                 .values()
@@ -78,6 +84,7 @@ impl Manifests {
         let served = proto::SERVICES.iter().filter(|served| callee.serves.contains(served.package));
         let is_callable = |method: &&proto::rpc::Method| match caller.role {
             Role::Worker => caller.calls.contains(&*callee.name),
+            Role::Standalone => false,
             Role::Gateway => callee.public.contains(method.full_name),
         };
         served.flat_map(|served| served.methods).filter(is_callable).collect()
@@ -121,12 +128,44 @@ impl Manifests {
 /// # Errors
 /// Everything that is wrong with any of the files.
 pub fn load(folder: &Path, environment: &str) -> Result<Manifests, Problems> {
+    load_with(folder, environment, Services::All)
+}
+
+/// The same without any service: what is wrong with their manifests does not matter.
+///
+/// # Errors
+/// Everything that is wrong with the project's or the environment's file.
+pub fn load_without_services(folder: &Path, environment: &str) -> Result<Manifests, Problems> {
+    load_with(folder, environment, Services::None)
+}
+
+/// The same with one service alone, whose manifest `text` would be in `file`.
+///
+/// # Errors
+/// Everything that is wrong with it, and with the project's or the environment's file.
+pub fn load_with_one(folder: &Path, environment: &str, file: &Path, text: &str) -> Result<Manifests, Problems> {
+    load_with(folder, environment, Services::One { file, text })
+}
+
+/// Which manifests of services are read.
+#[derive(Clone, Copy)]
+enum Services<'a> {
+    All,
+    None,
+    One { file: &'a Path, text: &'a str },
+}
+
+fn load_with(folder: &Path, environment: &str, which: Services<'_>) -> Result<Manifests, Problems> {
     let mut loading = Loading::default();
     let fleet = loading.read::<ProjectManifest>(folder.join("fleet.yaml"));
     let fleet = fleet.as_ref();
     let place = loading.environment(folder, environment);
     let place = place.as_ref();
-    let services = loading.services(&folder.join("services"));
+    let services = match which {
+        Services::All => loading.services(&folder.join("services")),
+        Services::None => Vec::new(),
+        Services::One { file, text } => loading.parse::<ServiceManifest>(file.to_owned(), text).into_iter().collect(),
+    };
 
     loading.problems.extend(fleet.map(sizes::fleet).unwrap_or_default());
     loading.problems.extend(place.map(sizes::environment).unwrap_or_default());
@@ -135,15 +174,17 @@ pub fn load(folder: &Path, environment: &str) -> Result<Manifests, Problems> {
     for service in &services {
         loading.problems.extend(sizes::service(service, fleet));
         loading.problems.extend(cloud::service(service, fleet, environment));
+        loading.problems.extend(on_ecs::problems(service));
     }
     let known = ServiceDocuments { readable: &services, unreadable: &loading.unreadable };
-    let linked = links::problems(&known, &folder.join("services"), workspace(folder).as_deref());
+    let workspace = workspace(folder).filter(|_| matches!(which, Services::All));
+    let linked = links::problems(&known, &folder.join("services"), workspace.as_deref());
     loading.problems.extend(linked);
 
     let (Some(fleet), Some(place), true) = (fleet, place, loading.problems.is_empty()) else {
         return Err(loading.problems.into());
     };
-    Ok(Manifests {
+    let mut manifests = Manifests {
         name: environment.to_owned(),
         environment: typed(place, place.root.to_json())?,
         project: typed(fleet, fleet.root.to_json())?,
@@ -156,7 +197,12 @@ pub fn load(folder: &Path, environment: &str) -> Result<Manifests, Problems> {
                 Ok((service.name.to_string(), service))
             })
             .collect::<Result<_, Problem>>()?,
-    })
+    };
+    if matches!(manifests.environment, Environment::Local(_)) {
+        // One machine runs what takes part in NATS.
+        manifests.services.retain(|_, service| service.role != Role::Standalone);
+    }
+    Ok(manifests)
 }
 
 /// Names of the environments that there are manifests for.
@@ -185,7 +231,12 @@ impl Loading {
                 return None;
             }
         };
-        let (root, mut flaws) = yaml::parse(&text);
+        self.parse::<T>(file, &text)
+    }
+
+    /// The tree of a text, if it is YAML. What is wrong with it is noted.
+    fn parse<T: JsonSchema>(&mut self, file: PathBuf, text: &str) -> Option<Document> {
+        let (root, mut flaws) = yaml::parse(text);
         if let Some(root) = &root {
             flaws.extend(check::check(root, schema::of::<T>().as_value()));
         }
@@ -242,6 +293,24 @@ impl Loading {
         }
         documents
     }
+}
+
+/// The files of services, and the name that each service has on ECS, as far as the files can be read.
+pub(crate) fn ecs_names(folder: &Path) -> BTreeMap<String, PathBuf> {
+    let files = yaml_files(&folder.join("services")).into_iter();
+    let named = files.filter_map(|file| {
+        let (root, _) = yaml::parse(&read(&file).ok()?);
+        let root = root?;
+        let text = |key: &str| root.get(key).and_then(yaml::Node::text).map(str::to_owned);
+        let name = text("ecs_name").or_else(|| Some(format!("{}{ECS_NAME_SUFFIX}", text("name")?)));
+        Some((name?, file))
+    });
+    named.collect()
+}
+
+/// The JSON Schema of a part of the manifests.
+pub(crate) fn schema_of<T: JsonSchema>() -> Json {
+    schema::of::<T>().to_value()
 }
 
 /// Files that end in `.yaml` or `.yml`, in order; none if the folder cannot be read.

@@ -136,7 +136,7 @@ struct EffectiveSettings<'a> {
 
 impl<'a> EffectiveSettings<'a> {
     fn problems(&self) -> Vec<Problem> {
-        [self.fargate(), self.bounds(), self.tasks(), self.health()].into_iter().flatten().collect()
+        [self.fargate(), self.bounds(), self.tasks(), self.health(), self.start()].into_iter().flatten().collect()
     }
 
     fn find(&self, path: &[&str]) -> Option<&'a Node> {
@@ -192,6 +192,16 @@ impl<'a> EffectiveSettings<'a> {
         let message = format!("`tasks` is {tasks}, but `autoscaling` allows {min} to {max}");
         let paths: [&[&str]; 3] = [&["tasks"], &["autoscaling", "min"], &["autoscaling", "max"]];
         Some(self.problem(&paths, message)?.hint("change one of them"))
+    }
+
+    fn start(&self) -> Option<Problem> {
+        let (_, start) = parsed::<Span>(self.find(&["health", "start_period"]))?;
+        let is_standalone = self.find(&["role"]).and_then(Node::text) == Some("standalone");
+        if is_standalone || start.seconds() > 0 {
+            return None;
+        }
+        let message = format!("`start_period` must be at least 1 s, not {start}");
+        self.problem(&[&["health", "start_period"]], message)
     }
 
     fn health(&self) -> Option<Problem> {

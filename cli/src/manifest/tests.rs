@@ -2,6 +2,7 @@
 
 mod cloud;
 mod hostile;
+mod on_ecs;
 mod refused;
 
 use std::collections::BTreeSet;
@@ -154,7 +155,7 @@ fn the_check_knows_every_keyword_of_the_schemas() {
                 // Unknown keys are always refused.
                 "additionalProperties" => assert_eq!(value, false),
                 "pattern" => assert!(
-                    schema.contains_key("format") || files::FORMS.iter().any(|form| form.pattern == value),
+                    schema.contains_key("format") || names::FORMS.iter().any(|form| form.pattern == value),
                     "pattern `{value}` is not checked"
                 ),
                 _ => {}

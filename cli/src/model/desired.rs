@@ -219,16 +219,23 @@ const GIVES_UP_AT_PERCENT: u128 = 90;
 impl Definition {
     /// The environment variables of a task of this service: those of the manifest, and those that natsctl sets on every platform.
     pub fn task_environment(&self, service: &str) -> BTreeMap<String, String> {
+        if self.role == Role::Standalone {
+            return self.environment.clone();
+        }
+        let own = self.own_environment(service).map(|(name, value)| (name.to_owned(), value));
+        self.environment.clone().into_iter().chain(own).collect()
+    }
+
+    /// The variables that natsctl sets for a task of this service.
+    pub fn own_environment(&self, service: &str) -> [(&'static str, String); 5] {
         let gives_up = self.stop_timeout.as_millis() * GIVES_UP_AT_PERCENT / 100;
-        let own = [
+        [
             ("SERVICE_NAME", service.to_owned()),
             ("SERVICE_VERSION", self.version.clone()),
             ("WORKERS", self.workers.to_string()),
             ("CONCURRENCY", self.concurrency.to_string()),
             ("STOP_TIMEOUT_MS", gives_up.to_string()),
-        ];
-        let own = own.map(|(name, value)| (name.to_owned(), value));
-        self.environment.clone().into_iter().chain(own).collect()
+        ]
     }
 }
 
@@ -241,10 +248,12 @@ pub enum Role {
     Worker,
     /// Takes HTTP requests and calls every service.
     Gateway,
+    /// Runs on ECS and takes no part in NATS: natsctl adds nothing to what its manifest says.
+    Standalone,
 }
 
 /// When a task counts as failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
     /// Between two checks.
     #[serde(with = "crate::model::units::span")]

@@ -7,6 +7,7 @@ pub mod log;
 pub mod observed;
 pub mod plan;
 pub mod rollout;
+pub mod secret;
 pub(crate) mod status;
 pub mod step;
 pub mod task;

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::desired::{Bucket, Consumer, Definition, Image, Node, Stream};
+use super::desired::{Bucket, Consumer, Definition, Image, Node, Scaling, Stream};
 use super::ecs::EcsService;
 
 /// What a read found.
@@ -108,6 +109,12 @@ pub struct ObservedService {
     /// Other revisions that are known, the most recent first; only for a change that may roll back.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub revisions: Vec<Revision>,
+    /// What no manifest sets and a deployment leaves as it is, by its name in the API.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub kept: BTreeMap<String, Value>,
+    /// Bounds of the number of tasks that something else than the manifest sets: scheduled scaling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bounds: Option<Scaling>,
 }
 
 /// What a service was last brought to.

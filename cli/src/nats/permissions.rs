@@ -15,6 +15,7 @@ use super::accounts::{Account, Accounts, Border, DISCOVERY, STORE};
 use super::jetstream::{bucket_stream, bucket_subjects};
 use crate::manifest::consumes::{self, Delivery};
 use crate::manifest::{Manifests, ServiceManifest};
+use crate::model::desired::Role;
 
 /// The user that natsctl itself acts as: everything in [`STORE`].
 pub const NATSCTL: &str = "natsctl";
@@ -70,7 +71,7 @@ fn accounts_with(
     tools: &[&str],
     helpers: impl IntoIterator<Item = (String, Permissions)>,
 ) -> Accounts {
-    let services = || manifests.services.values();
+    let services = || manifests.services.values().filter(|service| service.role != Role::Standalone);
     let mut accounts: Accounts =
         services().map(|service| (service.name.to_string(), of_service(manifests, service, tools))).collect();
     let everything = || BTreeSet::from([">".to_owned()]);

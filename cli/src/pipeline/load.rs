@@ -81,7 +81,10 @@ fn service(
         tasks: settings.tasks,
         scaling: Scaling { min: settings.autoscaling.min, max: settings.autoscaling.max },
         calls: manifests.callees(manifest),
-        streams: streams_of(manifests, manifest),
+        streams: match manifest.role {
+            Role::Standalone => BTreeSet::new(),
+            Role::Worker | Role::Gateway => streams_of(manifests, manifest),
+        },
         buckets: manifest.buckets.keys().map(ToString::to_string).collect(),
         consumers: consumers_of(manifests, manifest).map(|(name, _)| name).collect(),
         ecs: None,
@@ -95,6 +98,7 @@ fn definition(
     permissions: String,
 ) -> Definition {
     let settings = &manifest.settings;
+    let on_nats = manifest.role != Role::Standalone;
     let own = manifest.environment.iter().map(|(name, value)| (name.to_string(), value.clone()));
     let public = (manifest.role == Role::Gateway).then(|| {
         let methods: Vec<&str> = manifests.public_methods().into_iter().collect();
@@ -102,12 +106,14 @@ fn definition(
     });
     Definition {
         artifact: artifact.digest.clone(),
-        version: artifact.version.clone(),
+        version: if on_nats { artifact.version.clone() } else { String::new() },
         role: manifest.role,
         permissions,
         // What the service's own manifest says goes last, and so first.
-        environment: traces(manifests)
+        environment: Some(traces(manifests))
+            .filter(|_| on_nats)
             .into_iter()
+            .flatten()
             .chain(own)
             .chain(public)
             .chain(caches(manifest))
@@ -116,8 +122,8 @@ fn definition(
         secrets: BTreeMap::new(),
         cpu: settings.cpu,
         memory_mib: u32::try_from(settings.memory.mebibytes()).unwrap_or(u32::MAX),
-        workers: settings.workers,
-        concurrency: settings.concurrency,
+        workers: if on_nats { settings.workers } else { 0 },
+        concurrency: if on_nats { settings.concurrency } else { 0 },
         health: Health {
             interval: settings.health.interval.duration(),
             timeout: settings.health.timeout.duration(),

@@ -117,3 +117,75 @@ fn a_definition_that_is_registered_is_not_deployed_and_not_registered_twice() {
     let counts = emulator.counts();
     assert_eq!((counts.get("ecs:RegisterTaskDefinition"), counts.get("ecs:UpdateService")), (Some(&1), None));
 }
+
+#[test]
+fn what_was_changed_by_hand_beside_the_definition_is_drift_and_is_brought_back() {
+    let (fleet, emulator) = deployed();
+    let described = json!({ "cluster": CLUSTER, "services": [SERVICE] });
+    let service = || emulator.call("ecs", "DescribeServices", &described)["services"][0].clone();
+    let mut network = service()["networkConfiguration"].clone();
+    network["awsvpcConfiguration"]["assignPublicIp"] = "ENABLED".into();
+    let update = json!({
+        "cluster": CLUSTER, "service": SERVICE, "networkConfiguration": network, "platformVersion": "1.3.0",
+        "capacityProviderStrategy": [{ "capacityProvider": "FARGATE_SPOT", "weight": 1, "base": 0 }],
+    });
+    emulator.call("ecs", "UpdateService", &update);
+    let drift = fleet.natsctl(&emulator, &["drift"]);
+    assert_eq!(drift.code, Some(2), "{drift:#?}");
+    for line in [
+        "service.assign_public_ip: true -> false",
+        "service.capacity_providers.FARGATE_SPOT.weight: 1 -> (none)",
+        "service.platform_version: 1.3.0 -> LATEST",
+    ] {
+        assert!(drift.stdout.contains(line), "`{line}`: {drift:#?}");
+    }
+    fleet.deploy(&emulator, &[]).succeeded();
+    let drift = fleet.natsctl(&emulator, &["drift"]);
+    assert_eq!(drift.code, Some(0), "{drift:#?}");
+    assert_eq!(service()["networkConfiguration"]["awsvpcConfiguration"]["assignPublicIp"], "DISABLED");
+}
+
+#[test]
+fn what_no_manifest_sets_is_kept_and_named() {
+    let (fleet, emulator) = deployed();
+    let resource = format!("service/{CLUSTER}/{SERVICE}");
+    let target =
+        json!({ "ServiceNamespace": "ecs", "ScalableDimension": "ecs:service:DesiredCount", "ResourceId": resource });
+    let with = |more: Value| {
+        let mut body = target.clone();
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    let scaling = |action: &str, more: Value| emulator.call("application-autoscaling", action, &with(more));
+    scaling("RegisterScalableTarget", json!({ "MinCapacity": 6, "MaxCapacity": 20 }));
+    let sets = json!({ "MinCapacity": 6, "MaxCapacity": 20 });
+    let nightly =
+        json!({ "ScheduledActionName": "nightly", "Schedule": "cron(0 20 * * ? *)", "ScalableTargetAction": sets });
+    scaling("PutScheduledAction", nightly);
+    let balancers = json!([{ "targetGroupArn": "arn:aws:elasticloadbalancing:us-east-1:123456789012:targetgroup/x/0123456789abcdef",
+        "containerName": "quest-system", "containerPort": 8080 }]);
+    let update = json!({ "cluster": CLUSTER, "service": SERVICE, "desiredCount": 7, "loadBalancers": balancers });
+    emulator.call("ecs", "UpdateService", &update);
+
+    let plan = fleet.natsctl(&emulator, &["plan", "--proof", "ecs"]).succeeded();
+    let kept = "= service quest-system keeps what its manifest does not set";
+    for line in
+        ["nothing to do", kept, "scheduled action `nightly`: cron(0 20 * * ? *): min 6, max 20", "loadBalancers: "]
+    {
+        assert!(plan.stdout.contains(line), "`{line}`: {plan:#?}");
+    }
+    let drift = fleet.natsctl(&emulator, &["drift"]).succeeded();
+    assert!(drift.stdout.contains("scheduled action `nightly`"), "{drift:#?}");
+
+    fleet.version("quest-system", 2);
+    fleet.deploy(&emulator, &[]).succeeded();
+    let described = emulator.call("ecs", "DescribeServices", &json!({ "cluster": CLUSTER, "services": [SERVICE] }));
+    assert_eq!(described["services"][0]["loadBalancers"], balancers);
+    assert_eq!(described["services"][0]["desiredCount"], 7);
+    let targets = json!({ "ServiceNamespace": "ecs", "ResourceIds": [resource] });
+    let targets = emulator.call("application-autoscaling", "DescribeScalableTargets", &targets);
+    assert_eq!(
+        (&targets["ScalableTargets"][0]["MinCapacity"], &targets["ScalableTargets"][0]["MaxCapacity"]),
+        (&json!(6), &json!(20))
+    );
+}

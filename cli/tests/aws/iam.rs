@@ -67,11 +67,12 @@ fn commands_make_the_calls_that_their_policy_allows_and_no_others() {
         &["diff", "--all"],
         &["policy"],
         &["policy", "deploy"],
-        &["import", "quest-system", "--as", "copy"],
     ] {
         check(&[], read_only);
     }
-    std::fs::remove_file(fleet.service_file("copy")).unwrap();
+    std::fs::remove_file(fleet.service_file("other-1")).unwrap();
+    check(&[], &["import", "other-1"]);
+    fleet.version("other-1", 1);
     fleet.version("quest-system", 2);
     check(&["deploy"], &["register", "quest-system"]);
     check(&["deploy"], &["deploy", "--all", "--proof", "ecs"]);

@@ -1,64 +1,132 @@
 //! `natsctl import`: a service that was created by other means on ECS becomes a manifest.
 
-use serde_json::json;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
 
 use super::fleet::Fleet;
+use crate::emulator::Emulator;
 
-const DIGEST: &str = "sha256:2222222222222222222222222222222222222222222222222222222222222222";
+const CLUSTER: &str = "gaming-system-cluster";
+
+/// A service and its task definition as people have them, from `definitions/`.
+fn example(name: &str) -> Value {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/aws/definitions");
+    serde_json::from_str(&std::fs::read_to_string(folder.join(format!("{name}.json"))).unwrap()).unwrap()
+}
+
+/// The same, with the secrets and parameters that it names.
+fn example_with_secrets(emulator: &Emulator, name: &str) -> Value {
+    let parameter = json!({ "Name": "/shared/datadog", "Value": "x", "Type": "SecureString", "Overwrite": true });
+    emulator.call("ssm", "PutParameter", &parameter);
+    let secret = json!({ "Name": format!("datadog-of-{name}"), "SecretString": "{\"api_key\":\"x\"}" });
+    let secret = emulator.call("secretsmanager", "CreateSecret", &secret);
+    let text = example(name).to_string();
+    let arn = "arn:aws:secretsmanager:us-east-1:123456789012:secret:datadog-Xy12Zz";
+    serde_json::from_str(&text.replace(arn, secret["ARN"].as_str().unwrap())).unwrap()
+}
+
+/// Waits until all tasks of a service run and its deployment is complete.
+fn until_running(emulator: &Emulator, service: &str) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let described = json!({ "cluster": CLUSTER, "services": [service] });
+    loop {
+        let found = emulator.call("ecs", "DescribeServices", &described)["services"][0].clone();
+        let deployment = &found["deployments"][0];
+        if found["runningCount"] == found["desiredCount"] && deployment["rolloutState"] == "COMPLETED" {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{found:#}");
+        std::thread::yield_now();
+    }
+}
+
+/// Creates the service by plain calls, and gives its name.
+fn create(emulator: &Emulator, said: &Value) -> String {
+    let definition = emulator.call("ecs", "RegisterTaskDefinition", &said["taskDefinition"]);
+    let mut service = said["service"].clone();
+    service["cluster"] = CLUSTER.into();
+    service["taskDefinition"] = definition["taskDefinition"]["taskDefinitionArn"].clone();
+    emulator.call("ecs", "CreateService", &service);
+    service["serviceName"].as_str().unwrap().to_owned()
+}
+
+/// The manifests of a fleet without services: all that is there is imported.
+fn empty() -> (Fleet, Emulator) {
+    let fleet = Fleet::of(1);
+    let emulator = fleet.emulator();
+    std::fs::remove_file(fleet.service_file(&fleet.services[0])).unwrap();
+    (fleet, emulator)
+}
 
 #[test]
-fn a_foreign_service_becomes_a_manifest_that_is_valid() {
-    let fleet = Fleet::of(6);
-    let emulator = fleet.emulator();
-    emulator.call("ecs", "RegisterTaskDefinition", &json!({
-        "family": "old-payment",
-        "requiresCompatibilities": ["FARGATE"],
-        "networkMode": "awsvpc",
-        "cpu": "512",
-        "memory": "1024",
-        "executionRoleArn": "arn:aws:iam::123456789012:role/old",
-        "containerDefinitions": [{
-            "name": "main",
-            "image": format!("docker.io/example/payment@{DIGEST}"),
-            "command": ["serve"],
-            "environment": [{ "name": "MODE", "value": "fast" }],
-            "secrets": [{ "name": "KEY", "valueFrom": "arn:aws:secretsmanager:us-east-1:123456789012:secret:gaming-system/production/payment/key-AbCdEf" }],
-            "logConfiguration": { "logDriver": "awslogs", "options": {
-                "awslogs-group": "/ecs/gaming-system-nats", "awslogs-region": "us-east-1", "awslogs-stream-prefix": "payment",
-            } },
-        }],
-    }));
-    emulator.call(
-        "ecs",
-        "CreateService",
-        &json!({
-            "cluster": "gaming-system-cluster", "serviceName": "old-payment", "taskDefinition": "old-payment:1",
-            "desiredCount": 3, "launchType": "FARGATE",
-            "networkConfiguration": { "awsvpcConfiguration": { "subnets": ["subnet-1"] } },
-        }),
-    );
-
-    let ran = fleet.natsctl(&emulator, &["import", "old-payment", "--as", "payment"]).succeeded();
-    let text = std::fs::read_to_string(fleet.service_file("payment")).unwrap();
-    for line in [
-        "name: payment",
-        "ecs_name: old-payment",
-        &format!("  image: docker.io/example/payment@{DIGEST}"),
-        "tasks: 3",
-        "cpu: 512",
-        "memory: 1 GiB",
-        "  MODE: \"fast\"",
-        "  KEY: payment/key",
-    ] {
-        assert!(text.lines().any(|found| found == line), "`{line}` is missing:\n{text}");
-    }
-    for warning in ["`serves`", "no health check", "`container.command`", "nothing scales it", "other subnets"] {
-        assert!(ran.stdout.contains(warning), "{warning}: {ran:#?}");
+fn what_was_imported_is_planned_as_nothing_to_do() {
+    let (fleet, emulator) = empty();
+    for name in ["web", "agent", "firelens", "efs", "spot", "tuned", "java", "migrate"] {
+        let service = create(&emulator, &example_with_secrets(&emulator, name));
+        fleet.natsctl(&emulator, &["import", &service]).succeeded();
+        until_running(&emulator, &service);
     }
     fleet.natsctl(&emulator, &["validate"]).succeeded();
+    let plan = fleet.natsctl(&emulator, &["plan", "--proof", "ecs"]).succeeded();
+    assert!(plan.stdout.contains("nothing to do"), "{plan:#?}");
+    let drift = fleet.natsctl(&emulator, &["drift"]).succeeded();
+    assert!(drift.stdout.contains("everything is as the manifests say"), "{drift:#?}");
+}
 
-    fleet.natsctl(&emulator, &["import", "old-payment", "--as", "payment"]).failed(&["there is a manifest", "hint:"]);
-    assert_eq!(std::fs::read_to_string(fleet.service_file("payment")).unwrap(), text);
+#[test]
+fn what_was_imported_is_deployed_without_loss() {
+    let (fleet, emulator) = empty();
+    let mut said = example_with_secrets(&emulator, "agent");
+    let service = create(&emulator, &said);
+    fleet.natsctl(&emulator, &["import", &service]).succeeded();
+    let file = fleet.service_file("orders");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("NODE_ENV: \"production\"", "NODE_ENV: staging")).unwrap();
+    fleet.deploy(&emulator, &[]).succeeded();
+    let now = emulator.call("ecs", "DescribeTaskDefinition", &json!({ "taskDefinition": "orders" }));
+    let mut containers = now["taskDefinition"]["containerDefinitions"].as_array().unwrap().clone();
+    containers.sort_by_key(|container| container["name"] != "datadog-agent");
+    assert_eq!(now["taskDefinition"]["revision"], 2);
+    for container in said["taskDefinition"]["containerDefinitions"].as_array_mut().unwrap() {
+        let found = containers.iter().find(|found| found["name"] == container["name"]).unwrap();
+        for (field, value) in container.as_object().unwrap() {
+            let is_sorted = ["environment", "healthCheck", "portMappings"].contains(&field.as_str());
+            assert!(is_sorted || found[field] == *value, "{field}: {} is not {value}", found[field]);
+        }
+    }
+    let app = containers.iter().find(|found| found["name"] == "app").unwrap();
+    assert_eq!(app["environment"], json!([{ "name": "NODE_ENV", "value": "staging" }]));
+    let plan = fleet.natsctl(&emulator, &["plan", "--proof", "ecs"]).succeeded();
+    assert!(plan.stdout.contains("nothing to do"), "{plan:#?}");
+}
+
+#[test]
+fn what_cannot_be_imported_is_refused_and_nothing_is_written() {
+    let (fleet, emulator) = empty();
+    let mut said = example("spot");
+    said["taskDefinition"]["containerDefinitions"][0]["resourceRequirements"] =
+        json!([{ "type": "GPU", "value": "1" }]);
+    said["taskDefinition"]["proxyConfiguration"] = json!({ "type": "APPMESH", "containerName": "crawler" });
+    let service = create(&emulator, &said);
+    let parts =
+        ["cannot express all of", "- container.resourceRequirements", "- proxyConfiguration", "nothing was written"];
+    fleet.natsctl(&emulator, &["import", &service]).failed(&parts);
+    assert!(!fleet.service_file("crawler").exists());
     fleet.natsctl(&emulator, &["import", "unknown"]).failed(&["there is no service `unknown` on ECS", "hint:"]);
-    fleet.natsctl(&emulator, &["import", "old-payment", "--as", "../x"]).failed(&["is no name of a service"]);
+    fleet.natsctl(&emulator, &["import", &service, "--as", "../x"]).failed(&["is no name of a service", "--as NAME"]);
+}
+
+#[test]
+fn a_service_is_imported_once_and_broken_manifests_of_others_do_not_matter() {
+    let (fleet, emulator) = empty();
+    let service = create(&emulator, &example("java"));
+    std::fs::write(fleet.service_file("broken"), "name: broken\nservse: []\n").unwrap();
+    fleet.natsctl(&emulator, &["import", &service]).succeeded();
+    let text = std::fs::read_to_string(fleet.service_file("ledger-v2")).unwrap();
+    fleet.natsctl(&emulator, &["import", &service]).failed(&["is the manifest of the ECS service `ledger_v2` already"]);
+    fleet.natsctl(&emulator, &["import", &service, "--as", "other"]).failed(&["is the manifest of the ECS service"]);
+    assert_eq!(std::fs::read_to_string(fleet.service_file("ledger-v2")).unwrap(), text);
+    assert!(!fleet.service_file("other").exists());
 }

@@ -64,7 +64,9 @@ impl Foundation {
             let name = manifest["name"].as_str().unwrap().to_owned();
             let ecs_name = manifest["ecs_name"].as_str().map_or_else(|| format!("{name}-nats"), str::to_owned);
             let secrets = manifest["secrets"].as_object().into_iter().flatten();
-            let secrets = secrets.filter_map(|(_, name)| name.as_str().map(str::to_owned)).collect();
+            let named = |reference: &Value| reference.as_str().or(reference["secret"].as_str()).map(str::to_owned);
+            let secrets = secrets.filter_map(|(_, reference)| named(reference));
+            let secrets = secrets.filter(|name| !name.starts_with("arn:")).collect();
             foundation.gateway |= manifest["role"] == "gateway";
             foundation.services.push(Service { name, ecs_name, secrets });
         }

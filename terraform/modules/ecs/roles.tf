@@ -3,6 +3,15 @@
 locals {
   # A managed policy has 6144 characters at most, and a role has ten policies: 40 secrets in each.
   secrets_by_policy = { for index, names in chunklist(sort(keys(var.secrets)), 40) : index => names }
+
+  # The ARN of a secret may be named without the suffix that Secrets Manager adds.
+  secret_arns      = distinct(flatten([for service in values(var.services) : tolist(service.secret_arns)]))
+  named_secrets    = sort(flatten([for arn in local.secret_arns : [arn, "${arn}-??????"]]))
+  parameters       = distinct(flatten([for service in values(var.services) : tolist(service.parameters)]))
+  parameter_prefix = "arn:${local.partition}:ssm:${local.region}:${local.account}:parameter/"
+  named_parameters = sort([
+    for name in local.parameters : startswith(name, "arn:") ? name : "${local.parameter_prefix}${trimprefix(name, "/")}"
+  ])
 }
 
 data "aws_iam_policy_document" "tasks_assume" {
@@ -95,6 +104,21 @@ resource "aws_iam_role_policy_attachment" "secrets" {
 
   role       = aws_iam_role.execution.name
   policy_arn = aws_iam_policy.secrets[each.key].arn
+}
+
+# What manifests name and other modules do not make.
+resource "aws_iam_role_policy" "named" {
+  count = length(local.named_secrets) + length(local.named_parameters) > 0 ? 1 : 0
+
+  name = "named"
+  role = aws_iam_role.execution.id
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [for statement in [
+      { Sid = "Secrets", Effect = "Allow", Action = "secretsmanager:GetSecretValue", Resource = local.named_secrets },
+      { Sid = "Parameters", Effect = "Allow", Action = "ssm:GetParameters", Resource = local.named_parameters },
+    ] : statement if length(statement.Resource) > 0]
+  })
 }
 
 resource "aws_iam_role" "task" {

@@ -33,8 +33,10 @@ variable "network" {
 }
 
 variable "services" {
-  description = "The services by name: whether `natsctl exec` may open sessions in their tasks, and what tasks may do on AWS."
+  description = "The services by name: whether `natsctl exec` may open sessions in their tasks, what tasks may do on AWS, and what they start with besides `secrets`: secrets by their ARNs, and parameters of Systems Manager."
   type = map(object({
+    secret_arns     = optional(set(string), [])
+    parameters      = optional(set(string), [])
     execute_command = optional(bool, false)
     grants          = optional(list(object({ actions = set(string), resources = set(string) })), [])
   }))

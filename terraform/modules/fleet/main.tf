@@ -12,7 +12,7 @@ locals {
 
 # One for each service, and one for natsctl's own image, which runs as a task where NATS can only be reached from the VPC.
 resource "aws_ecr_repository" "service" {
-  for_each = merge({ for name, service in var.services : name => service.ecs_name }, { natsctl = "natsctl" })
+  for_each = merge({ for name, service in var.services : name => service.ecs_name if service.is_built }, { natsctl = "natsctl" })
 
   name                 = "${var.repository_namespace}/${each.value}"
   image_tag_mutability = "IMMUTABLE"

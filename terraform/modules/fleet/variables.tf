@@ -12,13 +12,14 @@ variable "services" {
   description = "The services by name: their names on ECS, the secrets that their manifests name, and the thresholds of their alarms."
   type = map(object({
     ecs_name   = string
+    is_built   = optional(bool, true)
     secrets    = optional(set(string), [])
     thresholds = object({ cpu_percent = number, memory_percent = number, tasks = number })
   }))
 
   validation {
-    condition     = alltrue([for service in values(var.services) : can(regex("^[a-z0-9]+(-[a-z0-9]+)*$", service.ecs_name))])
-    error_message = "ECR accepts names of lower-case letters and digits, with single `-` between: ${join(", ", [for service in values(var.services) : service.ecs_name if !can(regex("^[a-z0-9]+(-[a-z0-9]+)*$", service.ecs_name))])}."
+    condition     = alltrue([for service in values(var.services) : can(regex("^[a-z0-9]+(-[a-z0-9]+)*$", service.ecs_name)) if service.is_built])
+    error_message = "ECR accepts names of lower-case letters and digits, with single `-` between: ${join(", ", [for service in values(var.services) : service.ecs_name if service.is_built && !can(regex("^[a-z0-9]+(-[a-z0-9]+)*$", service.ecs_name))])}."
   }
 
   validation {

@@ -9,12 +9,27 @@ locals {
     trimsuffix(file, ".yaml") => yamldecode(file("${var.folder}/services/${file}"))
   }
 
+  # What manifests name under `secrets`, and under `secret_options` of logs: the name or the ARN of a secret, or a parameter.
+  containers = { for name, manifest in local.manifests : name => concat([try(manifest.ecs.container, {})], values(try(manifest.ecs.sidecars, {}))) }
+  references = {
+    for name, manifest in local.manifests : name => [
+      for reference in concat(
+        values(try(manifest.secrets, {})),
+        flatten([for container in local.containers[name] : values(try(container.secrets, {}))]),
+        flatten([for container in local.containers[name] : values(try(container.log_configuration.secret_options, {}))]),
+      ) : { secret = try(reference.secret, tostring(reference), ""), parameter = try(reference.parameter, "") }
+    ]
+  }
+
   services = {
     for name, manifest in local.manifests : name => {
       ecs_name        = try(manifest.ecs_name, "${name}${local.schema.ecs_name.x-default-suffix}")
       role            = try(manifest.role, "worker")
       execute_command = try(manifest.execute_command, local.defaults.execute_command)
-      secrets         = toset(values(try(manifest.secrets, {})))
+      is_built        = !can(manifest.build.image)
+      secrets         = toset([for one in local.references[name] : one.secret if one.secret != "" && !startswith(one.secret, "arn:")])
+      secret_arns     = toset([for one in local.references[name] : one.secret if startswith(one.secret, "arn:")])
+      parameters      = toset([for one in local.references[name] : one.parameter if one.parameter != ""])
       grants          = try(manifest.aws, [])
       thresholds = {
         cpu_percent    = try(manifest.alarms.cpu_percent, local.defaults.alarms.cpu_percent)

@@ -18,7 +18,10 @@ variable "services" {
   type = map(object({
     ecs_name        = string
     execute_command = bool
+    is_built        = optional(bool, true)
     secrets         = set(string)
+    secret_arns     = optional(set(string), [])
+    parameters      = optional(set(string), [])
     grants          = list(object({ actions = set(string), resources = set(string) }))
     thresholds      = object({ cpu_percent = number, memory_percent = number, tasks = number })
   }))

@@ -1,113 +1,223 @@
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::fs;
 
-use aws_sdk_ecs::types::{
-    AwsVpcConfiguration, ContainerDefinition, HealthCheck, KeyValuePair, LaunchType, LoadBalancer,
-    NetworkConfiguration, Secret, Service as SdkService, TaskDefinition as SdkTaskDefinition,
-};
+use aws_sdk_ecs::types::{Tag, TaskDefinition as SdkTaskDefinition};
+use serde_json::json;
 
 use super::*;
-use crate::aws::task_definition::TaskDefinition;
-use crate::handover::Handover;
-use crate::manifest::Manifests;
+use crate::aws::api::from_json;
 use crate::manifest::fixture::Tree;
+use crate::manifest::load_without_services;
 
-const DIGEST: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
+const ENVIRONMENT: &str = "production";
 
-fn handover() -> Handover {
-    crate::handover::tests::GOOD.parse().unwrap()
+/// A service and its task definition as people have them.
+fn example(name: &str) -> Value {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/aws/definitions");
+    serde_json::from_str(&fs::read_to_string(folder.join(format!("{name}.json"))).unwrap()).unwrap()
 }
 
-fn service(name: &str) -> SdkService {
-    let network = AwsVpcConfiguration::builder().subnets("subnet-1").security_groups("sg-1").build().unwrap();
-    SdkService::builder()
-        .service_name(name)
-        .desired_count(3)
-        .launch_type(LaunchType::Fargate)
-        .network_configuration(NetworkConfiguration::builder().awsvpc_configuration(network).build())
-        .build()
-}
-
-fn definition(change: impl FnOnce(ContainerDefinition) -> ContainerDefinition) -> SdkTaskDefinition {
-    let health = HealthCheck::builder().set_command(Some(vec!["CMD".to_owned(), "/app".to_owned()]));
-    let health = health.interval(10).timeout(5).retries(5).start_period(30).build().unwrap();
-    let pair = |name: &str, value: &str| KeyValuePair::builder().name(name).value(value).build();
-    let secret = |name: &str, from: &str| Secret::builder().name(name).value_from(from).build().unwrap();
-    let arn = "arn:aws:secretsmanager:us-east-1:123456789012:secret:gaming-system/production/payment/key-AbCdEf";
-    let container = ContainerDefinition::builder()
-        .name("payment")
-        .image("registry.example/payment:1")
-        .environment(pair("LOG_LEVEL", "debug"))
-        .environment(pair("MOTTO", "a: \"b\" #c"))
-        .secrets(secret("PAYMENT_KEY", arn))
-        .secrets(secret("NATS_CA", "arn:aws:secretsmanager:us-east-1:123456789012:secret:x-AbCdEf:ca::"))
-        .stop_timeout(60)
-        .health_check(health)
-        .build();
-    SdkTaskDefinition::builder()
-        .family("payment-nats")
-        .revision(7)
-        .cpu("512")
-        .memory("1024")
-        .container_definitions(change(container))
-        .build()
-}
-
-fn imported(service: SdkService, definition: SdkTaskDefinition, manifests: &Manifests) -> Written {
-    let (service, definition) = (Service::from(service), TaskDefinition::new("payment", definition, &[]));
-    let found = Found {
-        name: "payment",
-        service: &service,
-        definition: &definition.definition,
-        source: "arn:aws:ecs:us-east-1:123456789012:task-definition/payment-nats:7",
-        image: &definition.container("payment").unwrap().image,
-        digest: Some(DIGEST.to_owned()),
-        autoscaling: Some(Autoscaling { min: 2, max: 4, cpu_percent: 70, memory_percent: 0 }),
-    };
-    written(&found, manifests, &handover())
-}
-
-#[test]
-fn a_manifest_says_what_runs_and_differs_from_the_defaults() {
-    let manifests = Tree::valid().load().unwrap();
-    let Written { text, .. } = imported(service("payment-nats"), definition(|same| same), &manifests);
-    let expected = format!(
-        "# yaml-language-server: $schema=../schema/service.schema.json\n# From the task definition payment-nats:7 on \
-         ECS.\nname: payment\nserves: []\nbuild:\n  image: registry.example/payment@{DIGEST}\ntasks: 3\ncpu: 512\nmemory: 1 \
-         GiB\nstop_timeout: 1 min\nhealth:\n  retries: 5\nautoscaling:\n  max: 4\nenvironment:\n  LOG_LEVEL: \"debug\"\n  \
-         MOTTO: \"a: \\\"b\\\" #c\"\nsecrets:\n  PAYMENT_KEY: payment/key\n"
-    );
-    assert_eq!(text, expected);
-}
-
-#[test]
-fn what_was_written_is_read_as_it_was() {
-    let mut tree = Tree::valid();
-    let manifests = tree.load().unwrap();
-    let Written { text, .. } = imported(service("payment-nats"), definition(|same| same), &manifests);
-    tree.write("../services/payment/Cargo.toml", "");
-    tree.write("services/payment.yaml", &text);
-    let read = tree.load().unwrap_or_else(|problems| panic!("{problems}"));
-    let payment = &read.services["payment"];
-    assert_eq!(payment.settings.stop_timeout.duration(), Duration::from_secs(60));
-    assert_eq!(payment.environment.iter().find(|(name, _)| &***name == "MOTTO").unwrap().1, "a: \"b\" #c");
-    assert_eq!(&*payment.secrets.values().next().unwrap().to_string(), "payment/key");
-    assert_eq!(payment.settings.autoscaling.max, 4);
-}
-
-#[test]
-fn what_a_manifest_cannot_say_is_warned_of() {
-    let manifests = Tree::valid().load().unwrap();
-    let definition = definition(|mut container| {
-        container.command = Some(vec!["serve".to_owned()]);
-        container
-    });
-    let mut service = service("payment-nats");
-    service.load_balancers = Some(vec![LoadBalancer::builder().target_group_arn("arn").build()]);
-    service.network_configuration = None;
-    let warnings = imported(service, definition, &manifests).warnings.join("\n");
-    for part in ["`serves`", "`container.command`", "load balancers", "other subnets", "its log goes to"] {
-        assert!(warnings.contains(part), "{part}: {warnings}");
+/// What importing it gives: the manifest and the warnings, and why it is refused.
+fn imported(said: &Value) -> (String, Vec<String>, Vec<String>) {
+    let tree = Tree::valid();
+    let handover: Handover = crate::handover::tests::GOOD.parse().unwrap();
+    let mut service = said["service"].clone();
+    service["taskDefinition"] = "arn:aws:ecs:us-east-1:123456789012:task-definition/found:7".into();
+    let service = from_json(&service, SdkService::deserialize).unwrap();
+    let definition = from_json(&said["taskDefinition"], SdkTaskDefinition::deserialize).unwrap();
+    let name = named(service.service_name().unwrap());
+    let tags: Vec<Tag> = said["tags"].as_object().into_iter().flatten().map(|(key, value)| tag(key, value)).collect();
+    let container = container_of(&name, None, &service, definition.container_definitions()).unwrap();
+    let definition = TaskDefinition::new(Names { service: &name, container: &container }, definition, &tags).unwrap();
+    let image = definition.container().unwrap().image.clone();
+    let (repository, digest) = image.split_once('@').unwrap();
+    let image = Image { repository: repository.to_owned(), digest: digest.to_owned() };
+    let read = ReadService::new(service, definition, None, image).unwrap();
+    let manifests = load_without_services(&tree.folder(), ENVIRONMENT).unwrap();
+    let Written { text, warnings, unsayable } = written_manifest(&read.as_found(&name), &manifests, &handover);
+    if !unsayable.is_empty() {
+        return (text, warnings, unsayable);
     }
+    let file = tree.folder().join(format!("services/{name}.yaml"));
+    let manifests = load_with_one(&tree.folder(), ENVIRONMENT, &file, &text)
+        .unwrap_or_else(|problems| panic!("{problems}\n{text}"));
+    let db = "gaming-system/production/db";
+    let arn = format!("arn:aws:secretsmanager:us-east-1:123456789012:secret:{db}-AbCdEf");
+    let secrets = BTreeMap::from([(db.to_owned(), arn)]);
+    let (changes, _) = read.changes(&name, &manifests, &handover, &secrets).unwrap();
+    (text, warnings, changes.iter().map(ToString::to_string).collect())
+}
+
+fn tag(key: &str, value: &Value) -> Tag {
+    Tag::builder().key(key).value(value.as_str().unwrap()).build()
+}
+
+/// It is imported, a deployment of the manifest would change nothing, and the manifest has these lines.
+#[track_caller]
+fn check(name: &str, lines: &[&str]) {
+    let (text, _, refused) = imported(&example(name));
+    assert_eq!(refused, Vec::<String>::new(), "{text}");
+    for line in lines {
+        assert!(text.lines().any(|found| found == *line), "`{line}` is missing:\n{text}");
+    }
+}
+
+#[test]
+fn ports_health_checks_load_balancers_and_upper_case_names_are_imported() {
+    check(
+        "web",
+        &[
+            "name: shop-web",
+            "role: standalone",
+            "ecs_name: Shop-Web",
+            "  family: shop-task",
+            "  container_name: nginx",
+            "      - { app_protocol: http, container_port: 8080, name: http }",
+            "  health_check_grace_period_seconds: 120",
+            "  http_proxy: \"http://proxy:3128\"",
+        ],
+    );
+}
+
+#[test]
+fn variables_that_natsctl_sets_for_others_stay_and_are_named() {
+    let (text, warnings, _) = imported(&example("web"));
+    let warnings = warnings.join("\n");
+    assert!(text.contains("  NATS_URL: ") && text.contains("  SERVICE_NAME: \"web\"\n"), "{text}");
+    assert!(warnings.contains("`NATS_URL`, `SERVICE_NAME` stay as they are"), "{warnings}");
+}
+
+#[test]
+fn sidecars_are_imported_and_none_is_the_service() {
+    check("agent", &["  container_name: app", "    datadog-agent:", "      essential: false"]);
+    check("migrate", &["  container_name: web", "      - { condition: SUCCESS, container_name: migrate }"]);
+    check("firelens", &["    log_router:", "        type: fluentbit", "          parameter: \"/shared/datadog\""]);
+}
+
+#[test]
+fn volumes_users_and_storage_are_imported() {
+    check(
+        "efs",
+        &[
+            "    user: \"1000:1000\"",
+            "    size_in_gib: 50",
+            "        file_system_id: fs-0123456789abcdef0",
+            "    scratch: {}",
+        ],
+    );
+}
+
+#[test]
+fn references_to_secrets_are_imported_whole() {
+    check(
+        "secrets",
+        &[
+            "    secret: db",
+            "    key: password",
+            "    stage: AWSPREVIOUS",
+            "    version: \"5c1f4f9e-0000-4000-8000-000000000000\"",
+            "    secret: arn:aws:secretsmanager:eu-west-1:999999999999:secret:shared/token-QwErTy",
+            "    parameter: \"/accounts/flag\"",
+        ],
+    );
+}
+
+#[test]
+fn capacity_public_addresses_and_percentages_are_imported() {
+    check(
+        "spot",
+        &["    FARGATE_SPOT:", "      weight: 4", "    assign_public_ip: true", "    minimum_healthy_percent: 50"],
+    );
+}
+
+#[test]
+fn limits_labels_and_logs_elsewhere_are_imported() {
+    check(
+        "tuned",
+        &[
+            "      com.example.team: search",
+            "        awslogs-region: eu-central-1",
+            "  propagate_tags: TASK_DEFINITION",
+        ],
+    );
+}
+
+#[test]
+fn tags_are_imported() {
+    let mut said = example("java");
+    said["tags"] = json!({ "team": "ledger", "aws:cloudformation:stack-name": "x" });
+    let (text, _, refused) = imported(&said);
+    assert_eq!(refused, Vec::<String>::new(), "{text}");
+    assert!(text.contains("  tags:\n    team: ledger\n"), "{text}");
+}
+
+#[test]
+fn dotted_variables_commands_and_entry_points_are_imported() {
+    check(
+        "java",
+        &["ecs_name: ledger_v2", "    entry_point: [java]", "  spring.profiles.active: \"prod\"", "  EMPTY: \"\""],
+    );
+}
+
+#[test]
+fn other_processors_registries_and_restarts_are_imported() {
+    check("arm", &["architecture: arm64", "execute_command: true", "    readonly_root_filesystem: true"]);
+}
+
+/// It is refused, and this is why.
+#[track_caller]
+fn check_refused(change: impl FnOnce(&mut Value), expected: &[&str]) {
+    let mut said = example("spot");
+    change(&mut said);
+    assert_eq!(imported(&said).2, expected);
+}
+
+#[test]
+fn what_a_manifest_cannot_express_is_refused_by_name() {
+    let container = |field: &'static str, value: Value| {
+        move |said: &mut Value| said["taskDefinition"]["containerDefinitions"][0][field] = value
+    };
+    check_refused(
+        container("resourceRequirements", json!([{ "type": "GPU", "value": "1" }])),
+        &["container.resourceRequirements: [{\"type\":\"GPU\",\"value\":\"1\"}]"],
+    );
+    check_refused(container("privileged", json!(true)), &["container.privileged: true"]);
+    check_refused(container("dnsServers", json!(["10.0.0.2"])), &["container.dnsServers: [\"10.0.0.2\"]"]);
+    let task = |field: &'static str, value: Value| move |said: &mut Value| said["taskDefinition"][field] = value;
+    check_refused(
+        task("proxyConfiguration", json!({ "type": "APPMESH", "containerName": "envoy" })),
+        &["proxyConfiguration: {\"containerName\":\"envoy\",\"type\":\"APPMESH\"}"],
+    );
+    check_refused(task("networkMode", json!("bridge")), &["networkMode: bridge"]);
+    check_refused(
+        task("runtimePlatform", json!({ "operatingSystemFamily": "WINDOWS_SERVER_2022_CORE" })),
+        &["runtimePlatform: {\"operatingSystemFamily\":\"WINDOWS_SERVER_2022_CORE\"}"],
+    );
+    check_refused(task("pidMode", json!("task")), &["pidMode: task"]);
+}
+
+#[test]
+fn how_tasks_are_replaced_otherwise_is_refused_by_name() {
+    check_refused(
+        |said| said["service"]["deploymentConfiguration"]["strategy"] = "BLUE_GREEN".into(),
+        &["service.deployment.strategy: BLUE_GREEN -> (none)"],
+    );
+}
+
+#[test]
+fn several_containers_that_may_be_the_service_are_named() {
+    let container = |name: &str| ContainerDefinition::builder().name(name).image("x").build();
+    let service = SdkService::builder().service_name("shop").build();
+    let of = |typed: Option<&str>, names: &[&str]| {
+        let containers: Vec<ContainerDefinition> = names.iter().map(|name| container(name)).collect();
+        container_of("shop", typed, &service, &containers)
+    };
+    assert_eq!(of(None, &["proxy", "shop"]).unwrap(), "shop");
+    assert_eq!(of(None, &["main"]).unwrap(), "main");
+    assert_eq!(of(Some("app"), &["proxy", "app"]).unwrap(), "app");
+    let refused = of(None, &["proxy", "app"]).unwrap_err();
+    assert_eq!(refused.to_string(), "`shop` has several containers that may be the service");
+    assert_eq!(of(Some("x"), &["proxy"]).unwrap_err().to_string(), "the service has no container `x`");
 }
 
 #[test]
@@ -117,11 +227,17 @@ fn a_manifest_that_is_there_is_not_overwritten() {
     create(&file, "name: auth\n", "auth").unwrap();
     let error = create(&file, "name: other\n", "auth").unwrap_err();
     assert!(error.to_string().contains("already"), "{error}");
-    assert_eq!(std::fs::read_to_string(file).unwrap(), "name: auth\n");
+    assert_eq!(fs::read_to_string(file).unwrap(), "name: auth\n");
 }
 
 #[test]
 fn a_name_on_ecs_becomes_one_of_a_manifest() {
-    assert_eq!(named("quest-system-nats"), "quest-system");
-    assert_eq!(named("Old_Service.v2"), "old-service-v2");
+    for (ecs_name, name) in [
+        ("quest-system-nats", "quest-system"),
+        ("Old_Service.v2", "old-service-v2"),
+        ("a--b-", "a-b"),
+        ("2nd-shop", "nd-shop"),
+    ] {
+        assert_eq!(named(ecs_name), name);
+    }
 }

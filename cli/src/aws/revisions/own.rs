@@ -105,7 +105,7 @@ impl Own<'_> {
     }
 
     async fn describe(&self, arn: &str) -> anyhow::Result<TaskDefinition> {
-        describe(self.aws.clients.ecs(), self.service, arn).await
+        describe(self.aws.clients.ecs(), self.aws.names(self.service), arn).await
     }
 
     /// One without tags is its own if it runs it, or has run it.

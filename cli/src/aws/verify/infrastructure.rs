@@ -10,6 +10,7 @@ use super::{APPLY, Finding, Kind, all_exist};
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::handover::prefix;
+use crate::manifest::ServiceManifest;
 use crate::problem::counted;
 
 pub(super) const SUBNETS: Kind = Kind { one: "subnet", many: "subnets" };
@@ -127,6 +128,10 @@ pub(super) async fn alarms(aws: &Aws) -> anyhow::Result<Vec<Finding>> {
         existing.extend(page.metric_alarms().iter().filter_map(|alarm| alarm.alarm_name()).map(str::to_owned));
         existing.extend(page.composite_alarms().iter().filter_map(|alarm| alarm.alarm_name()).map(str::to_owned));
     }
-    let wanted = aws.manifests.services.keys().flat_map(|service| aws.handover.alarms(service)).collect();
+    let named = |service: &ServiceManifest| match &service.ecs.deployment.alarms {
+        Some(alarms) => alarms.iter().cloned().collect::<Vec<_>>(),
+        None => aws.handover.alarms(&service.name).collect(),
+    };
+    let wanted = aws.manifests.services.values().flat_map(named).collect();
     Ok(all_exist(Kind { one: "alarm", many: "alarms" }, &wanted, &existing, APPLY))
 }

@@ -11,11 +11,19 @@ use super::{APPLY, Finding};
 use crate::aws::calls::{Condition, Group, On, TASKS};
 use crate::aws::error::{code, failed};
 use crate::aws::{AT_ONCE, Aws};
+use crate::handover::Handover;
+use crate::model::desired::Role;
+use crate::model::secret::SecretReference;
 
 /// Whether the roles of the handover and of the services exist, and tasks may assume them.
 pub(super) async fn trust(aws: &Aws) -> anyhow::Result<Vec<Finding>> {
-    let of_tasks = aws.manifests.services.keys().map(|service| aws.handover.task_role(service));
-    let arns: Vec<String> = std::iter::once(aws.handover.execution_role.clone()).chain(of_tasks).collect();
+    let mut arns = BTreeSet::from([aws.handover.execution_role.clone()]);
+    for service in aws.manifests.services.values() {
+        let named = [&service.ecs.task_role, &service.ecs.execution_role].into_iter().flatten();
+        arns.extend(named.cloned());
+        let needs_role = service.role != Role::Standalone || !service.aws.is_empty();
+        arns.extend((service.ecs.task_role.is_none() && needs_role).then(|| aws.handover.task_role(&service.name)));
+    }
     let one = |arn: String| async move {
         let name = role_name(&arn).to_owned();
         match aws.clients.iam().get_role().role_name(&name).send().await {
@@ -123,6 +131,12 @@ pub(super) async fn execution(aws: &Aws, secrets: &anyhow::Result<Listed>) -> an
             .map(|secret| secret.arn.clone());
         questions.push(Question::new(&["secretsmanager:GetSecretValue"], arns.collect()));
     }
+    let named = aws.manifests.services.values().flat_map(|service| service.all_secrets());
+    let (secrets, parameters): (Vec<String>, Vec<String>) =
+        named.filter_map(|reference| by_arn(handover, reference)).partition(|arn| arn.contains(":secret:"));
+    questions.push(Question::new(&["secretsmanager:GetSecretValue"], secrets));
+    questions.push(Question::new(&["ssm:GetParameters"], parameters));
+    questions.retain(|question| !question.resources.is_empty());
     let what = format!("rights of `{}`", role_name(&handover.execution_role));
     match denied(aws, &handover.execution_role, questions).await? {
         Answer::NotKnown(found) => Ok(vec![Finding::note(what, found, NOT_KNOWN)]),
@@ -133,6 +147,20 @@ pub(super) async fn execution(aws: &Aws, secrets: &anyhow::Result<Listed>) -> an
             .into_iter()
             .map(|(action, on)| Finding::missing(&what, format!("may not `{action}` on `{on}`"), APPLY))
             .collect()),
+    }
+}
+
+/// ARN of what a manifest names and Terraform does not make: a secret named by its ARN, or a parameter.
+fn by_arn(handover: &Handover, reference: &SecretReference) -> Option<String> {
+    match reference {
+        SecretReference::Secret { .. } if reference.own_name().is_some() => None,
+        SecretReference::Secret { secret, .. } => Some(secret.clone()),
+        SecretReference::Parameter(arn) if arn.starts_with("arn:") => Some(arn.clone()),
+        SecretReference::Parameter(name) => {
+            let Handover { region, account, .. } = handover;
+            let name = name.trim_start_matches('/');
+            Some(format!("arn:{}:ssm:{region}:{account}:parameter/{name}", handover.partition()))
+        }
     }
 }
 

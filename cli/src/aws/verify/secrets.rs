@@ -8,6 +8,8 @@ use serde_json::Value;
 use super::{APPLY, Finding};
 use crate::aws::desired::IDENTITY;
 use crate::aws::{self, Aws};
+use crate::model::desired::Role;
+use crate::model::secret::SecretReference;
 
 /// Staging label of the version that is read.
 const CURRENT: &str = "AWSCURRENT";
@@ -41,8 +43,11 @@ impl Listed {
         let handover = &aws.handover;
         let mut wanted = BTreeMap::new();
         for (name, service) in &aws.manifests.services {
-            wanted.extend(service.secrets.values().map(|secret| (handover.secret(secret), Use::Variable)));
-            wanted.insert(handover.nats_secret(name), Use::Identity);
+            let named = service.all_secrets().filter_map(SecretReference::own_name);
+            wanted.extend(named.map(|secret| (handover.secret(secret), Use::Variable)));
+            if service.role != Role::Standalone {
+                wanted.insert(handover.nats_secret(name), Use::Identity);
+            }
         }
         wanted.insert(handover.nats.operator_secret.clone(), Use::Own);
         wanted.extend(handover.redis.iter().map(|redis| (redis.auth_secret.clone(), Use::Variable)));

@@ -1,7 +1,6 @@
 //! `natsctl drift`
 
 use clap::Args;
-use serde_json::json;
 
 use crate::aws::drift::{self, text};
 use crate::commands::invocation::Invocation;
@@ -15,9 +14,8 @@ pub(crate) struct Drift {}
 
 impl Drift {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
-        let (drifted, unknown) = drift::find(&invocation.aws().await?).await?;
-        let text = text(&drifted, unknown.as_deref());
-        let code = if drifted.is_empty() { 0 } else { CHANGES };
-        Ok(Report::new(&json!({ "drifted": drifted, "unknown": unknown }), text).diff().code(code))
+        let found = drift::find(&invocation.aws().await?).await?;
+        let code = if found.drifted.is_empty() { 0 } else { CHANGES };
+        Ok(Report::new(&found, text(&found)).diff().code(code))
     }
 }

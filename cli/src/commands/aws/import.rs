@@ -2,13 +2,13 @@
 
 use clap::Args;
 
-use crate::aws::import::{import, text};
+use crate::aws::import::{Order, import, text};
 use crate::commands::invocation::Invocation;
 use crate::screen::Report;
 
 /// Write the manifest of an existing ECS service
 ///
-/// Also reports the settings of the service that a manifest cannot express.
+/// What it writes is deployed without a change. If a manifest cannot express all of the service, it says what, and writes nothing.
 #[derive(Debug, Args)]
 pub(crate) struct Import {
     /// Name of the ECS service, with or without `-nats`
@@ -16,13 +16,19 @@ pub(crate) struct Import {
     /// Name of the manifest; by default the service's without `-nats`
     #[arg(long = "as", value_name = "NAME")]
     name: Option<String>,
+    /// The container that is the service, if it has several
+    #[arg(long, value_name = "NAME")]
+    container: Option<String>,
 }
 
 impl Import {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
         let folder = invocation.manifests_dir()?;
-        let aws = invocation.aws().await?;
-        let imported = import(&aws, &self.service, self.name.as_deref(), &folder).await?;
+        // What is wrong with the manifest of another service does not matter.
+        let aws = invocation.aws_without_services().await?;
+        let (name, container) = (self.name.as_deref(), self.container.as_deref());
+        let order = Order { service: &self.service, name, container, folder: &folder };
+        let imported = import(&aws, order).await?;
         Ok(Report::new(&imported, text(&imported)))
     }
 }

@@ -9,7 +9,15 @@ use crate::manifest::{Environment, Manifests};
 impl Invocation {
     /// The environment on AWS that the manifests describe.
     pub(crate) async fn aws(&self) -> anyhow::Result<Aws> {
-        let manifests = self.load()?;
+        self.on_aws(self.load()?).await
+    }
+
+    /// The same without its services, whose manifests are not read.
+    pub(crate) async fn aws_without_services(&self) -> anyhow::Result<Aws> {
+        self.on_aws(self.load_without_services()?).await
+    }
+
+    async fn on_aws(&self, manifests: Manifests) -> anyhow::Result<Aws> {
         match &manifests.environment {
             Environment::Aws(_) => self.open(manifests).await,
             Environment::Local(_) => {

@@ -80,7 +80,7 @@ fn a_wrong_type_is_refused() {
     with("health: 5", "2:9: `health` must be a map, not a number");
     with("environment: { PORT: 80 }", "2:22: `PORT` must be a text, not a number (quote it: `\"80\"`)");
     with("environment: { DEBUG: true }", "2:23: `DEBUG` must be a text, not a boolean (quote it: `\"true\"`)");
-    with("role: true", "2:7: `role` must be a text (the values are `worker` and `gateway`)");
+    with("role: true", "2:7: `role` must be a text (the values are `worker`, `gateway` and `standalone`)");
     check("name: quest-system", "name: [quest-system]", &["1:7: `name` must be a text, not a list"]);
 }
 
@@ -161,8 +161,10 @@ fn a_name_that_is_none_is_refused() {
     );
     check(
         "serves",
-        "environment: { path: x }\nserves",
-        &["2:16: `path` is not allowed as a name here (write upper-case letters, digits and `_`, a letter first)"],
+        "environment: { 1path: x }\nserves",
+        &[
+            "2:16: `1path` is not allowed as a name here (write letters, digits, `_`, `.` and `-`, a letter or `_` first)",
+        ],
     );
 }
 

@@ -9,6 +9,7 @@ mod show;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 pub(crate) use self::diff::differences;
 use super::change::{Change, Deploy, Selection, TaskSelection};
@@ -26,6 +27,9 @@ pub struct Plan {
     /// Why the plan ends early: what comes after these steps can only be planned when they are done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incomplete: Option<String>,
+    /// What a deployment leaves as it is, because no manifest sets it: by service, and by its name in the API.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub kept: BTreeMap<String, BTreeMap<String, Value>>,
 }
 
 impl Plan {
@@ -84,7 +88,9 @@ impl Plan {
                 waves.add([Step::new(Operation::DeleteNode { node: node.clone() }, Vec::new())]);
             }
         }
-        Ok(waves.plan())
+        let kept = observed.services.iter().filter(|(name, service)| selected(name) && !service.kept.is_empty());
+        let kept = kept.map(|(name, service)| (name.clone(), service.kept.clone())).collect();
+        Ok(Self { kept, ..waves.plan() })
     }
 
     fn of(steps: Vec<Step>) -> Self {
@@ -147,11 +153,11 @@ impl Waves {
     }
 
     fn incomplete(self, reason: &str) -> Plan {
-        Plan { steps: self.steps, incomplete: Some(reason.to_owned()) }
+        Plan { steps: self.steps, incomplete: Some(reason.to_owned()), kept: BTreeMap::new() }
     }
 
     fn plan(self) -> Plan {
-        Plan { steps: self.steps, incomplete: None }
+        Plan { steps: self.steps, incomplete: None, kept: BTreeMap::new() }
     }
 }
 
@@ -371,14 +377,14 @@ fn service_step(name: &str, desired: &Service, observed: Option<&ObservedService
         let (service, target) = (name.to_owned(), Box::new(desired.clone()));
         Step::new(Operation::DeployService { service, before, target, tasks, action }, changes)
     };
-    let Some(ObservedService { state, running, .. }) = observed else {
+    let Some(ObservedService { state, running, bounds, .. }) = observed else {
         let mut changes = differences::<Definition>("definition", None, &desired.definition);
         changes.push(FieldChange::new("tasks", None, Some(desired.tasks.into())));
         changes.extend(differences("service", None, &desired.ecs));
         return Some(step(Action::Create, changes, desired.tasks));
     };
 
-    let tasks = tasks(desired, state);
+    let tasks = tasks(desired, state, bounds.unwrap_or(desired.scaling));
     let mut changes = differences("definition", Some(&state.definition), &desired.definition);
     changes.extend(differences("service", Some(&state.ecs), &desired.ecs));
     if state.declared_tasks != desired.tasks {
@@ -405,12 +411,12 @@ fn count(field: &str, from: u32, to: u32) -> FieldChange {
 }
 
 /// How many tasks should run. What `scale` and autoscaling have set within their bounds stays until the manifest asks for another number; a
-/// service that `scale` has stopped runs again as the manifest says.
-fn tasks(desired: &Service, state: &ServiceState) -> u32 {
+/// service that `scale` has stopped runs again as the manifest says. `bounds` are the manifest's, or those of scheduled scaling.
+fn tasks(desired: &Service, state: &ServiceState, bounds: Scaling) -> u32 {
     if state.declared_tasks != desired.tasks || state.desired == 0 {
         return desired.tasks;
     }
-    let Scaling { min, max } = desired.scaling;
+    let Scaling { min, max } = bounds;
     state.desired.min(max).max(min)
 }
 

@@ -56,6 +56,12 @@ impl fmt::Display for Plan {
                 writeln!(f, "    {change}")?;
             }
         }
+        for (service, kept) in &self.kept {
+            writeln!(f, "= service {service} keeps what its manifest does not set")?;
+            for (field, value) in kept {
+                writeln!(f, "    {field}: {}", cut(&text(value)))?;
+            }
+        }
         if let Some(reason) = &self.incomplete {
             writeln!(f, "? streams, buckets and services\n    not known yet: {reason}")?;
         }
@@ -84,10 +90,15 @@ impl fmt::Display for FieldChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = |value: &Option<Value>| match value {
             None => "(none)".to_owned(),
-            Some(Value::String(text)) => cut(text),
-            Some(value) => cut(&value.to_string()),
+            Some(value) => cut(&text(value)),
         };
-        write!(f, "{}: {} -> {}", self.field, shown(&self.from), shown(&self.to))
+        let (from, to) = (shown(&self.from), shown(&self.to));
+        if from != to {
+            return write!(f, "{}: {from} -> {to}", self.field);
+        }
+        // They differ after what is shown of a value.
+        let whole = |value: &Option<Value>| value.as_ref().map(text).unwrap_or_default().replace('\n', "\\n");
+        write!(f, "{}: {} -> {}", self.field, whole(&self.from), whole(&self.to))
     }
 }
 
@@ -168,6 +179,11 @@ impl fmt::Display for Kind {
             Self::Data => "data of",
         })
     }
+}
+
+/// A value, as a person would write it.
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// The beginning of a value, on one line.

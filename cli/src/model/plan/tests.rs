@@ -134,7 +134,8 @@ fn apply(plan: &Plan, observed: &mut Observed) {
                     failed: false,
                     ecs: None,
                 };
-                let service_there = ObservedService { state, running: tasks, revisions: Vec::new() };
+                let (revisions, kept) = (Vec::new(), BTreeMap::new());
+                let service_there = ObservedService { state, running: tasks, revisions, kept, bounds: None };
                 observed.services.insert(service, service_there);
             }
             Operation::DeleteService { service, .. } => drop(observed.services.remove(&service)),

@@ -41,6 +41,34 @@ variables {
   log_group_arn       = "arn:aws:logs:us-east-1:123456789012:log-group:/ecs/arcade"
 }
 
+run "what_manifests_name_besides_is_readable_when_tasks_start" {
+  command = plan
+
+  variables {
+    services = {
+      shop = {
+        secret_arns = ["arn:aws:secretsmanager:eu-west-1:999999999999:secret:shared/token"]
+        parameters  = ["/shop/token", "arn:aws:ssm:eu-west-1:999999999999:parameter/x"]
+      }
+    }
+  }
+
+  assert {
+    condition = jsondecode(aws_iam_role_policy.named[0].policy).Statement[0].Resource == [
+      "arn:aws:secretsmanager:eu-west-1:999999999999:secret:shared/token",
+      "arn:aws:secretsmanager:eu-west-1:999999999999:secret:shared/token-??????",
+    ]
+    error_message = "A secret that a manifest names by its ARN cannot be read."
+  }
+
+  assert {
+    condition = jsondecode(aws_iam_role_policy.named[0].policy).Statement[1].Resource == [
+      "arn:aws:ssm:eu-west-1:999999999999:parameter/x", "arn:aws:ssm:us-east-1:123456789012:parameter/shop/token",
+    ]
+    error_message = "A parameter that a manifest names cannot be read."
+  }
+}
+
 run "the_cluster_has_insights_and_encrypted_sessions" {
   command = plan
 

@@ -11,7 +11,10 @@ run "defaults_are_those_of_the_fleet" {
       ecs_name        = "auth-nats"
       role            = "worker"
       execute_command = false
+      is_built        = true
       secrets         = toset([])
+      secret_arns     = toset([])
+      parameters      = toset([])
       grants          = []
       thresholds      = { cpu_percent = 80, memory_percent = 75, tasks = 2 }
     }
@@ -35,6 +38,20 @@ run "a_manifest_overrides_the_defaults_key_by_key" {
   assert {
     condition     = output.services["payment"].secrets == toset(["bank/key"]) && output.services["payment"].grants[0].actions == ["s3:GetObject"]
     error_message = "Secrets or rights of the service are missing."
+  }
+}
+
+run "secrets_are_told_apart_by_what_they_are" {
+  command = plan
+
+  assert {
+    condition     = output.services["referring"].secrets == toset(["db", "log/key"]) && output.services["referring"].parameters == toset(["/shop/token", "/agent/key"])
+    error_message = "A secret or a parameter of the service, its sidecar or its log is missing."
+  }
+
+  assert {
+    condition     = output.services["referring"].secret_arns == toset(["arn:aws:secretsmanager:eu-west-1:999999999999:secret:shared/token-QwErTy"])
+    error_message = "A secret that is named by its ARN is missing."
   }
 }
 
