@@ -8,9 +8,9 @@ use aws_sdk_cloudwatchlogs::types::FilteredLogEvent;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::Aws;
 use super::error::{code, failed, is_uncertain};
 use super::tasks::names_on_ecs;
+use super::{Aws, services};
 use crate::model::log::{Filter, Line};
 use crate::pipeline::logs::Logs;
 use crate::screen::note;
@@ -46,9 +46,12 @@ impl<'a> TaskLogs<'a> {
     /// The logs of these services, or of all.
     ///
     /// # Errors
-    /// A name that no manifest has.
-    pub(crate) fn new(aws: &'a Aws, services: &[String]) -> anyhow::Result<TaskLogs<'a>> {
+    /// A name that no manifest has; a service that is not of the environment.
+    pub(crate) async fn new(aws: &'a Aws, services: &[String]) -> anyhow::Result<TaskLogs<'a>> {
         let names = names_on_ecs(&aws.manifests, services)?;
+        if !services.is_empty() {
+            services::of_manifests(aws, services).await?;
+        }
         let one_by_one = !services.is_empty() && names.len() <= MOST_CALLS;
         let prefixes = if one_by_one { names.keys().map(|name| format!("{name}/")).collect() } else { Vec::new() };
         Ok(Self {

@@ -73,7 +73,7 @@ impl TaskDefinition {
     /// Of a service; its container has the service's name, or is the first one.
     pub(super) fn new(service: &str, found: SdkTaskDefinition, tags: &[Tag]) -> Self {
         Self {
-            is_active: found.status() != Some(&TaskDefinitionStatus::Inactive),
+            is_active: matches!(found.status(), None | Some(TaskDefinitionStatus::Active)),
             registered: found.registered_at().and_then(|at| Timestamp::from_nanosecond(at.as_nanos()).ok()),
             definition: parse(service, &found),
             containers: found.container_definitions().iter().map(Container::from).collect(),

@@ -46,9 +46,8 @@ pub(super) fn written(found: &Found<'_>, manifests: &Manifests, handover: &Hando
         lines.add("role: gateway");
     }
     let ecs_name = &found.service.name;
-    if ecs_name.strip_suffix(crate::manifest::ECS_NAME_SUFFIX) != Some(found.name) {
-        lines.add(&format!("ecs_name: {ecs_name}"));
-    }
+    // Also where it is the default: it says that the service is meant which is there already.
+    lines.add(&format!("ecs_name: {ecs_name}"));
     if !is_gateway {
         lines.add("serves: []");
         lines.warn("fill in `serves`, `calls`, `publishes` and `consumes`: a task definition does not know them");
