@@ -44,7 +44,7 @@ impl Case {
             &["deploy", "quest-system"],
             &["restart", "quest-system"],
             &["scale", "quest-system", "3"],
-            &["stop", "quest-system"],
+            &["stop", "--all", "quest-system", "--yes"],
             &["rollback", "quest-system"],
             &["rollback", "quest-system", "--to", "1"],
             &["revisions", "quest-system"],

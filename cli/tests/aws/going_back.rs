@@ -87,14 +87,6 @@ fn a_service_that_ecs_has_rolled_back_goes_back_whole() {
 }
 
 #[test]
-fn a_number_of_tasks_that_does_not_come_up_goes_back() {
-    let (fleet, emulator) = deployed();
-    emulator.behave(&Fleet::image("quest-system", 1), json!({ "pull_ms": 20_000 }));
-    fleet.natsctl(&emulator, &["scale", "quest-system", "4", "--timeout", "2 s"]).failed(&["went back"]);
-    assert_eq!(described(&emulator)["desiredCount"], 2);
-}
-
-#[test]
 fn scaling_that_is_refused_takes_the_service_back_too() {
     let (fleet, emulator) = deployed();
     let image = Fleet::image("quest-system", 2);
@@ -122,7 +114,6 @@ fn a_first_deployment_that_fails_leaves_nothing_that_scales_it() {
     let world = World::of(&emulator);
     assert_eq!(world.services["npc-behavior-nats"].desired, 0);
     assert_eq!(world.targets.get("npc-behavior-nats"), None);
-    assert_eq!(world.policies.get("npc-behavior-nats"), None);
 }
 
 #[test]
@@ -176,7 +167,6 @@ fn is_resumed(expired: &str, history: &str) {
     assert!(ran.stdout.lines().nth(1).unwrap().contains(history), "{ran:#?}");
     fleet.natsctl(&emulator, &["deploy", "--resume"]).succeeded();
     assert_eq!(World::of(&emulator).services[SERVICE].image, Fleet::image("quest-system", 2));
-    fleet.natsctl(&emulator, &["deploy", "--resume"]).failed(&["the last deployment was not interrupted"]);
 }
 
 #[test]

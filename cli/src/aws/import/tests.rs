@@ -72,7 +72,7 @@ fn a_manifest_says_what_runs_and_differs_from_the_defaults() {
     let Written { text, .. } = imported(service("payment-nats"), definition(|same| same), &manifests);
     let expected = format!(
         "# yaml-language-server: $schema=../schema/service.schema.json\n# From the task definition payment-nats:7 on \
-         ECS.\nname: payment\nserves: []\nbuild:\n  image: registry.example/payment@{DIGEST}\ntasks: 3\ncpu: 512\nmemory: 1 \
+         ECS.\nname: payment\necs_name: payment-nats\nserves: []\nbuild:\n  image: registry.example/payment@{DIGEST}\ntasks: 3\ncpu: 512\nmemory: 1 \
          GiB\nstop_timeout: 1 min\nhealth:\n  retries: 5\nautoscaling:\n  max: 4\nenvironment:\n  LOG_LEVEL: \"debug\"\n  \
          MOTTO: \"a: \\\"b\\\" #c\"\nsecrets:\n  PAYMENT_KEY: payment/key\n"
     );
