@@ -1,10 +1,13 @@
 //! Carries out a plan on ECS. Every step can be repeated, and a call whose answer was lost is checked before it is repeated: a run that
 //! was interrupted at any call is completed by the next one.
 
+mod rollback;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use aws_sdk_ecs::types::Service as SdkService;
 use futures::StreamExt as _;
 
 use super::arn::revision;
@@ -16,14 +19,15 @@ use super::observe::Observation;
 use super::rollout::{self, StartedDeployment};
 use super::services::primary;
 use super::task_definition::other_tags;
-use super::{Aws, autoscaling, identities, revisions, services, tags, tasks};
+use super::{Aws, autoscaling, identities, revisions, tags, tasks};
 use crate::model::desired::{Definition, Service};
+use crate::model::ecs::Autoscaling;
 use crate::model::observed::{Assets, Seen, ServiceState};
 use crate::model::plan::Plan;
 use crate::model::rollout::Outcome;
 use crate::model::step::{Action, Kind, Operation, Step};
 use crate::pipeline::Progress;
-use crate::pipeline::options::{Options, WaitUntil};
+use crate::pipeline::options::Options;
 use crate::screen::note;
 
 /// How long Fargate may take until a task runs: a slow pull and the deregistration delay of a load balancer included.
@@ -42,7 +46,11 @@ pub(crate) struct Work<'a> {
     written: State,
     /// The streams and buckets, as far as they were observed.
     assets: Assets,
-    started: BTreeMap<String, StartedDeployment>,
+    /// Whether this run has changed any of them.
+    changed_assets: bool,
+    /// The services as they were before, by the manifests' names.
+    before: &'a BTreeMap<String, SdkService>,
+    started: BTreeMap<String, Started>,
 }
 
 /// A deployment that a step has started.
@@ -50,6 +58,19 @@ struct Started {
     deployment: StartedDeployment,
     /// What the ledger should have of it; `None` if the step deploys no definition of a manifest.
     deployed: Option<DeployedService>,
+    /// How its scaling was changed, or may have been.
+    scaling: Option<ScalingChange>,
+    /// Why its scaling could not be changed.
+    scaling_error: Option<anyhow::Error>,
+    /// Whether the task definition before was deregistered.
+    was_inactive: bool,
+}
+
+/// A change of how a service scales; `None` if it did not.
+#[derive(Clone, Copy)]
+struct ScalingChange {
+    from: Option<Autoscaling>,
+    to: Autoscaling,
 }
 
 impl<'a> Work<'a> {
@@ -57,7 +78,7 @@ impl<'a> Work<'a> {
     pub(super) async fn begin(
         aws: &'a Aws,
         plan: &Plan,
-        observation: &Observation,
+        observation: &'a Observation,
         images: Option<&'a Images>,
         options: &'a Options,
     ) -> anyhow::Result<Self> {
@@ -80,7 +101,8 @@ impl<'a> Work<'a> {
             Seen::Present(assets) => assets.clone(),
             _ => Assets::default(),
         };
-        Ok(Self { aws, options, images, families, state, written, assets, started: BTreeMap::new() })
+        let (before, started) = (&observation.services, BTreeMap::new());
+        Ok(Self { aws, options, images, families, state, written, assets, changed_assets: false, before, started })
     }
 
     /// Carries out the steps of one wave.
@@ -151,6 +173,7 @@ impl<'a> Work<'a> {
         }
         let binaries = images::binaries(&self.options.binaries).ok();
         let bus = self.aws.bus().await?;
+        self.changed_assets = true;
         if wanted != Assets::default() {
             bus.ensure(self.aws, wanted.clone(), binaries.as_ref()).await?;
         }
@@ -182,13 +205,19 @@ impl<'a> Work<'a> {
         for (step, outcome) in steps.iter().zip(outcomes) {
             let record = progress.started(step);
             match outcome {
-                Ok(Started { deployment, deployed }) => {
+                Ok(mut started) => {
+                    let deployment = started.deployment.clone();
                     record.from.clone_from(&deployment.before);
                     record.to = Some(deployment.task_definition.clone());
-                    record.image = deployed.as_ref().map(|deployed| deployed.image.clone());
-                    self.remember(step, deployed);
-                    self.started.insert(step.name().to_owned(), deployment.clone());
-                    follow.push(deployment);
+                    record.image = started.deployed.as_ref().map(|deployed| deployed.image.clone());
+                    match &started.scaling_error {
+                        Some(error) => progress.failed_by(step, error),
+                        None => {
+                            self.remember(step, started.deployed.take());
+                            follow.push(deployment);
+                        }
+                    }
+                    self.started.insert(step.name().to_owned(), started);
                 }
                 Err(error) => progress.failed_by(step, &error),
             }
@@ -198,7 +227,7 @@ impl<'a> Work<'a> {
         let mut outcomes = rollout::follow(self.aws, follow, self.options.wait_until, self.within(steps)).await?;
         for step in steps {
             let Some(outcome) = outcomes.remove(step.name()) else { continue };
-            let task_definition = self.started[step.name()].task_definition.clone();
+            let task_definition = self.started[step.name()].deployment.task_definition.clone();
             if matches!(outcome, Outcome::Superseded(_)) {
                 // Another run has deployed the service: rolling it back is not ours.
                 self.started.remove(step.name());
@@ -281,7 +310,9 @@ impl<'a> Work<'a> {
         let ecs = target.ecs.as_ref().with_context(|| format!("service `{name}` is not one for ECS"))?;
         let current = before.and_then(|before| before.task_definition.clone());
         let task_definition = match (&current, before) {
-            (Some(current), Some(before)) if before.definition == target.definition => current.clone(),
+            (Some(current), Some(before)) if before.definition == target.definition && !before.inactive => {
+                current.clone()
+            }
             _ => self.register(name, &target.definition, before.is_some()).await?,
         };
         let wanted = ecs_service::Target { name, ecs, task_definition: &task_definition, tasks };
@@ -295,11 +326,16 @@ impl<'a> Work<'a> {
                 ecs_service::update(aws.ecs_cluster(), wanted, before, force_new_deployment).await?
             }
         };
-        let scaling = before.and_then(|before| before.ecs.as_ref()?.autoscaling);
-        if let Some(wanted) = ecs.autoscaling.filter(|wanted| scaling != Some(*wanted)) {
-            let ecs_name = after.service_name().unwrap_or_default();
-            autoscaling::put(aws.clients.autoscaling(), aws.cluster(), name, ecs_name, scaling, wanted).await?;
-        }
+        let from = before.and_then(|before| before.ecs.as_ref()?.autoscaling);
+        let scaling = ecs.autoscaling.filter(|to| from != Some(*to)).map(|to| ScalingChange { from, to });
+        // The service was changed already: whatever becomes of its scaling, it can be rolled back.
+        let scaling_error = match scaling {
+            Some(ScalingChange { from, to }) => {
+                let ecs_name = after.service_name().unwrap_or_default();
+                autoscaling::put(aws.clients.autoscaling(), aws.cluster(), name, ecs_name, from, to).await.err()
+            }
+            None => None,
+        };
         let deployment = StartedDeployment::of(name, &after, current, &task_definition);
         let deployed = DeployedService {
             ecs_name: Some(ecs.name.clone()),
@@ -311,7 +347,8 @@ impl<'a> Work<'a> {
             autoscaling: ecs.autoscaling,
             task_definition,
         };
-        Ok(Started { deployment, deployed: Some(deployed) })
+        let was_inactive = before.is_some_and(|before| before.inactive);
+        Ok(Started { deployment, deployed: Some(deployed), scaling, scaling_error, was_inactive })
     }
 
     /// ARN of a task definition that says this.
@@ -329,9 +366,17 @@ impl<'a> Work<'a> {
     async fn adjust(&self, name: &str, before: &ServiceState, adjustment: Adjustment) -> anyhow::Result<Started> {
         let ecs_name = before.ecs.as_ref().map(|ecs| ecs.name.clone());
         let ecs_name = ecs_name.with_context(|| format!("service `{name}` is not one for ECS"))?;
-        let before = before.task_definition.clone();
+        let (was_inactive, before) = (before.inactive, before.task_definition.clone());
+        // ECS starts a deployment only of a revision that is active.
+        let adjustment = match (&adjustment, &before) {
+            (Adjustment::NewDeployment, Some(before)) if was_inactive => {
+                let again = revisions::register_again(self.aws.clients.ecs(), before).await?;
+                Adjustment::TaskDefinition(again)
+            }
+            _ => adjustment,
+        };
         let deployment = adjust(self.aws.ecs_cluster(), name, &ecs_name, before, adjustment).await?;
-        Ok(Started { deployment, deployed: None })
+        Ok(Started { deployment, deployed: None, scaling: None, scaling_error: None, was_inactive })
     }
 
     async fn delete(&mut self, step: &Step, progress: &mut Progress) -> anyhow::Result<()> {
@@ -344,64 +389,6 @@ impl<'a> Work<'a> {
         progress.ended(step, "done");
         self.state.services.remove(service);
         self.save(progress).await
-    }
-
-    /// Rolls back everything that this run has deployed.
-    pub(super) async fn roll_back(&mut self, progress: &mut Progress) -> anyhow::Result<()> {
-        if self.started.is_empty() {
-            return Ok(());
-        }
-        let follow = self.start_rollback(progress).await?;
-        let outcomes = rollout::follow(self.aws, follow, WaitUntil::Completed, FARGATE).await?;
-        for name in self.started.keys() {
-            self.state.services.remove(name);
-        }
-        for (name, outcome) in outcomes {
-            let before = self.started[&name].before.as_deref().unwrap_or_default();
-            if let Some(reason) = outcome.explanation(&name, revision(before), None) {
-                let failure = progress.failures.entry(name).or_default();
-                failure.push_str(&format!("\nand rolling back failed:\n{reason}"));
-            }
-        }
-        progress.aftermath = Some("what this run had changed went back to what ran before".to_owned());
-        self.save(progress).await
-    }
-
-    /// Starts the deployments of a rollback; gives those to follow, which include the ones that ECS rolls back itself.
-    async fn start_rollback(&self, progress: &Progress) -> anyhow::Result<Vec<StartedDeployment>> {
-        let names: Vec<String> = self.started.values().map(|started| started.ecs_name.clone()).collect();
-        let services = services::describe_all_fields(self.aws.ecs_cluster(), &names).await?;
-        let mut adjustments = BTreeMap::new();
-        for (name, started) in &self.started {
-            let now = services.get(&started.ecs_name).and_then(|now| now.task_definition());
-            match &started.before {
-                Some(before) if now != Some(before) => {
-                    adjustments.insert(name, Adjustment::TaskDefinition(before.clone()));
-                }
-                // Nothing ran before: a new service that does not come up stays, without tasks that crash.
-                None if progress.failures.contains_key(name) => drop(adjustments.insert(name, Adjustment::Tasks(0))),
-                _ => {}
-            }
-        }
-        let back: Vec<&str> = adjustments.keys().map(|name| name.as_str()).collect();
-        let back = if back.is_empty() { "ECS has done so".to_owned() } else { back.join(", ") };
-        note(&format!("rolling back to what ran before: {back}"));
-        let mut follow = Vec::new();
-        for (name, adjustment) in &adjustments {
-            let StartedDeployment { ecs_name, before, .. } = &self.started[*name];
-            let cluster = self.aws.ecs_cluster();
-            follow.push(adjust(cluster, name, ecs_name, before.clone(), adjustment.clone()).await?);
-        }
-        // A service without tasks has nothing to wait for: its failed deployment stays the last one.
-        follow.retain(|started| started.before.is_some());
-        for (name, started) in &self.started {
-            let now = services.get(&started.ecs_name).filter(|now| primary(now).is_some());
-            if let Some(now) = now.filter(|_| !adjustments.contains_key(name) && started.before.is_some()) {
-                let wanted = now.task_definition().unwrap_or_default();
-                follow.push(StartedDeployment::of(name, now, started.before.clone(), wanted));
-            }
-        }
-        Ok(follow)
     }
 }
 

@@ -228,6 +228,40 @@ fn tracking(
         .context("a policy without a target value")
 }
 
+/// Brings the scalable target and the policies of a service back to what they were; `None` if there were none.
+pub(super) async fn restore(
+    client: &Client,
+    cluster: &str,
+    name: &str,
+    ecs_name: &str,
+    former: Option<Autoscaling>,
+    current: Autoscaling,
+) -> anyhow::Result<()> {
+    let Some(former) = former else { return deregister(client, cluster, name, ecs_name).await };
+    let none = Percent::default();
+    let figures = [("cpu", former.cpu_percent), ("memory", former.memory_percent)];
+    for (kind, _) in figures.into_iter().filter(|(_, percent)| *percent == none) {
+        delete_policy(client, cluster, name, ecs_name, kind).await?;
+    }
+    // What there was no policy for was deleted, and needs none.
+    let cpu_percent = if former.cpu_percent == none { none } else { current.cpu_percent };
+    let memory_percent = if former.memory_percent == none { none } else { current.memory_percent };
+    put(client, cluster, name, ecs_name, Some(Autoscaling { cpu_percent, memory_percent, ..current }), former).await
+}
+
+/// Deletes a policy of natsctl's, if it is there.
+async fn delete_policy(client: &Client, cluster: &str, name: &str, ecs_name: &str, kind: &str) -> anyhow::Result<()> {
+    let call = client.delete_scaling_policy().service_namespace(ServiceNamespace::Ecs);
+    let call =
+        call.scalable_dimension(ScalableDimension::EcsServiceDesiredCount).policy_name(policy_name(kind, ecs_name));
+    match call.resource_id(resource_id(cluster, ecs_name)).send().await {
+        Err(error) if !error.as_service_error().is_some_and(|error| error.is_object_not_found_exception()) => {
+            Err(failed(&format!("delete what `{name}` scales by ({kind})"), error))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Deregisters the scalable target of a service, with its policies, if there is one.
 pub(super) async fn deregister(client: &Client, cluster: &str, name: &str, ecs_name: &str) -> anyhow::Result<()> {
     let call = client.deregister_scalable_target().service_namespace(ServiceNamespace::Ecs);

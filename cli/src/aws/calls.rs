@@ -102,6 +102,7 @@ pub(crate) const CALLS: &[Call] = &[
     write("application-autoscaling", "RegisterScalableTarget", On::ScalableTargets, &[Deploy]),
     write("application-autoscaling", "DeregisterScalableTarget", On::ScalableTargets, &[Deploy]),
     write("application-autoscaling", "PutScalingPolicy", On::ScalableTargets, &[Deploy]),
+    write("application-autoscaling", "DeleteScalingPolicy", On::ScalableTargets, &[Deploy]),
     read("cloudtrail", "LookupEvents", On::Anything, &[Look]),
     read("cloudwatch", "DescribeAlarms", On::Anything, &[Look]),
     read("dynamodb", "GetItem", On::Ledger, &[Look]),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use aws_sdk_ecs::error::BuildError;
+use aws_sdk_ecs::operation::update_service::builders::UpdateServiceInputBuilder;
 use aws_sdk_ecs::types::{
     AssignPublicIp, AvailabilityZoneRebalancing, AwsVpcConfiguration, CapacityProviderStrategyItem, LaunchType,
     LoadBalancer, NetworkConfiguration, PropagateTags, Service as SdkService, Tag,
@@ -127,6 +128,61 @@ pub(super) async fn adjust(
     };
     let answer = call.send().await.map_err(|error| failed(&format!("update the service `{name}`"), error))?;
     answer.service.with_context(|| format!("ECS says nothing of the service `{name}`"))
+}
+
+/// A service as it was before a run changed it.
+#[derive(Clone, Copy)]
+pub(super) struct Former<'a> {
+    /// The manifest's name.
+    pub(super) name: &'a str,
+    pub(super) service: &'a SdkService,
+    /// ARN of the task definition that it goes back to.
+    pub(super) task_definition: &'a str,
+    /// Whether its number of tasks was changed: what autoscaling has set meanwhile stays.
+    pub(super) was_scaled: bool,
+}
+
+/// Brings everything of a service that `create` and `update` set back to what it was; `None` if nothing differs now. It is ECS's own
+/// description that is restored: what natsctl does not model is in it, too.
+pub(super) async fn restore(
+    cluster: Cluster<'_>,
+    former: Former<'_>,
+    now: &SdkService,
+) -> anyhow::Result<Option<SdkService>> {
+    let Former { name, service: former, task_definition, was_scaled } = former;
+    fn changed<T: Clone + PartialEq>(former: &Option<T>, now: &Option<T>) -> Option<T> {
+        if former == now { None } else { former.clone() }
+    }
+    let restored = UpdateServiceInputBuilder::default()
+        .cluster(cluster.name)
+        .service(former.service_name().unwrap_or_default())
+        .set_task_definition(changed(&Some(task_definition.to_owned()), &now.task_definition))
+        .set_desired_count(changed(&Some(former.desired_count), &Some(now.desired_count)).filter(|_| was_scaled))
+        .set_network_configuration(changed(&former.network_configuration, &now.network_configuration))
+        .set_deployment_configuration(changed(&former.deployment_configuration, &now.deployment_configuration))
+        .set_availability_zone_rebalancing(changed(
+            &former.availability_zone_rebalancing,
+            &now.availability_zone_rebalancing,
+        ))
+        .set_enable_execute_command(changed(&Some(former.enable_execute_command), &Some(now.enable_execute_command)))
+        .set_propagate_tags(changed(&former.propagate_tags, &now.propagate_tags))
+        .set_enable_ecs_managed_tags(changed(&Some(former.enable_ecs_managed_tags), &Some(now.enable_ecs_managed_tags)))
+        .set_load_balancers(changed(&former.load_balancers, &now.load_balancers))
+        .set_service_registries(changed(&former.service_registries, &now.service_registries))
+        .set_health_check_grace_period_seconds(changed(
+            &former.health_check_grace_period_seconds,
+            &now.health_check_grace_period_seconds,
+        ))
+        .set_capacity_provider_strategy(changed(&former.capacity_provider_strategy, &now.capacity_provider_strategy))
+        .set_platform_version(changed(&former.platform_version, &now.platform_version));
+    let untouched =
+        UpdateServiceInputBuilder::default().cluster(cluster.name).service(former.service_name().unwrap_or_default());
+    if restored == untouched {
+        return Ok(None);
+    }
+    let answer = restored.send_with(cluster.ecs).await;
+    let answer = answer.map_err(|error| failed(&format!("roll back the service `{name}`"), error))?;
+    Ok(answer.service)
 }
 
 /// Deletes a service after its tasks have stopped, so that they finish their requests.

@@ -4,11 +4,11 @@ use anyhow::Context as _;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::Aws;
 use super::clients::Cluster;
 use super::error::failed;
 use super::session::{Plugin, Session, SessionManager};
 use super::tasks::{self, DesiredStatus, Task};
+use super::{Aws, services};
 use crate::error::Hinted;
 
 /// Runs a command in a task of a service, or in this task, at the terminal; gives its exit code.
@@ -37,6 +37,7 @@ pub(crate) async fn session_task(aws: &Aws, typed: &str) -> anyhow::Result<Task>
         return takes_sessions(chosen.into_iter().next().context("no task was chosen")?.of(&aws.manifests));
     }
     let on_ecs = aws.manifests.service(typed)?.ecs_name();
+    services::of_manifests(aws, [&typed.to_owned()]).await?;
     let mut running = tasks::of_service(cluster, Some(&on_ecs), DesiredStatus::Running).await?;
     running.sort_by_key(|task| (task.execute_command, task.started));
     let hint = format!("`natsctl deploy {typed}` deploys it, `natsctl events {typed}` shows its service events");

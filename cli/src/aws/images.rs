@@ -9,7 +9,7 @@ use super::ledger::State;
 use super::{Aws, ecr};
 use crate::error::Hinted;
 use crate::image::registry::Registry;
-use crate::image::{self, Binaries, BuildOptions, BuiltImage, Compression, ServiceImage, Store, megabytes};
+use crate::image::{self, Binaries, BuildOptions, BuiltImage, Compression, Reference, ServiceImage, Store, megabytes};
 use crate::model::desired;
 use crate::pipeline::options::BinarySource;
 use crate::screen::note;
@@ -100,8 +100,8 @@ async fn find(
     state: &State,
 ) -> anyhow::Result<Found> {
     let built = match image {
-        // `natsctl verify` checks whether it exists: its registry may be one that only ECS can reach.
         ServiceImage::Existing(reference) => {
+            refuse_misfit(aws, &name, &reference, registry).await?;
             return Ok(Found { name, image: reference.into(), is_present: true, built: None });
         }
         ServiceImage::Built(built) => built,
@@ -118,6 +118,20 @@ async fn find(
         },
     };
     Ok(Found { name, image: desired::Image { repository, digest }, is_present, built: Some(built) })
+}
+
+/// Refuses an image of the environment's own registry that is not there, or that is for other processors than the service's tasks have.
+/// `natsctl verify` checks those of other registries, which perhaps only ECS can reach.
+async fn refuse_misfit(aws: &Aws, name: &str, image: &Reference, registry: &Registry) -> anyhow::Result<()> {
+    let architecture = aws.manifests.services[name].settings.architecture;
+    if image.registry != registry.host() {
+        return Ok(());
+    }
+    let found = registry.platforms(&image.repository, image.digest.as_str()).await?;
+    let found = found.ok_or_else(|| {
+        Hinted::new(format!("there is no image `{image}`"), format!("see `build` in the manifest of `{name}`"))
+    })?;
+    Ok(image::platform::check(image, name, &found, architecture)?)
 }
 
 /// Pushes the images of these services; layers that they share are pushed once.

@@ -254,7 +254,10 @@ async fn find(aws: &Aws, typed: &str) -> anyhow::Result<SdkService> {
     let names = [typed.to_owned(), format!("{typed}{ECS_NAME_SUFFIX}")];
     let mut found = services::describe_all_fields(aws.ecs_cluster(), &names).await?;
     let service = names.iter().find_map(|name| found.remove(name));
-    service.ok_or_else(|| {
+    if let Some(service) = &service {
+        services::refuse_elsewhere(&aws.handover, service)?;
+    }
+    service.map(Service::from).ok_or_else(|| {
         let hint = format!("`aws ecs list-services --cluster {}` lists the services of the cluster", aws.cluster());
         Hinted::new(format!("there is no service `{typed}` on ECS"), hint).into()
     })

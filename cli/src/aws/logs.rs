@@ -8,9 +8,9 @@ use aws_sdk_cloudwatchlogs::types::FilteredLogEvent;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::Aws;
 use super::error::{code, failed, is_uncertain};
 use super::tasks::names_on_ecs;
+use super::{Aws, services};
 use crate::error::Hinted;
 use crate::model::log::{Filter, Line};
 use crate::pipeline::logs::Logs;
@@ -47,9 +47,12 @@ impl<'a> TaskLogs<'a> {
     /// The logs of these services, or of all.
     ///
     /// # Errors
-    /// A name that no manifest has; a service that logs in another region.
-    pub(crate) fn new(aws: &'a Aws, services: &[String]) -> anyhow::Result<TaskLogs<'a>> {
+    /// A name that no manifest has; a service that is not of the environment, or that logs in another region.
+    pub(crate) async fn new(aws: &'a Aws, services: &[String]) -> anyhow::Result<TaskLogs<'a>> {
         let mut names = names_on_ecs(&aws.manifests, services)?;
+        if !services.is_empty() {
+            services::of_manifests(aws, services).await?;
+        }
         let own = services.iter().filter_map(|name| Some((name, aws.manifests.services.get(name)?.own_log()?)));
         let own: Vec<_> = own.collect();
         let one_by_one = !services.is_empty() && (names.len() <= MOST_CALLS || !own.is_empty());

@@ -26,6 +26,7 @@ pub(crate) mod identities;
 pub(crate) mod images;
 pub(crate) mod import;
 pub(crate) mod ledger;
+mod limits;
 pub(crate) mod lock;
 pub(crate) mod logs;
 pub(crate) mod observe;

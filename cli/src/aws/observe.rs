@@ -10,7 +10,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::arn::revision;
 use super::ledger::{Ledger, State, digest};
-use super::services::{self, primary};
+use super::services::{self, ByManifest, primary};
 use super::task_definition::take_unnamed_tags;
 use super::{AT_ONCE, Aws, autoscaling, revisions, service_settings};
 use crate::error::Hinted;
@@ -42,7 +42,8 @@ pub(crate) async fn for_deployment(aws: &Aws, desired: &Desired) -> anyhow::Resu
     let named = desired.services.keys().filter_map(|name| Some(aws.manifests.services.get(name)?.ecs_name()));
     let listed = services::list(aws.ecs_cluster(), named.collect());
     let (services, state) = futures::try_join!(listed, ledger.state())?;
-    let mut services = services::by_manifest(&aws.manifests, &aws.handover, services);
+    let services = ByManifest::new(&aws.manifests, &aws.handover, services);
+    let mut services = services.refusing(|name| desired.services.contains_key(name))?;
     // A service that the deployment does not concern needs no calls.
     services.retain(|name, _| desired.services.contains_key(name) || !aws.manifests.services.contains_key(name));
     observation(aws, services, state, desired).await
@@ -50,17 +51,23 @@ pub(crate) async fn for_deployment(aws: &Aws, desired: &Desired) -> anyhow::Resu
 
 /// These services, for changes that leave their definitions alone.
 pub(crate) async fn services(aws: &Aws, names: &BTreeSet<String>) -> anyhow::Result<Observation> {
-    let ecs_names: Vec<String> = names.iter().map(|name| aws.manifests.services[name].ecs_name()).collect();
-    let services = services::describe_all_fields(aws.ecs_cluster(), &ecs_names).await?;
-    let services = services::by_manifest(&aws.manifests, &aws.handover, services);
+    let services = services::of_manifests(aws, names).await?;
     let state = Ledger::of(aws).state().await?;
     let mut observed = Observed::default();
     for (name, service) in &services {
         let declared = state.services.get(name).map(|known| known.declared_tasks);
-        let definition = definition(aws, name, service.task_definition().unwrap_or_default()).await?;
-        let read =
-            Read { service, definition, declared_tasks: declared.unwrap_or_default(), scaling: None, wanted: None };
-        observed.services.insert(name.clone(), read.seen()?);
+        let described =
+            revisions::describe(aws.clients.ecs(), name, service.task_definition().unwrap_or_default()).await?;
+        let read = Read {
+            service,
+            definition: described.definition,
+            declared_tasks: declared.unwrap_or_default(),
+            scaling: None,
+            wanted: None,
+        };
+        let mut seen = read.seen()?;
+        seen.state.inactive = !described.is_active;
+        observed.services.insert(name.clone(), seen);
     }
     Ok(Observation { observed, services, state })
 }
@@ -75,7 +82,9 @@ async fn observation(
     let ecs_names = services.iter().map(|(name, service)| (name.clone(), ecs_name(service))).collect();
     let scaling = autoscaling::describe(aws.clients.autoscaling(), aws.cluster(), &ecs_names);
     let definitions = definitions(aws, &services, &state, desired);
-    let (definitions, scaling) = futures::try_join!(definitions, scaling)?;
+    let task_definitions = services.values().filter_map(|service| service.task_definition().map(str::to_owned));
+    let inactive = revisions::inactive(aws.clients.ecs(), task_definitions.collect());
+    let (definitions, scaling, inactive) = futures::try_join!(definitions, scaling, inactive)?;
     let mut observed = Observed::default();
     for (name, service) in &services {
         let Some(definition) = definitions.get(name) else { continue };
@@ -88,7 +97,9 @@ async fn observation(
             scaling: scaling.get(name),
             wanted: desired.services.get(name),
         };
-        observed.services.insert(name.clone(), read.seen()?);
+        let mut seen = read.seen()?;
+        seen.state.inactive = seen.state.task_definition.as_ref().is_some_and(|arn| inactive.contains(arn));
+        observed.services.insert(name.clone(), seen);
     }
     Ok(Observation { observed, services, state })
 }

@@ -11,7 +11,7 @@ use super::lock::Held;
 use super::observe::{self, Observation};
 use super::proof::{self, Evidence};
 use super::tasks::{self, DesiredStatus};
-use super::{Aws, revisions, secrets};
+use super::{Aws, limits, revisions, secrets};
 use crate::error::Hinted;
 use crate::image::Binaries;
 use crate::manifest::Manifests;
@@ -42,6 +42,7 @@ pub(crate) async fn desired(
     let mut desired = DesiredOnEcs { manifests, handover, secrets: &secrets, images: &of_all }.desired()?;
     desired.services.retain(|name, _| services.contains(name));
     desired.images.retain(|name, _| services.contains(name));
+    limits::check(aws.clients.ecs(), &desired).await?;
     Ok((desired, images))
 }
 
@@ -105,7 +106,7 @@ impl Platform for Aws {
                     TaskSelection::Service(service) => vec![service.clone()],
                     TaskSelection::Ids(_) => Vec::new(),
                 };
-                let tasks = tasks::list(self.ecs_cluster(), &self.manifests, &services, DesiredStatus::Running).await?;
+                let tasks = tasks::list(self, &services, DesiredStatus::Running).await?;
                 let tasks = tasks.into_iter().map(|task| ObservedTask { id: task.id, service: task.service });
                 let mut observation = Observation::default();
                 observation.observed.tasks = tasks.collect();

@@ -41,11 +41,7 @@ pub(crate) async fn prove(
 ) -> anyhow::Result<Vec<String>> {
     let described = match evidence.services {
         Some(known) => known.clone(),
-        None => {
-            let names: Vec<String> = services.iter().map(|name| aws.manifests.services[name].ecs_name()).collect();
-            let described = services::describe_all_fields(aws.ecs_cluster(), &names).await?;
-            services::by_manifest(&aws.manifests, &aws.handover, described)
-        }
+        None => services::of_manifests(aws, services).await?,
     };
     let mut proofs = BTreeMap::new();
     let mut expected = BTreeMap::new();

@@ -32,6 +32,11 @@ const FIRST_PAUSE: Duration = Duration::from_millis(400);
 /// Between two attempts at most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
+/// From so many task definitions on, listing the active ones takes fewer calls than describing each.
+const LISTED_FROM: usize = 2;
+/// Active task definitions that are listed to find those of services, which an account may share with others.
+const MOST_LISTED: usize = 1000;
+
 /// One revision of a service.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Revision {
@@ -82,9 +87,10 @@ pub(crate) struct Deregistered {
 
 /// The newest revisions of a service, at most so many.
 pub(crate) async fn list(aws: &Aws, name: &str, limit: usize) -> anyhow::Result<Vec<Revision>> {
-    let names = [aws.manifests.services[name].ecs_name()];
-    let (services, records) = futures::try_join!(services::describe(aws.ecs_cluster(), &names), own::records(aws))?;
-    let (service, outcomes) = (services.get(&names[0]), Outcomes::of(&records, name));
+    let names = [name.to_owned()];
+    let (services, records) = futures::try_join!(services::of_manifests(aws, &names), own::records(aws))?;
+    let services = services::converted(services);
+    let (service, outcomes) = (services.get(name), Outcomes::of(&records, name));
     let current = service.map(|service| &*service.task_definition);
     let own = Own { aws, service: name, current, outcomes: &outcomes }.list(limit).await?;
     let needed = needed(&own, service, &outcomes);
@@ -142,12 +148,11 @@ pub(crate) async fn deregister(
 
 async fn deregister_locked(aws: &Aws, names: &BTreeSet<String>, keep: usize) -> anyhow::Result<Vec<Deregistered>> {
     let ecs = aws.clients.ecs();
-    let ecs_name = |name: &String| aws.manifests.services[name].ecs_name();
-    let ecs_names: Vec<String> = names.iter().map(ecs_name).collect();
-    let (services, records) = futures::try_join!(services::describe(aws.ecs_cluster(), &ecs_names), own::records(aws))?;
+    let (services, records) = futures::try_join!(services::of_manifests(aws, names), own::records(aws))?;
+    let services = services::converted(services);
     let mut all = Vec::new();
-    for (name, ecs_name) in names.iter().zip(ecs_names) {
-        let (service, outcomes) = (services.get(&ecs_name), Outcomes::of(&records, name));
+    for name in names {
+        let (service, outcomes) = (services.get(name), Outcomes::of(&records, name));
         let current = service.map(|service| &*service.task_definition);
         let own = Own { aws, service: name, current, outcomes: &outcomes }.list(usize::MAX).await?;
         let needed = needed(&own, service, &outcomes).into_iter().map(|(arn, _)| arn).collect();
@@ -248,6 +253,63 @@ pub(super) async fn register(
         }
     }
     unreachable!("the loop ends by returning")
+}
+
+/// Registers a task definition that was deregistered once more, with all that ECS says of it. Gives the ARN of the new revision.
+pub(super) async fn register_again(ecs: &aws_sdk_ecs::Client, arn: &str) -> anyhow::Result<String> {
+    let call = ecs.describe_task_definition().task_definition(arn).include(TaskDefinitionField::Tags);
+    let answer = call.send().await;
+    let answer = answer.map_err(|error| failed(&format!("describe the task definition `{}`", short(arn)), error))?;
+    let found = answer.task_definition.with_context(|| format!("ECS says nothing of `{}`", short(arn)))?;
+    let call = ecs
+        .register_task_definition()
+        .set_family(found.family)
+        .set_task_role_arn(found.task_role_arn)
+        .set_execution_role_arn(found.execution_role_arn)
+        .set_network_mode(found.network_mode)
+        .set_container_definitions(found.container_definitions)
+        .set_volumes(found.volumes)
+        .set_placement_constraints(found.placement_constraints)
+        .set_requires_compatibilities(found.requires_compatibilities)
+        .set_cpu(found.cpu)
+        .set_memory(found.memory)
+        .set_pid_mode(found.pid_mode)
+        .set_ipc_mode(found.ipc_mode)
+        .set_proxy_configuration(found.proxy_configuration)
+        .set_ephemeral_storage(found.ephemeral_storage)
+        .set_runtime_platform(found.runtime_platform)
+        .set_enable_fault_injection(found.enable_fault_injection)
+        .set_tags(answer.tags.filter(|tags| !tags.is_empty()));
+    let answer = call.send().await;
+    let answer = answer.map_err(|error| failed(&format!("register `{}` once more", short(arn)), error))?;
+    let registered = answer.task_definition.and_then(|registered| registered.task_definition_arn);
+    registered.context("ECS gave no ARN for a task definition")
+}
+
+/// Of the task definitions that services run, those that were deregistered. Most are found in the list of the active ones, which has a
+/// hundred to a page; the others are described.
+pub(super) async fn inactive(
+    ecs: &aws_sdk_ecs::Client,
+    mut arns: BTreeSet<String>,
+) -> anyhow::Result<BTreeSet<String>> {
+    let mut listed = 0;
+    if arns.len() > LISTED_FROM {
+        let list = ecs.list_task_definitions().status(TaskDefinitionStatus::Active).max_results(100);
+        let mut pages = list.into_paginator().items().send();
+        while let Some(arn) = pages.next().await {
+            arns.remove(&arn.map_err(|error| failed("list the task definitions", error))?);
+            listed += 1;
+            if arns.is_empty() || listed == MOST_LISTED {
+                break;
+            }
+        }
+    }
+    let one = |arn: String| async move {
+        let is_active = describe(ecs, "", &arn).await?.is_active;
+        Ok::<_, anyhow::Error>((!is_active).then_some(arn))
+    };
+    let described = futures::stream::iter(arns).map(one).buffered(AT_ONCE);
+    Ok(described.try_collect::<Vec<_>>().await?.into_iter().flatten().collect())
 }
 
 async fn newest_if_equal(

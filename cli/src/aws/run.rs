@@ -87,9 +87,8 @@ pub(crate) async fn run(aws: &Aws, job: Job<'_>, show: impl FnMut(&Line) -> anyh
 /// Starts a task as the service has them now.
 async fn start<'a>(aws: &'a Aws, job: &Job<'_>) -> anyhow::Result<Running<'a>> {
     let name = job.service.to_owned();
-    let on_ecs = aws.manifests.service(&name)?.ecs_name();
-    let mut found = services::describe(aws.ecs_cluster(), std::slice::from_ref(&on_ecs)).await?;
-    let service = found.remove(&on_ecs).ok_or_else(|| {
+    let mut found = services::converted(services::of_manifests(aws, [&name]).await?);
+    let service = found.remove(&name).ok_or_else(|| {
         Hinted::new(format!("`{name}` is not deployed"), format!("`natsctl deploy {name}` deploys it"))
     })?;
     let arn = &service.task_definition;

@@ -1,13 +1,12 @@
 //! ECS service events: placements, health checks and deployments, as `natsctl events` shows them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::Aws;
 use super::services::{self, Service};
-use super::tasks::names_on_ecs;
 
 /// An event of a service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -24,8 +23,10 @@ pub(crate) struct Event {
 /// The events of services, each given once.
 pub(crate) struct EventStream<'a> {
     aws: &'a Aws,
-    /// The manifests' names of services by their names on ECS.
-    names: BTreeMap<String, String>,
+    /// The manifests' names.
+    names: BTreeSet<String>,
+    /// Whether these were asked for by name.
+    is_typed: bool,
     given: BTreeSet<Event>,
 }
 
@@ -35,16 +36,17 @@ impl<'a> EventStream<'a> {
     /// # Errors
     /// A name that no manifest has.
     pub(crate) fn new(aws: &'a Aws, services: &[String]) -> anyhow::Result<Self> {
-        Ok(Self { aws, names: names_on_ecs(&aws.manifests, services)?, given: BTreeSet::new() })
+        let all = || aws.manifests.services.keys().cloned().collect();
+        let names = if services.is_empty() { all() } else { services.iter().cloned().collect::<BTreeSet<_>>() };
+        names.iter().try_for_each(|name| aws.manifests.service(name).map(drop))?;
+        Ok(Self { aws, names, is_typed: !services.is_empty(), given: BTreeSet::new() })
     }
 
     /// The events that were not given yet, the oldest first.
     pub(crate) async fn fresh(&mut self) -> anyhow::Result<Vec<Event>> {
-        let found = services::describe(self.aws.ecs_cluster(), &self.names.keys().cloned().collect::<Vec<_>>()).await?;
-        let of_service = |(on_ecs, name): (&String, &String)| {
-            found.get(on_ecs).map(|service| events(name, service)).unwrap_or_default()
-        };
-        let current: BTreeSet<Event> = self.names.iter().flat_map(of_service).collect();
+        let found = services::sorted(self.aws, &self.names).await?;
+        let found = services::converted(found.refusing(|_| self.is_typed)?);
+        let current: BTreeSet<Event> = found.iter().flat_map(|(name, service)| events(name, service)).collect();
         let fresh = current.difference(&self.given).cloned().collect();
         self.given = current;
         Ok(fresh)

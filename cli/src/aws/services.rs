@@ -1,5 +1,7 @@
 //! The ECS services of the cluster, as ECS describes them.
 
+mod owned;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_ecs::types::{
@@ -9,13 +11,12 @@ use aws_sdk_ecs::types::{
 use futures::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 
+pub(super) use self::owned::{ByManifest, of_manifests, refuse_elsewhere, sorted};
+use super::AT_ONCE;
 use super::arn::short;
 use super::clients::Cluster;
 use super::error::failed;
 use super::tasks::time;
-use super::{AT_ONCE, tags};
-use crate::handover::Handover;
-use crate::manifest::Manifests;
 
 /// What DescribeServices takes at once.
 const SERVICES_PER_CALL: usize = 10;
@@ -107,11 +108,6 @@ pub(crate) struct CapacityProvider {
     pub(crate) base: i32,
 }
 
-/// These services by their names on ECS; those that do not exist are left out.
-pub(super) async fn describe(cluster: Cluster<'_>, names: &[String]) -> anyhow::Result<BTreeMap<String, Service>> {
-    Ok(converted(describe_all_fields(cluster, names).await?))
-}
-
 /// These services by their names on ECS, with all that ECS says of them; those that do not exist are left out.
 pub(super) async fn describe_all_fields(
     cluster: Cluster<'_>,
@@ -155,26 +151,6 @@ pub(super) async fn list(
         names.insert(short(&arn.map_err(failed)?).to_owned());
     }
     describe_all_fields(cluster, &names.into_iter().collect::<Vec<_>>()).await
-}
-
-/// The services of the environment by the manifests' names; one that no manifest describes has the name that its tag says.
-pub(super) fn by_manifest(
-    manifests: &Manifests,
-    handover: &Handover,
-    mut services: BTreeMap<String, SdkService>,
-) -> BTreeMap<String, SdkService> {
-    let mut of_environment = BTreeMap::new();
-    for (name, service) in &manifests.services {
-        if let Some(found) = services.remove(&service.ecs_name()) {
-            of_environment.insert(name.clone(), found);
-        }
-    }
-    for service in services.into_values() {
-        if let Some(name) = tags::name(handover, &service) {
-            of_environment.entry(name).or_insert(service);
-        }
-    }
-    of_environment
 }
 
 /// The deployment that a service is at, or is on its way to.

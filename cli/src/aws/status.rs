@@ -8,7 +8,7 @@ use super::Aws;
 use super::arn::{family, revision};
 use super::error::failed;
 use super::ledger::{DeployedService, Ledger, State};
-use super::services::{self, Deployment, RolloutState, Service};
+use super::services::{self, ByManifest, Deployment, RolloutState, Service};
 use crate::handover::{Handover, prefix};
 use crate::manifest::ServiceManifest;
 use crate::model::status::{GatewayStatus, Rollout, ServiceStatus, Status};
@@ -29,12 +29,15 @@ pub(crate) async fn read(aws: &Aws) -> anyhow::Result<Status> {
         ledger.records(LAST_RUNS)
     )?;
     found.extend(services::describe_all_fields(aws.ecs_cluster(), &undescribed(&state, &names)).await?);
-    let found = services::converted(services::by_manifest(&aws.manifests, &aws.handover, found));
+    let ByManifest { own, foreign } = ByManifest::new(&aws.manifests, &aws.handover, found);
+    let found = services::converted(own);
     let Alarms { of_services, others } = Alarms::new(firing, found.keys(), &aws.handover);
     let mut problems: Vec<String> = others.into_iter().map(|alarm| format!("alarm `{alarm}`")).collect();
     let mut notes = Vec::new();
     last_run(&runs, &mut problems, &mut notes);
-    for name in aws.manifests.services.keys().filter(|name| !found.contains_key(*name)) {
+    problems.extend(foreign.iter().map(|(name, foreign)| format!("service `{name}`: {foreign}")));
+    let is_missing = |name: &&String| !found.contains_key(*name) && !foreign.contains_key(*name);
+    for name in aws.manifests.services.keys().filter(is_missing) {
         problems.push(format!("service `{name}` is not deployed; `natsctl deploy {name}` deploys it"));
     }
     for name in found.keys().filter(|name| !aws.manifests.services.contains_key(*name)) {
@@ -87,11 +90,14 @@ fn last_run(runs: &[Record], problems: &mut Vec<String>, notes: &mut Vec<String>
     let open = runs.first().filter(|run| run.result == RunResult::Started);
     notes.extend(open.map(|run| format!("{} goes on, or was killed", text(run))));
     let ended = runs.iter().find(|run| run.result != RunResult::Started);
-    let failed = ended.filter(|run| matches!(run.result, RunResult::Failed | RunResult::RolledBack));
-    problems.extend(failed.map(|run| {
-        let went_back = if run.result == RunResult::RolledBack { " and went back" } else { "" };
+    problems.extend(ended.filter(|run| run.result != RunResult::Done).map(|run| {
+        let how = match run.result {
+            RunResult::RolledBack => "failed and went back",
+            RunResult::Interrupted => "was interrupted (`natsctl deploy --resume` goes on with it)",
+            _ => "failed",
+        };
         let reason = run.error.as_deref().and_then(|error| error.lines().next()).unwrap_or("see `natsctl history`");
-        format!("the last run failed{went_back}: {}: {reason}", text(run))
+        format!("the last run {how}: {}: {reason}", text(run))
     }));
 }
 

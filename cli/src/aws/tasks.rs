@@ -8,10 +8,10 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::AT_ONCE;
 use super::arn::{self, revision};
 use super::clients::Cluster;
 use super::error::failed;
+use super::{AT_ONCE, Aws, services};
 use crate::error::Hinted;
 use crate::manifest::{Manifests, ServiceManifest};
 use crate::model::task::short;
@@ -102,19 +102,17 @@ pub(crate) struct ListedTask {
 /// The tasks of these services, or of the whole cluster if none is named.
 ///
 /// # Errors
-/// A name that no manifest has; what ECS refuses.
-pub(crate) async fn list(
-    cluster: Cluster<'_>,
-    manifests: &Manifests,
-    services: &[String],
-    status: DesiredStatus,
-) -> anyhow::Result<Vec<ListedTask>> {
-    let names = names_on_ecs(manifests, services)?;
+/// A name that no manifest has; a service that is not of the environment; what ECS refuses.
+pub(crate) async fn list(aws: &Aws, services: &[String], status: DesiredStatus) -> anyhow::Result<Vec<ListedTask>> {
+    let names = names_on_ecs(&aws.manifests, services)?;
+    if !services.is_empty() {
+        services::of_manifests(aws, services).await?;
+    }
     // One service is one call; for several the whole cluster is fewer calls than each of them.
     let only = names.keys().next().filter(|_| services.len() == 1);
-    let found = of_service(cluster, only.map(String::as_str), status).await?;
+    let found = of_service(aws.ecs_cluster(), only.map(String::as_str), status).await?;
     let mut tasks: Vec<ListedTask> =
-        found.into_iter().map(|task| ListedTask::new(&task.of(manifests), &names)).collect();
+        found.into_iter().map(|task| ListedTask::new(&task.of(&aws.manifests), &names)).collect();
     tasks.retain(|task| services.is_empty() || task.service.as_ref().is_some_and(|name| services.contains(name)));
     tasks.sort_by(|a, b| (&a.service, a.revision, a.started).cmp(&(&b.service, b.revision, b.started)));
     Ok(tasks)

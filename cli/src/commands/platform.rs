@@ -70,7 +70,7 @@ impl Platform {
         match self {
             Self::Local(local) => logs::show(local.logs(services).await?, query, print).await,
             #[cfg(feature = "aws")]
-            Self::Aws(aws) => logs::show(crate::aws::logs::TaskLogs::new(aws, services)?, query, print).await,
+            Self::Aws(aws) => logs::show(crate::aws::logs::TaskLogs::new(aws, services).await?, query, print).await,
         }
     }
 

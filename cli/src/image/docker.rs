@@ -12,6 +12,7 @@ use tokio::process::Command;
 
 use super::digest::Digest;
 use super::oci::{Blob, Contents, Descriptor, INDEX, Index, Manifest};
+use super::platform::Platforms;
 use crate::error::{Hinted, at};
 use crate::model::desired::Architecture;
 
@@ -52,7 +53,19 @@ impl DockerBuild<'_> {
         self.build(docker).await?;
         let folder = self.folder.clone();
         let read = tokio::task::spawn_blocking(move || read(&archive, &folder)).await?;
-        read.with_context(|| format!("failed to read what `docker buildx` made of `{}`", self.service))
+        let (config, layers) =
+            read.with_context(|| format!("failed to read what `docker buildx` made of `{}`", self.service))?;
+        let platforms = Platforms::of_config(&config);
+        if !platforms.fit(self.architecture) {
+            let message = format!(
+                "the image that `docker buildx` made of `{}` {}",
+                self.dockerfile.display(),
+                platforms.misfit(self.architecture)
+            );
+            let hint = "a `FROM --platform=…` in the Dockerfile fixes what it is for: leave it out, or set `architecture` in the manifest";
+            return Err(Hinted::new(message, hint).into());
+        }
+        Ok((config, layers))
     }
 
     async fn build(&self, mut docker: Command) -> anyhow::Result<()> {

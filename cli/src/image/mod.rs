@@ -8,6 +8,7 @@ mod elf;
 mod layer;
 mod layout;
 mod oci;
+pub(crate) mod platform;
 pub(crate) mod publish;
 mod reference;
 pub(crate) mod registry;

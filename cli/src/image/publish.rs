@@ -7,8 +7,11 @@ use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 
 use super::registry::{Registry, saved};
-use super::{BuildOptions, BuiltImage, Reference, ServiceImage, Store, built, megabytes, pack_all, write_layout};
+use super::{
+    BuildOptions, BuiltImage, Reference, ServiceImage, Store, built, megabytes, pack_all, platform, write_layout,
+};
 use crate::error::Hinted;
+use crate::model::desired::Architecture;
 
 /// Images that are pushed at the same time; the registry's client limits its own requests.
 const PARALLEL_PUSHES: usize = 4;
@@ -56,13 +59,22 @@ pub(crate) async fn publish(
         write_layout(folder, &pack_all(images, order.store).await?)?;
     }
     let published = stream::iter(&built).map(async |(name, built)| {
-        Ok::<_, anyhow::Error>((name.clone(), publish_one(name, built, destination, order.store).await?))
+        let architecture = order.manifests.services.get(name).map(|service| service.settings.architecture);
+        let service = Service { name, architecture: architecture.unwrap_or_default() };
+        Ok::<_, anyhow::Error>((name.clone(), publish_one(service, built, destination, order.store).await?))
     });
     published.buffer_unordered(PARALLEL_PUSHES).try_collect().await
 }
 
+/// A service whose image is published.
+#[derive(Clone, Copy)]
+struct Service<'a> {
+    name: &'a str,
+    architecture: Architecture,
+}
+
 async fn publish_one(
-    service: &str,
+    service: Service<'_>,
     built: &ServiceImage,
     destination: Option<&Destination>,
     store: &Store,
@@ -70,11 +82,11 @@ async fn publish_one(
     match (built, destination) {
         (ServiceImage::Existing(reference), None) => Ok(existing(reference, "exists elsewhere")),
         (ServiceImage::Existing(reference), Some(destination)) => {
-            find(reference, &destination.registry).await?;
+            find(reference, service, &destination.registry).await?;
             Ok(existing(reference, "exists"))
         }
-        (ServiceImage::Built(image), Some(destination)) => push(service, image, destination, store).await,
-        (ServiceImage::Built(image), None) => pack(service, image, store).await,
+        (ServiceImage::Built(image), Some(destination)) => push(service.name, image, destination, store).await,
+        (ServiceImage::Built(image), None) => pack(service.name, image, store).await,
     }
 }
 
@@ -89,19 +101,18 @@ fn existing(reference: &Reference, remark: &str) -> Published {
     }
 }
 
-/// An image that was built elsewhere must exist.
-async fn find(reference: &Reference, registry: &Registry) -> anyhow::Result<()> {
+/// An image that was built elsewhere must exist, and be for the processors of the service's tasks.
+async fn find(reference: &Reference, service: Service<'_>, registry: &Registry) -> anyhow::Result<()> {
     let digest = reference.digest.as_str();
     let found = if reference.registry == registry.host() {
-        registry.has(&reference.repository, digest).await?
+        registry.platforms(&reference.repository, digest).await?
     } else {
         let other = Registry::new(&reference.registry, saved(&reference.registry)?)?;
-        other.has(&reference.repository, digest).await?
+        other.platforms(&reference.repository, digest).await?
     };
-    if found.is_some() {
-        return Ok(());
-    }
-    Err(Hinted::new(format!("there is no image `{reference}`"), "see `build` in the service's manifest").into())
+    let hint = "see `build` in the service's manifest";
+    let found = found.ok_or_else(|| Hinted::new(format!("there is no image `{reference}`"), hint))?;
+    Ok(platform::check(reference, service.name, &found, service.architecture)?)
 }
 
 async fn pack(service: &str, image: &BuiltImage, store: &Store) -> anyhow::Result<Published> {

@@ -213,13 +213,35 @@ mod dockerfiles {
             Self { workshop, program }
         }
 
+        /// It makes an image for `x86_64`.
+        fn making_image() -> Self {
+            // The archive that is made beforehand goes where the arguments say.
+            let docker = Self::saying(
+                r#"here=$(dirname "$0"); echo "$@" > "$here/arguments"
+                   for word in "$@"; do case "$word" in type=oci*) file=${word##*dest=}; esac; done
+                   cp "$here/made.tar" "$file""#,
+            );
+            let packed = docker.workshop.packed("made", b"by docker");
+            let layout = docker.workshop.path().join("layout");
+            write_layout(&layout, &[Packed { bom: None, ..packed }]).unwrap();
+            let made = fs::File::create(docker.workshop.path().join("made.tar")).unwrap();
+            let mut archive = tar::Builder::new(made);
+            archive.append_dir_all("", &layout).unwrap();
+            archive.finish().unwrap();
+            docker
+        }
+
         async fn build(&self) -> anyhow::Result<(Bytes, Vec<Blob>)> {
+            self.build_for(Architecture::X86_64).await
+        }
+
+        async fn build_for(&self, architecture: Architecture) -> anyhow::Result<(Bytes, Vec<Blob>)> {
             docker::DockerBuild {
                 docker: &self.program,
                 service: "quest-system",
                 dockerfile: self.workshop.path().join("Dockerfile"),
                 context: None,
-                architecture: Architecture::Arm64,
+                architecture,
                 folder: self.workshop.store.folder("docker-quest-system"),
             }
             .run()
@@ -229,18 +251,8 @@ mod dockerfiles {
 
     #[tokio::test]
     async fn what_buildx_makes_goes_the_same_way_as_all_others() {
-        // The archive that is made beforehand goes where the arguments say.
-        let docker = Docker::saying(
-            r#"here=$(dirname "$0"); echo "$@" > "$here/arguments"
-               for word in "$@"; do case "$word" in type=oci*) file=${word##*dest=}; esac; done
-               cp "$here/made.tar" "$file""#,
-        );
+        let docker = Docker::making_image();
         let packed = docker.workshop.packed("made", b"by docker");
-        let layout = docker.workshop.path().join("layout");
-        write_layout(&layout, &[Packed { bom: None, ..packed.clone() }]).unwrap();
-        let mut archive = tar::Builder::new(fs::File::create(docker.workshop.path().join("made.tar")).unwrap());
-        archive.append_dir_all("", &layout).unwrap();
-        archive.finish().unwrap();
         for _ in 0..2 {
             let (config, layers) = docker.build().await.unwrap();
             assert_eq!(Digest::of(&config), *packed.config_digest());
@@ -248,9 +260,16 @@ mod dockerfiles {
             assert_eq!(descriptors(&layers), descriptors(&packed.blobs[1..]));
         }
         let arguments = fs::read_to_string(docker.workshop.path().join("arguments")).unwrap();
-        for expected in ["buildx build", "--platform linux/arm64", "type=oci", "--file", "Dockerfile"] {
+        for expected in ["buildx build", "--platform linux/amd64", "type=oci", "--file", "Dockerfile"] {
             assert!(arguments.contains(expected), "{arguments}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_buildx_makes_for_other_processors_is_refused() {
+        let docker = Docker::making_image();
+        let error = docker.build_for(Architecture::Arm64).await.unwrap_err().to_string();
+        assert!(error.ends_with("is for linux/amd64, not for linux/arm64, which the manifest asks for"), "{error}");
     }
 
     async fn refused(docker: Docker) -> (String, String) {

@@ -305,6 +305,7 @@ fn service(found: &ServiceStatus, silent: &BTreeSet<String>) -> ObservedService 
         declared_tasks: found.declared_tasks,
         desired: found.desired,
         failed: found.failed || found.lacks_listener(),
+        inactive: false,
         ecs: None,
     };
     let revision = |stored: &StoredRevision, succeeded| Revision {

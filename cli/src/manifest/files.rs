@@ -29,7 +29,8 @@ pub struct ServiceManifest {
     /// NATS.
     #[serde(default)]
     pub role: Role,
-    /// Name of the ECS service and task family; `<name>-nats` if absent.
+    /// Name of the ECS service and task family; `<name>-nats` if absent. A service of this name that natsctl did not create is
+    /// taken over only if it is written here.
     #[serde(default)]
     #[schemars(extend("x-default-suffix" = ECS_NAME_SUFFIX))]
     pub ecs_name: Option<EcsName>,

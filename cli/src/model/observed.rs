@@ -133,6 +133,9 @@ pub struct ServiceState {
     pub desired: u32,
     /// Whether the last deployment failed and was rolled back or stopped.
     pub failed: bool,
+    /// Whether its current revision was deregistered: what runs goes on, and nothing new can be started of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub inactive: bool,
     /// What it is on ECS besides its tasks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ecs: Option<EcsService>,

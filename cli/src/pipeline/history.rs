@@ -47,6 +47,15 @@ pub(crate) enum RunResult {
     RolledBack,
     /// Something failed.
     Failed,
+    /// It could not go on, for example because credentials had expired: what was done stays.
+    Interrupted,
+}
+
+impl RunResult {
+    /// Whether `natsctl deploy --resume` goes on with the run: it neither came to its end nor went back.
+    pub(crate) fn is_unfinished(self) -> bool {
+        matches!(self, Self::Started | Self::Failed | Self::Interrupted)
+    }
 }
 
 /// A step of a run.

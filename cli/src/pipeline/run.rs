@@ -216,18 +216,21 @@ async fn with_lock<P: Platform>(
     let lock = platform.lock(options.if_held).await?;
     let outcome = change.await;
     let unlocked = platform.unlock(lock).await;
+    if let (Err(_), Err(error)) = (&outcome, &unlocked) {
+        note(&format!("the lock is still held, until it expires: {error:#}"));
+    }
     let done = outcome?;
     unlocked?;
     Ok(done)
 }
 
-/// The services of the last change, which was interrupted.
+/// The services of the last change, which was interrupted or failed, and did not go back.
 ///
 /// # Errors
-/// It was not, or it was about nothing that a manifest names.
+/// It was neither, or it was about nothing that a manifest names.
 pub(crate) async fn interrupted<P: Platform>(platform: &P) -> anyhow::Result<BTreeSet<String>> {
     let last = platform.records(1).await?.into_iter().next();
-    let open = last.filter(|record| record.result == RunResult::Started).map(|record| record.services);
+    let open = last.filter(|record| record.result.is_unfinished()).map(|record| record.services);
     let services = open.unwrap_or_default().into_iter();
     let known: BTreeSet<String> = services.filter(|name| platform.manifests().services.contains_key(name)).collect();
     if known.is_empty() {
@@ -285,10 +288,13 @@ async fn locked<P: Platform>(
     progress.record.end(&outcome);
     // Deleting an environment's data deletes its history.
     let forgotten = matches!(change, Change::Down { data: true }) && outcome.is_ok();
-    if !forgotten {
-        put_record(platform, change, &progress.record).await?;
+    let recorded = if forgotten { Ok(()) } else { put_record(platform, change, &progress.record).await };
+    // Why the run failed is worth more than that it could not be recorded, which often has the same reason.
+    if let (Err(_), Err(error)) = (&outcome, &recorded) {
+        note(&format!("the history will not show how this ended: {error:#}"));
     }
     let (plan, proofs) = outcome?;
+    recorded?;
     if matches!(change, Change::Deploy(_)) {
         platform.clean_up().await?;
     }
@@ -336,7 +342,7 @@ async fn complete<P: Platform>(
     }
 }
 
-/// Runs all waves in their order. A wave in which a service failed is finished; what `--on-failure` says decides what follows.
+/// Carries out a plan. What `--on-failure` says decides what follows when a service does not come up.
 async fn apply<P: Platform>(
     platform: &P,
     plan: &Plan,
@@ -346,23 +352,62 @@ async fn apply<P: Platform>(
     options: &Options,
     progress: &mut Progress,
 ) -> anyhow::Result<()> {
-    let mut work = platform.begin(plan, observation, materials, options).await?;
+    let mut errors = RunErrors::default();
+    match platform.begin(plan, observation, materials, options).await {
+        Ok(mut work) => {
+            errors.interruption = apply_waves(platform, plan, desired, &mut work, options, progress).await.err();
+            if !progress.failures.is_empty() && options.on_failure == OnFailure::Rollback {
+                errors.rollback = platform.roll_back(&mut work, progress).await.err();
+            }
+        }
+        Err(error) => errors.interruption = Some(error),
+    }
+    if progress.failures.is_empty() && errors.interruption.is_none() {
+        return Ok(());
+    }
+    Err(failure(platform.dir(), options, progress, &errors))
+}
+
+/// Runs all waves in their order. A wave in which a service failed is finished.
+async fn apply_waves<'a, P: Platform>(
+    platform: &'a P,
+    plan: &Plan,
+    desired: &Desired,
+    work: &mut P::Work<'a>,
+    options: &Options,
+    progress: &mut Progress,
+) -> anyhow::Result<()> {
     for wave in plan.waves() {
         let affected = callers_of_failed(desired, &progress.failures);
         let is_affected = |step: &&Step| step.kind() == Kind::Service && affected.contains(step.name());
         let steps: Vec<&Step> = wave.iter().filter(|step| !is_affected(step)).collect();
-        platform.apply(&mut work, &steps, progress).await?;
+        platform.apply(work, &steps, progress).await?;
         if !progress.failures.is_empty() && options.on_failure != OnFailure::Continue {
             break;
         }
     }
-    if progress.failures.is_empty() {
-        return Ok(());
+    Ok(())
+}
+
+/// What went wrong in a run besides services that did not come up.
+#[derive(Default)]
+struct RunErrors {
+    /// Why it could not go on, for example because credentials have expired.
+    interruption: Option<anyhow::Error>,
+    /// Why what it had changed could not be rolled back.
+    rollback: Option<anyhow::Error>,
+}
+
+impl RunErrors {
+    /// The texts of the errors, in the order in which they came.
+    fn texts(&self) -> impl Iterator<Item = String> {
+        let interruption = self.interruption.iter().map(|error| format!("{error:#}"));
+        interruption.chain(self.rollback.iter().map(|error| format!("and rolling back failed: {error:#}")))
     }
-    if options.on_failure == OnFailure::Rollback {
-        platform.roll_back(&mut work, progress).await?;
+
+    fn hints(&self) -> impl Iterator<Item = String> {
+        [&self.interruption, &self.rollback].into_iter().flatten().filter_map(hint)
     }
-    Err(failure(platform.dir(), options, progress))
 }
 
 /// Services that call one that did not come up, directly or through others.
@@ -392,11 +437,13 @@ async fn verify<P: Platform>(
 }
 
 /// All failures on one screen, and in a file that outlives the rollback.
-fn failure(dir: &Path, options: &Options, progress: &mut Progress) -> anyhow::Error {
-    if options.on_failure == OnFailure::Rollback && progress.aftermath.is_some() {
+fn failure(dir: &Path, options: &Options, progress: &mut Progress, errors: &RunErrors) -> anyhow::Error {
+    if errors.interruption.is_some() || errors.rollback.is_some() {
+        progress.record.result = RunResult::Interrupted;
+    } else if options.on_failure == OnFailure::Rollback && progress.aftermath.is_some() {
         progress.record.result = RunResult::RolledBack;
     }
-    let text = progress.failures.values().map(String::as_str).collect::<Vec<_>>().join("\n\n");
+    let text = progress.failures.values().cloned().chain(errors.texts()).collect::<Vec<_>>().join("\n\n");
     let file = failure_file(dir, &progress.record.id);
     let written = fs::create_dir_all(file.parent().unwrap_or(dir))
         .and_then(|()| fs::write(&file, printable(&format!("{text}\n"))));
@@ -405,17 +452,29 @@ fn failure(dir: &Path, options: &Options, progress: &mut Progress) -> anyhow::Er
         Ok(()) => format!("this is also in `{}`", file.display()),
         Err(error) => format!("this could not be written into `{}`: {error}", file.display()),
     };
-    let now = progress.aftermath.clone().unwrap_or_else(|| {
-        let now = match options.on_failure {
-            OnFailure::Rollback => "nothing was changed",
-            OnFailure::Stop => "what came up stays; nothing more was started",
-            OnFailure::Continue => "what does not call it was deployed",
-        };
-        now.to_owned()
-    });
     let logs: Vec<String> = progress.failures.keys().map(|service| format!("`natsctl logs {service}`")).collect();
-    let hint = format!("{now}; all of the log: {}; {kept}", logs.join(", "));
-    Hinted::new(text, hint).into()
+    let logs = (!logs.is_empty()).then(|| format!("all of the log: {}", logs.join(", ")));
+    let hints = errors.hints().chain([aftermath(options, progress, errors)]).chain(logs).chain([kept]);
+    Hinted::new(text, hints.collect::<Vec<_>>().join("; ")).into()
+}
+
+/// What runs after a failure.
+fn aftermath(options: &Options, progress: &Progress, errors: &RunErrors) -> String {
+    if let Some(aftermath) = &progress.aftermath {
+        return aftermath.clone();
+    }
+    if errors.rollback.is_some() {
+        return "what this run had changed may still run; `natsctl status` shows it".to_owned();
+    }
+    if errors.interruption.is_some() {
+        return "what was done stays; the same command, or `natsctl deploy --resume`, goes on with it".to_owned();
+    }
+    let now = match options.on_failure {
+        OnFailure::Rollback => "nothing was changed",
+        OnFailure::Stop => "what came up stays; nothing more was started",
+        OnFailure::Continue => "what does not call it was deployed",
+    };
+    now.to_owned()
 }
 
 /// Where the explanation of a failed run is.

@@ -51,9 +51,8 @@ pub(super) fn written_manifest(found: &Found<'_>, manifests: &Manifests, handove
         Role::Gateway => lines.add("role", "gateway".into()),
         Role::Standalone => lines.standalone(found),
     }
-    if found.service.name.strip_suffix(ECS_NAME_SUFFIX) != Some(found.name) {
-        lines.add("ecs_name", found.service.name.as_str().into());
-    }
+    // Also where it is the default: it says that the service is meant which is there already.
+    lines.add("ecs_name", found.service.name.as_str().into());
     lines.add("build", json!({ "image": found.image }));
     lines.settings(found, defaults);
     lines.health(found.definition.health, defaults);

@@ -8,7 +8,9 @@ use super::{APPLY, Finding, Kind, all_exist};
 use crate::aws::error::failed;
 use crate::aws::{AT_ONCE, Aws, ecr};
 use crate::image::Reference;
+use crate::image::platform::{self, Platforms};
 use crate::image::registry::Registry;
+use crate::model::desired::Architecture;
 
 pub(super) async fn check(aws: &Aws) -> anyhow::Result<Vec<Finding>> {
     let (built, named) = sources(aws);
@@ -22,12 +24,22 @@ pub(super) async fn check(aws: &Aws) -> anyhow::Result<Vec<Finding>> {
     Ok(findings)
 }
 
+/// An image that manifests name, and what it must be for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Named {
+    image: String,
+    architecture: Architecture,
+}
+
 /// Repositories of images that are built here; and images that manifests name, with their services.
-fn sources(aws: &Aws) -> (BTreeSet<String>, BTreeMap<String, BTreeSet<&str>>) {
-    let (mut built, mut named) = (BTreeSet::new(), BTreeMap::<String, BTreeSet<&str>>::new());
+fn sources(aws: &Aws) -> (BTreeSet<String>, BTreeMap<Named, BTreeSet<&str>>) {
+    let (mut built, mut named) = (BTreeSet::new(), BTreeMap::<Named, BTreeSet<&str>>::new());
     for (name, service) in &aws.manifests.services {
         match service.build.as_ref().and_then(|build| build.image.clone()) {
-            Some(image) => drop(named.entry(image).or_default().insert(name)),
+            Some(image) => {
+                let architecture = service.settings.architecture;
+                named.entry(Named { image, architecture }).or_default().insert(name);
+            }
             None => drop(built.insert(aws.handover.repository(service))),
         }
     }
@@ -55,18 +67,20 @@ async fn answers(aws: &Aws, host: &str, repository: &str) -> Finding {
     }
 }
 
-/// Whether the images exist that manifests name.
-async fn existing(aws: &Aws, named: BTreeMap<String, BTreeSet<&str>>) -> Vec<Finding> {
+/// Whether the images exist that manifests name, and are for the processors that their tasks have.
+async fn existing(aws: &Aws, named: BTreeMap<Named, BTreeSet<&str>>) -> Vec<Finding> {
     let count = named.len();
-    let joined = |(image, services): (String, BTreeSet<&str>)| (image, Vec::from_iter(services).join(", "));
-    let named: Vec<(String, String)> = named.into_iter().map(joined).collect();
-    let one = |(image, services): (String, String)| async move {
+    let joined = |(named, services): (Named, BTreeSet<&str>)| (named, Vec::from_iter(services).join(", "));
+    let named: Vec<(Named, String)> = named.into_iter().map(joined).collect();
+    let one = |(Named { image, architecture }, services): (Named, String)| async move {
         let what = format!("image `{image}`");
-        match exists(aws, &image).await {
-            Ok(true) => None,
-            Ok(false) => {
-                Some(Finding::missing(what, "not there", format!("see `build` in the manifest of {services}")))
+        match platforms(aws, &image).await {
+            Ok(Some(found)) if found.fit(architecture) => None,
+            Ok(Some(found)) => {
+                let hint = format!("{} (of {services})", platform::HINT);
+                Some(Finding::missing(what, found.misfit(architecture), hint))
             }
+            Ok(None) => Some(Finding::missing(what, "not there", format!("see `build` in the manifest of {services}"))),
             Err(error) => Some(Finding::unknown(what, &error)),
         }
     };
@@ -79,8 +93,8 @@ async fn existing(aws: &Aws, named: BTreeMap<String, BTreeSet<&str>>) -> Vec<Fin
     findings
 }
 
-async fn exists(aws: &Aws, image: &str) -> anyhow::Result<bool> {
+async fn platforms(aws: &Aws, image: &str) -> anyhow::Result<Option<Platforms>> {
     let reference: Reference = image.parse()?;
     let registry = Registry::new(&reference.registry, ecr::credentials(aws, &reference.registry)?)?;
-    Ok(registry.has(&reference.repository, reference.digest.as_str()).await?.is_some())
+    registry.platforms(&reference.repository, reference.digest.as_str()).await
 }

@@ -21,7 +21,7 @@ impl Tasks {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
         let aws = invocation.aws().await?;
         let status = if self.stopped { DesiredStatus::Stopped } else { DesiredStatus::Running };
-        let tasks = tasks::list(aws.ecs_cluster(), &aws.manifests, &self.services, status).await?;
+        let tasks = tasks::list(&aws, &self.services, status).await?;
         Ok(Report::new(&tasks, text(&tasks)))
     }
 }

@@ -18,6 +18,7 @@ use hyper::body::Frame;
 use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::TokioExecutor;
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
@@ -27,6 +28,7 @@ use tokio::sync::Semaphore;
 use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
 
 use super::auth::{Auth, Challenge, Credentials, Refused, TokenSource};
+use super::proxy::ProxyConnector;
 use crate::error::Hinted;
 use crate::image::digest::CHUNK;
 use crate::image::oci::{Blob, Contents};
@@ -55,7 +57,7 @@ type Body = BoxBody<Bytes, io::Error>;
 pub(super) struct Http {
     host: String,
     base: String,
-    client: Client<HttpsConnector<HttpConnector>, Body>,
+    client: Client<HttpsConnector<ProxyConnector>, Body>,
     auth: Auth,
     permits: Semaphore,
 }
@@ -144,8 +146,13 @@ impl RegistryResponse {
 }
 
 impl Http {
-    /// Connects when it is first used.
+    /// Connects when it is first used, through the proxy that HTTPS_PROXY, ALL_PROXY and NO_PROXY name.
     pub(super) fn new(host: &str, credentials: Credentials) -> anyhow::Result<Self> {
+        Self::through(host, credentials, Matcher::from_env(), tls()?)
+    }
+
+    /// The same through the proxies of `proxies`, if there are any for a host.
+    fn through(host: &str, credentials: Credentials, proxies: Matcher, tls: ClientConfig) -> anyhow::Result<Self> {
         // What Docker Hub is called is not where it is.
         let address = if host == "docker.io" { "registry-1.docker.io" } else { host };
         let scheme = if is_loopback(address) { "http" } else { "https" };
@@ -157,10 +164,10 @@ impl Http {
         connector.set_connect_timeout(Some(CONNECT));
         connector.enforce_http(false);
         let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls()?)
+            .with_tls_config(tls.clone())
             .https_or_http()
             .enable_http1()
-            .wrap_connector(connector);
+            .wrap_connector(ProxyConnector::new(connector, tls, proxies));
         let client = Client::builder(TokioExecutor::new()).build(connector);
         let auth = Auth::new(host, credentials);
         Ok(Self { host: host.to_owned(), base, client, auth, permits: Semaphore::new(AT_ONCE) })
@@ -240,7 +247,10 @@ impl Http {
     }
 
     async fn answer(&self, request: Request<Body>) -> anyhow::Result<RegistryResponse> {
-        let answer = self.client.request(request).await.map_err(|error| anyhow!(root_cause(&error)))?;
+        let answer = self.client.request(request).await.map_err(|error| match super::proxy::failure(&error) {
+            Some(failure) => anyhow!("{failure}"),
+            None => anyhow!(root_cause(&error)),
+        })?;
         let (head, body) = answer.into_parts();
         let body = Limited::new(body, LARGEST_ANSWER).collect().await;
         let body = body.map_err(|error| anyhow!("the answer is cut off or too large: {error}"))?;
@@ -386,6 +396,7 @@ fn root_cause(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::stage;
     use super::*;
 
     #[test]
@@ -403,6 +414,32 @@ mod tests {
         for host in ["", "a b", "https://example.com", "example.com/path"] {
             assert!(Http::new(host, Credentials::Anonymous).is_err(), "{host}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_request_goes_through_the_tunnel_of_a_proxy_and_is_encrypted_to_the_registry() {
+        let (registry, roots) = stage::registry_with_tls("registry.example.com").await;
+        let proxy = stage::TunnelProxy::to(registry).await;
+        let proxies = || Matcher::builder().https(format!("http://me:secret@{}", proxy.address)).build();
+        let tls = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+        let tls =
+            tls.with_safe_default_protocol_versions().unwrap().with_root_certificates(roots).with_no_client_auth();
+        let http =
+            |proxies| Http::through("registry.example.com", Credentials::Anonymous, proxies, tls.clone()).unwrap();
+        let call = RegistryRequest::new(Method::GET, "a/b", "manifests/one");
+        let answer = http(proxies()).attempt(&call).await.unwrap();
+        assert_eq!((answer.status, &*answer.body), (StatusCode::OK, &b"GET /v2/a/b/manifests/one"[..]));
+        assert_eq!(proxy.asked(), ["CONNECT registry.example.com:443", "proxy-authorization: Basic bWU6c2VjcmV0"]);
+
+        proxy.refuse();
+        let error = http(proxies()).attempt(&call).await.unwrap_err().to_string();
+        assert!(error.starts_with(&format!("the proxy `http://{}` does not connect to", proxy.address)), "{error}");
+        let socks = Matcher::builder().https("socks5://proxy.example.com:1080").build();
+        let error = http(socks).attempt(&call).await.unwrap_err().to_string();
+        assert!(
+            error.contains("`socks5://proxy.example.com:1080` is reached by another protocol than HTTP"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -4,6 +4,8 @@
 mod auth;
 mod blobs;
 mod http;
+mod platforms;
+mod proxy;
 mod saved;
 #[cfg(test)]
 mod stage;

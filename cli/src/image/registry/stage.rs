@@ -206,3 +206,101 @@ pub(super) fn refusal(status: &str, code: &str, message: &str) -> String {
 pub(super) fn answer(status: &str, headers: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n{headers}\r\n{body}", body.len())
 }
+
+/// A server that is called so, has a certificate of its own, and answers every request with its first two words; and the certificates
+/// to trust.
+pub(super) async fn registry_with_tls(name: &str) -> (SocketAddr, rustls::RootCertStore) {
+    let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(cert.der().clone()).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_no_client_auth().with_single_cert(vec![cert.der().clone()], key).unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(stream) = acceptor.accept(stream).await else { continue };
+            let mut stream = BufReader::new(stream);
+            let head = head(&mut stream).await;
+            let said = head[0].rsplit_once(' ').map(|(said, _)| said.to_owned()).unwrap_or_default();
+            let answer =
+                format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{said}", said.len());
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            // The other side may be gone already.
+            let _ = stream.shutdown().await;
+        }
+    });
+    (address, roots)
+}
+
+/// The lines of a request before its empty one.
+async fn head(stream: &mut (impl tokio::io::AsyncBufRead + Unpin)) -> Vec<String> {
+    let mut lines = Vec::new();
+    loop {
+        let mut line = String::new();
+        let read = stream.read_line(&mut line).await.unwrap_or(0);
+        if read == 0 || line.trim_end().is_empty() {
+            return lines;
+        }
+        lines.push(line.trim_end().to_owned());
+    }
+}
+
+/// An HTTP proxy, all of whose tunnels lead to one address.
+pub(super) struct TunnelProxy {
+    pub(super) address: SocketAddr,
+    state: Arc<Mutex<TunnelState>>,
+}
+
+#[derive(Default)]
+struct TunnelState {
+    asked: Vec<String>,
+    refuses: bool,
+}
+
+impl TunnelProxy {
+    pub(super) async fn to(target: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(Mutex::new(TunnelState::default()));
+        let shared = Arc::clone(&state);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let mut stream = BufReader::new(stream);
+                let head = head(&mut stream).await;
+                let refuses = {
+                    let mut state = shared.lock().unwrap();
+                    let is_login = |line: &&String| line.to_ascii_lowercase().starts_with("proxy-authorization:");
+                    let asked = head[0].rsplit_once(' ').map(|(asked, _)| asked.to_owned()).unwrap_or_default();
+                    let login = head.iter().find(is_login).map(|line| line.replacen("Proxy-A", "proxy-a", 1));
+                    state.asked.extend([Some(asked), login].into_iter().flatten());
+                    state.refuses
+                };
+                let answer = if refuses { "HTTP/1.1 403 Forbidden\r\n\r\n" } else { "HTTP/1.1 200 OK\r\n\r\n" };
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                if refuses {
+                    continue;
+                }
+                tokio::spawn(async move {
+                    let mut target = TcpStream::connect(target).await.unwrap();
+                    // Either side may end it.
+                    let _ = copy_bidirectional(&mut stream, &mut target).await;
+                });
+            }
+        });
+        Self { address, state }
+    }
+
+    /// What it was asked for, with the credentials.
+    pub(super) fn asked(&self) -> Vec<String> {
+        self.state.lock().unwrap().asked.clone()
+    }
+
+    /// From now on it makes no tunnels.
+    pub(super) fn refuse(&self) {
+        self.state.lock().unwrap().refuses = true;
+    }
+}

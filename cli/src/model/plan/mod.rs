@@ -387,6 +387,9 @@ fn service_step(name: &str, desired: &Service, observed: Option<&ObservedService
     let tasks = tasks(desired, state, bounds.unwrap_or(desired.scaling));
     let mut changes = differences("definition", Some(&state.definition), &desired.definition);
     changes.extend(differences("service", Some(&state.ecs), &desired.ecs));
+    if state.inactive {
+        changes.push(FieldChange::new("task_definition.status", Some("INACTIVE".into()), Some("ACTIVE".into())));
+    }
     if state.declared_tasks != desired.tasks {
         changes.push(count("declared_tasks", state.declared_tasks, desired.tasks));
     }

@@ -132,6 +132,7 @@ fn apply(plan: &Plan, observed: &mut Observed) {
                     declared_tasks: target.tasks,
                     desired: tasks,
                     failed: false,
+                    inactive: false,
                     ecs: None,
                 };
                 let (revisions, kept) = (Vec::new(), BTreeMap::new());

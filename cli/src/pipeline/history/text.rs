@@ -31,6 +31,7 @@ fn row(record: &Record) -> Vec<String> {
         RunResult::Done => "done",
         RunResult::RolledBack => "rolled back",
         RunResult::Failed => "failed",
+        RunResult::Interrupted => "interrupted",
     };
     let took = match record.ended {
         Some(_) => format!("{} s", record.duration().as_secs()),

@@ -276,6 +276,9 @@ def execute_command(data):
 
 
 def register_task_definition(data):
+    size = len(json.dumps({key: value for key, value in data.items() if key != "tags"}, separators=(",", ":")))
+    if size > 65536:
+        return refuse("ClientException", f"Actual length: '{size}'. Max allowed length is '65536' bytes.")
     if "FARGATE" in data.get("requiresCompatibilities", []):
         cpu, memory = data.get("cpu", ""), data.get("memory", "")
         if not cpu.isdigit() or not memory.isdigit() or int(memory) not in FARGATE.get(int(cpu), []):
