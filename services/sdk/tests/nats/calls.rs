@@ -69,7 +69,9 @@ async fn a_panic_is_one_failed_request() {
 async fn a_response_too_large_for_nats_is_an_error_and_not_a_lost_connection() {
     let server = NatsServer::start();
     let (_serving, client) = llm(&server, &Fake::default()).await;
-    assert_eq!(client.infer(prompt("large")).await.unwrap_err().code(), Code::Internal);
+    let error = client.infer(prompt("large")).await.unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument);
+    assert!(error.message().ends_with("at most 1048576 can be sent: ask for less at once"), "{error}");
     assert_eq!(client.infer(prompt(&"x".repeat(2 << 20))).await.unwrap_err().code(), Code::InvalidArgument);
     client.infer(prompt("")).await.unwrap();
 }
