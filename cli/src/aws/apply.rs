@@ -17,7 +17,6 @@ use super::images::{self, Images};
 use super::ledger::{DeployedService, Ledger, State, digest};
 use super::observe::Observation;
 use super::rollout::{self, StartedDeployment};
-use super::services::primary;
 use super::task_definition::other_tags;
 use super::{Aws, autoscaling, identities, revisions, tags, tasks};
 use crate::model::desired::{Definition, Service};

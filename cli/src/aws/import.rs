@@ -257,7 +257,7 @@ async fn find(aws: &Aws, typed: &str) -> anyhow::Result<SdkService> {
     if let Some(service) = &service {
         services::refuse_elsewhere(&aws.handover, service)?;
     }
-    service.map(Service::from).ok_or_else(|| {
+    service.ok_or_else(|| {
         let hint = format!("`aws ecs list-services --cluster {}` lists the services of the cluster", aws.cluster());
         Hinted::new(format!("there is no service `{typed}` on ECS"), hint).into()
     })

@@ -114,6 +114,7 @@ mod tests {
     use crate::handover::Handover;
     use crate::manifest::fixture::Tree;
     use crate::model::desired::Image;
+    use crate::model::secret::SecretReference;
 
     fn desired(change: impl Fn(&mut Handover)) -> Desired {
         let mut handover: Handover = crate::handover::tests::GOOD.parse().unwrap();
@@ -151,7 +152,8 @@ mod tests {
 
         let mut many = desired(|_| ());
         let secrets = &mut many.services.get_mut("quest-system").unwrap().definition.ecs.as_mut().unwrap().secrets;
-        secrets.extend((0..600).map(|number| (format!("KEY_{number}"), "a".repeat(100))));
+        let secret = SecretReference::whole("a".repeat(100));
+        secrets.extend((0..600).map(|number| (format!("KEY_{number}"), secret.clone())));
         let message = refused(&many).await.unwrap();
         assert!(message.starts_with("the task definition of `quest-system` has"), "{message}");
     }

@@ -57,7 +57,8 @@ pub(crate) async fn services(aws: &Aws, names: &BTreeSet<String>) -> anyhow::Res
     for (name, service) in &services {
         let declared = state.services.get(name).map(|known| known.declared_tasks);
         let described =
-            revisions::describe(aws.clients.ecs(), name, service.task_definition().unwrap_or_default()).await?;
+            revisions::describe(aws.clients.ecs(), aws.names(name), service.task_definition().unwrap_or_default())
+                .await?;
         let read = Read {
             service,
             definition: described.definition,
@@ -211,6 +212,7 @@ impl Read<'_> {
             declared_tasks,
             desired: count(service.desired_count()),
             failed,
+            inactive: false,
             ecs: Some(settings),
         };
         let running = count(primary.map_or(service.running_count(), Deployment::running_count));

@@ -11,7 +11,7 @@ use crate::aws::service_settings::{LATEST, fargate};
 use crate::aws::task_definition::document::Object;
 use crate::aws::task_definition::{health_on_ecs, own_document};
 use crate::handover::Handover;
-use crate::manifest::{ECS_NAME_SUFFIX, Manifests, Settings};
+use crate::manifest::{Manifests, Settings};
 use crate::model::desired::{Architecture, Definition, Health, Role};
 use crate::model::ecs::{Autoscaling, EcsService, EcsTask, Percent};
 use crate::model::secret::{SecretReference, without_suffix};
