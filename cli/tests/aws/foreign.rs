@@ -16,7 +16,7 @@ struct Case {
 }
 
 impl Case {
-    /// Somebody else's service is there, with these tags, before anything is deployed.
+    /// A service that natsctl did not create for this environment is there, with these tags, before anything is deployed.
     fn new(tags: &[(&str, &str)]) -> Self {
         let fleet = Fleet::of(6);
         let emulator = fleet.emulator();
@@ -48,7 +48,7 @@ impl Case {
             &["rollback", "quest-system"],
             &["rollback", "quest-system", "--to", "1"],
             &["revisions", "quest-system"],
-            &["deregister", "quest-system"],
+            &["deregister", "quest-system", "--keep", "1"],
             &["run", "quest-system", "--", "migrate"],
             &["logs", "quest-system"],
             &["events", "quest-system"],

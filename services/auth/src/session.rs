@@ -11,7 +11,7 @@ pub(crate) const SESSION_SECONDS: i64 = 30 * 24 * 3_600;
 pub(crate) enum Exchange {
     /// The session goes on with the next token.
     Rotated(StoredSession),
-    /// The token was used before: somebody else has it, too.
+    /// The token was used before: another client has it, too.
     Reused(StoredSession),
 }
 

@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn an_arc_that_strands_somebody_is_refused() {
+    fn an_arc_in_which_a_player_gets_stuck_is_refused() {
         let failed = |because| Err((Code::FailedPrecondition, because));
         check(&["start: on>end", "end.", "attic."], failed("beat `attic` cannot be reached"));
         check(&["start: on>cave out>end", "cave:", "end."], failed("beat `cave` is a dead end"));
