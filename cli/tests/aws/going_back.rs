@@ -39,7 +39,7 @@ fn report(fleet: &Fleet) -> String {
     fs::read_to_string(reports[0].as_ref().unwrap().path()).unwrap()
 }
 
-/// The service is as somebody has set it by hand; a deployment changes all of that, fails and goes back.
+/// The service was changed by hand; a deployment changes all of that, fails and goes back.
 #[track_caller]
 fn goes_back_whole(behaviour: Value) {
     let (fleet, emulator) = deployed();

@@ -67,7 +67,7 @@ pub(crate) fn check(password: &str) -> Result<(), Error> {
 async fn apart<T: Send + 'static>(compute: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
     let permit = HASHING.acquire().await.map_err(Error::internal)?;
     let computed = tokio::task::spawn_blocking(move || {
-        // Held until it is done, even if nobody waits for it any more.
+        // Held until it is done, even if its caller no longer waits.
         let _permit = permit;
         compute()
     });

@@ -20,7 +20,7 @@ pub(crate) struct Scene {
     pub(crate) region: Region,
     pub(crate) time: Option<GameTime>,
     pub(crate) weather: Option<Weather>,
-    /// Who is near; absent if nobody looked around.
+    /// Who is near; absent if the request names no position.
     pub(crate) neighbors: Option<Vec<Neighbor>>,
 }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream::context::{PublishError, PublishErrorKind};
-use async_nats::jetstream::kv::{self, CreateErrorKind, PutErrorKind, UpdateErrorKind};
+use async_nats::jetstream::kv::{self, CreateErrorKind, PutErrorKind};
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 use async_nats::jetstream::{self, ErrorCode};
@@ -204,17 +204,11 @@ impl Bucket {
     /// # Errors
     /// Conflict if it is not.
     pub async fn update(&self, key: &str, value: Bytes, expected: u64) -> Result<u64, WriteError> {
-        let write = retry_until_deadline(write_unavailable, || self.update_once(key, value.clone(), expected));
-        trace::storage("update", &self.name, write).await
-    }
-
-    async fn update_once(&self, key: &str, value: Bytes, expected: u64) -> Result<u64, WriteError> {
-        let (store, size) = (self.store().await.map_err(WriteError::Failed)?, value.len());
-        store.update(key, value, expected).await.map_err(|error| match error.kind() {
-            UpdateErrorKind::WrongLastRevision => WriteError::Conflict,
-            UpdateErrorKind::InvalidKey => WriteError::Failed(self.invalid(key)),
-            _ => WriteError::Failed(self.not_written(key, size, &error)),
-        })
+        if !is_valid_key(key) {
+            return Err(WriteError::Failed(self.invalid(key)));
+        }
+        let write = Write { key: key.to_owned(), value: Some(value), expected };
+        self.store_batch(&Batch { writes: vec![write], events: Vec::new() }).await
     }
 
     /// Changes the latest value as `decide` says, and retries if another writer changed it in the meantime. Returns the

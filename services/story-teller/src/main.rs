@@ -1,4 +1,4 @@
-//! Stories that players choose their way through. An arc is proved before it is stored: nobody gets stuck in it.
+//! Stories that players choose their way through. An arc is checked before it is stored: every path leads to an end.
 
 mod arc;
 mod check;

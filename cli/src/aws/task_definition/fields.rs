@@ -1,4 +1,4 @@
-//! The fields of the API. A field that a later SDK has fails a test until somebody has decided what natsctl does with it; what it
+//! The fields of the API. A field that a later SDK has fails a test until this list says what natsctl does with it; what it
 //! says is compared and shown before that, too.
 
 use std::collections::BTreeSet;
