@@ -296,6 +296,7 @@ impl Loading {
 }
 
 /// The files of services, and the name that each service has on ECS, as far as the files can be read.
+#[cfg(feature = "aws")]
 pub(crate) fn ecs_names(folder: &Path) -> BTreeMap<String, PathBuf> {
     let files = yaml_files(&folder.join("services")).into_iter();
     let named = files.filter_map(|file| {
@@ -309,6 +310,7 @@ pub(crate) fn ecs_names(folder: &Path) -> BTreeMap<String, PathBuf> {
 }
 
 /// The JSON Schema of a part of the manifests.
+#[cfg(feature = "aws")]
 pub(crate) fn schema_of<T: JsonSchema>() -> Json {
     schema::of::<T>().to_value()
 }
