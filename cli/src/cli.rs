@@ -78,13 +78,19 @@ pub(crate) enum Operation {
     Rollback(commands::rollback::Rollback),
     Down(commands::down::Down),
     Env(commands::env::Env),
+    Demo(commands::demo::Demo),
+    Smoke(commands::smoke::Smoke),
+    Call(commands::call::Call),
     #[command(subcommand)]
     Nats(commands::nats::Nats),
     #[command(subcommand)]
     Dlq(commands::dlq::Dlq),
     #[command(subcommand)]
     Proto(commands::proto::Proto),
+    #[command(subcommand)]
+    New(commands::new::New),
     Schema(commands::schema::Schema),
+    Docs(commands::docs::Docs),
     Doctor(commands::doctor::Doctor),
     #[cfg(feature = "aws")]
     #[command(flatten)]
@@ -109,10 +115,15 @@ impl Operation {
             Self::Rollback(command) => command.run(invocation).await,
             Self::Down(command) => command.run(invocation).await,
             Self::Env(command) => command.run(invocation).await,
+            Self::Demo(command) => command.run(invocation).await,
+            Self::Smoke(command) => command.run(invocation).await,
+            Self::Call(command) => command.run(invocation).await,
             Self::Nats(command) => command.run(invocation).await,
             Self::Dlq(command) => command.run(invocation).await,
             Self::Proto(command) => command.run(invocation),
+            Self::New(command) => command.run(invocation),
             Self::Schema(command) => command.run(invocation),
+            Self::Docs(command) => command.run(invocation),
             Self::Doctor(command) => command.run(invocation).await,
             #[cfg(feature = "aws")]
             Self::Aws(command) => command.run(invocation).await,

@@ -4,12 +4,15 @@
 //! in a review like any other. Additions are compatible; what a peer of the last release knows may neither go nor
 //! change.
 
+mod compile;
 mod describe;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+pub(crate) use compile::comments;
 
 use crate::problem::{Place, Problem, Problems, read};
 use describe::{Described, describe};

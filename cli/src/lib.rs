@@ -7,6 +7,7 @@ mod cleanup;
 mod cli;
 mod commands;
 pub mod contract;
+mod demo;
 pub mod error;
 pub mod handover;
 #[cfg(feature = "aws")]
@@ -18,6 +19,8 @@ pub mod model;
 pub mod nats;
 mod pipeline;
 pub mod problem;
+mod reference;
+mod scaffold;
 mod screen;
 
 use std::ffi::OsString;

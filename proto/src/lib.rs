@@ -19,10 +19,7 @@ mod contract {
 }
 
 pub use contract::{EVENTS, SERVICES};
-pub use generated::{
-    ai, audit, auth, capability, common, language, narrative, npc, payment, performance, quest, settings, state, story,
-    time, weather, world,
-};
+pub use generated::*;
 pub use prost_types as well_known;
 
 /// The encoded `google.protobuf.FileDescriptorSet` of all packages, imports included.

@@ -19,9 +19,7 @@ impl Env {
         let local = invocation.local()?;
         let endpoints = local.endpoints()?;
         let access = endpoints.of(OPERATOR)?;
-        let description = local.describe().await?.ok_or_else(|| local.not_deployed())?;
-        let gateway =
-            description.services.values().find_map(|service| service.http).map(|address| format!("http://{address}"));
+        let gateway = local.gateway_url().await?;
         let mut text = format!(
             "NATS     {}\n  --tlsca   {}\n  --tlscert {}\n  --tlskey  {}\n  --creds   {}\n",
             access.urls.join(","),

@@ -2,9 +2,12 @@
 
 #[cfg(feature = "aws")]
 pub(crate) mod aws;
+pub(crate) mod call;
 pub(crate) mod change;
+pub(crate) mod demo;
 pub(crate) mod deploy;
 pub(crate) mod dlq;
+pub(crate) mod docs;
 pub(crate) mod doctor;
 pub(crate) mod down;
 pub(crate) mod env;
@@ -12,6 +15,7 @@ pub(crate) mod history;
 pub(crate) mod invocation;
 pub(crate) mod logs;
 pub(crate) mod nats;
+pub(crate) mod new;
 pub(crate) mod options;
 pub(crate) mod plan;
 pub(crate) mod platform;
@@ -23,6 +27,7 @@ pub(crate) mod rollback;
 pub(crate) mod rollout;
 pub(crate) mod scale;
 pub(crate) mod schema;
+pub(crate) mod smoke;
 pub(crate) mod status;
 pub(crate) mod stop;
 pub(crate) mod trace;

@@ -95,6 +95,24 @@ impl Platform {
         DeadLetters::new(on!(self, platform => platform.nats_client().await)?).await
     }
 
+    /// Where clients reach the gateway, if the environment has one.
+    pub(crate) async fn gateway_url(&self) -> anyhow::Result<Option<String>> {
+        match self {
+            Self::Local(local) => local.gateway_url().await,
+            #[cfg(feature = "aws")]
+            Self::Aws(aws) => Ok(aws.handover.gateway.as_ref().map(|gateway| gateway.url.clone())),
+        }
+    }
+
+    /// The client of an operator, who may call every service; on AWS operators have none.
+    pub(crate) async fn operator(&self) -> anyhow::Result<Option<async_nats::Client>> {
+        match self {
+            Self::Local(local) => Ok(Some(local.operator().await?)),
+            #[cfg(feature = "aws")]
+            Self::Aws(_) => Ok(None),
+        }
+    }
+
     /// The last changes, the newest first.
     pub(crate) async fn records(&self, limit: usize) -> anyhow::Result<Vec<Record>> {
         on!(self, platform => platform.records(limit).await)

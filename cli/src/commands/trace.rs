@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::commands::invocation::Invocation;
 use crate::error::Hinted;
+use crate::local::environment::Local;
 use crate::local::protocol::FoundTraces;
 use crate::manifest::Environment;
 use crate::model::trace::{LINK_PLACEHOLDER, Span, TracePrefix};
@@ -49,20 +50,14 @@ impl Trace {
                 format!("write `traces: {{ link: \"https://…/{LINK_PLACEHOLDER}\" }}` into `{}`", file.display());
             return Err(Hinted::new(message, hint).into());
         }
-        let local = invocation.local()?;
-        let deadline = Instant::now() + ON_ITS_WAY;
-        loop {
-            let found = local.find_traces(&self.id).await?;
-            let is_late = Instant::now() >= deadline;
-            match found.ids.as_slice() {
-                [id] if is_late || is_complete(&found.spans) => {
-                    let text = screen::trace::trace(id, &found.spans, screen::width());
-                    return Ok(Report::new(&json!({ "trace_id": id, "spans": found.spans }), text));
-                }
-                [] if is_late => return Err(self.unknown(&found).into()),
-                [_, _, ..] => return Err(self.ambiguous(&found).into()),
-                _ => sleep(POLL_INTERVAL).await,
+        let found = collect(&invocation.local()?, &self.id).await?;
+        match found.ids.as_slice() {
+            [id] => {
+                let text = screen::trace::trace(id, &found.spans, screen::width());
+                Ok(Report::new(&json!({ "trace_id": id, "spans": found.spans }), text))
             }
+            [] => Err(self.unknown(&found).into()),
+            _ => Err(self.ambiguous(&found).into()),
         }
     }
 
@@ -84,6 +79,23 @@ impl Trace {
         let message = format!("{} begin with `{}`", counted(found.matching, "trace"), self.id);
         let more = if found.matching > found.ids.len() { ", and more" } else { "" };
         Hinted::new(message, format!("they are {}{more}", listed(found.ids.iter().map(String::as_str))))
+    }
+}
+
+/// The traces whose ids begin with `id`, once no span of them is on its way any more.
+pub(super) async fn collect(local: &Local, id: &TracePrefix) -> anyhow::Result<FoundTraces> {
+    let deadline = Instant::now() + ON_ITS_WAY;
+    loop {
+        let found = local.find_traces(id).await?;
+        let is_over = match found.ids.as_slice() {
+            [_] => is_complete(&found.spans),
+            [] => false,
+            _ => true,
+        };
+        if is_over || Instant::now() >= deadline {
+            return Ok(found);
+        }
+        sleep(POLL_INTERVAL).await;
     }
 }
 

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use miette::Diagnostic as _;
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::method_options::IdempotencyLevel;
 use prost_types::{
@@ -12,8 +11,9 @@ use prost_types::{
 };
 use proto::naming::{event_subject, snake};
 
+use super::compile::{compile, path};
 use super::{Contract, FactKey, FactKind};
-use crate::problem::{Place, Problem, Problems, position, read};
+use crate::problem::{Place, Problems};
 
 /// A contract and where it is written.
 pub(super) struct Described {
@@ -61,20 +61,7 @@ impl Described {
 
 /// Reads all `.proto` files in a folder.
 pub(super) fn describe(folder: &Path) -> Result<Described, Problems> {
-    let files = files(folder).map_err(|error| {
-        let message = format!("cannot read `{}`: {error}", folder.display());
-        Problem::new(&Place::start_of(folder), message)
-    })?;
-    let mut compiler = protox::Compiler::new([folder]).map_err(|error| refused(folder, &error))?;
-    compiler.include_source_info(true).include_imports(true);
-    // The compiler reads whatever there is under such a name.
-    let unreadable: Vec<Problem> = files.iter().filter_map(|file| read(file).err()).collect();
-    Problems::from(unreadable).none_or(())?;
-    let broken = files.iter().filter_map(|file| compiler.open_file(file).err());
-    let broken: Vec<Problem> = broken.map(|error| refused(folder, &error)).collect();
-    Problems::from(broken).none_or(())?;
-
-    let set = compiler.file_descriptor_set();
+    let set = compile(folder)?;
     let ours = || set.file.iter().filter(|file| !file.package().starts_with("google."));
     let requests: BTreeSet<&str> = ours()
         .flat_map(|file| &file.service)
@@ -91,37 +78,6 @@ pub(super) fn describe(folder: &Path) -> Result<Described, Problems> {
         reader.file(file);
     }
     Ok(described)
-}
-
-fn files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            files.extend(self::files(&path)?);
-        } else if path.extension().is_some_and(|extension| extension == "proto") {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
-/// What the compiler says, at the place that it means.
-fn refused(folder: &Path, error: &protox::Error) -> Problem {
-    let Some(file) = error.file().map(|file| folder.join(file)) else {
-        return Problem::new(&Place::start_of(folder), error.to_string());
-    };
-    let label = error.labels().and_then(|mut labels| labels.next());
-    let (line, column) = match (label, read(&file)) {
-        (Some(label), Ok(text)) => position(&text, label.offset()),
-        _ => (1, 1),
-    };
-    let problem = Problem::new(&Place { file, line, column }, error.to_string());
-    match error.help() {
-        Some(help) => problem.hint(help.to_string()),
-        None => problem,
-    }
 }
 
 /// Where the elements of a file are written, by their paths in its descriptor.
@@ -149,20 +105,6 @@ impl SourceLocations {
         let (line, column) = self.spans.get(path).copied().unwrap_or((1, 1));
         Place { file: self.file.clone(), line, column }
     }
-}
-
-/// Numbers of fields in `descriptor.proto`, of which paths consist.
-mod path {
-    pub(super) const PACKAGE: i32 = 2;
-    pub(super) const MESSAGE: i32 = 4;
-    pub(super) const ENUM: i32 = 5;
-    pub(super) const SERVICE: i32 = 6;
-    pub(super) const METHOD: i32 = 2;
-    pub(super) const VALUE: i32 = 2;
-    pub(super) const FIELD: i32 = 2;
-    pub(super) const NESTED_MESSAGE: i32 = 3;
-    pub(super) const NESTED_ENUM: i32 = 4;
-    pub(super) const RESERVED_RANGE: i32 = 9;
 }
 
 struct ContractReader<'a> {

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::apply::POLL_INTERVAL;
 use super::client::{self, Client};
-use super::cluster_files::{ADMIN, ClusterFiles, Endpoints};
+use super::cluster_files::{ADMIN, ClusterFiles, Endpoints, OPERATOR};
 use super::dir::Dir;
 use super::history::History;
 use super::lock::Lock;
@@ -99,6 +99,17 @@ impl Local {
     /// The client of natsctl's own user.
     pub(crate) async fn nats_client(&self) -> anyhow::Result<async_nats::Client> {
         self.endpoints()?.of(ADMIN)?.connect("natsctl", CONNECT).await
+    }
+
+    /// The client of an operator, who may call every service.
+    pub(crate) async fn operator(&self) -> anyhow::Result<async_nats::Client> {
+        self.endpoints()?.of(OPERATOR)?.connect("natsctl", CONNECT).await
+    }
+
+    /// Where clients reach the gateway, if one runs: `http://127.0.0.1:8000`.
+    pub(crate) async fn gateway_url(&self) -> anyhow::Result<Option<String>> {
+        let description = self.describe().await?.ok_or_else(|| self.not_deployed())?;
+        Ok(description.services.values().find_map(|service| service.http).map(|address| format!("http://{address}")))
     }
 
     pub(crate) async fn jetstream(&self) -> anyhow::Result<JetStream> {

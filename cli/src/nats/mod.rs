@@ -3,6 +3,7 @@
 
 pub mod accounts;
 pub mod bus;
+pub(crate) mod call;
 pub mod circuits;
 pub mod connect;
 pub(crate) mod dead_letters;

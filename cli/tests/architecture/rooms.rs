@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 /// The layers, lowest first. Rooms of one layer do not use each other.
 const LAYERS: &[&[&str]] = &[
     &["error", "cleanup"],
-    &["input"],
+    &["input", "scaffold"],
     &["problem"],
     &["model"],
     &["manifest", "contract"],
     &["handover"],
-    &["nats", "image"],
-    &["screen"],
+    &["nats", "image", "reference"],
+    &["screen", "demo"],
     &["pipeline"],
     &["local", "aws"],
     &["commands"],

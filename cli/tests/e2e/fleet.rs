@@ -35,6 +35,22 @@ pub(crate) struct Fleet {
 impl Fleet {
     /// The manifests of [`SOME`] services, for so many NATS servers on free ports. Nothing runs yet.
     pub(crate) fn new(nodes: usize) -> Self {
+        Self::with(nodes, SOME.map(|service| format!("{service}.yaml")))
+    }
+
+    /// The manifests of all services, each with one task of one worker: a fleet of this size is not the only one that runs.
+    pub(crate) fn complete(nodes: usize) -> Self {
+        let all = files(&workspace().join("manifests/services")).into_iter();
+        let fleet = Self::with(nodes, all.map(|file| file.file_name().unwrap().to_str().unwrap().to_owned()));
+        let file = fleet.manifest("fleet.yaml");
+        let text = fs::read_to_string(&file).unwrap();
+        let small =
+            text.replace("tasks: 2", "tasks: 1").replace("workers: 2", "workers: 1").replace("min: 2", "min: 1");
+        fs::write(&file, small).unwrap();
+        fleet
+    }
+
+    fn with(nodes: usize, services: impl IntoIterator<Item = String>) -> Self {
         // Beside the binaries, so that they need not be copied.
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let watchdog = watchdog(dir.path());
@@ -44,7 +60,7 @@ impl Fleet {
         }
         let repository = workspace().join("manifests");
         fs::copy(repository.join("fleet.yaml"), fleet.manifest("fleet.yaml")).unwrap();
-        for file in SOME.map(|service| format!("services/{service}.yaml")) {
+        for file in services.into_iter().map(|file| format!("services/{file}")) {
             fs::copy(repository.join(&file), fleet.manifest(&file)).unwrap();
         }
         for service in fleet.services() {

@@ -2,6 +2,7 @@
 
 mod changes;
 mod damaged;
+mod demo;
 mod events;
 mod failures;
 mod fleet;

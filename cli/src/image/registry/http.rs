@@ -53,11 +53,30 @@ const RENEWALS: u32 = 2;
 
 type Body = BoxBody<Bytes, io::Error>;
 
+/// Connects to HTTP servers, with TLS where their address says so.
+pub(crate) type Connector = HttpsConnector<ProxyConnector>;
+
+/// Connects through the proxy that HTTPS_PROXY, ALL_PROXY and NO_PROXY name, and trusts the roots that registries are trusted by.
+///
+/// # Errors
+/// The roots cannot be read.
+pub(crate) fn connector() -> anyhow::Result<Connector> {
+    Ok(connect(Matcher::from_env(), tls()?))
+}
+
+fn connect(proxies: Matcher, tls: ClientConfig) -> Connector {
+    let mut connector = HttpConnector::new();
+    connector.set_connect_timeout(Some(CONNECT));
+    connector.enforce_http(false);
+    let https = HttpsConnectorBuilder::new().with_tls_config(tls.clone()).https_or_http().enable_http1();
+    https.wrap_connector(ProxyConnector::new(connector, tls, proxies))
+}
+
 /// One registry.
 pub(super) struct Http {
     host: String,
     base: String,
-    client: Client<HttpsConnector<ProxyConnector>, Body>,
+    client: Client<Connector, Body>,
     auth: Auth,
     permits: Semaphore,
 }
@@ -160,15 +179,7 @@ impl Http {
         if address.contains(['/', '@', '?']) || address.parse::<Authority>().is_err() {
             return Err(Hinted::new(format!("`{host}` is no registry"), "write a host, or `host:port`").into());
         }
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(CONNECT));
-        connector.enforce_http(false);
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls.clone())
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(ProxyConnector::new(connector, tls, proxies));
-        let client = Client::builder(TokioExecutor::new()).build(connector);
+        let client = Client::builder(TokioExecutor::new()).build(connect(proxies, tls));
         let auth = Auth::new(host, credentials);
         Ok(Self { host: host.to_owned(), base, client, auth, permits: Semaphore::new(AT_ONCE) })
     }

@@ -20,6 +20,7 @@ use anyhow::{Context as _, bail};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
 pub(crate) use self::auth::{Credentials, Login, Renew};
+pub(crate) use self::http::{Connector, connector};
 use self::http::{Http, RegistryRequest, RegistryResponse};
 pub(crate) use self::saved::saved;
 use super::digest::Digest;

@@ -21,7 +21,7 @@ use super::http::is_loopback;
 
 /// Connects to a host, directly or through the proxy for it.
 #[derive(Clone)]
-pub(super) struct ProxyConnector {
+pub(crate) struct ProxyConnector {
     direct: HttpConnector,
     /// Connects to proxies, which may want TLS themselves.
     to_proxy: HttpsConnector<HttpConnector>,

@@ -1,0 +1,44 @@
+//! `natsctl new service`
+
+use std::fmt::Write as _;
+
+use clap::Args;
+use serde_json::json;
+
+use crate::commands::invocation::Invocation;
+use crate::scaffold::{self, ServiceName};
+use crate::screen::Report;
+
+/// Write a new service: contract, crate, manifest, and tests that pass
+///
+/// It stores one kind of record; replace that by what the service is for.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  natsctl new service high-scores --package game.scores.v1")]
+pub(crate) struct Service {
+    /// Lower-case words with hyphens, for example `high-scores`
+    name: String,
+    /// Protobuf package; by default made of the name: `high.scores.v1`
+    #[arg(long, value_name = "PACKAGE")]
+    package: Option<String>,
+}
+
+impl Service {
+    pub(crate) fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
+        let service = ServiceName::new(&self.name, self.package.as_deref())?;
+        let workspace = invocation.workspace()?;
+        let written = scaffold::write(&service, &workspace)?;
+        let shown = |path: &std::path::Path| path.strip_prefix(&workspace).unwrap_or(path).display().to_string();
+        let written: Vec<String> = written.iter().map(|path| shown(path)).collect();
+        let mut text = written.join("\n");
+        // Writing to a string does not fail.
+        let _ = write!(
+            text,
+            "\n\ncargo test -p {name}        runs its tests\n\
+             cargo run -p natsctl -- proto accept  makes its contract one that peers rely on\n\
+             cargo run -p natsctl -- docs          puts it into docs/services.md\n\
+             cargo run -p natsctl -- deploy {name} starts it",
+            name = service.name()
+        );
+        Ok(Report::new(&json!({ "written": written }), text))
+    }
+}

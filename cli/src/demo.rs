@@ -1,0 +1,168 @@
+//! A session of the game, played through the gateway as a client would: what a newcomer sees of the fleet, and the smoke test
+//! after a deployment.
+
+mod gateway;
+mod scenes;
+
+use std::time::{Duration, Instant};
+
+use async_nats::Client;
+use futures::future::BoxFuture;
+use proto::rpc::Method;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::nats::call::{CallError, call};
+
+pub(crate) use gateway::Gateway;
+pub(crate) use scenes::SCENES;
+
+/// How long one call may take.
+const CALL: Duration = Duration::from_secs(15);
+
+/// Who calls a method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Caller {
+    /// A client of the gateway.
+    Player,
+    /// An operator, over NATS.
+    Operator,
+}
+
+/// A call, and what came of it.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Step {
+    /// Full name, for example `quest.v1.Quest/Generate`.
+    pub(crate) method: &'static str,
+    /// The service that serves it, if a manifest says so.
+    pub(crate) service: Option<String>,
+    /// Who called it.
+    pub(crate) caller: Caller,
+    /// How long it took, in milliseconds.
+    pub(crate) took_ms: u64,
+    /// What happened in the game, or why it failed.
+    pub(crate) told: String,
+    /// Whether the scene could go on.
+    pub(crate) passed: bool,
+}
+
+/// What a player plays with.
+pub(crate) struct Stage<'a> {
+    gateway: Gateway,
+    /// Absent where operators do not reach NATS.
+    operator: Option<Client>,
+    /// The service of each method.
+    service_of: &'a (dyn Fn(&Method) -> Option<String> + Sync),
+    /// Called after each step.
+    watch: &'a (dyn Fn(&Step) + Sync),
+    trace_id: String,
+    /// Name of the player, of the session, and of everything that is made for them: another one each time.
+    pub(crate) player: String,
+    /// Every call so far.
+    pub(crate) steps: Vec<Step>,
+}
+
+/// A scene ends early.
+#[derive(Debug)]
+pub(crate) enum Interruption {
+    /// Something failed that should not.
+    Failed,
+    /// What the scene needs is not there.
+    Skipped(String),
+}
+
+pub(crate) type Outcome = Result<(), Interruption>;
+
+/// The part of a scene that does something.
+pub(crate) type Play = for<'s, 'a> fn(&'s mut Stage<'a>) -> BoxFuture<'s, Outcome>;
+
+impl<'a> Stage<'a> {
+    pub(crate) fn new(
+        gateway: Gateway,
+        operator: Option<Client>,
+        service_of: &'a (dyn Fn(&Method) -> Option<String> + Sync),
+        watch: &'a (dyn Fn(&Step) + Sync),
+    ) -> Self {
+        let trace_id = format!("{:032x}", fastrand::u128(1..));
+        let player = format!("demo-{:08x}", fastrand::u32(..));
+        Self { gateway, operator, service_of, watch, trace_id, player, steps: Vec::new() }
+    }
+
+    /// The trace that all calls are part of.
+    pub(crate) fn trace_id(&self) -> &str {
+        &self.trace_id
+    }
+
+    /// Calls a public method; `tell` says what the answer means in the game.
+    async fn player(
+        &mut self,
+        method: &str,
+        request: Value,
+        tell: impl FnOnce(&Value) -> String,
+    ) -> Result<Value, Interruption> {
+        let (method, traceparent) = (find(method), self.traceparent());
+        let started = Instant::now();
+        let answer = self.gateway.post(method, &request, &traceparent, CALL).await;
+        self.done(method, Caller::Player, started, answer, tell)
+    }
+
+    /// Calls any method, where operators reach NATS.
+    async fn operator(
+        &mut self,
+        method: &str,
+        request: Value,
+        tell: impl FnOnce(&Value) -> String,
+    ) -> Result<Value, Interruption> {
+        let Some(client) = self.operator.clone() else {
+            let reason = format!("`{method}` is not public, and operators do not reach NATS from here");
+            return Err(Interruption::Skipped(reason));
+        };
+        let (method, traceparent) = (find(method), self.traceparent());
+        let started = Instant::now();
+        let answer = call(&client, method, &request, Some(&traceparent), CALL).await;
+        self.done(method, Caller::Operator, started, answer, tell)
+    }
+
+    /// A public call that has to be refused with this code.
+    async fn refused(&mut self, method: &str, request: Value, wanted: &str, tell: &str) -> Outcome {
+        let (method, traceparent) = (find(method), self.traceparent());
+        let started = Instant::now();
+        let answer = match self.gateway.post(method, &request, &traceparent, CALL).await {
+            Err(CallError::Refused { code, .. }) if code == wanted => Ok(Value::Null),
+            Ok(answer) => Err(CallError::Failed(format!("it was not refused with {wanted}: {answer}"))),
+            Err(error) => Err(error),
+        };
+        self.done(method, Caller::Player, started, answer, |_| tell.to_owned()).map(drop)
+    }
+
+    fn traceparent(&self) -> String {
+        format!("00-{}-{:016x}-01", self.trace_id, fastrand::u64(1..))
+    }
+
+    fn done(
+        &mut self,
+        method: &'static Method,
+        caller: Caller,
+        started: Instant,
+        answer: Result<Value, CallError>,
+        tell: impl FnOnce(&Value) -> String,
+    ) -> Result<Value, Interruption> {
+        let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let told = match &answer {
+            Ok(answer) => tell(answer),
+            Err(error) => error.to_string(),
+        };
+        let service = (self.service_of)(method);
+        let step = Step { method: method.full_name, service, caller, took_ms, told, passed: answer.is_ok() };
+        (self.watch)(&step);
+        self.steps.push(step);
+        answer.map_err(|_| Interruption::Failed)
+    }
+}
+
+/// A method of the contracts, which a test has looked up.
+fn find(name: &str) -> &'static Method {
+    let methods = proto::SERVICES.iter().flat_map(|service| service.methods);
+    methods.into_iter().find(|method| method.full_name == name).unwrap_or_else(|| panic!("no contract has `{name}`"))
+}

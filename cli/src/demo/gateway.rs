@@ -1,0 +1,116 @@
+//! A client of the gateway: JSON over HTTP.
+
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Bytes;
+use hyper::{Request, StatusCode, Uri};
+use hyper_util::client::legacy::Client;
+#[cfg(not(feature = "aws"))]
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use proto::rpc::Method;
+use serde_json::Value;
+use tokio::time::timeout;
+
+use crate::error::Hinted;
+use crate::nats::call::CallError;
+
+/// Largest answer that is read.
+const LARGEST_ANSWER: usize = 8 << 20;
+
+#[cfg(feature = "aws")]
+type Connector = crate::image::registry::Connector;
+#[cfg(not(feature = "aws"))]
+type Connector = HttpConnector;
+
+/// A gateway.
+pub(crate) struct Gateway {
+    client: Client<Connector, Full<Bytes>>,
+    base: String,
+}
+
+impl Gateway {
+    /// The gateway at an address, for example `http://127.0.0.1:8000`. It connects when it is first called.
+    ///
+    /// # Errors
+    /// It is no address, or one with TLS and this natsctl was built without AWS.
+    pub(crate) fn new(address: &str) -> anyhow::Result<Self> {
+        let base = address.trim_end_matches('/').to_owned();
+        let parsed = base.parse::<Uri>().ok();
+        let scheme = parsed.as_ref().filter(|uri| uri.authority().is_some()).and_then(Uri::scheme_str);
+        match scheme {
+            Some("http") => {}
+            Some("https") if cfg!(feature = "aws") => {}
+            Some("https") => {
+                let message = format!("`{address}` needs TLS, and this natsctl was built without AWS");
+                return Err(
+                    Hinted::new(message, "`cargo install --path cli --features aws` builds one that has it").into()
+                );
+            }
+            _ => {
+                let message = format!("`{address}` is no address of a gateway");
+                return Err(Hinted::new(message, "write for example `http://127.0.0.1:8000`").into());
+            }
+        }
+        Ok(Self { client: Client::builder(TokioExecutor::new()).build(connector()?), base })
+    }
+
+    /// Calls a public method that answers once.
+    ///
+    /// # Errors
+    /// The gateway or the service refused it, or there was no answer within `limit`.
+    pub(crate) async fn post(
+        &self,
+        method: &Method,
+        request: &Value,
+        traceparent: &str,
+        limit: Duration,
+    ) -> Result<Value, CallError> {
+        let path = format!("/api/{}/{}", method.package.replace('.', "/"), method.name);
+        let failed = |reason: String| CallError::Failed(format!("POST {}{path}: {reason}", self.base));
+        let request = Request::post(format!("{}{path}", self.base))
+            .header("content-type", "application/json")
+            .header("traceparent", traceparent)
+            .body(Full::new(Bytes::from(request.to_string())))
+            .map_err(|error| failed(error.to_string()))?;
+        let answered = timeout(limit, async {
+            let answer = self.client.request(request).await.map_err(|error| failed(root_cause(&error)))?;
+            let status = answer.status();
+            let body = Limited::new(answer.into_body(), LARGEST_ANSWER).collect().await;
+            let body = body.map_err(|error| failed(error.to_string()))?.to_bytes();
+            Ok((status, body))
+        });
+        let (status, body) = match answered.await {
+            Ok(answered) => answered?,
+            Err(_) => return Err(failed(format!("no answer within {} s", limit.as_secs_f64()))),
+        };
+        match (status, serde_json::from_slice::<Value>(&body)) {
+            (StatusCode::OK, Ok(answer)) => Ok(answer),
+            // Problem details (RFC 9457): `detail` is the message.
+            (_, Ok(mut problem)) if problem["code"].is_string() => {
+                problem["message"] = problem["detail"].take();
+                Err(CallError::refused(&problem))
+            }
+            _ => Err(failed(format!("{status}, which is no answer of a gateway"))),
+        }
+    }
+}
+
+#[cfg(feature = "aws")]
+fn connector() -> anyhow::Result<Connector> {
+    crate::image::registry::connector()
+}
+
+#[cfg(not(feature = "aws"))]
+fn connector() -> anyhow::Result<Connector> {
+    Ok(HttpConnector::new())
+}
+
+fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}
