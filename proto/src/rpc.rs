@@ -293,6 +293,22 @@ impl Channel {
         checked(bytes)
     }
 
+    /// Calls a unary method with an encoded request, and returns the encoded response: for callers that learn only at run time
+    /// which method it is ([`SERVICES`](crate::SERVICES) has all of them).
+    ///
+    /// # Errors
+    /// The error of the transport, or the error in the response.
+    pub async fn encoded(&self, method: &'static Method, request: Bytes) -> Result<Bytes, Error> {
+        let response = self.0.unary(method, request).await?;
+        let unreadable = |error: prost::DecodeError| {
+            Error::new(Code::DataLoss, format!("the response of `{}` is not readable: {error}", method.full_name))
+        };
+        match ResponseEnvelope::decode(response.clone()).map_err(unreadable)?.error {
+            Some(error) => Err(error.into()),
+            None => Ok(response),
+        }
+    }
+
     /// Calls a streaming method.
     ///
     /// # Errors
@@ -311,6 +327,13 @@ impl fmt::Debug for Channel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Channel")
     }
+}
+
+/// What all responses have in common.
+#[derive(Clone, PartialEq, Message)]
+struct ResponseEnvelope {
+    #[prost(message, optional, tag = "1")]
+    error: Option<common::Error>,
 }
 
 /// Decodes a response, and returns its error if it has one.
@@ -358,5 +381,40 @@ impl<S: Server> Transport for InProcess<S> {
                 }
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+    use crate::quest::v1::{GetRequest, GetResponse, QUEST, QuestInfo};
+
+    /// Knows the quest `q`, and says in a response that there is no other.
+    struct Quests;
+
+    impl Server for Quests {
+        const SERVICE: &'static Service = &QUEST;
+
+        async fn call(&self, _: usize, request: Bytes) -> Result<Reply, Error> {
+            let request: GetRequest = decode(request)?;
+            Ok(Reply::message(match &*request.quest_id {
+                "q" => GetResponse::from(QuestInfo { id: request.quest_id, ..QuestInfo::default() }),
+                _ => GetResponse::failed(Error::not_found("quest").into()),
+            }))
+        }
+    }
+
+    #[test]
+    fn a_method_that_is_named_at_run_time_is_called_and_its_error_is_one() {
+        let call = |quest: &str| {
+            let method = QUEST.methods.iter().find(|method| method.name == "get").unwrap();
+            let request = GetRequest { quest_id: quest.to_owned(), ..GetRequest::default() };
+            let channel = Channel::to(Quests);
+            channel.encoded(method, request.encode_to_vec().into()).now_or_never().unwrap()
+        };
+        assert_eq!(GetResponse::decode(call("q").unwrap()).unwrap().quest.unwrap().id, "q");
+        assert_eq!(call("r"), Err(Error::not_found("quest")));
     }
 }

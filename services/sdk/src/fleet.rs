@@ -8,6 +8,7 @@ use prost::Message;
 use proto::rpc::{Channel, Error};
 use tokio::sync::{mpsc, watch};
 
+use crate::background::Background;
 use crate::bucket::Bucket;
 use crate::cache::{Cache, Redis};
 use crate::clock::Clock;
@@ -48,6 +49,7 @@ struct Inner {
     redis: OnceLock<Option<Arc<Redis>>>,
     /// Absent in tests, where the worker does not belong to a task.
     health: OnceLock<Arc<WorkerHealth>>,
+    background: Background,
 }
 
 impl Fleet {
@@ -75,6 +77,7 @@ impl Fleet {
                         connection_changes: watch::Sender::new(0),
                         redis: OnceLock::new(),
                         health: OnceLock::new(),
+                        background: Background::default(),
                     };
                     let fleet = Self(Arc::new(inner));
                     tokio::spawn(Renewal::new(fleet.downgrade(), events, used).run());
@@ -170,6 +173,10 @@ impl Fleet {
     /// Changes when the connection has been replaced.
     pub(crate) fn connection_changes(&self) -> watch::Receiver<u64> {
         self.0.connection_changes.subscribe()
+    }
+
+    pub(crate) fn background(&self) -> &Background {
+        &self.0.background
     }
 
     pub(crate) fn destinations(&self) -> &Destinations {

@@ -5,6 +5,7 @@
 //! A service's `main` is a [`service`] that is run. Each worker of a task is one thread with its
 //! own current-thread runtime and its own NATS connection: no request crosses threads.
 
+mod background;
 mod breaker;
 mod bucket;
 mod cache;
@@ -15,6 +16,7 @@ mod connection;
 mod consume;
 mod context;
 mod credentials;
+mod deadlines;
 mod destination;
 mod discovery;
 mod events;
@@ -51,6 +53,7 @@ pub use bucket::{Bucket, Change, Entry, WriteError};
 pub use cache::{Cache, CacheSettings, Caches, Key, RedisSettings};
 pub use clock::Clock;
 pub use context::{Context, ExternalRequest, context};
+pub use deadlines::Deadlines;
 pub use events::{EncodedEvent, digest};
 pub use fleet::Fleet;
 pub use health::is_ready;

@@ -100,6 +100,7 @@ impl<T: Send + Sync + 'static> Service<T> {
     /// FAILED_PRECONDITION if the events that it handles are not those that the manifest consumes, or the caches that it uses
     /// not those that the manifest declares; what building and serving return.
     pub async fn work(&self, fleet: Fleet, shutdown: Shutdown) -> Result<(), Error> {
+        fleet.background().end_with(shutdown.clone());
         let consumers = Consumers::new(&fleet, &self.handlers)?;
         let service = Arc::new((self.build)(fleet.clone()).await?);
         fleet.settings().caches.refuse_unused(&fleet.settings().service)?;
@@ -124,6 +125,7 @@ impl<T: Send + Sync + 'static> Service<T> {
             serve_all(&fleet, contracts, shutdown.clone()).await
         };
         let ((), (), served) = futures::join!(consuming, repeating, serving);
+        fleet.background().finished().await;
         served
     }
 }

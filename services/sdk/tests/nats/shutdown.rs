@@ -56,3 +56,62 @@ async fn a_shutdown_waits_for_running_requests() {
     call.await.unwrap().unwrap();
     timeout(SOON, serving.task).await.unwrap().unwrap().unwrap();
 }
+
+/// Answers at once, and goes on until the test lets it.
+struct GoesOn {
+    fleet: Fleet,
+    fake: Fake,
+}
+
+impl Llm for GoesOn {
+    async fn infer(&self, _: InferRequest) -> Result<InferResponse, Error> {
+        let (fleet, fake) = (self.fleet.clone(), self.fake.clone());
+        self.fleet.spawn(async move {
+            fake.calls.fetch_add(1, Ordering::SeqCst);
+            fleet.stopping().await;
+            assert!(fleet.is_stopping());
+            fake.release.notified().await;
+            fake.dropped.fetch_add(1, Ordering::SeqCst);
+        });
+        Ok(InferResponse { text: self.fleet.is_stopping().to_string(), ..InferResponse::default() })
+    }
+
+    async fn infer_stream(&self, _: InferStreamRequest) -> Result<Stream<InferStreamResponse>, Error> {
+        Err(Error::invalid("unused"))
+    }
+}
+
+#[tokio::test]
+async fn a_shutdown_waits_for_what_goes_on_after_an_answer() {
+    let server = NatsServer::start();
+    let fake = Fake::default();
+    let (trigger, shutdown) = Shutdown::new();
+    let fleet = server.fleet("llm").await;
+    let build = {
+        let fake = fake.clone();
+        move |fleet| {
+            let fake = fake.clone();
+            async move { Ok(GoesOn { fleet, fake }) }
+        }
+    };
+    let working = tokio::spawn(async move { sdk::service(build).serve(LlmServer).work(fleet, shutdown).await });
+    let client: LlmClient = caller(&server).await.client();
+    let answer = async {
+        loop {
+            if let Ok(answer) = client.infer(prompt("")).await {
+                return answer.text;
+            }
+        }
+    };
+    assert_eq!(timeout(SOON, answer).await.unwrap(), "false");
+    trigger.send_replace(true);
+    // It is not over while the work goes on, and is when that ends.
+    while timeout(SOON, plain(&server.connection()).await.request("$SRV.PING.llm", Bytes::new())).await.unwrap().is_ok()
+    {
+    }
+    assert!(!working.is_finished());
+    assert_eq!((fake.calls.load(Ordering::SeqCst), fake.dropped.load(Ordering::SeqCst)), (1, 0));
+    fake.release.notify_one();
+    timeout(SOON, working).await.unwrap().unwrap().unwrap();
+    assert_eq!(fake.dropped.load(Ordering::SeqCst), 1);
+}
