@@ -293,6 +293,22 @@ impl Channel {
         checked(bytes)
     }
 
+    /// Calls a unary method with an encoded request, and returns the encoded response: for callers that learn only at run time
+    /// which method it is ([`SERVICES`](crate::SERVICES) has all of them).
+    ///
+    /// # Errors
+    /// The error of the transport, or the error in the response.
+    pub async fn encoded(&self, method: &'static Method, request: Bytes) -> Result<Bytes, Error> {
+        let response = self.0.unary(method, request).await?;
+        let unreadable = |error: prost::DecodeError| {
+            Error::new(Code::DataLoss, format!("the response of `{}` is not readable: {error}", method.full_name))
+        };
+        match ResponseEnvelope::decode(response.clone()).map_err(unreadable)?.error {
+            Some(error) => Err(error.into()),
+            None => Ok(response),
+        }
+    }
+
     /// Calls a streaming method.
     ///
     /// # Errors
@@ -311,6 +327,13 @@ impl fmt::Debug for Channel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Channel")
     }
+}
+
+/// What all responses have in common.
+#[derive(Clone, PartialEq, Message)]
+struct ResponseEnvelope {
+    #[prost(message, optional, tag = "1")]
+    error: Option<common::Error>,
 }
 
 /// Decodes a response, and returns its error if it has one.

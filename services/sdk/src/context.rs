@@ -102,6 +102,31 @@ impl Context {
         }))
     }
 
+    /// The same request and trace with another idempotency key: for one of several calls that an operation makes, when the
+    /// services that are called must tell them apart.
+    #[must_use]
+    pub fn with_idempotency_key(&self, key: impl Into<String>) -> Self {
+        self.derived(Some(key.into()), self.0.deadline)
+    }
+
+    /// The same request and trace with so much time from now on: for work that goes on when the request is answered, or that
+    /// must end before.
+    #[must_use]
+    pub fn with_timeout(&self, timeout: Duration) -> Self {
+        self.derived(self.0.idempotency_key.clone(), Instant::now() + timeout)
+    }
+
+    fn derived(&self, idempotency_key: Option<String>, deadline: Instant) -> Self {
+        let Inner { request_id, trace, .. } = &*self.0;
+        Self(Arc::new(Inner {
+            request_id: request_id.clone(),
+            trace: *trace,
+            idempotency_key,
+            deadline,
+            last_failure: Mutex::default(),
+        }))
+    }
+
     /// Runs `future` in this context: [`context`] returns it, and calls propagate it.
     pub fn scope<F: Future>(self, future: F) -> impl Future<Output = F::Output> {
         CURRENT.scope(self, future)
@@ -218,6 +243,21 @@ mod tests {
         assert_eq!(callee.trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736");
         assert!(callee.remaining() <= Duration::from_secs(3));
         assert!(callee.remaining() > Duration::from_secs(2));
+    }
+
+    #[test]
+    fn a_part_of_an_operation_has_its_own_key_and_time_and_the_same_request_and_trace() {
+        let whole = Context::external(ExternalRequest {
+            traceparent: None,
+            request_id: Some("r1"),
+            idempotency_key: Some("k1"),
+            timeout: Duration::from_secs(3),
+        });
+        let part = whole.with_idempotency_key("k1/state");
+        assert_eq!((part.idempotency_key(), part.deadline()), (Some("k1/state"), whole.deadline()));
+        let longer = part.with_timeout(Duration::from_secs(60));
+        assert!(longer.remaining() > Duration::from_secs(50) && longer.idempotency_key() == Some("k1/state"));
+        assert_eq!((longer.request_id(), longer.trace_id()), ("r1", whole.trace_id()));
     }
 
     #[test]
