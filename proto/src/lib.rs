@@ -20,8 +20,8 @@ mod contract {
 
 pub use contract::{EVENTS, SERVICES};
 pub use generated::{
-    ai, audit, auth, capability, common, language, narrative, npc, payment, performance, quest, settings, state, story,
-    time, weather, world,
+    ai, audit, auth, capability, common, event, language, narrative, npc, payment, performance, quest,
+    settings, state, story, time, weather, world,
 };
 pub use prost_types as well_known;
 
