@@ -20,7 +20,7 @@ mod contract {
 
 pub use contract::{EVENTS, SERVICES};
 pub use generated::{
-    ai, audit, auth, capability, common, event, language, narrative, npc, payment, performance, quest,
+    ai, audit, auth, capability, common, event, language, narrative, npc, payment, performance, quest, router,
     settings, state, story, time, weather, world,
 };
 pub use prost_types as well_known;
