@@ -20,8 +20,8 @@ mod contract {
 
 pub use contract::{EVENTS, SERVICES};
 pub use generated::{
-    ai, audit, auth, capability, common, event, language, narrative, npc, payment, performance, quest, router,
-    settings, state, story, time, weather, world,
+    ai, audit, auth, capability, common, event, knowledge, language, narrative, npc, payment, performance, quest,
+    router, settings, state, story, time, weather, world,
 };
 pub use prost_types as well_known;
 
