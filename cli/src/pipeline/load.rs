@@ -16,6 +16,8 @@ use crate::nats::permissions::{self, Permissions};
 const PUBLIC_METHODS: &str = "GATEWAY_METHODS";
 /// The variable by which a task knows its caches.
 const CACHES: &str = "SERVICE_CACHES";
+/// The variable by which a task knows which packages it may call.
+const CALLS: &str = "SERVICE_CALLS";
 /// The variable by which a task knows what it consumes.
 const CONSUMERS: &str = "NATS_CONSUMERS";
 /// How many events may be under way to the tasks of a service at least, as servers allow by default.
@@ -116,6 +118,7 @@ fn definition(
             .flatten()
             .chain(own)
             .chain(public)
+            .chain(called(manifests, manifest))
             .chain(caches(manifest))
             .chain(consumed(manifests, manifest))
             .collect(),
@@ -146,6 +149,13 @@ fn traces(manifests: &Manifests) -> BTreeMap<String, String> {
     let place = ("OTEL_RESOURCE_ATTRIBUTES", format!("deployment.environment.name={}", manifests.name));
     let all = endpoint.into_iter().chain(sampler.into_iter().flatten()).chain([place]);
     all.map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// The packages of the services that a service calls, as the SDK reads them. A gateway knows its methods one by one.
+fn called(manifests: &Manifests, manifest: &ServiceManifest) -> Option<(String, String)> {
+    let callees = manifest.calls.iter().filter_map(|callee| manifests.services.get(callee));
+    let packages: BTreeSet<&str> = callees.flat_map(|callee| &callee.serves).map(String::as_str).collect();
+    (!packages.is_empty()).then(|| (CALLS.to_owned(), packages.into_iter().collect::<Vec<_>>().join(",")))
 }
 
 /// The caches of a service, as the SDK reads them.

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use async_nats::StatusCode;
 use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::kv::{self, CreateErrorKind, PutErrorKind};
 use async_nats::jetstream::message::StreamMessage;
@@ -443,6 +444,30 @@ impl Bucket {
             Ok(stream.cached_info().state.last_sequence)
         })
         .await
+    }
+
+    /// How many messages of keys that match `filter` there are after this revision. Any replica may answer, so the latest writes
+    /// may be missing.
+    pub(crate) async fn count_after(&self, filter: &str, revision: u64) -> Result<u64, Error> {
+        retry_until_deadline(is_unavailable, || self.count_after_once(filter, revision)).await
+    }
+
+    async fn count_after_once(&self, filter: &str, revision: u64) -> Result<u64, Error> {
+        // The first of a batch says how many come after it.
+        let request = serde_json::json!({ "seq": revision + 1, "next_by_subj": self.subject(filter), "batch": 1 });
+        let subject = format!("$JS.API.DIRECT.GET.KV_{}", self.name);
+        let failed = |error: &dyn std::fmt::Display| self.failed("count", filter, error);
+        let client = &self.fleet.connection().client;
+        let answer = client.request(subject, request.to_string().into()).await.map_err(|error| failed(&error))?;
+        match answer.status {
+            None => {
+                let pending = answer.headers.as_ref().and_then(|headers| headers.get("Nats-Num-Pending"));
+                let pending: Option<u64> = pending.and_then(|pending| pending.as_str().parse().ok());
+                pending.map(|pending| pending + 1).ok_or_else(|| failed(&"the server does not say how many there are"))
+            }
+            Some(StatusCode::NOT_FOUND) => Ok(0),
+            Some(status) => Err(failed(&answer.description.unwrap_or_else(|| status.to_string()))),
+        }
     }
 
     async fn stream(&self) -> Result<Stream<()>, Error> {

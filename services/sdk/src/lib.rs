@@ -9,6 +9,7 @@ mod background;
 mod breaker;
 mod bucket;
 mod cache;
+mod callable;
 mod caller;
 mod client;
 mod clock;
@@ -43,6 +44,7 @@ mod service;
 mod settings;
 mod sockets;
 mod stream;
+mod subject;
 mod task;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -57,7 +59,9 @@ pub use deadlines::Deadlines;
 pub use events::{EncodedEvent, digest};
 pub use fleet::Fleet;
 pub use health::is_ready;
-pub use limits::{check_count, check_id, check_range, check_range_or, check_text, choice, choice_or_unset, required};
+pub use limits::{
+    check_count, check_id, check_range, check_range_or, check_revision, check_text, choice, choice_or_unset, required,
+};
 pub use material::Material;
 pub use metrics::{metrics_text, register_metrics};
 pub use operations::{MAX_REMEMBERED, Operation, Operations, REMEMBERED_FOR};
@@ -68,6 +72,7 @@ pub use serve::serve;
 pub use service::{Service, service};
 pub use settings::{ConnectionSettings, ConsumerSettings, Delivery, Settings};
 pub use sockets::http_listener;
+pub use subject::{SubjectPattern, check_subject};
 pub use task::{Shutdown, run_workers};
 pub use trace::{Span, SpanKind, Value};
 

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
-use proto::rpc::{Enumeration, Error};
+use proto::rpc::{Code, Enumeration, Error};
 
 /// Rejects an id that cannot be one token of a key, or is longer than `max_length`. `what` names it, for example
 /// `player id`.
@@ -70,6 +70,20 @@ pub fn check_range_or(what: &str, value: u32, allowed: RangeInclusive<u32>, defa
     }
 }
 
+/// Rejects to replace another revision than the expected one; 0 is that of what does not exist. `what` names the record.
+///
+/// # Errors
+/// ABORTED with `current_revision`.
+pub fn check_revision(what: impl Display, revision: u64, expected: Option<u64>) -> Result<(), Error> {
+    match expected {
+        Some(expected) if expected != revision => {
+            let message = format!("{what} is at revision {revision}, not at {expected}");
+            Err(Error::new(Code::Aborted, message).with_detail("current_revision", revision))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The value of a field that must be set.
 ///
 /// # Errors
@@ -105,10 +119,8 @@ pub fn choice_or_unset<E: Enumeration>(what: &str, value: i32) -> Result<Option<
 
 #[cfg(test)]
 mod tests {
-    use proto::quest::v1::QuestState;
-    use proto::rpc::Code;
-
     use super::*;
+    use proto::quest::v1::QuestState;
 
     #[track_caller]
     fn refused<T: std::fmt::Debug>(outcome: Result<T, Error>, message: &str) {
@@ -144,5 +156,13 @@ mod tests {
         refused(choice::<QuestState>("state", 0), &format!("state is missing, {names}"));
         refused(choice::<QuestState>("state", 9), &format!("state is 9, {names}"));
         refused(choice_or_unset::<QuestState>("state", 9), &format!("state is 9, {names}"));
+    }
+
+    #[test]
+    fn another_revision_than_the_expected_one_is_not_replaced() {
+        assert_eq!((check_revision("rule `a`", 7, None), check_revision("rule `a`", 0, Some(0))), (Ok(()), Ok(())));
+        let error = check_revision("rule `a`", 7, Some(0)).unwrap_err();
+        assert_eq!((error.code(), error.message()), (Code::Aborted, "rule `a` is at revision 7, not at 0"));
+        assert_eq!(error.detail("current_revision"), Some("7"));
     }
 }

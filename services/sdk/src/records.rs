@@ -242,18 +242,27 @@ impl<R: Record> Records<R> {
         Ok(records)
     }
 
-    /// Writes a record that no operation remembers, unless there is one already: for what a service brings along. Returns
-    /// whether it was written.
+    /// Writes a record that no operation remembers, unless there is one already: for what a service brings along, or what its key
+    /// identifies. Returns the revision that was written; `None` if there is one already.
     ///
     /// # Errors
     /// UNAVAILABLE if the write was not confirmed.
-    pub async fn create<K: RecordKey + ?Sized>(&self, key: &K, record: &R) -> Result<bool, Error> {
+    pub async fn create<K: RecordKey + ?Sized>(&self, key: &K, record: &R) -> Result<Option<u64>, Error> {
         let key = key.bucket_key();
         match self.bucket.create(&key, Stored::new(&key, record.clone()).encode().into()).await {
-            Ok(_) => Ok(true),
-            Err(WriteError::Conflict) => Ok(false),
+            Ok(revision) => Ok(Some(revision)),
+            Err(WriteError::Conflict) => Ok(None),
             Err(WriteError::Failed(error)) => Err(error),
         }
+    }
+
+    /// How many changes of records whose keys match `filter` there are after revision `since`; in a bucket that keeps one revision
+    /// of each record, how many records. The latest changes may not be counted yet.
+    ///
+    /// # Errors
+    /// UNAVAILABLE if the bucket does not answer.
+    pub async fn count_since(&self, filter: &str, since: u64) -> Result<u64, Error> {
+        self.bucket.count_after(filter, since).await
     }
 
     /// The revision of the latest change of any record of the bucket; 0 if there was none.

@@ -66,6 +66,8 @@ pub struct Settings {
     pub connection: ConnectionSettings,
     /// `NATS_CONSUMERS`: what the manifest consumes; nothing if absent.
     pub consumers: Vec<ConsumerSettings>,
+    /// `SERVICE_CALLS`: the packages of the services that the manifest calls, with commas between them; none if absent.
+    pub calls: Vec<String>,
 }
 
 /// An event that the manifest consumes, and how.
@@ -176,6 +178,7 @@ impl Settings {
             caches: variables.caches()?,
             connection,
             consumers: variables.consumers()?,
+            calls: variables.calls()?,
         })
     }
 
@@ -194,6 +197,7 @@ impl Settings {
             caches: Caches::default(),
             connection,
             consumers: Vec::new(),
+            calls: Vec::new(),
         }
     }
 
@@ -251,6 +255,19 @@ impl Variables<'_> {
         };
         serde_json::from_str(&text)
             .map_err(|error| format!("environment variable `NATS_CONSUMERS` is not valid: {error}"))
+    }
+
+    fn calls(&self) -> Result<Vec<String>, String> {
+        let packages = self.optional::<String>("SERVICE_CALLS")?.unwrap_or_default();
+        let packages: Vec<String> =
+            packages.split(',').filter(|package| !package.is_empty()).map(str::to_owned).collect();
+        let is_known = |package: &&String| proto::SERVICES.iter().any(|service| service.package == **package);
+        match packages.iter().find(|package| !is_known(package)) {
+            Some(unknown) => Err(format!(
+                "environment variable `SERVICE_CALLS` names `{unknown}`, which is not a package of any contract"
+            )),
+            None => Ok(packages),
+        }
     }
 
     /// The text of this variable, or the file that the variable with the suffix `_FILE` names.
@@ -322,6 +339,17 @@ mod tests {
         assert_eq!(
             refused(&[("NATS_KEY", "secret")]),
             "environment variable `NATS_KEY` is set alone: a certificate needs its key (`NATS_CERT`, `NATS_KEY`)"
+        );
+    }
+
+    #[test]
+    fn packages_that_are_called_are_those_of_contracts() {
+        let calls = |text| read(&[("SERVICE_CALLS", text)]).map(|settings| settings.calls);
+        assert_eq!(calls("quest.v1,payment.v1").unwrap(), ["quest.v1", "payment.v1"]);
+        assert!(calls("").unwrap().is_empty());
+        assert_eq!(
+            calls("quests").unwrap_err(),
+            "environment variable `SERVICE_CALLS` names `quests`, which is not a package of any contract"
         );
     }
 

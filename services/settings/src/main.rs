@@ -12,7 +12,7 @@ use proto::settings::v1::{
     ListRequest, ListResponse, ResetRequest, ResetResponse, Scope, SetRequest, SetResponse, Setting, Settings,
     SettingsServer, StoredValue, WatchRequest, WatchResponse,
 };
-use sdk::{Code, Error, Fleet, Next, Operation, Records, Stored, Stream, required};
+use sdk::{Error, Fleet, Next, Operation, Records, Stored, Stream, check_revision, required};
 
 use crate::key::{Key, Owner, ValueKey};
 
@@ -62,14 +62,8 @@ impl Settings for Service {
         let key = ValueKey { key: &request.key, owner: &owner };
         let value = StoredValue { value: request.value, key: request.key.clone() };
         let set = |current: Option<&Stored<StoredValue>>| {
-            let revision = current.map_or(0, |current| current.revision);
-            match request.expected_revision {
-                Some(expected) if expected != revision => {
-                    Err(Error::new(Code::Aborted, format!("{key} is at revision {revision}, not {expected}"))
-                        .with_detail("current_revision", revision))
-                }
-                _ => Ok(Next::write(value.clone())),
-            }
+            check_revision(&key, current.map_or(0, |current| current.revision), request.expected_revision)?;
+            Ok(Next::write(value.clone()))
         };
         let stored = self.values.change(&key, &operation, set).await?;
         let (global, player) = match owner {

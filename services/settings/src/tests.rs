@@ -3,6 +3,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use proto::settings::v1::value::Kind;
 use proto::settings::v1::{Source, Value};
+use sdk::Code;
 use sdk::testing::{NatsServer, as_request};
 use tokio::time::timeout;
 

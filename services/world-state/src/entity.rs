@@ -5,7 +5,7 @@ use std::fmt;
 
 use proto::world::region::v1::{Change, Changed};
 use proto::world::state::v1::{Entity, Point};
-use sdk::{Code, Error, RecordKey, check_count, check_id, check_text, required};
+use sdk::{Error, RecordKey, check_count, check_id, check_text, required};
 
 use crate::place::{checked_point, region_key};
 
@@ -68,18 +68,6 @@ pub(crate) fn check_kind(kind: &str) -> Result<(), Error> {
     check_id("kind", kind, MAX_ID)
 }
 
-/// Rejects a change of an entity that is not at the expected revision.
-pub(crate) fn check_revision(current: Option<&Entity>, expected: Option<u64>, key: &EntityKey) -> Result<(), Error> {
-    let revision = current.map_or(0, |entity| entity.revision);
-    match expected {
-        Some(expected) if expected != revision => {
-            Err(Error::new(Code::Aborted, format!("{key} is at revision {revision}, not at {expected}"))
-                .with_detail("current_revision", revision))
-        }
-        _ => Ok(()),
-    }
-}
-
 /// The event of an entity that is written; `None` if it only changes its position.
 pub(crate) fn written(current: Option<&Entity>, next: &Entity) -> Option<Changed> {
     match current {
@@ -118,6 +106,8 @@ fn event(entity: &Entity, change: Change, other_region: &str) -> Changed {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use sdk::Code;
+
     use super::*;
     use crate::place::tests::point;
 
@@ -157,21 +147,6 @@ pub(crate) mod tests {
         let attributes = (0..17).map(|number| (number.to_string(), "x".to_owned())).collect();
         let many = Entity { attributes, ..entity("r", "e", 0.0, 0.0) };
         refused(many, "there are 17 attributes, at most 16 are allowed");
-    }
-
-    #[test]
-    fn a_revision_is_expected_or_any() {
-        let key = EntityKey::new("r", "e").unwrap();
-        let current = Entity { revision: 7, ..entity("r", "e", 0.0, 0.0) };
-        let check = |current: Option<&Entity>, expected, outcome: Result<(), &str>| {
-            let checked = check_revision(current, expected, &key);
-            assert_eq!(checked.as_ref().map_err(Error::message), outcome.as_ref().map(|_| &()).map_err(|text| *text));
-        };
-        check(Some(&current), None, Ok(()));
-        check(Some(&current), Some(7), Ok(()));
-        check(None, Some(0), Ok(()));
-        check(Some(&current), Some(0), Err("entity `e` of region `r` is at revision 7, not at 0"));
-        check(None, Some(7), Err("entity `e` of region `r` is at revision 0, not at 7"));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use proto::world::state::v1::{
 };
 use sdk::{
     Code, Error, Fleet, Followed, Id, Next, Operation, Records, Stored, Stream, Update, check_range, check_range_or,
+    check_revision,
 };
 
 use crate::entity::EntityKey;
@@ -115,7 +116,7 @@ impl WorldState for Service {
         place::check_inside(&self.region(key.region_id()).await?.1, &position)?;
         let upsert = |current: Option<&Stored<Entity>>| {
             let current = current.map(|current| &current.value);
-            entity::check_revision(current, request.expected_revision, &key)?;
+            check_revision(&key, current.map_or(0, |entity| entity.revision), request.expected_revision)?;
             if current.is_none() {
                 self.check_room(key.region_id())?;
             }

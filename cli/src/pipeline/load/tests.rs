@@ -158,6 +158,15 @@ fn tasks_are_told_where_their_spans_go_and_a_service_may_say_otherwise() {
 }
 
 #[test]
+fn a_service_knows_the_packages_that_it_calls() {
+    let manifests = Tree::valid().load().unwrap();
+    let desired = super::desired(&manifests, &inputs(&manifests)).unwrap();
+    let packages = |service: &str| desired.services[service].definition.environment.get("SERVICE_CALLS").cloned();
+    assert_eq!(packages("ai-integration").as_deref(), Some("ai.model.v1"));
+    assert_eq!((packages("state-manager"), packages("gateway")), (None, None));
+}
+
+#[test]
 fn a_service_knows_its_caches_and_needs_the_streams_that_invalidate_them() {
     let mut tree = Tree::valid();
     let caches = "caches: { plans: { ttl: 90 s, invalidated_by: [evt.ai.model.selected.v1] }, texts: { ttl: 5 min, max_size: 1 MiB } }";

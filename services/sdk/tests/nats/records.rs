@@ -92,8 +92,9 @@ async fn a_record_is_found_listed_and_deleted_with_its_revision() {
     let delete = async { models.0.change(&id("a"), &Operation::of(&request), |_| Ok(Next::delete())).await };
     assert_eq!(as_request(None, delete).await.unwrap().value, first);
     assert_eq!(models.0.find(&id("a")).await, Ok(None));
-    assert!(models.0.create(&id("a"), &model("a", 7)).await.unwrap());
-    assert!(!models.0.create(&id("a"), &model("a", 8)).await.unwrap());
+    let created = models.0.create(&id("a"), &model("a", 7)).await.unwrap();
+    assert_eq!(created, Some(models.0.get(&id("a")).await.unwrap().revision));
+    assert_eq!(models.0.create(&id("a"), &model("a", 8)).await.unwrap(), None);
     assert_eq!(models.cost("a").await, 7);
 }
 

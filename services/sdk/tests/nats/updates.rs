@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use futures::TryStreamExt as _;
 use futures::future::join_all;
 use proto::ai::model::v1::{Model, RetireRequest};
-use sdk::{Id, Next, Operation, Records, Stored, Update};
+use sdk::{Id, Next, Operation, RecordKey, Records, Stored, Update};
 
 use super::*;
 
@@ -96,4 +96,35 @@ async fn changes_since_a_revision_end_and_a_follower_says_how_far_it_is() {
     };
     timeout(SOON, up_to_date).await.expect("the follower is up to date");
     assert_eq!(followed.read().keys().collect::<Vec<_>>(), ["a", "c"]);
+}
+
+#[tokio::test]
+async fn records_are_counted_from_a_revision_on() {
+    let server = server().await;
+    let models = models(&server).await;
+    assert_eq!(models.count_since(">", 0).await, Ok(0));
+    let mut revisions = Vec::new();
+    for name in ["a.x", "a.y", "b.x"] {
+        models.create(&Tokens(name), &cost(1)).await.unwrap();
+        revisions.push(models.revision().await.unwrap());
+    }
+    for (filter, since, expected) in [(">", 0, 3), ("a.*", 0, 2), ("*.x", revisions[0], 1), (">", revisions[2], 0)] {
+        assert_eq!(models.count_since(filter, since).await, Ok(expected), "{filter} since {since}");
+    }
+}
+
+/// A key of several tokens.
+#[derive(Debug)]
+struct Tokens(&'static str);
+
+impl std::fmt::Display for Tokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl RecordKey for Tokens {
+    fn bucket_key(&self) -> std::borrow::Cow<'_, str> {
+        self.0.into()
+    }
 }
