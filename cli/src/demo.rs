@@ -10,7 +10,8 @@ use async_nats::Client;
 use futures::future::BoxFuture;
 use proto::rpc::Method;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use crate::nats::call::{CallError, call};
 
@@ -19,6 +20,8 @@ pub(crate) use scenes::SCENES;
 
 /// How long one call may take.
 const CALL: Duration = Duration::from_secs(15);
+/// Between two looks at what takes a while.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Who calls a method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -59,6 +62,8 @@ pub(crate) struct Stage<'a> {
     trace_id: String,
     /// Name of the player, of the session, and of everything that is made for them: another one each time.
     pub(crate) player: String,
+    /// The player's session with the front door.
+    pub(crate) session_id: Option<String>,
     /// Every call so far.
     pub(crate) steps: Vec<Step>,
 }
@@ -86,7 +91,7 @@ impl<'a> Stage<'a> {
     ) -> Self {
         let trace_id = format!("{:032x}", fastrand::u128(1..));
         let player = format!("demo-{:08x}", fastrand::u32(..));
-        Self { gateway, operator, service_of, watch, trace_id, player, steps: Vec::new() }
+        Self { gateway, operator, service_of, watch, trace_id, player, session_id: None, steps: Vec::new() }
     }
 
     /// The trace that all calls are part of.
@@ -114,14 +119,55 @@ impl<'a> Stage<'a> {
         request: Value,
         tell: impl FnOnce(&Value) -> String,
     ) -> Result<Value, Interruption> {
-        let Some(client) = self.operator.clone() else {
-            let reason = format!("`{method}` is not public, and operators do not reach NATS from here");
-            return Err(Interruption::Skipped(reason));
-        };
+        let Some(client) = self.operator.clone() else { return Err(not_reached(method)) };
         let (method, traceparent) = (find(method), self.traceparent());
         let started = Instant::now();
         let answer = call(&client, method, &request, Some(&traceparent), CALL).await;
         self.done(method, Caller::Operator, started, answer, tell)
+    }
+
+    /// Calls a method until the answer is what is waited for.
+    async fn operator_until(
+        &mut self,
+        method: &str,
+        request: Value,
+        is_there: impl Fn(&Value) -> bool,
+        tell: impl Fn(&Value) -> String,
+    ) -> Result<Value, Interruption> {
+        let Some(client) = self.operator.clone() else { return Err(not_reached(method)) };
+        let (method, traceparent) = (find(method), self.traceparent());
+        let started = Instant::now();
+        let answer = loop {
+            let answer = call(&client, method, &request, Some(&traceparent), CALL).await;
+            let is_late = started.elapsed() > CALL;
+            match &answer {
+                Ok(found) if !is_there(found) && !is_late => sleep(POLL_INTERVAL).await,
+                Ok(found) if !is_there(found) => {
+                    break Err(CallError::Failed(format!("after {} s still {found}", CALL.as_secs())));
+                }
+                _ => break answer,
+            }
+        };
+        self.done(method, Caller::Operator, started, answer, tell)
+    }
+
+    /// The player and the session, as requests to the front door begin.
+    fn session(&self) -> Result<Value, Interruption> {
+        let reason = || Interruption::Skipped("the player has no session".to_owned());
+        let id = self.session_id.as_ref().ok_or_else(reason)?;
+        Ok(json!({ "playerId": self.player, "sessionId": id }))
+    }
+
+    /// Makes the latest step one that failed, unless its answer is as it should be.
+    fn expect(&mut self, holds: bool, why_not: impl FnOnce() -> String) -> Outcome {
+        match self.steps.last_mut() {
+            Some(step) if !holds => {
+                (step.passed, step.told) = (false, why_not());
+                (self.watch)(step);
+                Err(Interruption::Failed)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A public call that has to be refused with this code.
@@ -159,6 +205,10 @@ impl<'a> Stage<'a> {
         self.steps.push(step);
         answer.map_err(|_| Interruption::Failed)
     }
+}
+
+fn not_reached(method: &str) -> Interruption {
+    Interruption::Skipped(format!("`{method}` is not public, and operators do not reach NATS from here"))
 }
 
 /// A method of the contracts, which a test has looked up.
