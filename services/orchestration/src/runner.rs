@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use proto::orchestration::v1::Workflow;
+use proto::orchestration::v1::{Workflow, WorkflowState};
 use sdk::{Channel, Error, Fleet, Followed, Id, Next, Records, Stored, context};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -120,6 +120,9 @@ impl Runner {
             let Some(stored) = stored.filter(|stored| stored.value.owner == run.owner) else { return Ok(()) };
             self.pending.wrote(stored.clone().into());
             workflow = stored.value;
+        }
+        if workflow.state() == WorkflowState::CompensationFailed {
+            tracing::error!(workflow = workflow.id, "steps of a workflow cannot be undone, see its status");
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use sdk::{Code, Error, Next, REMEMBERED_FOR};
 use crate::methods::Methods;
 
 /// Bytes of a response that is kept.
-const MAX_RESPONSE: usize = 8 << 10;
+const MAX_RESPONSE: usize = 4 << 10;
 /// Bytes of an error that is kept with its details, and of the message of one that is larger.
 const MAX_ERROR: usize = 1 << 10;
 const COMPENSATION_RETRIES: u32 = 10;
@@ -185,10 +185,8 @@ pub(crate) fn after(
             }
         }
         (StepState::Settling, Ok(response)) => {
-            match saga.complete(methods, step, response) {
-                Ok(()) => {}
-                Err(error) => saga.cannot_compensate(step, &error),
-            }
+            // What later steps lack does not matter any more.
+            saga.complete(methods, step, response).ok();
             saga.undo_next();
         }
         (StepState::Settling, Err(error)) => {
@@ -308,13 +306,23 @@ impl Saga {
         progress.response = is_kept.then(|| Payload { form: Some(Form::Encoded(response.clone())) });
         let Some(source) = progress.step.clone() else { return Ok(()) };
         let Some(source_call) = &source.call else { return Ok(()) };
+        let mut outcome = Ok(());
         let steps = self.workflow.steps.iter_mut().filter_map(|progress| progress.step.as_mut());
         for call in steps.flat_map(|step| [&mut step.call, &mut step.compensation]).flatten() {
-            for input in call.inputs.clone().iter().filter(|input| input.step_id == source.id) {
-                call.request = Some(methods.filled(call, input, source_call, response)?);
+            // What cannot be filled in stays, and its call is not made.
+            for input in std::mem::take(&mut call.inputs) {
+                let is_answered = input.step_id == source.id;
+                match is_answered.then(|| methods.filled(call, &input, source_call, response)) {
+                    Some(Ok(request)) => call.request = Some(request),
+                    Some(Err(error)) => {
+                        outcome = outcome.and(Err(error));
+                        call.inputs.push(input);
+                    }
+                    None => call.inputs.push(input),
+                }
             }
         }
-        Ok(())
+        outcome
     }
 
     /// Begins to undo what was carried out: because this step failed, or else because the workflow was cancelled.
@@ -335,15 +343,23 @@ impl Saga {
         let now = Some(self.now.into());
         for step in (0..self.workflow.steps.len()).rev() {
             let progress = self.progress(step);
-            let has_compensation = progress.step.as_ref().is_some_and(|step| step.compensation.is_some());
+            let Some(compensation) = progress.step.as_ref().and_then(|step| step.compensation.as_ref()) else {
+                continue;
+            };
+            let missing = compensation.inputs.first().map(|input| {
+                Error::failed_precondition(format_args!("`{}` of step `{}` is not known", input.from, input.step_id))
+            });
             match progress.state() {
-                StepState::Completed if has_compensation => {
-                    progress.set_state(StepState::Compensating);
-                    (progress.compensation_attempts, progress.compensation_begun_at) = (1, now);
-                    return;
-                }
+                StepState::Completed => match missing {
+                    Some(error) => self.cannot_compensate(step, &error),
+                    None => {
+                        progress.set_state(StepState::Compensating);
+                        (progress.compensation_attempts, progress.compensation_begun_at) = (1, now);
+                        return;
+                    }
+                },
                 // Only what is known to be carried out is compensated.
-                StepState::Unknown if has_compensation => {
+                StepState::Unknown => {
                     progress.set_state(StepState::Settling);
                     progress.compensation_attempts = 1;
                     return;

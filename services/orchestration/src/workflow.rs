@@ -12,7 +12,7 @@ use crate::methods::Methods;
 pub(crate) const MAX_ID: usize = 64;
 const MAX_STEPS: usize = 20;
 /// Bytes of all steps together.
-const MAX_SIZE: usize = 256 << 10;
+const MAX_SIZE: usize = 64 << 10;
 const MAX_TIMEOUT_MS: u32 = 20_000;
 const DEFAULT_TIMEOUT_MS: u32 = 5_000;
 const MAX_RETRIES: u32 = 10;

@@ -188,10 +188,13 @@ fn a_compensation_gets_what_the_step_answered() {
     let refund = attempt(&workflow).unwrap().call;
     let request = RefundRequest::decode(methods::encoded(refund.request.as_ref())).unwrap();
     assert_eq!((&*request.charge_id, request.amount_minor), ("e1", 5));
-    // A response without it: the step was carried out, and a person must decide.
+    assert_eq!(refund.inputs, []);
+    // A response without it: the step was carried out, and nobody knows what to undo.
     let begun = begun(crate::testing::workflow(&["a"]), "w", START);
-    let empty = after(&METHODS, &begun, &attempt(&begun).unwrap(), &Ok(Bytes::new()), START);
-    assert_eq!(empty.workflow.failure.unwrap().message, "the response of step `a` has no `entry.id`");
+    let ended = after(&METHODS, &begun, &attempt(&begun).unwrap(), &Ok(Bytes::new()), START).workflow;
+    assert_eq!(ended.failure.as_ref().unwrap().message, "the response of step `a` has no `entry.id`");
+    assert_eq!((ended.state(), ended.steps[0].state()), (NotUndone, StepState::CompensationFailed));
+    assert_eq!(ended.steps[0].compensation_error.as_ref().unwrap().message, "`entry.id` of step `a` is not known");
 }
 
 #[test]

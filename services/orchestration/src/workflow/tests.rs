@@ -42,7 +42,7 @@ fn a_step_out_of_bounds_is_refused() {
     let large = || Some(call("quest.v1.Quest/Accept", &[("player_id", &"x".repeat(14_000))]));
     let steps = (0..20).map(|number| Step { call: large(), ..accept(&format!("s{number}")) }).collect();
     let error = made(steps).unwrap_err();
-    assert!(error.message().ends_with("bytes, at most 262144 are allowed"), "{error}");
+    assert!(error.message().ends_with("bytes, at most 65536 are allowed"), "{error}");
 }
 
 #[test]
