@@ -16,6 +16,7 @@ pub mod permissions;
 pub mod pki;
 pub(crate) mod private;
 pub mod replicas;
+pub(crate) mod roll;
 pub mod secret;
 pub mod server;
 

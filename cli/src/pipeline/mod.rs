@@ -5,6 +5,7 @@ pub(crate) mod load;
 pub(crate) mod lock;
 pub(crate) mod logs;
 pub(crate) mod options;
+pub(crate) mod roll;
 mod run;
 pub(crate) mod saved;
 

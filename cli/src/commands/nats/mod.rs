@@ -2,6 +2,7 @@
 
 #[cfg(feature = "aws")]
 mod identities;
+mod roll;
 mod status;
 
 use clap::Subcommand;
@@ -13,6 +14,7 @@ use crate::screen::Report;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Nats {
     Status(status::NatsStatus),
+    Roll(roll::NatsRoll),
     #[cfg(feature = "aws")]
     Identities(identities::Identities),
 }
@@ -21,6 +23,7 @@ impl Nats {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
         match self {
             Self::Status(command) => command.run(invocation).await,
+            Self::Roll(command) => command.run(invocation).await,
             #[cfg(feature = "aws")]
             Self::Identities(command) => command.run(invocation).await,
         }
