@@ -4,20 +4,29 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Context as _;
+use tokio::time::sleep;
+
 use super::client::Client;
-use super::cluster_files::{ClusterFiles, Endpoints, LAME_DUCK};
+use super::cluster_files::{ADMIN, ClusterFiles, Endpoints, LAME_DUCK};
 use super::environment::{CONNECT, Local};
 use super::protocol::{Description, NodeSpec};
 use super::supervisor::LEAVE_TIMEOUT;
 use crate::error::Hinted;
 use crate::nats::connect::Access;
 use crate::nats::identity::SYSTEM_USER;
+use crate::nats::leadership;
 use crate::nats::locate::{self, NatsServer, Version};
 use crate::nats::roll::{Executor, Goal, NodeGoal, Observation, Patience, Roll, StopTiming, Survey};
+use crate::pipeline::lock::IfHeld;
 use crate::pipeline::roll::{self, Options, Prepared, Preview, Request, Rolled};
+use crate::pipeline::step_down::{self, Led, Moved, StepDown};
 
 /// How long all servers may take to answer.
 const ANSWER: Duration = Duration::from_secs(1);
+
+/// Between two looks, of which one alone could be a moment.
+const MOMENT: Duration = Duration::from_millis(500);
 
 /// How long things take on one machine.
 pub(crate) const PATIENCE: Patience =
@@ -43,10 +52,23 @@ impl Local {
         roll::preview(self, request, prepare).await
     }
 
-    #[allow(dead_code)]
-    /// What the servers say now.
-    pub(crate) async fn survey(&self) -> anyhow::Result<Observation> {
-        Ok(self.nodes(Change::AsIs).await?.observe(None).await)
+    /// What the servers say, and what they say a moment later.
+    pub(crate) async fn survey_twice(&self) -> anyhow::Result<(Observation, Observation)> {
+        let mut nodes = self.nodes(Change::AsIs).await?;
+        let before = nodes.observe(None).await;
+        sleep(MOMENT).await;
+        Ok((before, nodes.observe(None).await))
+    }
+
+    /// Has these get other leaders.
+    pub(crate) async fn step_down(
+        &self,
+        wanted: &BTreeSet<Led>,
+        to: Option<&str>,
+        if_held: IfHeld,
+    ) -> anyhow::Result<Vec<Moved>> {
+        let mut nodes = self.nodes(Change::AsIs).await?;
+        step_down::run(self, &mut nodes, wanted, to, if_held).await
     }
 
     async fn nodes(&self, change: Change) -> anyhow::Result<LocalNodes> {
@@ -181,6 +203,19 @@ impl Executor for LocalNodes {
 
     async fn admit(&mut self, _: &str) -> anyhow::Result<()> {
         Ok(())
+    }
+}
+
+impl StepDown for LocalNodes {
+    async fn step_down(&mut self, what: &Led, to: Option<&str>) -> anyhow::Result<()> {
+        let (user, subject) = match what {
+            Led::Meta => (SYSTEM_USER, "$JS.API.META.LEADER.STEPDOWN".to_owned()),
+            Led::Stream(name) => (ADMIN, format!("$JS.API.STREAM.LEADER.STEPDOWN.{name}")),
+        };
+        let client = self.endpoints.of(user)?.connect("natsctl", CONNECT).await?;
+        leadership::step_down(&client, subject, to, ANSWER * 5)
+            .await
+            .with_context(|| format!("failed to have {} step down", what.name()))
     }
 }
 

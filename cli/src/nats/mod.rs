@@ -3,6 +3,7 @@
 
 pub mod accounts;
 pub mod bus;
+pub(crate) mod check;
 pub mod circuits;
 pub mod connect;
 pub(crate) mod dead_letters;
@@ -11,6 +12,7 @@ pub mod health;
 pub mod identity;
 pub mod jetstream;
 mod jwt;
+pub(crate) mod leadership;
 pub mod locate;
 pub mod permissions;
 pub mod pki;

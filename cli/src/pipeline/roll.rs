@@ -12,6 +12,7 @@ use serde::Serialize;
 use self::text::Lines;
 use super::history::{Record, StepRecord};
 use super::lock::IfHeld;
+use super::recorded;
 use super::run::{Platform, with_lock};
 use crate::error::Hinted;
 use crate::nats::roll::{
@@ -167,15 +168,8 @@ async fn locked<P: Platform, E: Executor>(
     let (who, command) = platform.caller();
     let mut record = Record::start(who, command, platform.workspace(), [].into());
     record.roll = Some(roll.clone());
-    platform.put_record(&record).await?;
-    let outcome = roll_out(&mut executor, roll, options.patience, &mut record).await;
-    record.end(&outcome);
-    let recorded = platform.put_record(&record).await;
-    if let (Err(_), Err(error)) = (&outcome, &recorded) {
-        note(&format!("the history will not show how this ended: {error:#}"));
-    }
-    let (nodes, seconds) = outcome?;
-    recorded?;
+    let work = async |record: &mut Record| roll_out(&mut executor, roll, options.patience, record).await;
+    let (nodes, seconds) = recorded::run(platform, &mut record, work).await?;
     Ok(Rolled { goal, nodes, seconds, record: Some(record.id) })
 }
 
@@ -275,12 +269,7 @@ async fn roll_out<E: Executor>(
     });
     match end.await {
         Ok(End::Finished) => Ok((nodes, rounded(start.elapsed()))),
-        Ok(End::Aborted { node, obstacles }) => {
-            if let Some(step) = record.steps.last_mut().filter(|step| step.result != "done") {
-                "failed".clone_into(&mut step.result);
-            }
-            Err(stopped(&obstacles, node.as_deref(), Resumable::Yes))
-        }
+        Ok(End::Aborted { node, obstacles }) => Err(stopped(&obstacles, node.as_deref(), Resumable::Yes)),
         Err(error) => {
             let hint = crate::error::hint(&error).map(|hint| format!("{hint}; ")).unwrap_or_default();
             Err(Hinted::new(format!("{error:#}"), format!("{hint}`natsctl nats roll --resume` goes on")).into())

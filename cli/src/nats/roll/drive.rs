@@ -74,7 +74,7 @@ pub(crate) enum Event<'a> {
     /// A server is taken.
     Taken { node: &'a str, observation: &'a Observation },
     /// It is waited for: for the server that was taken, or before one is.
-    Waiting { node: Option<&'a str>, obstacles: &'a [Obstacle], observation: &'a Observation, since: Duration },
+    Waiting { node: Option<&'a str>, obstacles: &'a [Obstacle], since: Duration },
     /// A server that was taken is back, and everything is well.
     Back { node: &'a str, after: Duration, observation: &'a Observation },
 }
@@ -117,7 +117,7 @@ pub(crate) async fn drive<E: Executor>(
         match action {
             Action::Wait(obstacles) => {
                 let (node, since) = (machine.current(), since.elapsed());
-                told(Event::Waiting { node, obstacles: &obstacles, observation: &observation, since })?;
+                told(Event::Waiting { node, obstacles: &obstacles, since })?;
                 sleep(POLL).await;
             }
             Action::Take(node) => {

@@ -138,10 +138,6 @@ impl Machine {
         self.current.as_ref().map(|current| current.node.as_str())
     }
 
-    pub(crate) fn roll(&self) -> &Roll {
-        &self.roll
-    }
-
     /// What is done next; `now` is the time since the machine was made.
     pub(crate) fn next(&mut self, observation: &Observation, now: Duration) -> Action {
         let obstacles = self.look_at(observation);

@@ -6,8 +6,6 @@
 //! Nothing but what is observed says how far a roll is: a server is done when it is another process than the roll began with, of
 //! the wanted version and configuration. So a roll that was interrupted anywhere goes on from its [`Roll`] alone.
 
-#![allow(dead_code, unused_imports)]
-
 mod drive;
 mod machine;
 mod observation;
@@ -16,11 +14,12 @@ mod survey;
 mod versions;
 
 pub(crate) use drive::{End, Event, Executor, StopTiming, drive};
-pub(crate) use machine::{Accepted, Action, Goal, Machine, NodeGoal, Patience, Roll};
-pub(crate) use observation::{Asset, AssetKind, AssetState, Health, Meta, Observation, Peer, Server, Traffic, View};
+pub(crate) use machine::{Accepted, Goal, Machine, NodeGoal, Patience, Roll};
+pub(crate) use observation::{Asset, AssetKind, Observation, Server};
 pub(crate) use obstacle::Obstacle;
-pub(crate) use survey::{Answers, Survey};
-pub(crate) use versions::refuse_jump;
+pub(crate) use survey::Survey;
 
+#[cfg(test)]
+pub(super) mod testing;
 #[cfg(test)]
 mod tests;

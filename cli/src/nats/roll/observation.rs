@@ -39,6 +39,20 @@ pub(crate) struct Server {
     pub(crate) health: Health,
     pub(crate) meta: Option<Meta>,
     pub(crate) traffic: Traffic,
+    /// What JetStream has stored on disk.
+    pub(crate) storage: Usage,
+    /// Clients that it has cut off since it started, because they read too slowly.
+    pub(crate) slow_consumers: u64,
+    /// Until when the certificate is valid that it shows to clients, as RFC 3339; older servers do not say it.
+    pub(crate) certificate_ends: Option<String>,
+}
+
+/// How much of something is used, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Usage {
+    pub(crate) used: u64,
+    /// 0 if there is none.
+    pub(crate) limit: u64,
 }
 
 /// The answers of `/healthz`; an error says what is wrong.
@@ -78,6 +92,7 @@ pub(crate) enum Traffic {
     #[default]
     Direct,
     /// The load balancer sends clients to it.
+    #[cfg_attr(not(test), expect(dead_code, reason = "there is no load balancer on one machine"))]
     In,
     /// The load balancer sends none to it.
     Out,

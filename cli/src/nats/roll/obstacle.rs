@@ -6,7 +6,7 @@ use serde::Serialize;
 
 /// What keeps a roll from going on. Its text follows no other; [`Obstacle::repair`] is a sentence of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case", tag = "code")]
+#[serde(rename_all = "kebab-case", tag = "kind")]
 pub(crate) enum Obstacle {
     /// A server does not answer.
     Silent { node: String, reason: String },
@@ -65,6 +65,32 @@ impl Obstacle {
             | Self::WrongVersion { node, .. }
             | Self::WrongConfig { node } => Some(node),
             _ => None,
+        }
+    }
+
+    /// Names its kind; stays the same in later versions.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Silent { .. } => "node-silent",
+            Self::Unwell { .. } => "node-unhealthy",
+            Self::Routes { .. } => "routes-missing",
+            Self::NoMetaLeader => "meta-leader-missing",
+            Self::Leaders { .. } => "meta-leaders-differ",
+            Self::MetaBehind { .. } => "meta-behind",
+            Self::NoLeader { .. } => "no-leader",
+            Self::Few { .. } => "replicas-missing",
+            Self::Missing { .. } => "replica-silent",
+            Self::Behind { .. } => "replica-behind",
+            Self::Differs { .. } => "replica-differs",
+            Self::LosesQuorum { .. } => "loses-quorum",
+            Self::Fragile { .. } => "few-replicas",
+            Self::NotRestarted { .. } => "not-restarted",
+            Self::WrongVersion { .. } => "wrong-version",
+            Self::WrongConfig { .. } => "wrong-config",
+            Self::Stranger { .. } => "stranger",
+            Self::OtherCluster { .. } => "other-cluster",
+            Self::Jump { .. } => "version-jump",
+            Self::Timing { .. } => "stop-timeout",
         }
     }
 

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
-use super::observation::{Asset, AssetKind, AssetState, Health, Meta, Observation, Peer, Server, Traffic, View};
+use super::observation::{Asset, AssetKind, AssetState, Health, Meta, Observation, Peer, Server, Traffic, Usage, View};
 use crate::model::observed::Seen;
 
 /// Accounts in one answer of `/jsz`.
@@ -154,14 +154,14 @@ impl Answers {
         };
         let unreadable =
             |name: &'static str| move |error| format!("gave an answer to `{name}` that cannot be read: {error}");
-        let Varz { server_id, version, cluster, start, connections, remotes } =
+        let Varz { server_id, version, cluster, start, connections, remotes, slow_consumers, tls_cert_not_after } =
             Varz::deserialize(of(&self.varz, "varz")?).map_err(unreadable("varz"))?;
         let version = version.parse().map_err(|()| format!("says that its version is `{version}`"))?;
         let page = self.jsz.first().ok_or("does not answer the question for `jsz`")?;
         for page in &self.jsz {
             Jsz::deserialize(page).map_err(unreadable("jsz"))?;
         }
-        let Jsz { meta_cluster, .. } = Jsz::deserialize(page).map_err(unreadable("jsz"))?;
+        let Jsz { meta_cluster, storage, config, .. } = Jsz::deserialize(page).map_err(unreadable("jsz"))?;
         let health = |document: &Option<Value>| {
             let Healthz { status, error } =
                 Healthz::deserialize(of(document, "healthz")?).map_err(unreadable("healthz"))?;
@@ -179,6 +179,9 @@ impl Answers {
             meta: meta_cluster
                 .map(|Group { leader, replicas, .. }| Meta { leader: led(leader), peers: peers(replicas) }),
             traffic: Traffic::default(),
+            storage: Usage { used: storage, limit: config.max_storage },
+            slow_consumers,
+            certificate_ends: tls_cert_not_after,
         })
     }
 }
@@ -216,6 +219,9 @@ struct Varz {
     connections: u64,
     #[serde(default)]
     remotes: usize,
+    #[serde(default)]
+    slow_consumers: u64,
+    tls_cert_not_after: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -234,7 +240,17 @@ struct Jsz {
     /// Missing in a server without a cluster.
     meta_cluster: Option<Group>,
     #[serde(default)]
+    storage: u64,
+    #[serde(default)]
+    config: JszConfig,
+    #[serde(default)]
     account_details: Vec<AccountDetail>,
+}
+
+#[derive(Default, Deserialize)]
+struct JszConfig {
+    #[serde(default)]
+    max_storage: u64,
 }
 
 #[derive(Deserialize)]

@@ -5,7 +5,8 @@ mod properties;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::observation::{Asset, AssetKind, AssetState, Health, Meta, Observation, Peer, Server, Traffic, View};
+use super::machine::Action;
+use super::observation::{AssetState, Health, Meta, Peer, Traffic, Usage, View};
 use super::*;
 use crate::model::observed::Seen;
 
@@ -136,6 +137,9 @@ impl World {
                 health: Health { enabled: Ok(()), meta: Ok(()), full },
                 meta: Some(Meta { leader: self.meta.leader.clone(), peers: self.peers(&self.meta, node) }),
                 traffic: process.traffic,
+                storage: Usage::default(),
+                slow_consumers: 0,
+                certificate_ends: None,
             })
         };
         let asset = |(number, group): (usize, &Group)| {

@@ -81,7 +81,7 @@ impl Lines {
                 ));
                 self.last = None;
             }
-            Event::Waiting { obstacles, since, node, .. } => {
+            Event::Waiting { obstacles, since, node } => {
                 let Some(first) = obstacles.first() else { return };
                 let (text, kind) =
                     (first.to_string(), format!("{:?}{:?}", std::mem::discriminant(first), first.node()));
