@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use tokio::time::sleep;
 
 use super::client::Client;
@@ -14,7 +13,7 @@ use super::protocol::{Description, NodeSpec};
 use super::supervisor::LEAVE_TIMEOUT;
 use crate::error::Hinted;
 use crate::nats::connect::Access;
-use crate::nats::identity::SYSTEM_USER;
+use crate::nats::identity::{META_STEP_DOWN, SYSTEM_USER};
 use crate::nats::leadership;
 use crate::nats::locate::{self, NatsServer, Version};
 use crate::nats::roll::{Executor, Goal, NodeGoal, Observation, Patience, Roll, StopTiming, Survey};
@@ -209,13 +208,15 @@ impl Executor for LocalNodes {
 impl StepDown for LocalNodes {
     async fn step_down(&mut self, what: &Led, to: Option<&str>) -> anyhow::Result<()> {
         let (user, subject) = match what {
-            Led::Meta => (SYSTEM_USER, "$JS.API.META.LEADER.STEPDOWN".to_owned()),
+            Led::Meta => (SYSTEM_USER, META_STEP_DOWN.to_owned()),
             Led::Stream(name) => (ADMIN, format!("$JS.API.STREAM.LEADER.STEPDOWN.{name}")),
         };
         let client = self.endpoints.of(user)?.connect("natsctl", CONNECT).await?;
-        leadership::step_down(&client, subject, to, ANSWER * 5)
-            .await
-            .with_context(|| format!("failed to have {} step down", what.name()))
+        leadership::step_down(&client, subject, to, ANSWER * 5).await.map_err(|error| {
+            let message = format!("failed to have {} step down: {error:#}", what.name());
+            let hint = "if another natsctl has deployed it, `natsctl deploy --all` first gives this one the right to ask for it";
+            Hinted::new(message, hint).into()
+        })
     }
 }
 

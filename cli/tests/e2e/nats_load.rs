@@ -33,7 +33,7 @@ pub(crate) struct NatsLoad {
     publishers: Vec<JoinHandle<Published>>,
     writer: JoinHandle<BTreeMap<String, String>>,
     consumer: JoinHandle<BTreeSet<String>>,
-    jetstream: jetstream::Context,
+    access: Access,
     movers: Vec<JoinHandle<()>>,
 }
 
@@ -64,8 +64,7 @@ impl NatsLoad {
     /// Begins on a stream and a bucket with three replicas.
     pub(crate) async fn start(fleet: &Fleet) -> Self {
         let access = access(&fleet.state());
-        let (client, mover) = connection(&access).await;
-        let jetstream = jetstream::new(client.borrow().clone());
+        let jetstream = jetstream::new(access.connect("load", PATIENCE).await.unwrap());
         let config = stream::Config {
             name: STREAM.to_owned(),
             subjects: vec!["load.>".to_owned()],
@@ -85,7 +84,7 @@ impl NatsLoad {
         jetstream.create_key_value(bucket).await.unwrap();
 
         let (stop, stopped) = watch::channel(false);
-        let (mut publishers, mut movers) = (Vec::new(), vec![mover]);
+        let (mut publishers, mut movers) = (Vec::new(), Vec::new());
         for number in 0..PUBLISHERS {
             let (client, mover) = connection(&access).await;
             movers.push(mover);
@@ -96,18 +95,16 @@ impl NatsLoad {
         movers.extend([mover, other]);
         let writer = tokio::spawn(write(client, stopped.clone()));
         let consumer = tokio::spawn(consume(consuming, stopped));
-        Self { stop, publishers, writer, consumer, jetstream, movers }
+        Self { stop, publishers, writer, consumer, access, movers }
     }
 
     /// Makes a stream with one replica.
     pub(crate) async fn single_replica(fleet: &Fleet) {
-        let (client, mover) = connection(&access(&fleet.state())).await;
+        let client = access(&fleet.state()).connect("load", PATIENCE).await.unwrap();
         let subjects = vec!["single.>".to_owned()];
         let config =
             stream::Config { name: "SINGLE".to_owned(), subjects, num_replicas: 1, ..stream::Config::default() };
-        let jetstream = jetstream::new(client.borrow().clone());
-        jetstream.create_stream(config).await.unwrap();
-        mover.abort();
+        jetstream::new(client).create_stream(config).await.unwrap();
     }
 
     /// Ends it and counts.
@@ -121,8 +118,9 @@ impl NatsLoad {
         }
         let written = self.writer.await.unwrap();
         let delivered = self.consumer.await.unwrap();
-        let (stored, doubled) = stored(&self.jetstream).await;
-        let bucket = self.jetstream.get_key_value(BUCKET).await.unwrap();
+        let jetstream = jetstream::new(self.access.connect("load", PATIENCE).await.unwrap());
+        let (stored, doubled) = stored(&jetstream).await;
+        let bucket = jetstream.get_key_value(BUCKET).await.unwrap();
         let mut overwritten = 0;
         for (key, value) in &written {
             let found = bucket.get(key).await.unwrap();

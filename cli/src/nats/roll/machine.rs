@@ -177,6 +177,10 @@ impl Machine {
         now: Duration,
     ) -> Option<Action> {
         if let Some(obstacle) = self.roll.unfinished(&current.node, observation) {
+            let obstacle = match obstacle {
+                Obstacle::Silent { node, reason } => Obstacle::Away { node, reason },
+                other => other,
+            };
             // What else there is follows from it.
             obstacles.retain(|other| other.node().is_some_and(|node| node != current.node));
             obstacles.insert(0, obstacle);

@@ -36,6 +36,8 @@ pub(crate) enum Obstacle {
     Fragile { asset: String, node: String, replicas: usize },
     /// A server is still the process that it was.
     NotRestarted { node: String, clients: u64 },
+    /// A server that was taken does not answer yet.
+    Away { node: String, reason: String },
     /// A server came back as another version.
     WrongVersion { node: String, runs: String, wanted: String },
     /// A server came back with another configuration.
@@ -62,6 +64,7 @@ impl Obstacle {
             | Self::Behind { node, .. }
             | Self::Differs { node, .. }
             | Self::NotRestarted { node, .. }
+            | Self::Away { node, .. }
             | Self::WrongVersion { node, .. }
             | Self::WrongConfig { node } => Some(node),
             _ => None,
@@ -85,6 +88,7 @@ impl Obstacle {
             Self::LosesQuorum { .. } => "loses-quorum",
             Self::Fragile { .. } => "few-replicas",
             Self::NotRestarted { .. } => "not-restarted",
+            Self::Away { .. } => "node-away",
             Self::WrongVersion { .. } => "wrong-version",
             Self::WrongConfig { .. } => "wrong-config",
             Self::Stranger { .. } => "stranger",
@@ -120,6 +124,7 @@ impl Obstacle {
                 "give it three replicas, or accept by `--accept-r1` that it is away for seconds".to_owned()
             }
             Self::NotRestarted { node, .. } => format!("see in `natsctl logs {node}` why it does not stop"),
+            Self::Away { node, .. } => format!("see in `natsctl logs {node}` why it does not stop, or not start"),
             Self::WrongVersion { .. } | Self::WrongConfig { .. } => {
                 "another command has changed it meanwhile: see `natsctl history`".to_owned()
             }
@@ -159,6 +164,7 @@ impl fmt::Display for Obstacle {
                 write!(f, "{asset} has only {replicas} replicas: without `{node}` it cannot be written to")
             }
             Self::NotRestarted { node, clients } => write!(f, "`{node}` is leaving ({clients} clients left)"),
+            Self::Away { node, reason } => write!(f, "`{node}` leaves and restarts; it {reason}"),
             Self::WrongVersion { node, runs, wanted } => write!(f, "`{node}` runs {runs} and not {wanted}"),
             Self::WrongConfig { node } => write!(f, "`{node}` runs with another configuration than the one rolled out"),
             Self::Stranger { node } => write!(f, "`{node}` is in the cluster, and the environment has no such server"),

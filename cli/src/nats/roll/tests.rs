@@ -352,7 +352,7 @@ fn a_server_that_does_not_come_back_ends_the_roll_and_is_taken_first_when_it_is_
         }
     }
     let Some(Action::Abort(obstacles)) = end else { panic!("{end:?}") };
-    assert_eq!(obstacles[0].to_string(), "`nats-2` does not answer");
+    assert_eq!(obstacles[0].to_string(), "`nats-2` leaves and restarts; it does not answer");
     let (done, end) = run(&mut world, &roll);
     assert_eq!(end, Action::Finished);
     assert_eq!(done[0], "take nats-2");
