@@ -2,20 +2,21 @@
 
 use std::ffi::OsString;
 
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::commands;
 use crate::commands::invocation::Invocation;
 use crate::commands::options::Global;
-use crate::screen::Report;
+use crate::screen::{Format, Report};
 
 const EXIT_CODES: &str = "\
 Exit codes:
   0   done; `status`: healthy; `plan`: nothing to do
   1   failed; `status`: unknown
   2   `plan` found changes
-  3   `status` found something unhealthy
+  3   `status` or `nats check` found something unhealthy
   64  wrong usage
   130 interrupted; started steps continue, and running the same command again completes them";
 
@@ -36,7 +37,13 @@ impl Cli {
         let parsed = Self::try_parse_from(arguments);
         #[cfg(not(feature = "aws"))]
         let parsed = parsed.map_err(commands::without_aws::mention_aws);
-        parsed
+        let parsed = parsed?;
+        let has_metrics = matches!(&parsed.command, Command::Operate(operation) if operation.has_metrics());
+        if parsed.global.output == Format::Prometheus && !has_metrics {
+            let message = "`--output prometheus` is for `natsctl nats check`";
+            return Err(Self::command().error(ErrorKind::ArgumentConflict, message));
+        }
+        Ok(parsed)
     }
 }
 
@@ -131,6 +138,17 @@ impl Operation {
         }
     }
 
+    /// What becomes of what was begun when Ctrl-C ends it.
+    pub(crate) fn after_interrupt(&self) -> &'static str {
+        let own = if let Self::Nats(command) = self { command.after_interrupt() } else { None };
+        own.unwrap_or("started steps continue, and running the same command again completes them")
+    }
+
+    /// Whether its result can be metrics.
+    fn has_metrics(&self) -> bool {
+        matches!(self, Self::Nats(command) if command.has_metrics())
+    }
+
     /// Whether it handles Ctrl-C itself.
     pub(crate) fn handles_interrupts(&self) -> bool {
         match self {
@@ -143,8 +161,6 @@ impl Operation {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

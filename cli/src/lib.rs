@@ -78,9 +78,10 @@ async fn perform(operation: Operation, invocation: &Invocation) -> anyhow::Resul
         return Ok(operation.run(invocation).await?.print(format));
     }
     // Before anything starts: a handler that is installed while the command runs may come too late.
+    let then = operation.after_interrupt();
     let mut interrupts = signal(SignalKind::interrupt())?;
     tokio::select! {
         report = operation.run(invocation) => Ok(report?.print(format)),
-        _ = interrupts.recv() => Ok(screen::interrupted()),
+        _ = interrupts.recv() => Ok(screen::interrupted(then)),
     }
 }

@@ -255,6 +255,7 @@ mod tests {
             result: *result,
             error: Some("`quest-system` crashed\nits log".to_owned()),
             services: Vec::new(),
+            roll: None,
             steps: Vec::new(),
         };
         let (mut wrong, mut noted) = (Vec::new(), Vec::new());

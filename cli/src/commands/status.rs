@@ -29,7 +29,7 @@ impl Status {
                 let status = platform.status().await?;
                 match invocation.global.output {
                     Format::Table => screen::redraw(&screen::status::environment(&status))?,
-                    Format::Json => screen::line(&serde_json::to_string(&status)?)?,
+                    Format::Json | Format::Prometheus => screen::line(&serde_json::to_string(&status)?)?,
                 }
                 tokio::time::sleep(every(&platform)).await;
             }

@@ -319,6 +319,11 @@ impl Client {
         self.done(&Request::RestartNode { name: name.to_owned(), spec }).await
     }
 
+    /// Restarts a node by lame duck, and does not wait for it.
+    pub async fn roll_node(&self, name: &str, spec: NodeSpec) -> Result<(), Error> {
+        self.done(&Request::RollNode { name: name.to_owned(), spec }).await
+    }
+
     /// Stops a node, and waits until it is gone.
     pub async fn delete_node(&self, name: &str) -> Result<(), Error> {
         self.done(&Request::DeleteNode { name: name.to_owned() }).await

@@ -30,7 +30,7 @@ use crate::nats::server::{ClusterConfig, JetStreamConfig, ServerConfig, Trust};
 /// What JetStream may keep in memory on one node: the fleet keeps everything in files.
 const MAX_MEMORY: u64 = 64 << 20;
 /// The shortest that nats-server takes.
-const LAME_DUCK: Duration = Duration::from_secs(30);
+pub(super) const LAME_DUCK: Duration = Duration::from_secs(30);
 const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// How to reach the environment's NATS cluster.
@@ -104,6 +104,12 @@ impl ClusterFiles {
         Self::prepare_from(manifests, dir, dir, server)
     }
 
+    /// Makes new certificates for all servers. Those that run go on with the ones that they have read.
+    pub(super) fn renew_certificates(manifests: &Manifests, dir: &Path) -> anyhow::Result<()> {
+        let _lock = lock_briefly(&dir.join("keys.lock"))?;
+        Pki::renew(&dir.join("pki"), &server_names(&node_names(manifests)))
+    }
+
     /// What [`ClusterFiles::prepare`] would give, made in a copy that is deleted.
     pub(crate) fn preview(manifests: &Manifests, dir: &Path, server: &NatsServer) -> anyhow::Result<Self> {
         Self::preview_in(&std::env::temp_dir(), manifests, dir, server)
@@ -120,11 +126,8 @@ impl ClusterFiles {
 
     fn prepare_from(manifests: &Manifests, from: &Path, dir: &Path, server: &NatsServer) -> anyhow::Result<Self> {
         let accounts = permissions::accounts(manifests);
-        let names: Vec<String> = (1..=manifests.environment.nodes()).map(|number| format!("nats-{number}")).collect();
-        let servers: Vec<ServerName> = names
-            .iter()
-            .map(|name| ServerName { name: name.clone(), addresses: vec![HOST], dns: vec!["localhost".to_owned()] })
-            .collect();
+        let names = node_names(manifests);
+        let servers = server_names(&names);
         let users = accounts.values().flat_map(|account| account.users.keys().cloned());
         let clients: Vec<String> = users.chain([SYSTEM_USER.to_owned()]).collect();
         let pki = Pki::ensure(&from.join("pki"), &servers, &clients)?;
@@ -179,15 +182,21 @@ impl ClusterFiles {
     pub(crate) fn write_config(&self, node: &str, server: &NatsServer) -> anyhow::Result<&NodeSpec> {
         let node = self.node(node)?;
         let path = &node.spec.config_path;
-        if fs::read_to_string(path).ok().as_deref() != Some(node.config.as_str()) {
-            let folder = path.parent().context("a configuration file is in a folder")?;
-            create_private(folder)?;
-            let new = path.with_extension("conf.new");
-            write_atomically(&new, node.config.as_bytes())?;
-            server.check(&new)?;
+        if let Some(new) = node.checked_config(server)? {
             fs::rename(&new, path).with_context(|| format!("failed to write `{}`", path.display()))?;
         }
         Ok(&node.spec)
+    }
+
+    /// Whether a server would accept its configuration. What is there stays.
+    ///
+    /// # Errors
+    /// What nats-server says is wrong with it.
+    pub(super) fn check_config(&self, node: &str, server: &NatsServer) -> anyhow::Result<()> {
+        match self.node(node)?.checked_config(server)? {
+            None => Ok(()),
+            Some(new) => fs::remove_file(&new).with_context(|| format!("failed to remove `{}`", new.display())),
+        }
     }
 
     /// The files of one server.
@@ -259,6 +268,31 @@ impl ClusterFiles {
         });
         Endpoints { nodes: self.urls(), monitoring: monitoring.collect(), users: users.collect() }
     }
+}
+
+impl NodeFiles {
+    /// The configuration in a file beside the one that is there, once the server has accepted it; `None` if they are the same.
+    fn checked_config(&self, server: &NatsServer) -> anyhow::Result<Option<PathBuf>> {
+        let path = &self.spec.config_path;
+        if fs::read_to_string(path).ok().as_deref() == Some(self.config.as_str()) {
+            return Ok(None);
+        }
+        create_private(path.parent().context("a configuration file is in a folder")?)?;
+        let new = path.with_extension("conf.new");
+        write_atomically(&new, self.config.as_bytes())?;
+        server.check(&new)?;
+        Ok(Some(new))
+    }
+}
+
+fn node_names(manifests: &Manifests) -> Vec<String> {
+    (1..=manifests.environment.nodes()).map(|number| format!("nats-{number}")).collect()
+}
+
+fn server_names(nodes: &[String]) -> Vec<ServerName> {
+    let server =
+        |name: &String| ServerName { name: name.clone(), addresses: vec![HOST], dns: vec!["localhost".to_owned()] };
+    nodes.iter().map(server).collect()
 }
 
 fn ports(file: &Path, manifests: &Manifests, names: &[String]) -> anyhow::Result<Ports> {

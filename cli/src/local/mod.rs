@@ -16,6 +16,7 @@ mod owner;
 mod platform;
 pub mod ports;
 pub mod protocol;
+pub(crate) mod roll;
 mod secrets;
 pub mod shim;
 mod status;

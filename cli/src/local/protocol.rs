@@ -11,7 +11,7 @@ use crate::model::desired::{Definition, Node, Role};
 use crate::model::trace::{Span, TracePrefix};
 
 /// The version of this protocol. A client refuses to talk to a supervisor with another one.
-pub const PROTOCOL: u32 = 4;
+pub const PROTOCOL: u32 = 5;
 
 /// What a client sends.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +31,14 @@ pub enum Request {
     },
     /// Restarts a node, also if its specification is the same. Answered by [`Response::Done`] at once; the description says when it runs.
     RestartNode {
+        /// Name of the node.
+        name: String,
+        /// What should run.
+        spec: NodeSpec,
+    },
+    /// Restarts a node like [`Request::RestartNode`], but by lame duck: its clients and leaders move to others before it stops. Answered by
+    /// [`Response::Done`] at once; the description says when it runs.
+    RollNode {
         /// Name of the node.
         name: String,
         /// What should run.

@@ -25,6 +25,9 @@ use crate::error::Hinted;
 /// The user of the system account, which asks servers about themselves.
 pub const SYSTEM_USER: &str = "sys";
 
+/// Has the meta leader step down; only the system account may ask for it.
+pub(crate) const META_STEP_DOWN: &str = "$JS.API.META.LEADER.STEPDOWN";
+
 /// The identities of a fleet, as they are on disk.
 #[derive(Clone, Debug)]
 pub struct Identities {
@@ -234,7 +237,7 @@ fn allow(subjects: &BTreeSet<String>) -> Value {
 
 fn system_permissions() -> Permissions {
     Permissions {
-        publish: BTreeSet::from(["$SYS.REQ.>".to_owned()]),
+        publish: BTreeSet::from(["$SYS.REQ.>".to_owned(), META_STEP_DOWN.to_owned()]),
         subscribe: BTreeSet::from(["$SYS.>".to_owned(), DEFAULT_INBOX.to_owned()]),
     }
 }

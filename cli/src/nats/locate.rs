@@ -8,6 +8,7 @@ use std::process::Command;
 use std::str::FromStr;
 
 use anyhow::Context;
+use serde::{Deserialize, Serialize};
 
 use crate::error::Hinted;
 
@@ -43,7 +44,8 @@ impl NatsServer {
 }
 
 /// Version of a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Version {
     /// Incompatible changes.
     pub major: u64,
@@ -114,6 +116,33 @@ pub fn locate(workspace: &Path) -> Result<NatsServer, LocateError> {
     search(std::env::var_os(VARIABLE), std::env::var_os("PATH"), workspace)
 }
 
+/// The binary of exactly this version: the one that [`locate`] finds, or one in `.tools/nats-server/VERSION` of the workspace.
+///
+/// # Errors
+/// There is none, or what is there is something else.
+pub(crate) fn of_version(workspace: &Path, wanted: Version) -> anyhow::Result<NatsServer> {
+    if let Ok(server) = locate(workspace)
+        && server.version == wanted
+    {
+        return Ok(server);
+    }
+    let path = workspace.join(".tools/nats-server").join(wanted.to_string()).join("nats-server");
+    if !path.is_file() {
+        let message = format!("there is no nats-server {wanted} on this machine");
+        let hint = format!(
+            "`./scripts/nats-server {wanted}` installs a release that it knows; or put it at `{}`",
+            path.display()
+        );
+        return Err(Hinted::new(message, hint).into());
+    }
+    let server = examine(path)?;
+    if server.version != wanted {
+        let message = format!("`{}` is version {} and not {wanted}", server.path.display(), server.version);
+        return Err(Hinted::new(message, format!("replace it by a release of {wanted}")).into());
+    }
+    Ok(server)
+}
+
 fn search(named: Option<OsString>, path: Option<OsString>, workspace: &Path) -> Result<NatsServer, LocateError> {
     if let Some(named) = named {
         return examine(named.into());
@@ -162,6 +191,20 @@ impl FromStr for Version {
             [major, minor, patch] => Ok(Self { major, minor, patch }),
             _ => Err(()),
         }
+    }
+}
+
+impl From<Version> for String {
+    fn from(version: Version) -> Self {
+        version.to_string()
+    }
+}
+
+impl TryFrom<String> for Version {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse().map_err(|()| format!("`{text}` is not a version"))
     }
 }
 

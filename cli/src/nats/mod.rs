@@ -4,6 +4,7 @@
 pub mod accounts;
 pub mod bus;
 pub(crate) mod call;
+pub(crate) mod check;
 pub mod circuits;
 pub mod connect;
 pub(crate) mod dead_letters;
@@ -12,11 +13,13 @@ pub mod health;
 pub mod identity;
 pub mod jetstream;
 mod jwt;
+pub(crate) mod leadership;
 pub mod locate;
 pub mod permissions;
 pub mod pki;
 pub(crate) mod private;
 pub mod replicas;
+pub(crate) mod roll;
 pub mod secret;
 pub mod server;
 

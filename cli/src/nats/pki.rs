@@ -76,23 +76,36 @@ impl Pki {
         Self { directory: directory.to_owned() }.ensure_at(SystemTime::now(), servers, clients)
     }
 
+    /// Makes new certificates for servers, whatever the ones that they have are worth. They keep their keys and their authority, so a server
+    /// that has not read its new one yet is trusted as before.
+    pub(crate) fn renew(directory: &Path, servers: &[ServerName]) -> anyhow::Result<()> {
+        let pki = Self { directory: directory.to_owned() };
+        pki.certify_servers(SystemTime::now(), servers, Renewal::Now)
+    }
+
     fn ensure_at(self, now: SystemTime, servers: &[ServerName], clients: &[String]) -> anyhow::Result<Self> {
         for part in ["", "servers", "clients", "routes"] {
             private::directory(&self.directory.join(part))?;
         }
+        self.certify_servers(now, servers, Renewal::WhenDue)?;
+        let authority = Authority::ensure(&self.directory, "natsctl", now)?;
+        for client in clients {
+            let leaf = Leaf { name: client, names: Vec::new(), usages: vec![Usage::ClientAuth] };
+            authority.certify(&self.client(client), &leaf, now, Renewal::WhenDue)?;
+        }
+        Ok(self)
+    }
+
+    fn certify_servers(&self, now: SystemTime, servers: &[ServerName], renewal: Renewal) -> anyhow::Result<()> {
         let authority = Authority::ensure(&self.directory, "natsctl", now)?;
         let routes = Authority::ensure(&self.directory.join("routes"), "natsctl routes", now)?;
         for server in servers {
             let leaf = Leaf { name: &server.name, names: names(server)?, usages: vec![Usage::ServerAuth] };
-            authority.certify(&self.server(&server.name), &leaf, now)?;
+            authority.certify(&self.server(&server.name), &leaf, now, renewal)?;
             let leaf = Leaf { usages: vec![Usage::ServerAuth, Usage::ClientAuth], ..leaf };
-            routes.certify(&self.route(&server.name), &leaf, now)?;
+            routes.certify(&self.route(&server.name), &leaf, now, renewal)?;
         }
-        for client in clients {
-            let leaf = Leaf { name: client, names: Vec::new(), usages: vec![Usage::ClientAuth] };
-            authority.certify(&self.client(client), &leaf, now)?;
-        }
-        Ok(self)
+        Ok(())
     }
 
     /// What the server shows to clients.
@@ -130,6 +143,14 @@ impl Pki {
             key: leaves.join(format!("{name}.key")),
         }
     }
+}
+
+/// When a certificate is replaced that is as it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Renewal {
+    /// When it has less than [`RENEWAL`] left.
+    WhenDue,
+    Now,
 }
 
 /// What a leaf is asked to be.
@@ -227,9 +248,10 @@ impl Authority {
         Ok(Self { path, issuer: Issuer::new(parameters, key), roots: Arc::new(roots) })
     }
 
-    fn certify(&self, tls: &Tls, leaf: &Leaf<'_>, now: SystemTime) -> anyhow::Result<()> {
+    fn certify(&self, tls: &Tls, leaf: &Leaf<'_>, now: SystemTime, renewal: Renewal) -> anyhow::Result<()> {
         let [certificate, key] = [private::read(&tls.certificate)?, private::read(&tls.key)?];
         if let (Some(certificate), Some(key)) = (&certificate, &key)
+            && renewal == Renewal::WhenDue
             && certificate.lines().next() == Some(&leaf.label())
             && self.accepts(certificate, key, leaf, now + RENEWAL)
         {

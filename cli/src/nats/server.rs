@@ -111,7 +111,8 @@ impl ServerConfig {
         text.value("ping_max", 3);
         text.string("write_deadline", "10s");
         text.string("lame_duck_duration", &format!("{}s", self.lame_duck.as_secs()));
-        text.string("lame_duck_grace_period", "5s");
+        // Longer than the SDK takes to move, so that no client is cut off that is about to leave.
+        text.string("lame_duck_grace_period", "10s");
         text.tls(&self.tls);
         text.block("jetstream", |text| {
             text.path("store_dir", &self.store.directory);
@@ -286,7 +287,7 @@ ping_interval: "20s"
 ping_max: 3
 write_deadline: "10s"
 lame_duck_duration: "30s"
-lame_duck_grace_period: "5s"
+lame_duck_grace_period: "10s"
 tls {
   ca_file: "servers/ca.crt"
   cert_file: "servers/nats-1.crt"

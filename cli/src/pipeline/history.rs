@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::text::text;
 use crate::model::step::Step;
+use crate::nats::roll::Roll;
 
 /// One run that changed the environment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +32,9 @@ pub(crate) struct Record {
     pub(crate) error: Option<String>,
     /// Services that it was about.
     pub(crate) services: Vec<String>,
+    /// What was rolled out to NATS servers: `natsctl nats roll --resume` goes on with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) roll: Option<Roll>,
     pub(crate) steps: Vec<StepRecord>,
 }
 
@@ -97,6 +101,7 @@ impl Record {
             result: RunResult::Started,
             error: None,
             services: services.into_iter().collect(),
+            roll: None,
             steps: Vec::new(),
         }
     }

@@ -5,7 +5,10 @@ pub(crate) mod load;
 pub(crate) mod lock;
 pub(crate) mod logs;
 pub(crate) mod options;
+mod recorded;
+pub(crate) mod roll;
 mod run;
 pub(crate) mod saved;
+pub(crate) mod step_down;
 
 pub(crate) use run::{Done, Platform, Progress, Purpose, interrupted, plan, run};

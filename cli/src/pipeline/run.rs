@@ -193,7 +193,7 @@ pub(crate) async fn run<P: Platform>(platform: &P, change: &Change, options: &Op
             let (desired, materials) = load(platform, change, options, Purpose::Change).await?;
             locked(platform, change, options, &desired, materials.as_ref()).await
         };
-        return with_lock(platform, options, change).await;
+        return with_lock(platform, options.if_held, change).await;
     }
     let (desired, materials) = load(platform, change, options, Purpose::Change).await?;
     let observation = platform.observe(change, &desired, materials.as_ref()).await?;
@@ -205,15 +205,16 @@ pub(crate) async fn run<P: Platform>(platform: &P, change: &Change, options: &Op
     {
         return Ok(Done { plan, proofs, record: None });
     }
-    with_lock(platform, options, locked(platform, change, options, &desired, materials.as_ref())).await
+    with_lock(platform, options.if_held, locked(platform, change, options, &desired, materials.as_ref())).await
 }
 
-async fn with_lock<P: Platform>(
+/// Does something while no other process can change the environment.
+pub(super) async fn with_lock<P: Platform, T>(
     platform: &P,
-    options: &Options,
-    change: impl Future<Output = anyhow::Result<Done>>,
-) -> anyhow::Result<Done> {
-    let lock = platform.lock(options.if_held).await?;
+    if_held: IfHeld,
+    change: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    let lock = platform.lock(if_held).await?;
     let outcome = change.await;
     let unlocked = platform.unlock(lock).await;
     if let (Err(_), Err(error)) = (&outcome, &unlocked) {

@@ -29,6 +29,8 @@ pub(crate) enum Format {
     Table,
     /// For programs: one JSON document on standard output.
     Json,
+    /// Metrics; of `nats check` only.
+    Prometheus,
 }
 
 /// What a command found or did.
@@ -37,6 +39,8 @@ pub(crate) struct Report {
     json: Value,
     text: String,
     code: u8,
+    /// As metrics, where it can be.
+    metrics: Option<String>,
     /// Whether the first sign of a line says what happens to what it names.
     is_diff: bool,
 }
@@ -55,18 +59,31 @@ pub(crate) const INTERRUPTED: u8 = 130;
 impl Report {
     /// `data` for programs, `text` for people.
     pub(crate) fn new(data: &impl Serialize, text: impl Into<String>) -> Self {
-        Self { json: serde_json::to_value(data).unwrap_or_default(), text: text.into(), code: 0, is_diff: false }
+        Self {
+            json: serde_json::to_value(data).unwrap_or_default(),
+            text: text.into(),
+            code: 0,
+            metrics: None,
+            is_diff: false,
+        }
     }
 
     /// Nothing to print.
     pub(crate) fn silent() -> Self {
-        Self { json: Value::Null, text: String::new(), code: 0, is_diff: false }
+        Self { json: Value::Null, text: String::new(), code: 0, metrics: None, is_diff: false }
     }
 
     /// Ends the command with this exit code.
     #[must_use]
     pub(crate) fn code(mut self, code: u8) -> Self {
         self.code = code;
+        self
+    }
+
+    /// The same for Prometheus.
+    #[must_use]
+    pub(crate) fn prometheus(mut self, metrics: String) -> Self {
+        self.metrics = Some(metrics);
         self
     }
 
@@ -83,6 +100,7 @@ impl Report {
             (Format::Table, _) => self.text.trim_end().to_owned(),
             (Format::Json, Value::Null) => String::new(),
             (Format::Json, json) => format!("{json:#}"),
+            (Format::Prometheus, _) => self.metrics.as_deref().unwrap_or_default().trim_end().to_owned(),
         };
         let is_coloured = format == Format::Table && self.is_diff && colours(&io::stdout()) == Colours::Keep;
         let printable = Printable::new(&text);
@@ -110,7 +128,7 @@ fn write_line(text: &Printable<'_>) -> io::Result<()> {
 pub(crate) fn item(data: &impl Serialize, text: &str, format: Format) -> anyhow::Result<()> {
     match format {
         Format::Table => line(text)?,
-        Format::Json => line(&serde_json::to_string(data)?)?,
+        Format::Json | Format::Prometheus => line(&serde_json::to_string(data)?)?,
     }
     Ok(())
 }
@@ -121,9 +139,14 @@ pub(crate) fn log_line(data: &impl Serialize, text: &str, format: Format) -> any
     match format {
         Format::Table if io::stdout().is_terminal() => write_line(&Printable::log(text, colours(&io::stdout())))?,
         Format::Table => write_line(&Printable::verbatim(text))?,
-        Format::Json => item(data, text, format)?,
+        Format::Json | Format::Prometheus => item(data, text, format)?,
     }
     Ok(())
+}
+
+/// What belongs to the line above.
+pub(crate) fn indented(text: &str) -> String {
+    format!("    {text}")
 }
 
 /// Replaces what is on the terminal.
@@ -243,9 +266,9 @@ pub(crate) fn completions(shell: Shell, command: &mut clap::Command) -> ExitCode
     }
 }
 
-/// Ctrl-C was typed.
-pub(crate) fn interrupted() -> ExitCode {
-    note("interrupted; started steps continue, and running the same command again completes them");
+/// Ctrl-C was typed. `then` says how it goes on.
+pub(crate) fn interrupted(then: &str) -> ExitCode {
+    note(&format!("interrupted; {then}"));
     ExitCode::from(INTERRUPTED)
 }
 

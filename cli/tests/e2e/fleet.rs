@@ -136,6 +136,15 @@ impl Fleet {
         path
     }
 
+    /// Puts another release of nats-server where natsctl finds it.
+    pub(crate) fn other_nats_server(&self, version: &str) {
+        let inside = format!(".tools/nats-server/{version}/nats-server");
+        let program = workspace().join(&inside);
+        assert!(program.is_file(), "`{}` is missing: run `scripts/nats-server {version}`", program.display());
+        fs::create_dir_all(self.path(&inside).parent().unwrap()).unwrap();
+        link(&program, &self.path(&inside));
+    }
+
     /// Where natsctl keeps everything of this environment.
     pub(crate) fn state(&self) -> PathBuf {
         self.path("state/test")

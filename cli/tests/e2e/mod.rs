@@ -11,6 +11,8 @@ mod http;
 mod interruptions;
 mod load;
 mod machine;
+mod nats_load;
+mod nats_roll;
 mod newcomer;
 mod resumed;
 mod rolling;

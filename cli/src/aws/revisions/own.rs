@@ -205,6 +205,7 @@ mod tests {
             result: RunResult::Done,
             error: None,
             services: Vec::new(),
+            roll: None,
             steps: steps.iter().map(step).collect(),
         }
     }

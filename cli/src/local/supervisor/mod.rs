@@ -25,6 +25,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
+pub(super) use node::LEAVE_TIMEOUT;
 use reconcile::{Event, Supervisor};
 pub(super) use saved_state::SavedState;
 

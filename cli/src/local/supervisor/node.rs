@@ -6,10 +6,13 @@ use std::time::{Duration, Instant};
 use super::backoff::Backoff;
 use super::service::Effect;
 use super::task::Moment;
+use crate::local::cluster_files::LAME_DUCK;
 use crate::local::protocol::{Exit, FailedCheck, NodeSpec, NodeStatus};
 
 /// How long a server may take to close its streams before it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long it may take to leave by lame duck: [`LAME_DUCK`], and what [`STOP_TIMEOUT`] is for.
+pub(in crate::local) const LEAVE_TIMEOUT: Duration = LAME_DUCK.saturating_add(Duration::from_secs(20));
 
 #[derive(Clone)]
 pub(super) struct NodeController {
@@ -33,6 +36,8 @@ struct NodeProcess {
     started: Moment,
     /// It is to be replaced by another process of the same specification.
     restarting: bool,
+    /// Its clients and leaders move to others before that.
+    leaving: bool,
     stopping: Option<Stopping>,
     has_been_healthy: bool,
     failing: Option<FailedCheck>,
@@ -40,8 +45,17 @@ struct NodeProcess {
 
 #[derive(Clone)]
 struct Stopping {
+    how: How,
     kill_at: Instant,
-    killed: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// It waits until its clients have left.
+    LameDuck,
+    /// Nobody is left, or nobody is waited for.
+    AtOnce,
+    Killed,
 }
 
 impl NodeController {
@@ -73,6 +87,21 @@ impl NodeController {
         }
     }
 
+    /// Like [`Self::restart`], by lame duck.
+    pub(super) fn roll(&mut self, spec: NodeSpec) {
+        self.put(spec);
+        if let Some(process) = &mut self.process {
+            process.leaving = true;
+        }
+    }
+
+    /// It has no clients left.
+    pub(super) fn left(&mut self, task: &str) {
+        if let Some(process) = self.process.as_mut().filter(|process| process.task == task && process.leaving) {
+            process.restarting = true;
+        }
+    }
+
     pub(super) fn delete(&mut self) {
         self.deleting = true;
     }
@@ -91,6 +120,11 @@ impl NodeController {
 
     pub(super) fn spec(&self) -> &NodeSpec {
         &self.spec
+    }
+
+    /// What its process was started with.
+    pub(super) fn running_spec(&self) -> Option<&NodeSpec> {
+        self.process.as_ref().map(|process| &process.spec)
     }
 
     pub(super) fn last_task(&self) -> Option<&str> {
@@ -138,6 +172,7 @@ impl NodeController {
                 pid: None,
                 started: now,
                 restarting: false,
+                leaving: false,
                 stopping: None,
                 has_been_healthy: false,
                 failing: None,
@@ -147,16 +182,24 @@ impl NodeController {
         };
         let task = process.task.clone();
         match &mut process.stopping {
+            None if should_run && !process.restarting && process.leaving => {
+                process.stopping = Some(Stopping { how: How::LameDuck, kill_at: now.at + LEAVE_TIMEOUT });
+                Some(Effect::LameDuck { task })
+            }
             None if should_run && !process.restarting && process.spec.differs_in_accounts_only(&self.spec) => {
                 process.spec = self.spec.clone();
                 Some(Effect::Reload { task })
             }
             None if !should_run || process.restarting || process.spec != self.spec => {
-                process.stopping = Some(Stopping { kill_at: now.at + STOP_TIMEOUT, killed: false });
+                process.stopping = Some(Stopping { how: How::AtOnce, kill_at: now.at + STOP_TIMEOUT });
                 Some(Effect::Terminate { task })
             }
-            Some(stopping) if !stopping.killed && now.at >= stopping.kill_at => {
-                stopping.killed = true;
+            Some(stopping) if stopping.how == How::LameDuck && (!should_run || process.restarting) => {
+                *stopping = Stopping { how: How::AtOnce, kill_at: now.at + STOP_TIMEOUT };
+                Some(Effect::Interrupt { task })
+            }
+            Some(stopping) if stopping.how != How::Killed && now.at >= stopping.kill_at => {
+                stopping.how = How::Killed;
                 Some(Effect::Kill { task })
             }
             _ => None,
@@ -166,9 +209,11 @@ impl NodeController {
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.process {
             None => self.retry_at.filter(|_| !self.deleting && !self.shutting_down),
-            Some(process) => {
-                process.stopping.as_ref().filter(|stopping| !stopping.killed).map(|stopping| stopping.kill_at)
-            }
+            Some(process) => process
+                .stopping
+                .as_ref()
+                .filter(|stopping| stopping.how != How::Killed)
+                .map(|stopping| stopping.kill_at),
         }
     }
 
@@ -252,6 +297,39 @@ mod tests {
         assert_ne!(next, task);
         assert_eq!(node.reconcile(now), None);
         assert_eq!(node.status(Vec::new()).restarts, 0);
+    }
+
+    #[test]
+    fn a_node_that_is_rolled_ends_when_its_clients_have_left() {
+        let now = Moment::now();
+        let mut node = NodeController::new(spec("a"));
+        let task = started(&mut node, now);
+        node.roll(spec("b"));
+        assert_eq!(node.reconcile(now), Some(Effect::LameDuck { task: task.clone() }));
+        // Asked for again, as by a roll that is resumed.
+        node.roll(spec("b"));
+        assert_eq!(node.reconcile(later(now, 1)), None);
+        node.left(&task);
+        assert_eq!(node.reconcile(later(now, 2)), Some(Effect::Interrupt { task: task.clone() }));
+        assert_eq!(node.reconcile(later(now, 3)), None);
+        node.exited(&task, Exit::Code(0), later(now, 4));
+        started(&mut node, later(now, 4));
+        assert_eq!((node.status(Vec::new()).restarts, node.reconcile(later(now, 5))), (0, None));
+    }
+
+    #[test]
+    fn a_node_that_does_not_leave_is_killed_and_one_that_is_deleted_meanwhile_does_not_wait_for_its_clients() {
+        let now = Moment::now();
+        let mut node = NodeController::new(spec("a"));
+        let task = started(&mut node, now);
+        node.roll(spec("a"));
+        node.reconcile(now);
+        let mut deleted = node.clone();
+        assert_eq!(node.reconcile(later(now, 49_999)), None);
+        assert_eq!(node.reconcile(later(now, 50_000)), Some(Effect::Kill { task: task.clone() }));
+        deleted.delete();
+        assert_eq!(deleted.reconcile(later(now, 1)), Some(Effect::Interrupt { task: task.clone() }));
+        assert_eq!(deleted.reconcile(later(now, 15_001)), Some(Effect::Kill { task }));
     }
 
     #[test]

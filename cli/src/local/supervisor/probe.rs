@@ -72,6 +72,29 @@ pub(super) async fn watch_node(monitor: Monitor, report: impl Fn(Result<(), Unhe
     }
 }
 
+/// From lame duck until the server has told its clients: it first moves what it leads, and stops its JetStream.
+const NOTICE: Duration = Duration::from_millis(1_500);
+/// How often a NATS server in lame duck is asked who is left.
+const LEAVING_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Returns when a NATS server in lame duck has no clients left. One that does not answer is ending, or is killed in time.
+pub(super) async fn until_left(monitor: &Monitor) {
+    #[derive(Deserialize)]
+    struct Connections {
+        total: u64,
+    }
+    let path = format!("{}/connz?limit=1", monitor.path);
+    tokio::time::sleep(NOTICE).await;
+    loop {
+        let answer = timeout(NODE_INTERVAL, request(monitor.port, &path)).await;
+        let body = answer.ok().and_then(Result::ok).and_then(|text| Some(text.split_once("\r\n\r\n")?.1.to_owned()));
+        if body.is_some_and(|body| serde_json::from_str(&body).is_ok_and(|Connections { total }| total == 0)) {
+            return;
+        }
+        tokio::time::sleep(LEAVING_INTERVAL).await;
+    }
+}
+
 /// How soon a NATS server is asked again that had no time to look at itself.
 const AGAIN: Duration = Duration::from_millis(20);
 

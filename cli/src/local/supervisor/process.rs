@@ -95,6 +95,17 @@ impl Process {
         self.signal(Signal::CONT);
     }
 
+    /// The same for one that must first go on in order to leave.
+    pub(super) fn lame_duck(&self) {
+        self.signal(Signal::USR2);
+        self.signal(Signal::CONT);
+    }
+
+    pub(super) fn interrupt(&self) {
+        self.signal(Signal::INT);
+        self.signal(Signal::CONT);
+    }
+
     pub(super) fn reload(&self) {
         self.signal(Signal::HUP);
     }

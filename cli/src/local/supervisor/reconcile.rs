@@ -35,6 +35,8 @@ pub(super) enum Event {
     Probed(String, String, ProbeResult),
     /// What a NATS server says of itself: its name and its process.
     Checked(String, String, Result<(), Unhealthy>),
+    /// A NATS server in lame duck has no clients left: its name and its process.
+    Left(String, String),
     Exited(Owner, String, Exit),
     /// It got SIGTERM or SIGINT.
     Terminated,
@@ -157,6 +159,11 @@ impl Supervisor {
                     node.checked(&task, result.map_err(|unhealthy| unhealthy.to_string()), now);
                 }
             }
+            Event::Left(name, task) => {
+                if let Some(node) = self.nodes.get_mut(&name) {
+                    node.left(&task);
+                }
+            }
             Event::Exited(owner, task, exit) => self.exited(&owner, &task, exit, now),
             Event::Terminated => self.shut_down(Shutdown::Resumable),
         }
@@ -241,6 +248,11 @@ impl Supervisor {
                 }
             }
             Effect::Terminate { task } => self.signal(&task, Process::terminate),
+            Effect::Interrupt { task } => self.signal(&task, Process::interrupt),
+            Effect::LameDuck { task } => {
+                self.signal(&task, Process::lame_duck);
+                self.watch_leaving(owner, &task);
+            }
             Effect::Reload { task } => self.signal(&task, Process::reload),
             Effect::Kill { task } => self.signal(&task, Process::kill),
             Effect::RecordLogTail { task } => {
@@ -317,6 +329,25 @@ impl Supervisor {
             service.started(task, pid, port);
         }
         Ok(())
+    }
+
+    /// Reports when a NATS server that was put into lame duck has no clients left, instead of its health, which is bad by then.
+    fn watch_leaving(&mut self, owner: &Owner, task: &str) {
+        let Owner::Node(name) = owner else { return };
+        let Some(monitor) = self.nodes.get(name).and_then(|node| node.running_spec()?.monitor.clone()) else { return };
+        let (events, name, id) = (self.events.clone(), name.clone(), task.to_owned());
+        if let Some(running) = self.processes.get_mut(task) {
+            if let Some(probe) = running.probe.take() {
+                probe.abort();
+            }
+            running.probe = Some(
+                tokio::spawn(async move {
+                    probe::until_left(&monitor).await;
+                    let _ = events.send(Event::Left(name, id));
+                })
+                .abort_handle(),
+            );
+        }
     }
 
     /// Probes a process until it has exited.

@@ -34,6 +34,7 @@ impl Supervisor {
             Request::Describe => Ok(Response::Description(Box::new(self.describe()))),
             Request::PutNode { name, spec } => self.put_node(&name, spec, NodeController::put),
             Request::RestartNode { name, spec } => self.put_node(&name, spec, NodeController::restart),
+            Request::RollNode { name, spec } => self.put_node(&name, spec, NodeController::roll),
             Request::PutService(put) => self.put_service(*put, now),
             Request::DeleteNode { name } => match self.delete_node(&name) {
                 Ok(()) => return self.deletions.push((Deletion::Node(name), reply)),

@@ -22,6 +22,10 @@ pub(super) enum Effect {
     Start { task: String, revision: u64 },
     /// Send SIGTERM, so that it drains.
     Terminate { task: String },
+    /// Send SIGUSR2, so that a NATS server has its clients and leaders move away, and report when it has none left.
+    LameDuck { task: String },
+    /// Send SIGINT, at which a NATS server ends that is in lame duck, when it ignores SIGTERM.
+    Interrupt { task: String },
     /// Send SIGHUP, so that it reads its configuration again.
     Reload { task: String },
     /// Send SIGKILL.

@@ -52,6 +52,7 @@ impl Simulation {
                         assert_eq!(self.running.insert(task, false), None);
                     }
                     Effect::Terminate { task } => *self.running.get_mut(&task).unwrap() = true,
+                    Effect::LameDuck { task } | Effect::Interrupt { task } => panic!("task `{task}` is no NATS server"),
                     Effect::Reload { task } => panic!("task `{task}` of a service reloads nothing"),
                     Effect::Kill { task } => {
                         self.running.remove(&task).unwrap();

@@ -75,6 +75,7 @@ mod tests {
             result: RunResult::RolledBack,
             error: Some("`auth` crashed\nexit code 1".to_owned()),
             services: vec!["auth".to_owned()],
+            roll: None,
             steps: Vec::new(),
         };
         let shown = text(&[record]);

@@ -1,0 +1,33 @@
+//! `natsctl nats lame-duck`
+
+use clap::Args;
+
+use super::roll::Waiting;
+use crate::commands::invocation::Invocation;
+use crate::nats::roll::{Accepted, Goal};
+use crate::pipeline::roll::Request;
+use crate::screen::Report;
+
+/// Have the clients and leaders of one NATS server move to others, and restart it
+///
+/// It is a roll of one server: it does not begin while a stream, a consumer or the cluster would lose its quorum, and ends when
+/// everything is complete again. `natsctl nats roll --resume` goes on with it after an interruption.
+#[derive(Debug, Args)]
+pub(crate) struct LameDuck {
+    /// Name of the server
+    node: String,
+    /// Accept that streams and consumers with one or two replicas are away while the server is
+    #[arg(long)]
+    accept_r1: bool,
+    #[command(flatten)]
+    waiting: Waiting,
+}
+
+impl LameDuck {
+    pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
+        let accepted = Accepted { fragile: self.accept_r1, downgrade: None };
+        let request = Request { goal: Some(Goal::Restart), only: Some(self.node), accepted };
+        let rolled = invocation.local()?.roll(&request, None, self.waiting.options()).await?;
+        Ok(Report::new(&rolled, rolled.to_string()))
+    }
+}

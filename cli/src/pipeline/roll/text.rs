@@ -1,0 +1,101 @@
+//! How a roll reads: what it would do, what it does, and what it has done.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use super::{Preview, Rolled, Turn};
+use crate::nats::roll::{Event, Goal};
+use crate::problem::counted;
+use crate::screen::note;
+
+impl fmt::Display for Preview {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, turn) in (1..).zip(&self.nodes) {
+            let Turn { node, version, meta_leader, leads, clients, replicas, to } = turn;
+            writeln!(f, "> {number}. restart node {node}{}", if *meta_leader { ", the meta leader" } else { "" })?;
+            let runs = version.as_deref().map_or("does not answer".to_owned(), |version| format!("runs {version}"));
+            let clients = counted(clients, "client");
+            writeln!(f, "    {runs}; {clients}, leads {leads} of {replicas} streams and consumers")?;
+            if let Some(wanted) = to.version.filter(|wanted| Some(wanted.to_string()) != *version) {
+                writeln!(f, "    version: {} -> {wanted}", version.as_deref().unwrap_or("?"))?;
+            }
+        }
+        for obstacle in &self.obstacles {
+            writeln!(f, "! {obstacle}\n    {}", obstacle.repair())?;
+        }
+        match (self.nodes.len(), self.obstacles.len()) {
+            (0, _) => f.write_str("nothing to do"),
+            (nodes, 0) => {
+                write!(f, "{} to roll, one after the other; every group keeps its quorum", counted(nodes, "node"))
+            }
+            (nodes, _) => write!(f, "{} to roll, and as it is, the roll would not begin", counted(nodes, "node")),
+        }
+    }
+}
+
+impl fmt::Display for Rolled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.nodes.is_empty() && self.record.is_none() {
+            return f.write_str("nothing had to be done");
+        }
+        let nodes = counted(self.nodes.len(), "node");
+        let longest = self.nodes.iter().map(|node| node.seconds).fold(0.0, f64::max);
+        write!(f, "rolled {nodes} in {:.1} s, at most {longest:.1} s each", self.seconds)?;
+        match self.goal {
+            Goal::Version => {
+                write!(f, "; the next `natsctl deploy --all` brings them to the nats-server that it finds")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What is said of each server while it is rolled: a line when something changes, and now and then while nothing does.
+#[derive(Default)]
+pub(super) struct Lines {
+    last: Option<(String, Instant)>,
+}
+
+/// How often the same is said again.
+const AGAIN: Duration = Duration::from_secs(10);
+
+impl Lines {
+    pub(super) fn tell(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Taken { node, observation } => {
+                let server = observation.server(node);
+                let clients = counted(server.map_or(0, |server| server.clients), "client");
+                let leads = counted(observation.led_by(node), "group");
+                let role = if observation.meta_leader() == Some(node) { ", the meta leader" } else { "" };
+                note(&format!("{node}{role}: leaves; {clients}, leads {leads}"));
+                self.last = None;
+            }
+            Event::Back { node, after, observation } => {
+                let server = observation.server(node);
+                let version = server.map_or_else(String::new, |server| format!(" as {}", server.version));
+                let clients = counted(server.map_or(0, |server| server.clients), "client");
+                note(&format!(
+                    "{node}: back{version} after {:.1} s; {clients}, leads {}",
+                    after.as_secs_f64(),
+                    observation.led_by(node)
+                ));
+                self.last = None;
+            }
+            Event::Waiting { obstacles, since, node } => {
+                let Some(first) = obstacles.first() else { return };
+                let (text, kind) =
+                    (first.to_string(), format!("{:?}{:?}", std::mem::discriminant(first), first.node()));
+                let is_said = self.last.as_ref().is_some_and(|(said, at)| *said == kind && at.elapsed() < AGAIN);
+                if !is_said {
+                    let more = match obstacles.len() {
+                        1 => String::new(),
+                        count => format!(" (and {} more)", count - 1),
+                    };
+                    let about = node.map_or_else(String::new, |node| format!("{node}: "));
+                    note(&format!("{about}{:.1} s: {text}{more}", since.as_secs_f64()));
+                    self.last = Some((kind, Instant::now()));
+                }
+            }
+        }
+    }
+}
