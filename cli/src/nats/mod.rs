@@ -12,6 +12,7 @@ pub mod identity;
 pub mod jetstream;
 mod jwt;
 pub mod locate;
+pub mod node;
 pub mod permissions;
 pub mod pki;
 pub(crate) mod private;
