@@ -356,7 +356,7 @@ fn applied(
         match &state.running {
             None => problems.push(format!("`{name}` does not run: {}", state.state)),
             Some(running) if !running.is_healthy() => {
-                problems.push(format!("`{name}` is not healthy: {}", running.health))
+                problems.push(format!("`{name}` is not healthy: {}", running.health));
             }
             Some(running) => *leaders.entry(&running.leader).or_default() += 1,
         }
