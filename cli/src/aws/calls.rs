@@ -46,6 +46,8 @@ pub(crate) enum Group {
     Operate,
     /// Identities on NATS.
     Identities,
+    /// NATS on its nodes.
+    Nats,
 }
 
 /// What a call acts on.
@@ -66,6 +68,7 @@ pub(crate) enum On {
     Repositories,
     Roles,
     ScalableTargets,
+    Scripts,
     ServiceDeployments,
     Services,
     Sessions,
@@ -92,7 +95,7 @@ pub(crate) enum Condition {
 /// The service that runs tasks, as roles know it.
 pub(crate) const TASKS: &str = "ecs-tasks.amazonaws.com";
 
-use Group::{Build, Deploy, Identities, Look, Operate, Verify};
+use Group::{Build, Deploy, Identities, Look, Nats, Operate, Verify};
 
 /// All of them. Sorted by service, reads first.
 pub(crate) const CALLS: &[Call] = &[
@@ -108,9 +111,10 @@ pub(crate) const CALLS: &[Call] = &[
     read("dynamodb", "GetItem", On::Ledger, &[Look]),
     read("dynamodb", "Query", On::Ledger, &[Look]),
     read("dynamodb", "DescribeTable", On::Ledger, &[Verify]),
-    write("dynamodb", "PutItem", On::Ledger, &[Deploy, Identities]),
-    write("dynamodb", "UpdateItem", On::Ledger, &[Deploy, Identities]),
-    write("dynamodb", "DeleteItem", On::Ledger, &[Deploy, Identities]),
+    write("dynamodb", "PutItem", On::Ledger, &[Deploy, Identities, Nats]),
+    write("dynamodb", "UpdateItem", On::Ledger, &[Deploy, Identities, Nats]),
+    write("dynamodb", "DeleteItem", On::Ledger, &[Deploy, Identities, Nats]),
+    read("ec2", "DescribeInstances", On::Anything, &[Nats]),
     read("ec2", "DescribeSecurityGroups", On::Anything, &[Verify]),
     read("ec2", "DescribeSubnets", On::Anything, &[Verify]),
     read("ecr", "GetAuthorizationToken", On::Anything, &[Look]),
@@ -153,21 +157,26 @@ pub(crate) const CALLS: &[Call] = &[
     write("iam", "CreateServiceLinkedRole", On::LinkedRoles, &[Deploy]).implied(
         "ECS asks for it with the first service of an account, Application Auto Scaling with the first target",
     ),
-    read("kms", "Decrypt", On::Keys, &[Verify, Deploy, Operate, Identities])
+    read("kms", "Decrypt", On::Keys, &[Verify, Deploy, Operate, Identities, Nats])
         .when(Condition::ThroughSecrets)
         .implied("Secrets Manager asks for it if secrets have a key of their own"),
-    write("kms", "GenerateDataKey", On::Keys, &[Identities])
+    write("kms", "GenerateDataKey", On::Keys, &[Identities, Nats])
         .when(Condition::ThroughSecrets)
         .implied("Secrets Manager asks for it if secrets have a key of their own"),
     read("logs", "FilterLogEvents", On::LogGroup, &[Look]),
     read("logs", "GetLogEvents", On::LogGroup, &[Look]),
     read("logs", "DescribeLogGroups", On::LogGroups, &[Verify]),
     read("secretsmanager", "ListSecrets", On::Anything, &[Look]),
-    read("secretsmanager", "BatchGetSecretValue", On::Anything, &[Verify, Identities]),
-    read("secretsmanager", "GetSecretValue", On::NatsSecrets, &[Verify, Identities]),
+    read("secretsmanager", "BatchGetSecretValue", On::Anything, &[Verify, Identities, Nats]),
+    read("secretsmanager", "GetSecretValue", On::NatsSecrets, &[Verify, Identities, Nats]),
     read("secretsmanager", "GetSecretValue", On::OperatorSecret, &[Deploy, Operate]),
-    write("secretsmanager", "PutSecretValue", On::NatsSecrets, &[Identities]),
+    write("secretsmanager", "PutSecretValue", On::NatsSecrets, &[Identities, Nats]),
+    read("ssm", "DescribeInstanceInformation", On::Anything, &[Nats]),
+    read("ssm", "GetCommandInvocation", On::Anything, &[Nats]),
     read("ssm", "GetParameter", On::Handover, &[Look]),
+    read("ssm", "ListCommandInvocations", On::Anything, &[Nats]),
+    write("ssm", "CancelCommand", On::Anything, &[Nats]),
+    write("ssm", "SendCommand", On::Scripts, &[Nats]),
     write("ssm", "StartSession", On::Tunnels, &[Deploy, Operate]),
     write("ssm", "TerminateSession", On::Sessions, &[Deploy, Operate]),
     read("sts", "GetCallerIdentity", On::Anything, &[Look]),
@@ -282,6 +291,11 @@ impl On {
             Self::Repositories => vec![arn("ecr", format!("repository/{}", any(&names.repository)))],
             Self::Roles => vec![handover.execution_role.clone(), any(&names.task_role)],
             Self::ScalableTargets => vec![arn("application-autoscaling", "scalable-target/*".to_owned())],
+            Self::Scripts => {
+                let nodes = handover.nats.nodes.values().map(|node| arn("ec2", format!("instance/{}", node.instance)));
+                let document = format!("arn:{}:ssm:{region}::document/AWS-RunShellScript", handover.partition());
+                nodes.chain([document]).collect()
+            }
             Self::ServiceDeployments => vec![ecs("service"), ecs("service-deployment")],
             Self::Services => vec![ecs("service")],
             Self::Sessions => vec![arn("ssm", "session/*".to_owned())],

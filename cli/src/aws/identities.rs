@@ -14,13 +14,15 @@ use sha2::{Digest as _, Sha256};
 use super::ledger::{Ensured, Ledger, State};
 use super::{AT_ONCE, Aws, lock, secrets};
 use crate::error::Hinted;
-use crate::nats::accounts::Accounts;
+use crate::nats::accounts::{Accounts, SYSTEM};
 use crate::nats::connect::Access;
 use crate::nats::identity::{Identities, SYSTEM_USER};
+use crate::nats::node::secret::NodeSecret;
 use crate::nats::permissions::{self, NATSCTL, Permissions};
-use crate::nats::pki::Pki;
+use crate::nats::pki::{Pki, ServerName};
 use crate::nats::private;
 use crate::nats::secret::ClientSecret;
+use crate::nats::server::Trust;
 use crate::pipeline::lock::IfHeld;
 use crate::screen::note;
 
@@ -51,10 +53,22 @@ const CHECK_EVERY: SignedDuration = SignedDuration::from_hours(24 * 14);
 /// # Errors
 /// Secrets that Terraform has not made; an authority of which a part is lost.
 async fn ensure(aws: &Aws) -> anyhow::Result<Vec<String>> {
+    prepare(aws, &[]).await?.write(aws).await
+}
+
+/// The identities as they should be, and what servers are configured with; nothing is written. `servers` are those whose certificates
+/// are wanted, too.
+///
+/// # Errors
+/// Those of [`ensure`].
+pub(super) async fn prepare(aws: &Aws, servers: &[ServerName]) -> anyhow::Result<Made> {
     let client = aws.clients.secrets();
     let authority = aws.handover.nats_secret(AUTHORITY);
     let users = users(aws);
-    let names: Vec<String> = users.values().map(|user| user.secret.clone()).chain([authority.clone()]).collect();
+    let of_node = |server: &ServerName| (server.name.clone(), aws.handover.nats_secret(&server.name));
+    let nodes: BTreeMap<String, String> = servers.iter().map(of_node).collect();
+    let names = users.values().map(|user| user.secret.clone()).chain(nodes.values().cloned());
+    let names: Vec<String> = names.chain([authority.clone()]).collect();
     let values = secrets::values(client, &names).await?;
     let stored = Stored {
         authority: values.get(&authority).map(|text| parse_authority(text, &authority)).transpose()?,
@@ -62,28 +76,16 @@ async fn ensure(aws: &Aws) -> anyhow::Result<Vec<String>> {
             .iter()
             .filter_map(|(name, user)| Some((name.clone(), identity(values.get(&user.secret)?)?)))
             .collect(),
+        nodes: nodes
+            .iter()
+            .filter_map(|(name, secret)| Some((name.clone(), NodeSecret::parse(values.get(secret)?)?)))
+            .collect(),
     };
     let url = nats_url(aws);
     let accounts = permissions::accounts_on_aws(&aws.manifests);
-    let made = tokio::task::spawn_blocking(move || Made::ensure(&stored, &accounts, &url)).await?;
-    let made = made.with_context(|| format!("the authority in the secret `{authority}` cannot be used"))?;
-
-    let mut written = Vec::new();
-    // First, so that there is never an identity without its authority.
-    if let Some(text) = made.authority {
-        secrets::put(client, &authority, text).await?;
-        written.push(authority);
-    }
-    let put = made.users.into_iter().map(|(name, secret)| {
-        let secret_name = users[&name].secret.clone();
-        async move {
-            secrets::put(client, &secret_name, serde_json::to_string(&secret)?).await?;
-            anyhow::Ok(secret_name)
-        }
-    });
-    let of_users: Vec<String> = futures::stream::iter(put).buffered(AT_ONCE).try_collect().await?;
-    written.extend(of_users);
-    Ok(written)
+    let servers = servers.to_vec();
+    let made = tokio::task::spawn_blocking(move || Made::ensure(&stored, &accounts, &url, &servers)).await?;
+    made.with_context(|| format!("the authority in the secret `{authority}` cannot be used"))
 }
 
 /// Makes and renews identities under the lock of the environment. Gives the names of the secrets that were written.
@@ -153,17 +155,56 @@ struct Stored {
     /// Contents by file.
     authority: Option<BTreeMap<String, String>>,
     users: BTreeMap<String, ClientSecret>,
+    nodes: BTreeMap<String, NodeSecret>,
 }
 
-/// What the secrets are to hold.
-struct Made {
+/// What the secrets are to hold, as far as that differs from what they do, and what servers are configured with.
+pub(super) struct Made {
     authority: Option<String>,
     users: BTreeMap<String, ClientSecret>,
+    nodes: BTreeMap<String, NodeSecret>,
+    /// Whose JWTs servers trust.
+    pub(super) trust: Trust,
+    /// Names of accounts by their keys.
+    pub(super) accounts: BTreeMap<String, String>,
+    /// What names the certificates of each server.
+    pub(super) certificates: BTreeMap<String, String>,
 }
 
 impl Made {
-    fn ensure(stored: &Stored, accounts: &Accounts, url: &str) -> anyhow::Result<Self> {
-        if let (None, Some(user)) = (&stored.authority, stored.users.keys().next()) {
+    /// The names of the secrets that are to be written.
+    pub(super) fn unwritten(&self, aws: &Aws) -> Vec<String> {
+        let users = users(aws);
+        let of_users = self.users.keys().map(|name| users[name].secret.clone());
+        let others = self.authority.iter().map(|_| AUTHORITY.to_owned()).chain(self.nodes.keys().cloned());
+        others.map(|name| aws.handover.nats_secret(&name)).chain(of_users).collect()
+    }
+
+    /// Writes the secrets that differ, and gives their names.
+    ///
+    /// # Errors
+    /// Secrets that Terraform has not made.
+    pub(super) async fn write(&self, aws: &Aws) -> anyhow::Result<Vec<String>> {
+        let client = aws.clients.secrets();
+        // First, so that there is never an identity without its authority.
+        if let Some(text) = &self.authority {
+            secrets::put(client, &aws.handover.nats_secret(AUTHORITY), text.clone()).await?;
+        }
+        let users = users(aws);
+        let of_user = |(name, secret): (&String, &ClientSecret)| {
+            anyhow::Ok((users[name].secret.clone(), serde_json::to_string(secret)?))
+        };
+        let of_node =
+            |(name, secret): (&String, &NodeSecret)| anyhow::Ok((aws.handover.nats_secret(name), secret.text()));
+        let texts = self.nodes.iter().map(of_node).chain(self.users.iter().map(of_user));
+        let texts: Vec<(String, String)> = texts.collect::<Result<_, _>>()?;
+        let put = texts.into_iter().map(|(name, text)| async move { secrets::put(client, &name, text).await });
+        futures::stream::iter(put).buffered(AT_ONCE).try_collect::<Vec<()>>().await?;
+        Ok(self.unwritten(aws))
+    }
+
+    fn ensure(stored: &Stored, accounts: &Accounts, url: &str, servers: &[ServerName]) -> anyhow::Result<Self> {
+        if let (None, Some(user)) = (&stored.authority, stored.users.keys().chain(stored.nodes.keys()).next()) {
             let hint = "restore its last version: another authority would lock every running task out";
             return Err(Hinted::new(format!("it has no value, and `{user}` has an identity already"), hint).into());
         }
@@ -176,9 +217,14 @@ impl Made {
             home.write(&format!("pki/clients/{name}.key"), &secret.key)?;
             home.write(&format!("identities/users/{name}.creds"), &secret.creds)?;
         }
+        for (server, secret) in &stored.nodes {
+            for (file, text) in secret.as_files(server) {
+                home.write(&format!("pki/{file}"), text)?;
+            }
+        }
         let users = || accounts.values().flat_map(|account| account.users.keys());
         let clients: Vec<String> = users().cloned().chain([SYSTEM_USER.to_owned()]).collect();
-        let pki = Pki::ensure(&home.0.join("pki"), &[], &clients)?;
+        let pki = Pki::ensure(&home.0.join("pki"), servers, &clients)?;
         let identities = Identities::ensure(&home.0.join("identities"), accounts)?;
 
         let authority: BTreeMap<String, String> = FILES
@@ -189,7 +235,23 @@ impl Made {
             .collect::<anyhow::Result<_>>()?;
         let changed = stored.authority.as_ref() != Some(&authority);
         let authority = changed.then(|| serde_json::to_string(&authority)).transpose()?;
-        let mut made = Self { authority, users: BTreeMap::new() };
+        let system = SYSTEM.to_owned();
+        let known = identities.accounts.iter().chain([(&system, &identities.system)]);
+        let mut made = Self {
+            authority,
+            users: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            trust: (&identities).into(),
+            accounts: known.map(|(name, account)| (account.id.clone(), name.clone())).collect(),
+            certificates: BTreeMap::new(),
+        };
+        for ServerName { name, .. } in servers {
+            let secret = NodeSecret::of(&pki, name)?;
+            made.certificates.insert(name.clone(), secret.fingerprint());
+            if stored.nodes.get(name) != Some(&secret) {
+                made.nodes.insert(name.clone(), secret);
+            }
+        }
         for name in users() {
             let secret = ClientSecret::try_from(&Access::of(name, vec![url.to_owned()], &pki, &identities))?;
             if stored.users.get(name) != Some(&secret) {
@@ -275,19 +337,39 @@ mod tests {
 
     fn stored(made: Made, before: Stored) -> Stored {
         let authority = made.authority.map(|text| parse_authority(&text, "authority").unwrap()).or(before.authority);
-        Stored { authority, users: before.users.into_iter().chain(made.users).collect() }
+        let nodes = before.nodes.into_iter().chain(made.nodes).collect();
+        Stored { authority, users: before.users.into_iter().chain(made.users).collect(), nodes }
+    }
+
+    fn servers(address: [u8; 4]) -> [ServerName; 1] {
+        [ServerName { name: "nats-1".to_owned(), addresses: vec![address.into()], dns: Vec::new() }]
     }
 
     fn first() -> Stored {
-        let nothing = || Stored { authority: None, users: BTreeMap::new() };
-        stored(Made::ensure(&nothing(), &users("svc.quest.>"), URL).unwrap(), nothing())
+        let nothing = || Stored { authority: None, users: BTreeMap::new(), nodes: BTreeMap::new() };
+        stored(Made::ensure(&nothing(), &users("svc.quest.>"), URL, &servers([10, 0, 0, 1])).unwrap(), nothing())
     }
 
     #[track_caller]
     fn check(stored: &Stored, users: &Accounts, url: &str, authority: bool, written: &[&str]) {
-        let made = Made::ensure(stored, users, url).unwrap();
+        let made = Made::ensure(stored, users, url, &servers([10, 0, 0, 1])).unwrap();
         assert_eq!(made.authority.is_some(), authority);
         assert_eq!(made.users.keys().collect::<Vec<_>>(), written);
+        assert!(made.nodes.is_empty(), "certificates of servers are kept");
+    }
+
+    #[test]
+    fn a_node_with_another_address_gets_other_certificates_from_the_same_authority() {
+        let stored = first();
+        let accounts = users("svc.quest.>");
+        let ensure = |address| Made::ensure(&stored, &accounts, URL, &servers(address)).unwrap();
+        let (same, other) = (ensure([10, 0, 0, 1]), ensure([10, 0, 0, 2]));
+        assert!(same.nodes.is_empty() && other.nodes.contains_key("nats-1") && other.authority.is_none());
+        assert_ne!(same.certificates, other.certificates);
+        // What is signed again comes out the same, so that servers do not seem to need it.
+        let jwts = |made: &Made| made.trust.accounts.iter().map(|account| account.jwt.clone()).collect::<Vec<_>>();
+        assert_eq!(jwts(&same), jwts(&other));
+        assert_eq!(same.accounts.values().filter(|name| *name == SYSTEM).count(), 1);
     }
 
     #[test]
@@ -309,7 +391,7 @@ mod tests {
     #[test]
     fn an_authority_is_never_made_twice() {
         let stored = Stored { authority: None, ..first() };
-        let error = Made::ensure(&stored, &users("svc.quest.>"), URL).err().unwrap();
+        let error = Made::ensure(&stored, &users("svc.quest.>"), URL, &[]).err().unwrap();
         assert_eq!(error.to_string(), "it has no value, and `quest` has an identity already");
 
         let text = serde_json::to_string(&BTreeMap::from([("pki/ca.crt", "pem")])).unwrap();

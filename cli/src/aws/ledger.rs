@@ -38,6 +38,9 @@ pub(crate) struct State {
     /// When the identities on NATS were last ensured, and with which permissions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) identities: Option<Ensured>,
+    /// When the NATS nodes were last as described, and how they were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) nats: Option<Ensured>,
 }
 
 /// When something was ensured.

@@ -29,6 +29,7 @@ pub(crate) mod ledger;
 mod limits;
 pub(crate) mod lock;
 pub(crate) mod logs;
+pub(crate) mod nodes;
 pub(crate) mod observe;
 pub(crate) mod platform;
 pub(crate) mod proof;
@@ -50,7 +51,7 @@ pub(crate) mod verify;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Mutex, Once};
 
 use anyhow::Context as _;
 use tokio::sync::OnceCell;
@@ -63,6 +64,7 @@ use crate::error::Hinted;
 use crate::handover::Handover;
 use crate::manifest::{AwsEnvironment, Environment, Manifests};
 use crate::model::desired::Definition;
+use crate::screen::note;
 
 /// Calls that run at the same time, unless `--max-parallel` says otherwise.
 pub(crate) const AT_ONCE: usize = 8;
@@ -84,6 +86,8 @@ pub(crate) struct Aws {
     pub(crate) command_line: String,
     /// The connection to NATS, once it was made.
     bus: OnceCell<Bus>,
+    /// What people should know of NATS, said once.
+    notice: Once,
     /// Task definitions that were described, by ARN or `family:revision`: a revision never changes.
     revisions: Mutex<BTreeMap<String, Definition>>,
 }
@@ -121,6 +125,7 @@ impl Aws {
             caller,
             command_line,
             bus: OnceCell::new(),
+            notice: Once::new(),
             revisions: Mutex::default(),
         })
     }
@@ -139,6 +144,13 @@ impl Aws {
     /// The ECS cluster, with its client.
     pub(crate) fn ecs_cluster(&self) -> Cluster<'_> {
         Cluster { ecs: self.clients.ecs(), name: self.cluster() }
+    }
+
+    /// A deployment observes its environment more than once.
+    fn say_once(&self, notice: Option<String>) {
+        if let Some(text) = notice {
+            self.notice.call_once(|| note(&text));
+        }
     }
 
     /// The connection to NATS; made once.

@@ -11,7 +11,7 @@ use super::lock::Held;
 use super::observe::{self, Observation};
 use super::proof::{self, Evidence};
 use super::tasks::{self, DesiredStatus};
-use super::{Aws, limits, revisions, secrets};
+use super::{Aws, limits, nodes, revisions, secrets};
 use crate::error::Hinted;
 use crate::image::Binaries;
 use crate::manifest::Manifests;
@@ -83,6 +83,7 @@ impl Platform for Aws {
         match change {
             Change::Deploy(deploy) => {
                 let mut observation = observe::for_deployment(self, desired).await?;
+                self.say_once(nodes::notice(self, &observation.state));
                 observe::refuse_unchangeable(&self.manifests, &observation.services)?;
                 if !deploy.without_jetstream {
                     observation.observed.jetstream = proof::observe_assets(self, &observation.state).await;

@@ -8,6 +8,10 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::platform::Platform;
+#[cfg(feature = "aws")]
+use crate::aws::nodes;
+#[cfg(feature = "aws")]
+use crate::error::Hinted;
 use crate::model::change::Change;
 use crate::model::plan::Plan;
 use crate::model::step::LossKind;
@@ -15,6 +19,8 @@ use crate::pipeline::lock::IfHeld;
 use crate::pipeline::options::Options;
 use crate::pipeline::saved::SavedPlan;
 use crate::pipeline::{Done, Purpose};
+#[cfg(feature = "aws")]
+use crate::screen::note;
 use crate::screen::{CHANGES, Report};
 
 /// Options of every command that changes an environment.
@@ -59,6 +65,29 @@ impl ChangeOptions {
             reviewed: self.plan.as_deref().map(SavedPlan::read).transpose()?,
             ..options
         })
+    }
+
+    /// Brings the NATS nodes to what they should be, or says what would be done.
+    ///
+    /// # Errors
+    /// The environment is on this machine; a node did not get there; only a restart would get one there.
+    #[cfg(feature = "aws")]
+    pub(crate) async fn apply_nats(&self, platform: &Platform) -> anyhow::Result<()> {
+        let Platform::Aws(aws) = platform else {
+            let hint = "leave it out: on this machine every deployment brings NATS to what it should be";
+            return Err(Hinted::new("`--with-nats` is for environments on AWS", hint).into());
+        };
+        if self.dry_run {
+            note(&nodes::plan(aws).await?.text());
+            return Ok(());
+        }
+        let applied = nodes::apply(aws, self.lock.if_held()).await?;
+        note(&applied.text());
+        if applied.remains.is_empty() {
+            return Ok(());
+        }
+        let hint = "restart them one at a time first, or deploy without `--with-nats`; no service was changed";
+        Err(Hinted::new("the NATS nodes are not as planned until they are restarted", hint).into())
     }
 
     /// Plans the change or carries it out. `report` makes the report of what was done.

@@ -22,6 +22,10 @@ pub(crate) struct Deploy {
     /// Also delete services that run and that no manifest names, after their tasks have finished
     #[arg(long)]
     prune: bool,
+    /// First bring the NATS nodes to what the manifests describe, as `natsctl nats apply` does
+    #[cfg(feature = "aws")]
+    #[arg(long)]
+    with_nats: bool,
     #[command(flatten)]
     binaries: Binaries,
     #[command(flatten)]
@@ -45,6 +49,10 @@ impl Deploy {
             return Err(
                 Hinted::new("`--prune` deletes services that no manifest names, so it needs `--all`", hint).into()
             );
+        }
+        #[cfg(feature = "aws")]
+        if self.with_nats {
+            self.change.apply_nats(&platform).await?;
         }
         let without_jetstream = options.proof == ProofMode::Ecs;
         let change = Change::Deploy(Deployment { selection, prune: self.prune, without_jetstream });

@@ -11,6 +11,7 @@ use super::caches::CacheSettings;
 use super::consumes::{ConsumeSettings, Delivery};
 use super::ecs::EcsSettings;
 use super::names::{BucketName, CacheName, EcsName, EventSubject, Name, Variable};
+use super::release::{Release, ReleaseDigests};
 use super::schema::Partial;
 use crate::model::desired::{Architecture, Role};
 use crate::model::secret::SecretReference;
@@ -419,6 +420,23 @@ pub struct AwsNats {
     /// Servers; an odd number, so that a majority is never a tie.
     #[schemars(with = "Nodes")]
     pub nodes: usize,
+    /// Release of nats-server, for example `2.15.0`; the one that natsctl was tested with if absent.
+    #[serde(default)]
+    pub version: Option<String>,
+    /// Digests of the archives, for a version whose digests natsctl does not know.
+    #[serde(default)]
+    pub sha256: Option<ReleaseDigests>,
+    /// Where nodes download the archive from: a URL with `{arch}`, and with `{version}` if need be; the project's own releases
+    /// if absent.
+    #[serde(default)]
+    pub mirror: Option<String>,
+}
+
+impl AwsNats {
+    /// The release that nodes are to run.
+    pub fn release(&self) -> Release {
+        Release::new(self.version.as_deref(), self.sha256.as_ref(), self.mirror.as_deref())
+    }
 }
 
 /// A NATS cluster of processes on this machine. Server i listens on each port plus i − 1; port 0 is any free port.

@@ -15,6 +15,7 @@ pub(crate) mod fixture;
 mod links;
 mod names;
 mod on_ecs;
+mod release;
 mod schema;
 mod secrets;
 mod sizes;
@@ -38,6 +39,7 @@ pub use files::{
     ServiceManifest, Settings, TraceSettings,
 };
 pub use names::{BucketName, CacheName, Name, SecretName, Variable};
+pub use release::{Archive, Release, ReleaseDigests};
 pub use schema::{schema_text, schemas};
 
 use crate::error::Hinted;
@@ -170,6 +172,7 @@ fn load_with(folder: &Path, environment: &str, which: Services<'_>) -> Result<Ma
     loading.problems.extend(fleet.map(sizes::fleet).unwrap_or_default());
     loading.problems.extend(place.map(sizes::environment).unwrap_or_default());
     loading.problems.extend(place.map(cloud::environment).unwrap_or_default());
+    loading.problems.extend(place.map(release::problems).unwrap_or_default());
     loading.problems.extend(place.map(traces::environment).unwrap_or_default());
     for service in &services {
         loading.problems.extend(sizes::service(service, fleet));

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::accounts::{Account, Accounts, STORE, SYSTEM};
-use super::jwt::Claims;
+use super::jwt::{self, Claims};
 use super::permissions::{DEFAULT_INBOX, Permissions};
 use super::private;
 use crate::error::Hinted;
@@ -56,14 +56,17 @@ impl Identities {
             private::directory(&directory.join(part))?;
         }
         let keys = Keys::ensure(directory, accounts)?;
-        let system = keys.account(directory, SYSTEM, &Account::default())?;
+        // As old as the operator: where JWTs of accounts are not kept, they are signed again, and must come out the same.
+        let before = private::read(&directory.join("operator.jwt"))?;
+        let issued = before.and_then(|operator| jwt::issued(operator.trim())).unwrap_or_else(jwt::now);
+        let signer = Signer { directory, keys: &keys, issued };
+        let system = signer.account(SYSTEM, &Account::default())?;
         let mut signed = BTreeMap::new();
         for (name, account) in accounts {
-            signed.insert(name.clone(), keys.account(directory, name, account)?);
+            signed.insert(name.clone(), signer.account(name, account)?);
         }
         // Last, because it marks the seeds as complete.
-        let claims = operator_claims(&system.id);
-        let operator = sign(directory, "operator", "natsctl", &keys.operator, &keys.operator, claims)?;
+        let operator = signer.sign("operator", "natsctl", &keys.operator, operator_claims(&system.id))?;
 
         let identities = Self { operator, system, accounts: signed, directory: directory.to_owned() };
         identities.ensure_user(SYSTEM_USER, keys.of(SYSTEM)?, &system_permissions())?;
@@ -162,15 +165,37 @@ impl Keys {
     fn of(&self, account: &str) -> anyhow::Result<&KeyPair> {
         self.accounts.get(account).with_context(|| format!("there is no account `{account}` on NATS"))
     }
+}
 
-    fn account(&self, directory: &Path, name: &str, account: &Account) -> anyhow::Result<AccountToken> {
+/// Signs as the operator does.
+struct Signer<'a> {
+    directory: &'a Path,
+    keys: &'a Keys,
+    /// The time that JWTs bear, in seconds since 1970.
+    issued: u64,
+}
+
+impl Signer<'_> {
+    fn account(&self, name: &str, account: &Account) -> anyhow::Result<AccountToken> {
         for import in &account.imports {
-            self.of(&import.account).with_context(|| format!("`{name}` imports `{}`", import.subject))?;
+            self.keys.of(&import.account).with_context(|| format!("`{name}` imports `{}`", import.subject))?;
         }
-        let key = self.of(name)?;
-        let id = |name: &str| self.accounts.get(name).map(KeyPair::public_key).unwrap_or_default();
-        let jwt = sign(directory, &format!("account-{name}"), name, key, &self.operator, account.claims(id))?;
+        let key = self.keys.of(name)?;
+        let id = |name: &str| self.keys.accounts.get(name).map(KeyPair::public_key).unwrap_or_default();
+        let jwt = self.sign(&format!("account-{name}"), name, key, account.claims(id))?;
         Ok(AccountToken { id: key.public_key(), jwt })
+    }
+
+    /// The JWT of the operator or of an account: the one on disk if it says what it should, a new one otherwise.
+    fn sign(&self, file: &str, name: &str, subject: &KeyPair, nats: Value) -> anyhow::Result<String> {
+        let path = self.directory.join(format!("{file}.jwt"));
+        let claims = Claims::issued_at(self.issued, name, subject, &self.keys.operator, nats);
+        if let Some(jwt) = private::read(&path)?.filter(|jwt| claims.are_those_of(jwt.trim())) {
+            return Ok(jwt.trim().to_owned());
+        }
+        let jwt = claims.sign(&self.keys.operator)?;
+        private::write(&path, &format!("{jwt}\n"))?;
+        Ok(jwt)
     }
 }
 
@@ -195,25 +220,6 @@ fn key(path: &Path, kind: KeyPairType, later: &[&Path]) -> anyhow::Result<KeyPai
 
 pub(super) const START_OVER: &str =
     "restore it from a backup, or remove the environment with its data (`natsctl down --data`) and deploy again";
-
-/// The JWT of the operator or of an account: the one on disk if it says what it should, a new one otherwise.
-fn sign(
-    directory: &Path,
-    file: &str,
-    name: &str,
-    subject: &KeyPair,
-    issuer: &KeyPair,
-    nats: Value,
-) -> anyhow::Result<String> {
-    let path = directory.join(format!("{file}.jwt"));
-    let claims = Claims::new(name, subject, issuer, nats);
-    if let Some(jwt) = private::read(&path)?.filter(|jwt| claims.are_those_of(jwt.trim())) {
-        return Ok(jwt.trim().to_owned());
-    }
-    let jwt = claims.sign(issuer)?;
-    private::write(&path, &format!("{jwt}\n"))?;
-    Ok(jwt)
-}
 
 fn operator_claims(system_account: &str) -> Value {
     json!({ "system_account": system_account, "type": "operator", "version": 2 })

@@ -23,11 +23,16 @@ pub(super) struct Claims {
 }
 
 impl Claims {
+    /// Issued now.
     pub(super) fn new(name: &str, subject: &KeyPair, issuer: &KeyPair, nats: Value) -> Self {
-        let issued = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self::issued_at(now(), name, subject, issuer, nats)
+    }
+
+    /// Issued at a time in seconds since 1970: the same claims, signed again, are then the same JWT.
+    pub(super) fn issued_at(iat: u64, name: &str, subject: &KeyPair, issuer: &KeyPair, nats: Value) -> Self {
         Self {
             jti: String::new(),
-            iat: issued.as_secs(),
+            iat,
             iss: issuer.public_key(),
             name: name.to_owned(),
             sub: subject.public_key(),
@@ -58,6 +63,16 @@ impl Claims {
         let signature = issuer.sign(signed.as_bytes()).with_context(|| format!("failed to sign `{}`", self.name))?;
         Ok(format!("{signed}.{}", BASE64URL_NOPAD.encode(&signature)))
     }
+}
+
+/// Seconds since 1970.
+pub(super) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// When a JWT was issued, if it is one and its signature holds.
+pub(super) fn issued(jwt: &str) -> Option<u64> {
+    Claims::read(jwt).map(|claims| claims.iat)
 }
 
 #[cfg(test)]

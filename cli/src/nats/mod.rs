@@ -15,6 +15,7 @@ pub mod jetstream;
 mod jwt;
 pub(crate) mod leadership;
 pub mod locate;
+pub mod node;
 pub mod permissions;
 pub mod pki;
 pub(crate) mod private;

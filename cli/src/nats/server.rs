@@ -95,6 +95,26 @@ impl ServerConfig {
 
     /// The text of the file.
     pub fn render(&self) -> String {
+        let mut text = self.without_accounts();
+        text.accounts(&self.trust);
+        text.done
+    }
+
+    /// The same as two files: the configuration, which logs to a file and includes `accounts` from its own folder, and the
+    /// accounts, which are large, the same on every server, and change more often.
+    pub fn render_parts(&self, log: &LogFile, accounts: &str) -> Parts {
+        let mut text = self.without_accounts();
+        text.path("log_file", &log.path);
+        text.value("logfile_size_limit", log.max_size);
+        text.value("logfile_max_num", log.files);
+        text.line(format_args!("include {}", quoted(accounts.as_bytes())));
+        let mut preload = Text::default();
+        preload.comment("Written by natsctl; changes are overwritten.");
+        preload.accounts(&self.trust);
+        Parts { config: text.done, accounts: preload.done }
+    }
+
+    fn without_accounts(&self) -> Text {
         let mut text = Text::default();
         text.comment("Written by natsctl; changes are overwritten.");
         text.comment(&format!("certificates: {}", self.certificates));
@@ -123,8 +143,28 @@ impl ServerConfig {
             text.cluster(cluster);
         }
         text.trust(&self.trust);
-        text.done
+        text
     }
+}
+
+/// A log that a server writes and rotates by itself.
+#[derive(Clone, Debug)]
+pub struct LogFile {
+    /// Where it is; older ones are beside it, with the time in their names.
+    pub path: PathBuf,
+    /// Bytes after which the next one begins.
+    pub max_size: u64,
+    /// Most files that are kept.
+    pub files: u32,
+}
+
+/// A configuration in two files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parts {
+    /// What is read first.
+    pub config: String,
+    /// What it includes.
+    pub accounts: String,
 }
 
 /// The file so far, in the format of nats-server.
@@ -150,6 +190,9 @@ impl Text {
         self.string("operator", &trust.operator);
         self.string("system_account", &trust.system.id);
         self.value("resolver", "MEMORY");
+    }
+
+    fn accounts(&mut self, trust: &Trust) {
         let accounts = trust.accounts.iter().chain([&trust.system]);
         let accounts: BTreeMap<&str, &str> = accounts.map(|account| (&*account.id, &*account.jwt)).collect();
         self.block("resolver_preload", |text| {

@@ -13,6 +13,7 @@ mod import;
 mod inactive;
 mod interrupted;
 mod logs;
+mod nats_nodes;
 mod onbus;
 mod refused;
 mod run;

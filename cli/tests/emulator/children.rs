@@ -83,9 +83,15 @@ impl Child {
 
     /// Sends a command and waits until it is done.
     pub(crate) fn command(&self, command: Value) {
+        self.ask(command);
+    }
+
+    /// The same, with what it answers.
+    pub(crate) fn ask(&self, command: Value) -> Value {
         writeln!(self.talk.lock().unwrap().as_mut().unwrap().0, "{command}").unwrap();
         let answer = self.read();
-        assert!(answer["failed"].is_null(), "{}: {command}: {answer}", self.name);
+        assert!(answer["failed"].is_null(), "{}: {}: {answer}", self.name, command["command"]);
+        answer["done"].clone()
     }
 
     pub(crate) fn save(&self) {

@@ -252,7 +252,8 @@ impl Foundation {
             self.secret(emulator, &name, &identity.to_string());
         }
         self.secret(emulator, "redis/auth", &json!({ "username": "services", "password": "password" }).to_string());
-        for name in ["nats/authority", "nats/errand"] {
+        let nodes = (1..=5).map(|number| format!("nats/nats-{number}"));
+        for name in ["nats/authority", "nats/errand"].map(str::to_owned).into_iter().chain(nodes) {
             emulator.call("secretsmanager", "CreateSecret", &json!({ "Name": format!("{}/{name}", self.secrets()) }));
         }
         let own: BTreeSet<_> = self.services.iter().flat_map(|service| &service.secrets).collect();
@@ -266,6 +267,16 @@ impl Foundation {
             "Name": format!("{}/{name}", self.secrets()), "SecretString": value, "ClientRequestToken": "0".repeat(32),
         });
         emulator.call("secretsmanager", "CreateSecret", &body);
+    }
+
+    /// Another handover takes the place of that which is there.
+    pub(crate) fn hand_over(&self, emulator: &Emulator, change: impl FnOnce(&mut Value)) {
+        let found = emulator.call("ssm", "GetParameter", &json!({ "Name": self.parameter() }));
+        let mut handover = serde_json::from_str(found["Parameter"]["Value"].as_str().unwrap()).unwrap();
+        change(&mut handover);
+        let parameter =
+            json!({ "Name": self.parameter(), "Value": handover.to_string(), "Type": "String", "Overwrite": true });
+        emulator.call("ssm", "PutParameter", &parameter);
     }
 
     fn handover(&self, network: &Value, alerts: &str, groups: &[String; 2]) -> Value {

@@ -7,6 +7,7 @@
 //!   do what [`Emulator::behave`] says: by default they run for ever.
 //! - `LookupEvents` is answered by the proxy from the calls that it recorded: who did it is the access key id. So are
 //!   `StartSession` and `TerminateSession`; the session leads nowhere.
+//! - With [`Emulator::machines`] the instances of NATS nodes are machines with a systemd, on which Systems Manager runs scripts.
 //! - [`Emulator::clean`] goes back to what [`Emulator::foundation`] made, in a few milliseconds.
 //!
 //! `docs/testing-aws.md` says what is real, what is not, and what cannot be tested here.
@@ -19,6 +20,7 @@ mod faults;
 mod forks;
 mod foundation;
 mod http;
+pub(crate) mod nodes;
 mod proxy;
 mod registry;
 pub(crate) mod sessions;
@@ -54,6 +56,7 @@ pub(crate) struct Emulator {
     moto: Child,
     ministack: Child,
     registry: Option<Child>,
+    machines: Option<nodes::Machines>,
     dir: tempfile::TempDir,
 }
 
@@ -80,7 +83,7 @@ impl Emulator {
                 "endpoint": format!("http://{}", proxy.address),
             }
         }));
-        let emulator = Self { proxy, front, shared, images, moto, ministack, registry, dir };
+        let emulator = Self { proxy, front, shared, images, moto, ministack, registry, machines: None, dir };
         emulator.save();
         emulator
     }
@@ -234,7 +237,9 @@ impl Emulator {
     /// The same; refusals are values.
     pub(crate) fn try_call(&self, service: &str, action: &str, body: &Value) -> Result<Value, Value> {
         let target = format!("{}.{action}", target_of(service));
-        let response = http::send(self.shared.upstream(service), &signed(service, &target, body)).unwrap();
+        let machines = self.shared.machines.get().filter(|_| service == "ssm" && nodes::is_command(action));
+        let upstream = machines.copied().unwrap_or_else(|| self.shared.upstream(service));
+        let response = http::send(upstream, &signed(service, &target, body)).unwrap();
         let answer = serde_json::from_slice(&response.body).unwrap_or(Value::Null);
         if response.status < 300 { Ok(answer) } else { Err(answer) }
     }

@@ -3,14 +3,14 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use serde_json::{Value, json};
 
 use super::calls::Call;
 use super::faults::{Fault, Rule, Side, delay, refusal};
 use super::http::{Reaction, Request, Response, Server, send};
-use super::{sessions, signed, trail};
+use super::{nodes, sessions, signed, trail};
 
 /// What ministack does better; everything else is moto's.
 const MINISTACK: [&str; 3] = ["ecs", "ecr", "logs"];
@@ -19,13 +19,15 @@ const MINISTACK: [&str; 3] = ["ecs", "ecr", "logs"];
 pub(crate) struct Shared {
     pub(crate) moto: SocketAddr,
     pub(crate) ministack: SocketAddr,
+    /// Where Systems Manager runs scripts, if there are machines.
+    pub(crate) machines: OnceLock<SocketAddr>,
     pub(crate) calls: Mutex<Vec<Call>>,
     pub(crate) rules: Mutex<Vec<Rule>>,
 }
 
 impl Shared {
     pub(crate) fn new(moto: SocketAddr, ministack: SocketAddr) -> Arc<Self> {
-        Arc::new(Self { moto, ministack, calls: Mutex::default(), rules: Mutex::default() })
+        Arc::new(Self { moto, ministack, machines: OnceLock::new(), calls: Mutex::default(), rules: Mutex::default() })
     }
 
     /// The emulator that answers for a service.
@@ -109,6 +111,13 @@ fn answer(shared: &Shared, call: &Call, request: &Request) -> io::Result<Respons
     }
     if let Some(response) = sessions::answer(call) {
         return Ok(response);
+    }
+    if let Some(message) = nodes::denied(call) {
+        let fault = Fault::Error { status: 400, code: "AccessDeniedException", message };
+        return Ok(refusal(&fault, call, request).unwrap());
+    }
+    if let Some(machines) = shared.machines.get().filter(|_| call.service == "ssm" && nodes::is_command(&call.action)) {
+        return send(*machines, request);
     }
     if call.name() == "application-autoscaling:RegisterScalableTarget" && !is_service(shared, &call.body)? {
         let resource = call.body["ResourceId"].as_str().unwrap_or_default();

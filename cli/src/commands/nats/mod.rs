@@ -1,9 +1,13 @@
 //! `natsctl nats`
 
+#[cfg(feature = "aws")]
+mod apply;
 mod check;
 #[cfg(feature = "aws")]
 mod identities;
 mod lame_duck;
+#[cfg(feature = "aws")]
+mod plan;
 mod roll;
 mod status;
 mod step_down;
@@ -22,6 +26,10 @@ pub(crate) enum Nats {
     LameDuck(lame_duck::LameDuck),
     StepDown(step_down::NatsStepDown),
     #[cfg(feature = "aws")]
+    Plan(plan::Plan),
+    #[cfg(feature = "aws")]
+    Apply(apply::Apply),
+    #[cfg(feature = "aws")]
     Identities(identities::Identities),
 }
 
@@ -33,6 +41,10 @@ impl Nats {
             Self::Roll(command) => command.run(invocation).await,
             Self::LameDuck(command) => command.run(invocation).await,
             Self::StepDown(command) => command.run(invocation).await,
+            #[cfg(feature = "aws")]
+            Self::Plan(command) => command.run(invocation).await,
+            #[cfg(feature = "aws")]
+            Self::Apply(command) => command.run(invocation).await,
             #[cfg(feature = "aws")]
             Self::Identities(command) => command.run(invocation).await,
         }

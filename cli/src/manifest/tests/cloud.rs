@@ -39,6 +39,35 @@ fn an_account_a_region_and_a_parameter_look_like_one() {
 }
 
 #[test]
+fn a_release_of_nats_has_a_version_digests_and_a_place() {
+    let nats = |lines: &'static str| {
+        move |tree: &mut Tree| {
+            tree.replace("environments/production.yaml", "  nodes: 5", &format!("  nodes: 5\n  {lines}"))
+        }
+    };
+    check(nats("version: latest"), &["`latest` is not the version of a release (write it as `2.15.0`)"]);
+    check(
+        nats("version: 2.14.2"),
+        &[
+            "natsctl does not know the digests of nats-server 2.14.2 (add `sha256` with `amd64` and `arm64`, or use a version that natsctl knows: `2.15.0`)",
+        ],
+    );
+    check(
+        nats("sha256: { amd64: 12, arm64: ab }"),
+        &[
+            "`12` is not a SHA-256 (it has 64 digits from 0 to f, as `sha256sum` prints them)",
+            "`ab` is not a SHA-256 (it has 64 digits from 0 to f, as `sha256sum` prints them)",
+        ],
+    );
+    check(
+        nats("mirror: ftp://example.com/nats"),
+        &[
+            "`ftp://example.com/nats` is not where a release can be downloaded from (write a URL with `{arch}` in it, as that of the project: https://github.com/nats-io/nats-server/releases/download/v{version}/nats-server-v{version}-linux-{arch}.tar.gz)",
+        ],
+    );
+}
+
+#[test]
 fn an_image_needs_a_digest() {
     check_build(
         "{ image: example/quest:latest }",

@@ -1,0 +1,26 @@
+//! `natsctl nats apply`
+
+use clap::Args;
+
+use crate::aws::nodes;
+use crate::commands::change::LockOptions;
+use crate::commands::invocation::Invocation;
+use crate::screen::{CHANGES, Report};
+
+/// Install and configure NATS on its nodes, and start what does not run
+///
+/// Through Systems Manager, as far as that takes no restart of a server that runs. The first time, it forms the cluster and waits for its
+/// quorum. Exits with 2 if something remains that only a restart does.
+#[derive(Debug, Args)]
+pub(crate) struct Apply {
+    #[command(flatten)]
+    lock: LockOptions,
+}
+
+impl Apply {
+    pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
+        let applied = nodes::apply(&invocation.aws().await?, self.lock.if_held()).await?;
+        let code = if applied.remains.is_empty() { 0 } else { CHANGES };
+        Ok(Report::new(&applied, applied.text()).diff().code(code))
+    }
+}
