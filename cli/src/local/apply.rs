@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use super::artifacts::Artifacts;
 use super::client::{self, Client};
-use super::cluster_files::{ADMIN, Endpoints};
+use super::cluster_files::Endpoints;
 use super::dir::Dir;
 use super::environment::Local;
 use super::nodes::elapsed_since;
@@ -401,7 +401,7 @@ pub(super) async fn settled(
     let access = endpoints.of(SYSTEM_USER)?;
     let settled = async {
         health::wait_until_settled_besides(unwell, access, &endpoints.nodes, SETTLE).await?;
-        replicas::wait_until_current(access, endpoints.of(ADMIN)?, &endpoints.nodes, unwell, SETTLE).await
+        replicas::wait_until_current(access, &endpoints.names(), unwell, SETTLE).await
     };
     tokio::select! {
         settled = settled => settled,

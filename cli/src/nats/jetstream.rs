@@ -28,6 +28,8 @@ pub struct JetStream {
 const PATIENCE: Duration = Duration::from_millis(750);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How long all replicas of a new stream are waited for.
+const COMPLETE: Duration = Duration::from_secs(5);
 /// Longest time for which a bucket remembers a message id.
 const BUCKET_WINDOW: Duration = Duration::from_secs(120);
 
@@ -105,8 +107,27 @@ impl JetStream {
             Response::Err { error } => return Err(refusal(&error)),
         };
         match self.request(&format!("STREAM.{verb}.{name}"), &wanted).await? {
+            Response::Ok(stream::Info { .. }) if verb == "CREATE" => self.until_complete(name).await,
             Response::Ok(stream::Info { .. }) => Ok(()),
             Response::Err { error } => Err(refusal(&error)),
+        }
+    }
+
+    /// Waits until all replicas of a new stream are there. A server that is assigned one while it still reads the account rejects it,
+    /// and the meta leader then deletes the stream, although its creation was confirmed (nats-server 2.15.1).
+    async fn until_complete(&self, name: &str) -> Result<(), Failure> {
+        let deadline = Instant::now() + COMPLETE;
+        loop {
+            match self.request(&format!("STREAM.INFO.{name}"), &json!({})).await? {
+                Response::Ok(info) if is_complete(&info) => return Ok(()),
+                // It has a quorum, and catches up.
+                Response::Ok(_) if Instant::now() >= deadline => return Ok(()),
+                Response::Ok(_) => tokio::time::sleep(PAUSE / 2).await,
+                Response::Err { error } if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                    return Err(unavailable("a server has rejected its replica of the new stream"));
+                }
+                Response::Err { error } => return Err(refusal(&error)),
+            }
         }
     }
 
@@ -118,6 +139,13 @@ impl JetStream {
         let answer = self.context.request(subject.to_owned(), payload).await;
         answer.map_err(unavailable)
     }
+}
+
+/// Whether a stream has a leader, and every replica has what the leader has.
+fn is_complete(info: &stream::Info) -> bool {
+    let Some(cluster) = &info.cluster else { return true };
+    let current = cluster.replicas.iter().filter(|replica| replica.current && !replica.offline).count();
+    cluster.leader.is_some() && current + 1 >= info.config.num_replicas.max(1)
 }
 
 /// Tries again until there is an answer, since the meta leader may be moving, or until the time is over.
@@ -306,5 +334,29 @@ fn bucket(name: &str, config: &stream::Config) -> Bucket {
         replicas: config.num_replicas,
         history: config.max_messages_per_subject,
         ttl_seconds: config.max_age.as_secs(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn a_stream_is_complete_when_every_replica_has_what_its_leader_has() {
+        let check = |cluster: Value, expected: bool| {
+            let config = json!({ "name": "S", "num_replicas": 3, "retention": "limits", "storage": "file", "discard": "old", "max_consumers": -1, "max_msgs": -1, "max_bytes": -1, "max_age": 0 });
+            let state = json!({ "messages": 0, "bytes": 0, "first_seq": 0, "first_ts": "0001-01-01T00:00:00Z", "last_seq": 0, "last_ts": "0001-01-01T00:00:00Z", "consumer_count": 0 });
+            let info =
+                json!({ "config": config, "created": "2026-01-01T00:00:00Z", "state": state, "cluster": cluster });
+            assert_eq!(is_complete(&serde_json::from_value(info).unwrap()), expected, "{cluster}");
+        };
+        let peer = |name: &str, current: bool| json!({ "name": name, "current": current, "active": 1 });
+        check(json!({ "name": "c", "leader": "a", "replicas": [peer("b", true), peer("c", true)] }), true);
+        check(json!({ "name": "c", "leader": "a", "replicas": [peer("b", true), peer("c", false)] }), false);
+        check(json!({ "name": "c", "leader": "a", "replicas": [peer("b", true)] }), false);
+        check(json!({ "name": "c", "replicas": [peer("a", true), peer("b", true), peer("c", true)] }), false);
+        check(Value::Null, true);
     }
 }

@@ -25,39 +25,27 @@ pub async fn ask(
     expected: &BTreeSet<String>,
     within: Duration,
 ) -> anyhow::Result<Vec<StreamHealth>> {
-    Ok(judge(&reports(client, nodes, within).await?, expected))
-}
-
-async fn reports(client: &Client, nodes: &BTreeSet<String>, within: Duration) -> anyhow::Result<Reports> {
     let deadline = Instant::now() + within;
     let mut reports = Reports::default();
     let mut offset = 0;
     while page(client, nodes, offset, deadline, &mut reports).await? > offset + PAGE {
         offset += PAGE;
     }
-    Ok(reports)
+    Ok(judge(&reports, expected))
 }
 
-/// Waits until JetStream is enabled for an account on each server, and each stream has been seen to be well, with all of its replicas
-/// current, besides those on nodes that are known to be unwell.
-///
-/// A server reads an account when it first needs it, and enables JetStream for it a moment later. One that is assigned a second replica
-/// meanwhile rejects it, and the meta leader deletes that stream, although its creation was confirmed (nats-server 2.15.1). So each server
-/// that has not read the account of `user` yet gets a connection of it first. `nodes` are the servers' addresses by their names.
+/// Waits until each stream has been seen to be well, with all of its replicas current, besides those on nodes that are known to be unwell.
 ///
 /// # Errors
-/// Which servers or streams were not, and why.
+/// Which streams were not, and why.
 pub async fn wait_until_current(
-    system: &Access,
-    user: &Access,
-    nodes: &BTreeMap<String, String>,
+    access: &Access,
+    nodes: &BTreeSet<String>,
     unwell: &BTreeSet<String>,
     within: Duration,
 ) -> anyhow::Result<()> {
     let deadline = Instant::now() + within;
-    let client = system.connect("natsctl", within).await?;
-    let names: BTreeSet<String> = nodes.keys().cloned().collect();
-    let (mut connected, mut refused) = (BTreeMap::<&String, Client>::new(), BTreeMap::<&String, String>::new());
+    let client = access.connect("natsctl", within).await?;
     let is_current = |stream: &StreamHealth| {
         let is_current = |replica: &&ReplicaHealth| replica.state == ReplicaState::Current;
         let (unwell, others): (Vec<_>, Vec<_>) =
@@ -67,32 +55,16 @@ pub async fn wait_until_current(
     };
     let mut seen = BTreeSet::new();
     loop {
-        let reports = reports(&client, &names, ATTEMPT).await?;
-        let disabled: Vec<&String> =
-            nodes.keys().filter(|node| !unwell.contains(*node) && !reports.is_enabled(node)).collect();
-        for node in &disabled {
-            if !connected.contains_key(node) {
-                let access = Access { urls: vec![nodes[*node].clone()], ..user.clone() };
-                match access.connect("natsctl", ATTEMPT).await {
-                    Ok(client) => drop(connected.insert(node, client)),
-                    // It may start, or be busy.
-                    Err(error) => drop(refused.insert(node, format!("{error:#}"))),
-                }
-            }
-        }
         // Under load a replica is behind for moments.
-        let (well, others): (Vec<_>, Vec<_>) = judge(&reports, &BTreeSet::new()).into_iter().partition(is_current);
+        let (well, others): (Vec<_>, Vec<_>) =
+            ask(&client, nodes, &BTreeSet::new(), ATTEMPT).await?.into_iter().partition(is_current);
         seen.extend(well.into_iter().map(|stream| stream.name));
         let behind: Vec<_> = others.into_iter().filter(|stream| !seen.contains(&stream.name)).collect();
-        if disabled.is_empty() && behind.is_empty() {
+        if behind.is_empty() {
             return Ok(());
         }
         if Instant::now() >= deadline {
-            let reason = |node: &&String| {
-                let refused = refused.get(node).map_or_else(String::new, |error| format!(": {error}"));
-                format!("`{node}` has not enabled JetStream for the account of the streams{refused}")
-            };
-            return Err(not_current(disabled.iter().map(reason), &behind, within).into());
+            return Err(not_current(&behind, within).into());
         }
         tokio::time::sleep(POLL).await;
     }
@@ -103,15 +75,15 @@ const ATTEMPT: Duration = Duration::from_secs(1);
 /// Between two attempts.
 const POLL: Duration = Duration::from_millis(50);
 
-fn not_current(disabled: impl Iterator<Item = String>, streams: &[StreamHealth], within: Duration) -> Hinted {
+fn not_current(streams: &[StreamHealth], within: Duration) -> Hinted {
     let one = |stream: &StreamHealth| {
         let behind = stream.replicas.iter().filter(|replica| replica.state != ReplicaState::Current);
         let behind: Vec<String> = behind.map(|replica| format!("`{}`", replica.node)).collect();
         let reason = stream.reason.clone().unwrap_or_else(|| format!("is not complete on {}", behind.join(", ")));
         format!("stream `{}` {reason}", stream.name)
     };
-    let reasons: Vec<String> = disabled.chain(streams.iter().map(one)).collect();
-    let message = format!("the streams have not settled within {} s: {}", within.as_secs(), reasons.join("; "));
+    let streams: Vec<String> = streams.iter().map(one).collect();
+    let message = format!("the streams have not settled within {} s: {}", within.as_secs(), streams.join("; "));
     Hinted::new(message, "`natsctl nats status` shows them; run the command again to go on from here")
 }
 
@@ -207,20 +179,12 @@ type Views = BTreeMap<String, Group>;
 /// What all servers say.
 #[derive(Default)]
 struct Reports {
-    /// Accounts that JetStream is enabled for, by server.
-    accounts: BTreeMap<String, usize>,
     streams: BTreeMap<String, Views>,
     consumers: BTreeMap<String, BTreeMap<String, Views>>,
 }
 
 impl Reports {
-    /// Whether a server has said that it stores something for an account.
-    fn is_enabled(&self, server: &str) -> bool {
-        self.accounts.get(server).is_some_and(|accounts| *accounts > 0)
-    }
-
     fn add(&mut self, server: &str, said: Jsz) {
-        self.accounts.insert(server.to_owned(), said.accounts);
         // A server without a cluster says nothing of one: it leads what it has.
         let group = |cluster: Option<Group>| {
             cluster.unwrap_or_else(|| Group { leader: Some(server.to_owned()), replicas: None })
@@ -279,7 +243,7 @@ struct Verdict {
 }
 
 impl Verdict {
-    /// Only members that answer say what they see, so a member without a view of its own is offline, whatever another member still thinks.
+    /// Only members that answer say what they see, so whoever is in no view's own place is offline, whatever another member still thinks.
     fn of(views: &Views) -> Self {
         let peers = || views.values().flat_map(|view| view.replicas.iter().flatten());
         let members: BTreeSet<&str> =
@@ -393,13 +357,6 @@ mod tests {
     fn a_leader_that_does_not_answer_leads_nobody() {
         let follower = |other| said("a", &[("a", true), (other, false)]);
         check([("b", follower("c")), ("c", follower("b"))], StreamState::NoLeader, None, [Offline, Unknown, Unknown]);
-    }
-
-    #[test]
-    fn a_server_that_has_no_account_yet_or_has_not_answered_is_not_enabled() {
-        let starting = serde_json::from_value(json!({ "accounts": 0 })).unwrap();
-        let reports = reports([("a", said("a", &[])), ("b", starting)]);
-        assert_eq!(["a", "b", "c"].map(|server| reports.is_enabled(server)), [true, false, false]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::{Client, Event, ServerError};
 use futures::StreamExt;
+use futures::future::join_all;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
@@ -171,6 +172,19 @@ async fn a_cluster_outlives_one_node_and_says_how_it_is() {
     assert!(error.to_string().contains("does not answer"), "{error:#}");
     let error = jetstream.put_stream("EVT_OTHER", &longer, Duration::from_millis(100)).await.unwrap_err();
     assert!(format!("{error:#}").starts_with("failed to put stream `EVT_OTHER`: JetStream is not available"));
+}
+
+/// The first that its servers hear of the account, and all at the same time: a server that reads it meanwhile rejects its replicas.
+#[tokio::test]
+async fn all_that_is_made_in_a_new_cluster_is_there() {
+    let cluster = TestCluster::start(5, &users()).await;
+    let jetstream = JetStream::new(cluster.connect("natsctl").await);
+    let bucket = Bucket { replicas: 3, history: 1, ..Bucket::default() };
+    let names: BTreeSet<String> = (0..24).map(|number| format!("b{number}")).collect();
+    let made = join_all(names.iter().map(|name| jetstream.put_bucket(name, &bucket, PATIENCE))).await;
+    made.into_iter().for_each(|made| made.unwrap());
+    let expected: BTreeSet<String> = names.iter().map(|name| format!("KV_{name}")).collect();
+    assert_eq!(jetstream.names(PATIENCE).await.unwrap(), expected);
 }
 
 #[tokio::test]
