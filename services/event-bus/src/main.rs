@@ -106,8 +106,7 @@ impl EventBus for Service {
             ))),
         };
         if let Some(deleted) = self.streams.change_existing(&key, &Operation::of(&request), delete).await? {
-            // The deletion is later than what it deleted.
-            self.known.wrote(Update { key: request.name, revision: deleted.revision + 1, record: None });
+            self.known.deleted(&deleted);
         }
         Ok(DeleteStreamResponse::default())
     }

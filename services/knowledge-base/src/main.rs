@@ -9,7 +9,7 @@ use proto::knowledge::v1::{
     DeleteRequest, DeleteResponse, Document, GetRequest, GetResponse, KnowledgeBase, KnowledgeBaseServer,
     SearchRequest, SearchResponse, UpsertRequest, UpsertResponse,
 };
-use sdk::{Error, Fleet, Followed, Next, Operation, Records, Stored, Update, check_revision};
+use sdk::{Error, Fleet, Followed, Next, Operation, Records, Stored, check_revision};
 
 use crate::document::Search;
 use crate::engine::Engine;
@@ -87,8 +87,7 @@ impl KnowledgeBase for Service {
         let key = document::key(&request.document_id)?;
         let operation = Operation::of(&request);
         if let Some(deleted) = self.documents.change_existing(&key, &operation, |_| Ok(Next::delete())).await? {
-            // The deletion is later than what it deleted.
-            self.index.wrote(Update { key: request.document_id, revision: deleted.revision + 1, record: None });
+            self.index.deleted(&deleted);
             self.caught_up().await?;
         }
         Ok(DeleteResponse::default())

@@ -23,7 +23,8 @@ use sdk::{Code, Error, Fleet, Next, Operation, Periodic, Records, Stored, check_
 
 use crate::methods::Methods;
 use crate::pending::Pending;
-use crate::runner::{Runner, key};
+use crate::runner::{Run, Runner, key};
+use crate::workflow::Draft;
 
 const MAX_WORKFLOWS: usize = 10_000;
 const MAX_PAGE: u32 = 200;
@@ -40,7 +41,12 @@ impl Orchestration for Service {
     async fn start(&self, request: StartRequest) -> Result<StartResponse, Error> {
         let operation = Operation::of(&request);
         let (key, now) = (key(&request.workflow_id)?, self.0.now());
-        let workflow = workflow::new(&self.0.methods, &request.workflow_id, request.steps, operation.digits(), now)?;
+        let mut draft = Draft::new(&self.0.methods, request.steps.len())?;
+        for step in request.steps {
+            draft.add(step)?;
+            tokio::task::yield_now().await;
+        }
+        let workflow = draft.finish(&request.workflow_id, operation.digits(), now);
         let step_ids: Vec<_> =
             workflow.steps.iter().filter_map(|progress| Some(progress.step.as_ref()?.id.clone())).collect();
         let started = Started { meta: None, workflow_id: workflow.id.clone(), step_ids };
@@ -59,12 +65,12 @@ impl Orchestration for Service {
             None => Ok(Next::write(workflow.clone()).and_publish(started.clone())),
         };
         let stored = self.0.workflows.change(&key, &operation, start).await?;
-        Ok(self.going_on(stored, run)?.into())
+        Ok(self.going_on(stored, run).await?.into())
     }
 
     async fn status(&self, request: StatusRequest) -> Result<StatusResponse, Error> {
         let stored = self.0.workflows.get(&key(&request.workflow_id)?).await?;
-        Ok(workflow::shown(&self.0.methods, stored.value)?.into())
+        Ok(self.shown(stored.value).await?.into())
     }
 
     async fn list(&self, request: ListRequest) -> Result<ListResponse, Error> {
@@ -81,7 +87,7 @@ impl Orchestration for Service {
             Ok(Next::write(saga::cancelled(&current.value)?))
         };
         let stored = self.0.workflows.change(&key, &Operation::of(&request), cancel).await?;
-        Ok(workflow::shown(&self.0.methods, stored.value)?.into())
+        Ok(self.shown(stored.value).await?.into())
     }
 
     async fn retry_compensations(
@@ -95,7 +101,7 @@ impl Orchestration for Service {
             Ok(saga::retried(&current.value, &request.undone_step_ids, owner, self.0.now())?.into())
         };
         let stored = self.0.workflows.change(&key, &Operation::of(&request), retry).await?;
-        Ok(self.going_on(stored, run)?.into())
+        Ok(self.going_on(stored, run).await?.into())
     }
 
     async fn list_methods(&self, _: ListMethodsRequest) -> Result<ListMethodsResponse, Error> {
@@ -112,12 +118,21 @@ impl Service {
     }
 
     /// Runs a workflow if it was stored for this run, and shows it.
-    fn going_on(&self, stored: Stored<Workflow>, run: Option<runner::Run>) -> Result<Workflow, Error> {
+    async fn going_on(&self, stored: Stored<Workflow>, run: Option<Run>) -> Result<Workflow, Error> {
         self.0.pending.wrote(stored.clone().into());
         if let Some(run) = run.filter(|run| run.owner == stored.value.owner) {
             self.0.spawn(stored.value.clone(), run);
         }
-        workflow::shown(&self.0.methods, stored.value)
+        self.shown(stored.value).await
+    }
+
+    /// A workflow as people read it.
+    async fn shown(&self, mut workflow: Workflow) -> Result<Workflow, Error> {
+        for progress in &mut workflow.steps {
+            *progress = workflow::shown(&self.0.methods, std::mem::take(progress))?;
+            tokio::task::yield_now().await;
+        }
+        Ok(workflow)
     }
 }
 

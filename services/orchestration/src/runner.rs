@@ -17,7 +17,7 @@ use crate::saga::{self, Attempt};
 use crate::workflow::MAX_ID;
 
 /// Workflows that a worker runs at the same time; others wait until a worker has room for them.
-const CONCURRENT: usize = 64;
+pub(crate) const CONCURRENT: usize = 64;
 /// How long storing an outcome is tried.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -6,9 +6,10 @@ use std::time::SystemTime;
 use proto::orchestration::v1::payload::Form;
 use proto::orchestration::v1::{Call, Input, Payload, Step, Workflow};
 use proto::well_known::{Struct, Value, value::Kind};
+use sdk::Error;
 
 use crate::methods::Methods;
-use crate::workflow;
+use crate::workflow::Draft;
 
 /// The methods of the fleet's contracts.
 pub(crate) static METHODS: LazyLock<Methods> = LazyLock::new(|| Methods::new().unwrap());
@@ -56,5 +57,12 @@ pub(crate) fn workflow(ids: &[&str]) -> Workflow {
 
 /// A workflow of these steps, not begun.
 pub(crate) fn of(steps: Vec<Step>) -> Workflow {
-    workflow::new(&METHODS, "w", steps, "run".to_owned(), SystemTime::UNIX_EPOCH).unwrap()
+    made(steps).unwrap()
+}
+
+/// The same, or why it is refused.
+pub(crate) fn made(steps: Vec<Step>) -> Result<Workflow, Error> {
+    let mut draft = Draft::new(&METHODS, steps.len())?;
+    steps.into_iter().try_for_each(|step| draft.add(step))?;
+    Ok(draft.finish("w", "run".to_owned(), SystemTime::UNIX_EPOCH))
 }

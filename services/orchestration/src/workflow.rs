@@ -18,33 +18,44 @@ const DEFAULT_TIMEOUT_MS: u32 = 5_000;
 const MAX_RETRIES: u32 = 10;
 const DEFAULT_RETRIES: u32 = 3;
 
-/// The workflow that a request asks for, with no step begun.
-pub(crate) fn new(
-    methods: &Methods,
-    id: &str,
+/// The steps of a workflow that is to be started. They are checked one after another, so that whoever adds them can yield.
+#[derive(Debug)]
+pub(crate) struct Draft<'a> {
+    methods: &'a Methods,
     steps: Vec<Step>,
-    run_id: String,
-    now: SystemTime,
-) -> Result<Workflow, Error> {
-    check_range("number of steps", steps.len(), 1..=MAX_STEPS)?;
-    let mut checked: Vec<Step> = Vec::with_capacity(steps.len());
-    for step in steps {
-        let step = checked_step(methods, step, &checked)?;
-        checked.push(step);
+}
+
+impl<'a> Draft<'a> {
+    /// A draft that will have so many steps.
+    pub(crate) fn new(methods: &'a Methods, count: usize) -> Result<Self, Error> {
+        check_range("number of steps", count, 1..=MAX_STEPS)?;
+        Ok(Self { methods, steps: Vec::with_capacity(count) })
     }
-    let size: usize = checked.iter().map(Step::encoded_len).sum();
-    if size > MAX_SIZE {
-        return Err(Error::invalid(format_args!("the steps have {size} bytes, at most {MAX_SIZE} are allowed")));
+
+    /// Adds the next step.
+    pub(crate) fn add(&mut self, step: Step) -> Result<(), Error> {
+        let step = checked_step(self.methods, step, &self.steps)?;
+        self.steps.push(step);
+        match self.steps.iter().map(Step::encoded_len).sum::<usize>() {
+            size if size > MAX_SIZE => {
+                Err(Error::invalid(format_args!("the steps have {size} bytes, at most {MAX_SIZE} are allowed")))
+            }
+            _ => Ok(()),
+        }
     }
-    let pending = |step| Progress { step: Some(step), state: StepState::Pending.into(), ..Progress::default() };
-    Ok(Workflow {
-        id: id.to_owned(),
-        state: WorkflowState::Running.into(),
-        steps: checked.into_iter().map(pending).collect(),
-        started_at: Some(now.into()),
-        run_id,
-        ..Workflow::default()
-    })
+
+    /// The workflow, with no step begun.
+    pub(crate) fn finish(self, id: &str, run_id: String, now: SystemTime) -> Workflow {
+        let pending = |step| Progress { step: Some(step), state: StepState::Pending.into(), ..Progress::default() };
+        Workflow {
+            id: id.to_owned(),
+            state: WorkflowState::Running.into(),
+            steps: self.steps.into_iter().map(pending).collect(),
+            started_at: Some(now.into()),
+            run_id,
+            ..Workflow::default()
+        }
+    }
 }
 
 /// A step with its defaults, whose requests are encoded; `earlier` are the steps before it.
@@ -85,17 +96,15 @@ fn check_inputs(methods: &Methods, what: &str, call: &Call, sources: &BTreeMap<&
     Ok(())
 }
 
-/// The workflow as people read it: requests and responses in JSON.
-pub(crate) fn shown(methods: &Methods, mut workflow: Workflow) -> Result<Workflow, Error> {
-    for progress in &mut workflow.steps {
-        let Some(step) = &mut progress.step else { continue };
-        if let Some(call) = step.call.take() {
-            progress.response = methods.shown_response(&call, progress.response.take())?;
-            step.call = Some(methods.shown(call)?);
-        }
-        step.compensation = step.compensation.take().map(|call| methods.shown(call)).transpose()?;
+/// A step as people read it: requests and responses in JSON.
+pub(crate) fn shown(methods: &Methods, mut progress: Progress) -> Result<Progress, Error> {
+    let Some(step) = &mut progress.step else { return Ok(progress) };
+    if let Some(call) = step.call.take() {
+        progress.response = methods.shown_response(&call, progress.response.take())?;
+        step.call = Some(methods.shown(call)?);
     }
-    Ok(workflow)
+    step.compensation = step.compensation.take().map(|call| methods.shown(call)).transpose()?;
+    Ok(progress)
 }
 
 #[cfg(test)]

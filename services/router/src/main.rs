@@ -13,8 +13,7 @@ use proto::router::v1::{
     TestRequest, TestResponse,
 };
 use sdk::{
-    Channel, Error, Fleet, Followed, Next, Operation, Records, Stored, Update, check_range_or, check_revision, context,
-    reason,
+    Channel, Error, Fleet, Followed, Next, Operation, Records, Stored, check_range_or, check_revision, context, reason,
 };
 
 use crate::content::Content;
@@ -88,9 +87,7 @@ impl Router for Service {
         let operation = Operation::of(&request);
         let removed = self.records.change_existing(&key, &operation, |_| Ok(Next::delete())).await?;
         if let Some(rule) = &removed {
-            // The deletion is later than what it deleted.
-            let revision = rule.revision + 1;
-            self.rules.wrote(Update { key: request.rule_id, revision, record: None });
+            self.rules.deleted(rule);
         }
         Ok(RemoveRuleResponse { error: None, rule: removed.map(|rule| rule.value) })
     }

@@ -14,6 +14,8 @@ const MAX_VALUES: usize = 32;
 const MAX_VALUE: usize = 256;
 /// Characters of a value in a reason.
 const SHOWN: usize = 64;
+/// Values in a reason.
+const LISTED: usize = 4;
 
 /// Refuses a condition that is not valid, or that no message could satisfy.
 pub(crate) fn check(predicate: &Predicate) -> Result<(), Error> {
@@ -118,11 +120,20 @@ fn number(text: &str) -> Option<f64> {
 }
 
 fn listed(values: &[String]) -> String {
-    values.iter().map(|value| format!("`{}`", shown(value))).collect::<Vec<_>>().join(", ")
+    let mut listed: Vec<String> = values.iter().take(LISTED).map(|value| format!("`{}`", shown(value))).collect();
+    if values.len() > LISTED {
+        listed.push(format!("{} more", values.len() - LISTED));
+    }
+    listed.join(", ")
 }
 
 fn shown(text: &str) -> String {
-    match text.char_indices().nth(SHOWN) {
+    shortened(text, SHOWN)
+}
+
+/// The text, or the beginning of it with `…`.
+pub(crate) fn shortened(text: &str, max_characters: usize) -> String {
+    match text.char_indices().nth(max_characters) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }
@@ -162,6 +173,8 @@ pub(crate) mod tests {
         check(field("kind", Prefix, &["b"]), Ok(()));
         check(field("kind", Suffix, &["x", "y"]), Err("field `kind` is `boss`, which ends with none of `x`, `y`"));
         check(field("kind", Contains, &["os"]), Ok(()));
+        let many = ["1", "2", "3", "4", "5", "6"];
+        check(field("kind", Equal, &many), Err("field `kind` is `boss`, which is none of `1`, `2`, `3`, `4`, 2 more"));
         check(field("level", Greater, &["11.5"]), Ok(()));
         check(field("kind", Greater, &["1"]), Err("field `kind` is `boss`, which is no number above `1`"));
         check(field("id", AtMost, &["1e16"]), Ok(()));
@@ -171,6 +184,11 @@ pub(crate) mod tests {
         check(field("none", Absent, &[]), Ok(()));
         check(field("kind", Absent, &[]), Err("field `kind` is there"));
         check(field("none", NotEqual, &["x"]), Err("field `none` is not there"));
+    }
+
+    #[test]
+    fn long_texts_are_shortened_between_characters() {
+        assert_eq!((shortened("Öl", 2), shortened("Öle", 2)), ("Öl".to_owned(), "Öl…".to_owned()));
     }
 
     #[test]

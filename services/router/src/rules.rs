@@ -2,16 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use prost::Message as _;
 use proto::router::v1::{Evaluation, Rule};
 use sdk::{Error, Follow, Id, SubjectPattern, Update, check_count, check_text, required};
 
 use crate::content::{Content, MAX_SUBJECT};
 use crate::destination::Destinations;
-use crate::predicate;
+use crate::predicate::{self, shortened};
 
 const MAX_PREDICATES: usize = 16;
 const MAX_DESTINATIONS: usize = 8;
 const MAX_DESCRIPTION: usize = 512;
+/// Bytes of a rule, and of the rules of one answer.
+const MAX_RULE: usize = 16 << 10;
+const MAX_PAGE_BYTES: usize = 512 << 10;
+/// Characters of the reason why a rule does not match: a thousand of them are in one answer.
+const MAX_REASON: usize = 160;
 
 /// The key of a rule.
 pub(crate) fn key(id: &str) -> Result<Id, Error> {
@@ -39,7 +45,10 @@ pub(crate) fn checked(rule: Option<Rule>, accepted: &Destinations) -> Result<Rul
             return Err(Error::invalid(format_args!("destination `{}` is given twice", destination.subject)));
         }
     }
-    Ok(rule)
+    match rule.encoded_len() {
+        size if size <= MAX_RULE => Ok(rule),
+        size => Err(Error::invalid(format_args!("the rule has {size} bytes, at most {MAX_RULE} are allowed"))),
+    }
 }
 
 fn pattern(rule: &Rule) -> Result<SubjectPattern, Error> {
@@ -72,7 +81,7 @@ impl Rules {
         self.ordered.len()
     }
 
-    /// Those after the one with this id, or the first ones.
+    /// Those after the one with this id, or the first ones; fewer than `limit` if they are large.
     pub(crate) fn page(&self, after_id: &str, limit: usize) -> Result<Vec<Rule>, Error> {
         let from = match (after_id, self.priorities.get(after_id)) {
             ("", _) => None,
@@ -80,7 +89,12 @@ impl Rules {
             (_, Some(priority)) => Some((*priority, after_id.to_owned())),
         };
         let later = self.ordered.iter().filter(|(place, _)| from.as_ref().is_none_or(|from| *place > from));
-        Ok(later.take(limit).map(|(_, (_, rule))| rule.clone()).collect())
+        let mut bytes = 0;
+        let fits = |rule: &&Rule| {
+            bytes += rule.encoded_len();
+            bytes <= MAX_PAGE_BYTES
+        };
+        Ok(later.map(|(_, (_, rule))| rule).take(limit).take_while(fits).cloned().collect())
     }
 
     /// The first rule that matches.
@@ -92,7 +106,8 @@ impl Rules {
     pub(crate) fn evaluations(&self, content: &Content) -> Vec<Evaluation> {
         let evaluate = |(pattern, rule): (&SubjectPattern, &Rule)| {
             let reason = matches(pattern, rule, content).err();
-            Evaluation { rule_id: rule.id.clone(), matches: reason.is_none(), reason: reason.unwrap_or_default() }
+            let (matches, reason) = (reason.is_none(), shortened(&reason.unwrap_or_default(), MAX_REASON));
+            Evaluation { rule_id: rule.id.clone(), matches, reason }
         };
         self.enabled().map(evaluate).collect()
     }
@@ -111,7 +126,7 @@ fn matches(pattern: &SubjectPattern, rule: &Rule, content: &Content) -> Result<(
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use proto::router::v1::{Comparison, Destination};
+    use proto::router::v1::{Comparison, Destination, Predicate};
     use sdk::testing::written;
 
     use super::*;
@@ -182,6 +197,10 @@ pub(crate) mod tests {
         let twice = vec![destination.clone(), destination.clone()];
         refused(Rule { destinations: twice, ..rule("a", 1, "game") }, "is given twice");
         refused(Rule { predicates: vec![Default::default(); 17], ..rule("a", 1, "game") }, "at most 16 are allowed");
+        let values = vec!["x".repeat(256); 32];
+        let predicate = Predicate { values, ..field("kind", Comparison::Equal, &[]) };
+        let large = vec![predicate; 3];
+        refused(Rule { predicates: large, ..rule("a", 1, "game") }, "bytes, at most 16384 are allowed");
         let elsewhere = Destination { subject: "svc.payment.v1.charge".to_owned(), ..destination };
         refused(
             Rule { destinations: vec![elsewhere], ..rule("a", 1, "game") },

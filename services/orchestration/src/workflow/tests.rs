@@ -2,11 +2,7 @@ use proto::orchestration::v1::payload::Form;
 use sdk::Code;
 
 use super::*;
-use crate::testing::{METHODS, accept, call, charge, input, of};
-
-fn made(steps: Vec<Step>) -> Result<Workflow, Error> {
-    new(&METHODS, "w", steps, "run".to_owned(), SystemTime::UNIX_EPOCH)
-}
+use crate::testing::{METHODS, accept, call, charge, input, made, of};
 
 #[track_caller]
 fn refused(steps: Vec<Step>, message: &str) {
@@ -64,9 +60,9 @@ fn inputs_come_from_earlier_steps() {
 }
 
 #[test]
-fn a_workflow_is_shown_in_json() {
-    let shown = shown(&METHODS, of(vec![charge("a")])).unwrap();
-    let step = shown.steps[0].step.clone().unwrap();
+fn a_step_is_shown_in_json() {
+    let workflow = of(vec![charge("a")]);
+    let step = shown(&METHODS, workflow.steps[0].clone()).unwrap().step.unwrap();
     for call in [step.call.unwrap(), step.compensation.unwrap()] {
         assert!(matches!(call.request.unwrap().form, Some(Form::Json(_))), "{}", call.method);
     }

@@ -87,6 +87,15 @@ impl<T> Followed<T> {
         }
     }
 
+    /// Takes in that this worker has just deleted a record, which was as it is returned then.
+    pub fn deleted<R>(&self, record: &Stored<R>)
+    where
+        T: Follow<R>,
+    {
+        // The deletion is later than what it deleted, and its own revision is not known.
+        self.wrote(Update { key: record.key.clone(), revision: record.revision + 1, record: None });
+    }
+
     /// Takes in all changes up to a revision.
     fn saw<R>(&self, updates: Vec<Update<R>>, revision: u64)
     where
