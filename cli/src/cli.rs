@@ -88,6 +88,7 @@ pub(crate) enum Operation {
     Demo(commands::demo::Demo),
     Smoke(commands::smoke::Smoke),
     Call(commands::call::Call),
+    Bench(commands::bench::Bench),
     #[command(subcommand)]
     Nats(commands::nats::Nats),
     #[command(subcommand)]
@@ -125,6 +126,7 @@ impl Operation {
             Self::Demo(command) => command.run(invocation).await,
             Self::Smoke(command) => command.run(invocation).await,
             Self::Call(command) => command.run(invocation).await,
+            Self::Bench(command) => command.run(invocation).await,
             Self::Nats(command) => command.run(invocation).await,
             Self::Dlq(command) => command.run(invocation).await,
             Self::Proto(command) => command.run(invocation),

@@ -37,7 +37,7 @@ impl Call {
             let message = format!("`{}` answers with a stream", method.full_name);
             return Err(Hinted::new(message, format!("call it through the gateway: `curl --data … {path}`")).into());
         }
-        let request = self.request()?;
+        let request = request(&self.request)?;
         let client = invocation.local()?.operator().await?;
         let limit = self.timeout.duration();
         match call(&client, method, &request, None, limit).await {
@@ -52,20 +52,24 @@ impl Call {
             }
         }
     }
+}
 
-    fn request(&self) -> anyhow::Result<Value> {
-        let text = match self.request.as_str() {
-            "-" => {
-                let mut text = String::new();
-                std::io::stdin().lock().take(MAX_REQUEST).read_to_string(&mut text).context("standard input")?;
-                text
-            }
-            text => text.to_owned(),
-        };
-        serde_json::from_str(&text).map_err(|error| {
-            Hinted::new(format!("the request is no JSON: {error}"), r#"write `{"playerId": "ada"}`"#).into()
-        })
-    }
+/// The request that was typed, or what standard input has if that is `-`.
+///
+/// # Errors
+/// It is no JSON.
+pub(super) fn request(typed: &str) -> anyhow::Result<Value> {
+    let text = match typed {
+        "-" => {
+            let mut text = String::new();
+            std::io::stdin().lock().take(MAX_REQUEST).read_to_string(&mut text).context("standard input")?;
+            text
+        }
+        text => text.to_owned(),
+    };
+    serde_json::from_str(&text).map_err(|error| {
+        Hinted::new(format!("the request is no JSON: {error}"), r#"write `{"playerId": "ada"}`"#).into()
+    })
 }
 
 /// More is no request: nats-server takes a megabyte.

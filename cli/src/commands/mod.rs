@@ -2,6 +2,7 @@
 
 #[cfg(feature = "aws")]
 pub(crate) mod aws;
+pub(crate) mod bench;
 pub(crate) mod call;
 pub(crate) mod change;
 pub(crate) mod demo;

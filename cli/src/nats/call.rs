@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use async_nats::{Client, HeaderMap, RequestErrorKind};
+use hyper::body::Bytes;
 use prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage};
 use proto::rpc::Method;
@@ -74,29 +75,47 @@ pub(crate) async fn call(
     limit: Duration,
 ) -> Result<Value, CallError> {
     let payload = encode(method, request, limit)?;
-    let mut headers = HeaderMap::new();
-    if let Some(traceparent) = traceparent {
-        headers.insert("traceparent", traceparent);
-    }
-    let request = async_nats::Request::new().payload(payload.into()).headers(headers).timeout(Some(limit));
-    let subject = method.subject;
-    let answered = timeout(limit, client.send_request(subject, request)).await;
-    let answer = match answered {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(error)) if error.kind() == RequestErrorKind::NoResponders => {
-            return Err(CallError::Failed(format!("no task serves `{subject}`")));
-        }
-        Ok(Err(error)) if error.kind() != RequestErrorKind::TimedOut => {
-            return Err(CallError::Failed(format!("`{subject}` was not asked: {error}")));
-        }
-        Ok(Err(_)) | Err(_) => {
-            return Err(CallError::Failed(format!("`{subject}` did not answer within {} s", limit.as_secs_f64())));
-        }
-    };
-    decode(method, &answer.payload)
+    let answer = send(client, method, payload.into(), traceparent, limit).await?;
+    decode(method, &answer)
 }
 
-fn encode(method: &Method, request: &Value, limit: Duration) -> Result<Vec<u8>, CallError> {
+/// Sends an encoded request, and returns the encoded answer.
+///
+/// # Errors
+/// There was no answer within `limit`.
+pub(crate) async fn send(
+    client: &Client,
+    method: &Method,
+    payload: Bytes,
+    traceparent: Option<&str>,
+    limit: Duration,
+) -> Result<Bytes, CallError> {
+    let mut request = async_nats::Request::new().payload(payload).timeout(Some(limit));
+    if let Some(traceparent) = traceparent {
+        let mut headers = HeaderMap::new();
+        headers.insert("traceparent", traceparent);
+        request = request.headers(headers);
+    }
+    let subject = method.subject;
+    match timeout(limit, client.send_request(subject, request)).await {
+        Ok(Ok(answer)) => Ok(answer.payload),
+        Ok(Err(error)) if error.kind() == RequestErrorKind::NoResponders => {
+            Err(CallError::Failed(format!("no task serves `{subject}`")))
+        }
+        Ok(Err(error)) if error.kind() != RequestErrorKind::TimedOut => {
+            Err(CallError::Failed(format!("`{subject}` was not asked: {error}")))
+        }
+        Ok(Err(_)) | Err(_) => {
+            Err(CallError::Failed(format!("`{subject}` did not answer within {} s", limit.as_secs_f64())))
+        }
+    }
+}
+
+/// The request that JSON describes, encoded.
+///
+/// # Errors
+/// It is no request of the method.
+pub(crate) fn encode(method: &Method, request: &Value, limit: Duration) -> Result<Vec<u8>, CallError> {
     let mut request = request.clone();
     let Some(fields) = request.as_object_mut() else {
         return Err(CallError::Failed(format!("a request is a JSON object, not `{request}`")));
@@ -112,7 +131,11 @@ fn encode(method: &Method, request: &Value, limit: Duration) -> Result<Vec<u8>, 
     Ok(message.encode_to_vec())
 }
 
-fn decode(method: &Method, payload: &[u8]) -> Result<Value, CallError> {
+/// The answer as JSON.
+///
+/// # Errors
+/// It is an error, or no answer of the method.
+pub(crate) fn decode(method: &Method, payload: &[u8]) -> Result<Value, CallError> {
     let unreadable = |error: &dyn fmt::Display| {
         CallError::Failed(format!("`{}` answered what is no `{}`: {error}", method.subject, method.output))
     };
