@@ -157,7 +157,7 @@ impl Service {
     }
 }
 
-/// The id of a session, which nobody can guess.
+/// The id of a session: random, so that it cannot be guessed.
 fn secret() -> Result<String, Error> {
     let mut bytes = [0; 16];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Error::internal("there are no random numbers"))?;

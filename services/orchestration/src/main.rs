@@ -65,12 +65,12 @@ impl Orchestration for Service {
             None => Ok(Next::write(workflow.clone()).and_publish(started.clone())),
         };
         let stored = self.0.workflows.change(&key, &operation, start).await?;
-        Ok(self.going_on(stored, run).await?.into())
+        Ok(self.going_on(stored, run).await.into())
     }
 
     async fn status(&self, request: StatusRequest) -> Result<StatusResponse, Error> {
         let stored = self.0.workflows.get(&key(&request.workflow_id)?).await?;
-        Ok(self.shown(stored.value).await?.into())
+        Ok(self.shown(stored.value).await.into())
     }
 
     async fn list(&self, request: ListRequest) -> Result<ListResponse, Error> {
@@ -87,7 +87,7 @@ impl Orchestration for Service {
             Ok(Next::write(saga::cancelled(&current.value)?))
         };
         let stored = self.0.workflows.change(&key, &Operation::of(&request), cancel).await?;
-        Ok(self.shown(stored.value).await?.into())
+        Ok(self.shown(stored.value).await.into())
     }
 
     async fn retry_compensations(
@@ -101,7 +101,7 @@ impl Orchestration for Service {
             Ok(saga::retried(&current.value, &request.undone_step_ids, owner, self.0.now())?.into())
         };
         let stored = self.0.workflows.change(&key, &Operation::of(&request), retry).await?;
-        Ok(self.going_on(stored, run).await?.into())
+        Ok(self.going_on(stored, run).await.into())
     }
 
     async fn list_methods(&self, _: ListMethodsRequest) -> Result<ListMethodsResponse, Error> {
@@ -118,7 +118,7 @@ impl Service {
     }
 
     /// Runs a workflow if it was stored for this run, and shows it.
-    async fn going_on(&self, stored: Stored<Workflow>, run: Option<Run>) -> Result<Workflow, Error> {
+    async fn going_on(&self, stored: Stored<Workflow>, run: Option<Run>) -> Workflow {
         self.0.pending.wrote(stored.clone().into());
         if let Some(run) = run.filter(|run| run.owner == stored.value.owner) {
             self.0.spawn(stored.value.clone(), run);
@@ -127,12 +127,12 @@ impl Service {
     }
 
     /// A workflow as people read it.
-    async fn shown(&self, mut workflow: Workflow) -> Result<Workflow, Error> {
+    async fn shown(&self, mut workflow: Workflow) -> Workflow {
         for progress in &mut workflow.steps {
-            *progress = workflow::shown(&self.0.methods, std::mem::take(progress))?;
+            *progress = workflow::shown(&self.0.methods, std::mem::take(progress));
             tokio::task::yield_now().await;
         }
-        Ok(workflow)
+        workflow
     }
 }
 

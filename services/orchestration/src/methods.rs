@@ -47,6 +47,11 @@ fn named(name: &str) -> Option<&'static Method> {
     accepted().find(|method| method.full_name == name || method.subject == name)
 }
 
+/// A method of any service.
+fn known(name: &str) -> Option<&'static Method> {
+    proto::SERVICES.iter().flat_map(|service| service.methods).find(|method| method.full_name == name)
+}
+
 /// The request of a call as it is stored: encoded.
 pub(crate) fn encoded(payload: Option<&Payload>) -> Bytes {
     match payload.and_then(|payload| payload.form.as_ref()) {
@@ -159,29 +164,26 @@ impl Methods {
         }
     }
 
-    /// A call as people read it: its request in JSON.
-    pub(crate) fn shown(&self, call: Call) -> Result<Call, Error> {
-        let request = self.in_json(of(&call)?.input, call.request)?;
-        Ok(Call { request, ..call })
+    /// A call as people read it: its request in JSON, if the contracts still have its method.
+    pub(crate) fn shown(&self, call: Call) -> Call {
+        let request = call.request.map(|request| self.in_json(known(&call.method).map(|method| method.input), request));
+        Call { request, ..call }
     }
 
-    /// The response of a call in JSON.
-    pub(crate) fn shown_response(&self, call: &Call, response: Option<Payload>) -> Result<Option<Payload>, Error> {
-        self.in_json(of(call)?.output, response)
+    /// The response of a call in the same way.
+    pub(crate) fn shown_response(&self, call: &Call, response: Payload) -> Payload {
+        self.in_json(known(&call.method).map(|method| method.output), response)
     }
 
-    fn in_json(&self, message: &str, payload: Option<Payload>) -> Result<Option<Payload>, Error> {
-        let Some(payload) = payload else { return Ok(None) };
-        let unreadable = |error: &dyn std::fmt::Display| {
-            Error::new(Code::DataLoss, format!("a stored `{message}` is not readable: {error}"))
+    /// A stored message in JSON; as it is stored if it is not readable.
+    fn in_json(&self, message: Option<&str>, payload: Payload) -> Payload {
+        let fields = || {
+            let stored = DynamicMessage::decode(self.message(message?).ok()?, encoded(Some(&payload))).ok()?;
+            let json = serde_json::to_value(stored).ok()?;
+            let fields = DynamicMessage::deserialize(self.message("google.protobuf.Struct").ok()?, json).ok()?;
+            fields.transcode_to::<Struct>().ok()
         };
-        let stored = DynamicMessage::decode(self.message(message)?, encoded(Some(&payload)));
-        let json =
-            serde_json::to_value(stored.map_err(|error| unreadable(&error))?).map_err(|error| unreadable(&error))?;
-        let fields = DynamicMessage::deserialize(self.message("google.protobuf.Struct")?, json);
-        let fields: Struct =
-            fields.map_err(|error| unreadable(&error))?.transcode_to().map_err(|error| unreadable(&error))?;
-        Ok(Some(Payload { form: Some(Form::Json(fields)) }))
+        fields().map_or(payload.clone(), |fields| Payload { form: Some(Form::Json(fields)) })
     }
 
     fn json(&self, fields: &Struct) -> Result<serde_json::Value, Error> {

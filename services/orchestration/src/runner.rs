@@ -1,6 +1,6 @@
 //! Runs workflows: makes the call that is under way, stores its outcome, and so on to the end.
 //!
-//! Whoever runs a workflow has written its name into it (`owner`). Every outcome is stored by compare-and-set, and only while that
+//! The worker that runs a workflow has written a random name into it (`owner`). Every outcome is stored by compare-and-set, and only while that
 //! name is there: a worker that was too slow, and whose workflow another one took over, stops.
 
 use std::sync::Arc;

@@ -18,7 +18,7 @@ const DEFAULT_TIMEOUT_MS: u32 = 5_000;
 const MAX_RETRIES: u32 = 10;
 const DEFAULT_RETRIES: u32 = 3;
 
-/// The steps of a workflow that is to be started. They are checked one after another, so that whoever adds them can yield.
+/// The steps of a workflow that is to be started. They are checked one after another, so that the caller can yield in between.
 #[derive(Debug)]
 pub(crate) struct Draft<'a> {
     methods: &'a Methods,
@@ -97,14 +97,14 @@ fn check_inputs(methods: &Methods, what: &str, call: &Call, sources: &BTreeMap<&
 }
 
 /// A step as people read it: requests and responses in JSON.
-pub(crate) fn shown(methods: &Methods, mut progress: Progress) -> Result<Progress, Error> {
-    let Some(step) = &mut progress.step else { return Ok(progress) };
+pub(crate) fn shown(methods: &Methods, mut progress: Progress) -> Progress {
+    let Some(step) = &mut progress.step else { return progress };
     if let Some(call) = step.call.take() {
-        progress.response = methods.shown_response(&call, progress.response.take())?;
-        step.call = Some(methods.shown(call)?);
+        progress.response = progress.response.take().map(|response| methods.shown_response(&call, response));
+        step.call = Some(methods.shown(call));
     }
-    step.compensation = step.compensation.take().map(|call| methods.shown(call)).transpose()?;
-    Ok(progress)
+    step.compensation = step.compensation.take().map(|call| methods.shown(call));
+    progress
 }
 
 #[cfg(test)]

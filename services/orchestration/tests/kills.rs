@@ -17,6 +17,7 @@ use proto::payment::v1::{ChargeRequest, PAYMENT};
 use proto::rpc::{Reply, Server, Service};
 use sdk::testing::{NatsServer, as_request};
 use sdk::{Error, Event as _, Shutdown};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// How often tasks are killed, unless `KILLS` says another number.
@@ -89,8 +90,11 @@ impl Done {
     }
 }
 
-/// A payment of which the test sees what it does.
-struct Callee(Arc<Mutex<Done>>);
+/// A payment of which the test sees what it does, and which waits until the test lets it answer.
+struct Callee {
+    done: Arc<Mutex<Done>>,
+    answers: watch::Receiver<bool>,
+}
 
 impl Server for Callee {
     const SERVICE: &'static Service = &PAYMENT;
@@ -103,7 +107,8 @@ impl Server for Callee {
         if request.account_id == REFUSED {
             return Err(Error::failed_precondition("no"));
         }
-        self.0.lock().unwrap().note(&key);
+        self.done.lock().unwrap().note(&key);
+        self.answers.clone().wait_for(|answers| *answers).await.expect("the test goes on");
         tokio::time::sleep(Duration::from_micros(fastrand::u64(0..20_000))).await;
         Ok(Reply::Message(Bytes::new()))
     }
@@ -112,18 +117,21 @@ impl Server for Callee {
 /// Serves the payment until it is dropped.
 struct Payment {
     done: Arc<Mutex<Done>>,
+    answers: watch::Sender<bool>,
     serving: JoinHandle<Result<(), Error>>,
 }
 
 impl Payment {
     async fn start(server: &NatsServer) -> Self {
         let done = Arc::new(Mutex::new(Done::default()));
-        let (fleet, callee) = (server.fleet("payment").await, Callee(Arc::clone(&done)));
+        let answers = watch::Sender::new(true);
+        let callee = Callee { done: Arc::clone(&done), answers: answers.subscribe() };
+        let fleet = server.fleet("payment").await;
         let serving = tokio::spawn(async move {
             let (_never, shutdown) = Shutdown::new();
             sdk::serve(&fleet, callee, shutdown).await
         });
-        Self { done, serving }
+        Self { done, answers, serving }
     }
 }
 
@@ -173,12 +181,17 @@ async fn started(client: &OrchestrationClient, request: StartRequest) {
     }
 }
 
+/// A workflow as it is now; `None` while no task answers.
+async fn status(client: &OrchestrationClient, id: &str) -> Option<Workflow> {
+    let request = StatusRequest { meta: None, workflow_id: id.to_owned() };
+    as_request(None, client.status(request)).await.ok()?.workflow
+}
+
 /// The state of a workflow when it has ended.
 async fn ended(client: &OrchestrationClient, id: &str) -> WorkflowState {
     let deadline = Instant::now() + SETTLED_WITHIN;
     loop {
-        let status = as_request(None, client.status(StatusRequest { meta: None, workflow_id: id.to_owned() })).await;
-        let workflow = status.ok().and_then(|answer| answer.workflow);
+        let workflow = status(client, id).await;
         match workflow.as_ref().map(Workflow::state) {
             None | Some(WorkflowState::Running | WorkflowState::Compensating) => {}
             Some(state) => return state,
@@ -240,28 +253,40 @@ async fn no_step_is_lost_or_repeated_however_often_tasks_are_killed() {
     drop(tasks);
 }
 
-/// Patience is for workers that died: those that stop leave nothing to wait for.
+/// The others wait for workers that died, and not for those that stop.
 #[tokio::test]
 async fn a_task_that_stops_hands_its_workflows_over() {
     let server = server().await;
     let client: OrchestrationClient = server.fleet("caller").await.client();
     let payment = Payment::start(&server).await;
-    let mut task = Task::start(&server);
-    for deployment in 0..4 {
-        let requests: Vec<_> = (0..10).map(|number| workflow(format!("d{deployment}-{number}"), 2)).collect();
-        join_all(requests.iter().map(|request| started(&client, request.clone()))).await;
-        let next = Task::start(&server);
-        let stopped = std::mem::replace(&mut task, next).stop();
-        for request in &requests {
-            let (state, calls) = expected(request);
-            assert_eq!(ended(&client, &request.workflow_id).await, state);
-            assert_eq!(payment.done.lock().unwrap().calls[&request.workflow_id], calls);
-            let status = StatusRequest { meta: None, workflow_id: request.workflow_id.clone() };
-            let workflow = as_request(None, client.status(status)).await.unwrap().workflow.unwrap();
-            assert_eq!(workflow.takeovers, 0, "{workflow:?}");
-        }
-        let status = tokio::task::spawn_blocking(stopped).await.unwrap();
-        assert!(status.success(), "{status}");
+    let task = Task::start(&server);
+    let requests: Vec<_> = (0..10).map(|number| patient(workflow(format!("w{number}"), number))).collect();
+    payment.answers.send_replace(false);
+    join_all(requests.iter().map(|request| started(&client, request.clone()))).await;
+    let owners = join_all(requests.iter().map(|request| status(&client, &request.workflow_id))).await;
+    let stopped = task.stop();
+    while server.ping("orchestration").await {}
+    let next = Task::start(&server);
+    // Only now the calls of the task that stops are answered.
+    payment.answers.send_replace(true);
+    for (request, before) in requests.iter().zip(owners) {
+        let (state, calls) = expected(request);
+        assert_eq!(ended(&client, &request.workflow_id).await, state);
+        assert_eq!(payment.done.lock().unwrap().calls[&request.workflow_id], calls);
+        let workflow = status(&client, &request.workflow_id).await.expect("a workflow");
+        assert_eq!(workflow.takeovers, 0, "{workflow:?}");
+        assert_ne!(workflow.owner, before.expect("a workflow").owner);
     }
+    let status = tokio::task::spawn_blocking(stopped).await.unwrap();
+    assert!(status.success(), "{status}");
     assert_eq!(payment.done.lock().unwrap().repeated, 0);
+    drop(next);
+}
+
+/// The same workflow, whose calls may take as long as any.
+fn patient(mut request: StartRequest) -> StartRequest {
+    for step in &mut request.steps {
+        step.timeout_ms = 20_000;
+    }
+    request
 }

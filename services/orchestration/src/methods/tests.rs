@@ -127,7 +127,10 @@ fn a_request_is_filled_in_from_a_response() {
 }
 
 #[test]
-fn what_is_stored_is_shown_in_json() {
-    assert_eq!(METHODS.shown(refund()).unwrap().request, Some(json(&[("amountMinor", "5")])));
-    assert_eq!(METHODS.shown_response(&charge(), None), Ok(None));
+fn what_is_stored_is_shown_in_json_if_it_is_readable() {
+    assert_eq!(METHODS.shown(refund()).request, Some(json(&[("amountMinor", "5")])));
+    let stored = Payload { form: Some(Form::Encoded(Bytes::from_static(&[0xff]))) };
+    assert_eq!(METHODS.shown_response(&charge(), stored.clone()), stored);
+    let removed = Call { method: "payment.v1.Payment/Removed".to_owned(), ..refund() };
+    assert_eq!(METHODS.shown(removed.clone()), removed);
 }

@@ -189,7 +189,7 @@ fn a_compensation_gets_what_the_step_answered() {
     let request = RefundRequest::decode(methods::encoded(refund.request.as_ref())).unwrap();
     assert_eq!((&*request.charge_id, request.amount_minor), ("e1", 5));
     assert_eq!(refund.inputs, []);
-    // A response without it: the step was carried out, and nobody knows what to undo.
+    // A response without it: the step was carried out, and what to undo is not known.
     let begun = begun(crate::testing::workflow(&["a"]), "w", START);
     let ended = after(&METHODS, &begun, &attempt(&begun).unwrap(), &Ok(Bytes::new()), START).workflow;
     assert_eq!(ended.failure.as_ref().unwrap().message, "the response of step `a` has no `entry.id`");

@@ -62,7 +62,7 @@ fn inputs_come_from_earlier_steps() {
 #[test]
 fn a_step_is_shown_in_json() {
     let workflow = of(vec![charge("a")]);
-    let step = shown(&METHODS, workflow.steps[0].clone()).unwrap().step.unwrap();
+    let step = shown(&METHODS, workflow.steps[0].clone()).step.unwrap();
     for call in [step.call.unwrap(), step.compensation.unwrap()] {
         assert!(matches!(call.request.unwrap().form, Some(Form::Json(_))), "{}", call.method);
     }
