@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::fleet::{Fleet, eventually, signal};
-use super::load::{Load, idempotent};
+use super::load::{Load, Waits, lasting};
 use super::nats_load::NatsLoad;
 
 /// How many rolls follow each other. `NATSCTL_ROLLS` asks for more.
@@ -23,7 +23,7 @@ async fn processes(fleet: &Fleet) -> BTreeMap<String, u32> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_roll_of_all_servers_loses_nothing_and_fails_no_request() {
     let fleet = Fleet::deployed(5).await;
-    let (load, nats) = (Load::start(&fleet.gateway().await, idempotent), NatsLoad::start(&fleet).await);
+    let (load, nats) = (Load::start(&fleet.gateway().await, lasting), NatsLoad::start(&fleet).await);
     let preview = fleet.run(&["nats", "roll", "--restart", "--dry-run", "--output", "json"]).await.ends(2).json();
     let order: Vec<&Value> = preview["nodes"].as_array().unwrap().iter().collect();
     assert_eq!(
@@ -40,8 +40,8 @@ async fn a_roll_of_all_servers_loses_nothing_and_fails_no_request() {
         report(&rolled);
     }
     let tally = nats.ends().await.expect_whole(500);
-    report(&tally.figures());
-    load.ends_without_a_failure(200).await;
+    let Waits { longest, p999 } = load.ends_without_a_failure(200).await;
+    report(&format!("{}; requests: 99.9 % within {p999:?}, the longest {longest:?}", tally.figures()));
     fleet.is_healthy().await;
 
     let history = fleet.run(&["history", "--output", "json"]).await.ends(0).json();
@@ -162,7 +162,7 @@ async fn servers_go_to_the_release_before_and_back_without_a_loss() {
     let now = fleet.status().await["nats"]["nodes"][0]["version"].as_str().unwrap().to_owned();
     let refused = fleet.run(&["nats", "roll", "--version", BEFORE]).await.ends(1);
     refused.says(&["that is a downgrade", "--force REASON"]);
-    let (load, nats) = (Load::start(&fleet.gateway().await, idempotent), NatsLoad::start(&fleet).await);
+    let (load, nats) = (Load::start(&fleet.gateway().await, lasting), NatsLoad::start(&fleet).await);
     let back = fleet.run(&["nats", "roll", "--version", BEFORE, "--force", "a rehearsal"]).await.ends(0);
     back.says(&["back as 2.14.6"]).shows(&["rolled 3 nodes"]);
     fleet.run(&["nats", "roll", "--version", BEFORE]).await.ends(0).shows(&["nothing had to be done"]);

@@ -20,8 +20,13 @@ impl fmt::Display for Preview {
                 writeln!(f, "    version: {} -> {wanted}", version.as_deref().unwrap_or("?"))?;
             }
         }
-        for obstacle in &self.obstacles {
-            writeln!(f, "! {obstacle}\n    {}", obstacle.repair())?;
+        for (obstacle, next) in self.obstacles.iter().zip(self.obstacles.iter().skip(1).map(Some).chain([None])) {
+            writeln!(f, "! {obstacle}")?;
+            let repair = obstacle.repair();
+            // What repairs several is said once, below the last of them.
+            if next.is_none_or(|next| next.repair() != repair) {
+                writeln!(f, "    {repair}")?;
+            }
         }
         match (self.nodes.len(), self.obstacles.len()) {
             (0, _) => f.write_str("nothing to do"),
