@@ -15,7 +15,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0   done; `status`: healthy; `plan`: nothing to do
   1   failed; `status`: unknown
-  2   `plan` found changes
+  2   `plan` found changes; `nats apply`: something takes a restart
   3   `status` or `nats check` found something unhealthy
   64  wrong usage
   130 interrupted; started steps continue, and running the same command again completes them";

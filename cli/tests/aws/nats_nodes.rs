@@ -400,7 +400,23 @@ fn systems_manager_fails_in_its_ways(stage: &Stage) {
         stage.emulator.call("ssm", "CancelCommand", &json!({ "CommandId": newest }));
         planning.join().unwrap().failed(&["`nats-2`: another user has cancelled the command"]);
     });
+    ctrl_c_cancels_what_runs_on_the_nodes(stage);
     machines.agent("nats-2", "online");
+}
+
+fn ctrl_c_cancels_what_runs_on_the_nodes(stage: &Stage) {
+    stage.emulator.reset_calls();
+    let child = stage.fleet.command(&stage.emulator, &["nats", "plan"]).spawn().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while !stage.emulator.counts().contains_key("ssm:ListCommandInvocations") {
+        assert!(Instant::now() < deadline, "no command is followed");
+        std::thread::yield_now();
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let ran = Ran::of(child.wait_with_output().unwrap());
+    assert_eq!(ran.code, Some(130), "{ran:#?}");
+    assert_eq!(stage.emulator.counts()["ssm:CancelCommand"], 1, "{ran:#?}");
 }
 
 fn a_second_operator_is_refused(stage: &Stage) {

@@ -178,6 +178,7 @@ fn about(group: Group) -> &'static str {
         }
         Operate => "`run`, `stop`, `exec`, `tunnel`, besides *look*.",
         Identities => "`nats identities`, besides *look*.",
+        Nats => "`nats plan`, `nats apply` and `deploy --with-nats`, besides *look* (and *deploy*).",
     }
 }
 

@@ -38,6 +38,8 @@ const OBSERVING: Duration = Duration::from_secs(60);
 const APPLYING: Duration = Duration::from_secs(900);
 /// Bytes of a part of the accounts in one command; Systems Manager takes 64 KiB of parameters.
 const PART: usize = 40_000;
+/// Said first, as the answers take seconds.
+const ASKING: &str = "asking the nodes what they have";
 /// Certificates of servers are valid for a year, and renewed by `apply` in the last month.
 const LOOK_AGAIN: jiff::SignedDuration = jiff::SignedDuration::from_hours(24 * 330);
 
@@ -75,6 +77,7 @@ struct Prepared {
 /// # Errors
 /// Nodes that cannot be reached, or that are others than they should be: all of them.
 pub(crate) async fn plan(aws: &Aws) -> anyhow::Result<NodesPlan> {
+    note(ASKING);
     Ok(prepare(aws).await?.plan)
 }
 
@@ -83,7 +86,7 @@ pub(crate) async fn plan(aws: &Aws) -> anyhow::Result<NodesPlan> {
 /// # Errors
 /// Those of [`plan`]; a node that did not get there, when the nodes before it have; another change, if `if_held` is not to wait.
 pub(crate) async fn apply(aws: &Aws, if_held: IfHeld) -> anyhow::Result<Applied> {
-    note("asking the nodes what they have");
+    note(ASKING);
     let prepared = prepare(aws).await?;
     let state = Ledger::of(aws).state().await?;
     let is_recorded = state.nats.as_ref().is_some_and(|before| before.digest == digest(aws).unwrap_or_default());

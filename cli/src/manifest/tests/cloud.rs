@@ -42,7 +42,7 @@ fn an_account_a_region_and_a_parameter_look_like_one() {
 fn a_release_of_nats_has_a_version_digests_and_a_place() {
     let nats = |lines: &'static str| {
         move |tree: &mut Tree| {
-            tree.replace("environments/production.yaml", "  nodes: 5", &format!("  nodes: 5\n  {lines}"))
+            tree.replace("environments/production.yaml", "  nodes: 5", &format!("  nodes: 5\n  {lines}"));
         }
     };
     check(nats("version: latest"), &["`latest` is not the version of a release (write it as `2.15.0`)"]);
@@ -53,9 +53,9 @@ fn a_release_of_nats_has_a_version_digests_and_a_place() {
         ],
     );
     check(
-        nats("sha256: { amd64: 12, arm64: ab }"),
+        nats("sha256: { amd64: 1z, arm64: ab }"),
         &[
-            "`12` is not a SHA-256 (it has 64 digits from 0 to f, as `sha256sum` prints them)",
+            "`1z` is not a SHA-256 (it has 64 digits from 0 to f, as `sha256sum` prints them)",
             "`ab` is not a SHA-256 (it has 64 digits from 0 to f, as `sha256sum` prints them)",
         ],
     );
