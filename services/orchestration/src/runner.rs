@@ -99,7 +99,7 @@ impl Runner {
         // What is taken over has waited already.
         let mut is_first = true;
         while let Some(attempt) = saga::attempt(&workflow) {
-            let pause = if std::mem::take(&mut is_first) { Duration::ZERO } else { attempt.delay };
+            let pause = if std::mem::take(&mut is_first) { Duration::ZERO } else { jittered(attempt.delay) };
             let is_due = tokio::select! {
                 () = tokio::time::sleep(pause) => true,
                 () = self.fleet.stopping(), if !pause.is_zero() => false,
@@ -149,4 +149,9 @@ impl Runner {
         };
         self.workflows.update(&key(workflow_id)?, over).await.map(drop)
     }
+}
+
+/// So that workflows that failed together do not try again together.
+fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(0.5 + fastrand::f64() / 2.0)
 }

@@ -31,7 +31,7 @@ pub(crate) struct Attempt {
     pub(crate) call: Call,
     /// The same for all attempts of a call, and no other's.
     pub(crate) idempotency_key: String,
-    /// How long to wait before it.
+    /// How long to wait before it, at most.
     pub(crate) delay: Duration,
     pub(crate) timeout: Duration,
     begun_at: Timestamp,

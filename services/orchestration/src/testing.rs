@@ -30,7 +30,7 @@ pub(crate) fn input(step_id: &str, from: &str, to: &str) -> Input {
     Input { step_id: step_id.to_owned(), from: from.to_owned(), to: to.to_owned() }
 }
 
-/// A step that charges for something, and gives the money back as its compensation.
+/// A step that charges for something, with three repeats, and gives the money back as its compensation.
 pub(crate) fn charge(id: &str) -> Step {
     let refund = Call {
         inputs: vec![input(id, "entry.id", "charge_id")],
@@ -40,6 +40,7 @@ pub(crate) fn charge(id: &str) -> Step {
         id: id.to_owned(),
         call: Some(call("payment.v1.Payment/Charge", &[("account_id", id)])),
         compensation: Some(refund),
+        retries: Some(3),
         ..Step::default()
     }
 }

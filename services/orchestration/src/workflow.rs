@@ -16,7 +16,8 @@ const MAX_SIZE: usize = 64 << 10;
 const MAX_TIMEOUT_MS: u32 = 20_000;
 const DEFAULT_TIMEOUT_MS: u32 = 5_000;
 const MAX_RETRIES: u32 = 10;
-const DEFAULT_RETRIES: u32 = 3;
+/// They bridge about ten seconds, in which NATS elects a leader and a circuit closes.
+const DEFAULT_RETRIES: u32 = 6;
 
 /// The steps of a workflow that is to be started. They are checked one after another, so that the caller can yield in between.
 #[derive(Debug)]
