@@ -9,14 +9,16 @@ use tokio::time::sleep;
 use super::client::Client;
 use super::cluster_files::{ADMIN, ClusterFiles, Endpoints, LAME_DUCK};
 use super::environment::{CONNECT, Local};
-use super::protocol::{Description, NodeSpec};
+use super::protocol::{Description, NodeSpec, NodeStatus};
 use super::supervisor::LEAVE_TIMEOUT;
 use crate::error::Hinted;
 use crate::nats::connect::Access;
 use crate::nats::identity::{META_STEP_DOWN, SYSTEM_USER};
 use crate::nats::leadership;
 use crate::nats::locate::{self, NatsServer, Version};
-use crate::nats::roll::{Executor, Goal, NodeGoal, Observation, Patience, Roll, StopTiming, Survey};
+use crate::nats::roll::{
+    Downgrade, Executor, Goal, NodeGoal, Observation, Patience, Roll, StopTiming, Survey, refuse_jump,
+};
 use crate::pipeline::lock::IfHeld;
 use crate::pipeline::roll::{self, Options, Prepared, Preview, Request, Rolled};
 use crate::pipeline::step_down::{self, Led, Moved, StepDown};
@@ -99,10 +101,10 @@ impl Local {
             Goal::Version => {
                 let rolled = || resumed?.nodes.values().find_map(|goal| goal.version);
                 let wanted = version.or_else(rolled).ok_or_else(|| anyhow::anyhow!("no version is wanted"))?;
+                let running = nodes.supervisor.describe().await?.nodes;
+                refuse_way(&running, wanted)?;
                 let server = locate::of_version(&self.workspace, wanted)?;
-                for spec in nodes.supervisor.describe().await?.nodes.values() {
-                    server.check(&spec.spec.config_path)?;
-                }
+                running.values().try_for_each(|node| server.check(&node.spec.config_path))?;
                 (Change::Version(server), goals(&|_| NodeGoal { version: Some(wanted), ..NodeGoal::default() }))
             }
             Goal::Config | Goal::Certificates => {
@@ -132,6 +134,13 @@ impl Local {
         };
         Ok(Prepared { executor: LocalNodes { change, ..nodes }, goals })
     }
+}
+
+/// A way that no server may go is refused before anything is looked for. Whether a way back was asked for is seen later.
+fn refuse_way(running: &BTreeMap<String, NodeStatus>, wanted: Version) -> Result<(), Hinted> {
+    let versions = running.values().filter_map(|node| node.spec.node.version.parse().ok()).collect();
+    refuse_jump(&versions, wanted, &[], Downgrade::Forced)
+        .map_err(|obstacle| Hinted::new(obstacle.to_string(), obstacle.repair()))
 }
 
 /// A roll neither starts servers nor removes any.

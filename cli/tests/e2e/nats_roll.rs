@@ -130,6 +130,8 @@ async fn what_cannot_be_rolled_is_refused_before_a_server_is_touched() {
     fleet.run(&["nats", "roll", "--version", "two"]).await.ends(64).says(&["`two` is not a version"]);
     let missing = fleet.run(&["nats", "roll", "--version", "2.99.0"]).await.ends(1);
     missing.says(&["there is no nats-server 2.99.0 on this machine", "./scripts/nats-server 2.99.0"]);
+    let way = fleet.run(&["nats", "roll", "--version", "2.12.8", "--force", "x"]).await.ends(1);
+    way.says(&["it panics at what 2.15 has written", "hint: there is no way back before 2.14"]);
     fleet.run(&["nats", "roll", "--resume"]).await.ends(1).says(&["no roll was interrupted"]);
 
     NatsLoad::single_replica(&fleet).await;

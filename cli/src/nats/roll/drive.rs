@@ -135,3 +135,28 @@ pub(crate) async fn drive<E: Executor>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(stop: u64, command: Option<u64>, expected: Option<&str>) {
+        let timing = StopTiming {
+            lame_duck: Duration::from_secs(30),
+            stop: Duration::from_secs(stop),
+            command: command.map(Duration::from_secs),
+        };
+        let text = timing.obstacle().map(|obstacle| obstacle.to_string());
+        assert_eq!(text.as_deref(), expected);
+    }
+
+    #[test]
+    fn a_server_must_have_time_for_its_clients_before_it_is_killed() {
+        check(50, None, None);
+        check(50, Some(50), None);
+        check(49, None, Some("lame duck takes 30 s and 20 s more, and a server is killed after 49 s"));
+        let cut = "lame duck takes 30 s and 20 s more, and a server is killed after 60 s, the command after 55 s";
+        check(60, Some(55), Some(cut));
+    }
+}

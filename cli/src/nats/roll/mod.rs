@@ -18,6 +18,7 @@ pub(crate) use machine::{Accepted, Goal, Machine, NodeGoal, Patience, Roll};
 pub(crate) use observation::{Asset, AssetKind, Observation, Server};
 pub(crate) use obstacle::Obstacle;
 pub(crate) use survey::Survey;
+pub(crate) use versions::{Downgrade, refuse_jump};
 
 #[cfg(test)]
 pub(super) mod testing;
