@@ -356,6 +356,8 @@ fn a_script_that_fails_half_way_goes_on(stage: &Stage) {
     stage.emulator.machines().serve(&stage.files);
     let applied = stage.natsctl(&["nats", "apply"]).succeeded();
     assert!(applied.stdout.contains("nats-4: installed nats-server"), "{applied:#?}");
+    let history = stage.natsctl(&["history"]).succeeded().stdout;
+    assert!(history.contains("`nats-4`: http") && history.contains("natsctl --env production nats apply"), "{history}");
 }
 
 fn long_output_is_read_whole(stage: &Stage) {
