@@ -225,12 +225,16 @@ pub(super) async fn with_lock<P: Platform, T>(
     Ok(done)
 }
 
+/// Runs among which the last one about services is looked for.
+const RECENT: usize = 20;
+
 /// The services of the last change, which was interrupted or failed, and did not go back.
 ///
 /// # Errors
 /// It was neither, or it was about nothing that a manifest names.
 pub(crate) async fn interrupted<P: Platform>(platform: &P) -> anyhow::Result<BTreeSet<String>> {
-    let last = platform.records(1).await?.into_iter().next();
+    // What was done to NATS alone is in the history, too.
+    let last = platform.records(RECENT).await?.into_iter().find(|record| !record.services.is_empty());
     let open = last.filter(|record| record.result.is_unfinished()).map(|record| record.services);
     let services = open.unwrap_or_default().into_iter();
     let known: BTreeSet<String> = services.filter(|name| platform.manifests().services.contains_key(name)).collect();

@@ -9,7 +9,7 @@ use super::fleet::{Fleet, Ran};
 use crate::emulator::Emulator;
 
 /// Groups of commands by call, as the document has them.
-fn documented() -> BTreeMap<String, BTreeSet<String>> {
+pub(super) fn documented() -> BTreeMap<String, BTreeSet<String>> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/iam.md");
     let text = std::fs::read_to_string(file).unwrap();
     let mut calls: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();

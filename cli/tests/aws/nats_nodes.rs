@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::fleet::{Fleet, Ran};
+use super::iam::documented;
 use crate::emulator::nodes::{FILES_INSIDE, impossible};
 use crate::emulator::{Emulator, Fault, Foundation, Gate, Rule, Side};
 
@@ -231,6 +232,12 @@ fn fresh_nodes_form_a_cluster(stage: &Stage) {
     assert!(applied.stdout.contains("every node is healthy, `nats-"), "{applied:#?}");
     assert!(applied.stdout.contains("the NATS nodes are as planned"), "{applied:#?}");
 
+    // What it called is what the policy of the group allows; nodes have a role of their own.
+    let documented = documented();
+    for call in stage.emulator.calls().iter().filter(|call| !call.caller.starts_with("node-")) {
+        let groups = &documented[&call.name()];
+        assert!(groups.contains("nats") || groups.contains("look"), "{} is for {groups:?}", call.name());
+    }
     // No secret is in a command, and none in what it said.
     for call in stage.emulator.calls().iter().filter(|call| call.action == "SendCommand") {
         let sent = call.body.to_string();
@@ -316,7 +323,14 @@ fn what_takes_a_restart_is_left_to_a_roll(stage: &Stage) {
     assert!(applied.stdout.contains("takes a restart: jetstream.max_file_store"), "{applied:#?}");
     assert_eq!(stage.process("nats-1"), before);
     stage.natsctl(&["deploy", "--all", "--with-nats", "--proof", "ecs"]).failed(&["until they are restarted"]);
+
+    // By hand, one node at a time: a server that was stopped is started as planned.
+    stage.shell("nats-1", "systemctl stop nats");
+    let applied = stage.natsctl(&["nats", "apply"]);
+    assert!(applied.stdout.contains("nats-1: started nats-server"), "{applied:#?}");
+    assert!(!applied.stdout.contains("> nats-1") && applied.stdout.contains("> nats-2: needs a roll"), "{applied:#?}");
     stage.edit("fleet.yaml", "max_file_store: 50 GiB", "max_file_store: 100 GiB");
+    stage.shell("nats-1", "systemctl stop nats");
     stage.natsctl(&["nats", "apply"]).succeeded();
 }
 
@@ -356,6 +370,8 @@ fn a_script_that_fails_half_way_goes_on(stage: &Stage) {
     stage.emulator.machines().serve(&stage.files);
     let applied = stage.natsctl(&["nats", "apply"]).succeeded();
     assert!(applied.stdout.contains("nats-4: installed nats-server"), "{applied:#?}");
+    let history = stage.natsctl(&["history"]).succeeded().stdout;
+    assert!(history.contains("`nats-4`: http") && history.contains("natsctl --env production nats apply"), "{history}");
 }
 
 fn long_output_is_read_whole(stage: &Stage) {

@@ -28,6 +28,7 @@ use crate::nats::node::{ClusterSpec, NodeSpec, OBSERVE_SCRIPT, upload_scripts};
 use crate::nats::permissions;
 use crate::nats::pki::ServerName;
 use crate::nats::server::Trust;
+use crate::pipeline::history::{Record, StepRecord};
 use crate::pipeline::lock::IfHeld;
 use crate::problem::counted;
 use crate::screen::note;
@@ -264,26 +265,43 @@ fn all(outcomes: Outcomes) -> anyhow::Result<BTreeMap<String, String>> {
     Err(Hinted::with(messages.join("\n  "), hint).into())
 }
 
-/// Under the lock: planned again, and done.
+/// Under the lock: planned again, done, and recorded.
 async fn carry_out(aws: &Aws) -> anyhow::Result<Applied> {
     let prepared = prepare(aws).await?;
+    let ledger = Ledger::of(aws);
+    let outcome = if prepared.plan.applies() {
+        let mut record = Record::start(&aws.caller, &aws.command_line, &aws.workspace, BTreeSet::new());
+        ledger.put_record(&record).await?;
+        let outcome = change(aws, &prepared, &mut record).await;
+        record.end(&outcome);
+        ledger.put_record(&record).await?;
+        outcome?
+    } else {
+        applied(&prepared, Vec::new(), BTreeMap::new(), &prepared.states)?
+    };
+    let ensured = Ensured { digest: digest(aws)?, at: jiff::Timestamp::now() };
+    let nats = outcome.remains.is_empty().then_some(ensured);
+    ledger.put_state(&State { nats, ..ledger.state().await? }).await?;
+    Ok(outcome)
+}
+
+async fn change(aws: &Aws, prepared: &Prepared, record: &mut Record) -> anyhow::Result<Applied> {
+    let step = |step: String| StepRecord { step, from: None, to: None, image: None, result: "done".to_owned() };
     let secrets = prepared.made.write(aws).await?;
+    record.steps.extend(secrets.iter().map(|name| step(format!("write secret {name}"))));
     let concerned: BTreeSet<&str> =
         prepared.plan.nodes.iter().filter(|node| node.applies()).map(|node| node.node.as_str()).collect();
     let mut done = BTreeMap::new();
     if !concerned.is_empty() {
-        upload(aws, &prepared, &concerned).await?;
+        upload(aws, prepared, &concerned).await?;
     }
     for wave in waves(&prepared.plan.nodes) {
-        done.extend(run_wave(aws, &prepared, &wave).await?);
+        let wave = run_wave(aws, prepared, &wave).await?;
+        record.steps.extend(wave.iter().map(|(node, did)| step(format!("{node}: {}", did.join(", ")))));
+        done.extend(wave);
     }
     let states = if done.is_empty() { prepared.states.clone() } else { observe(aws).await? };
-    let ledger = Ledger::of(aws);
-    let ensured = Ensured { digest: digest(aws)?, at: jiff::Timestamp::now() };
-    let outcome = applied(&prepared, secrets, done, &states)?;
-    let nats = outcome.remains.is_empty().then_some(ensured);
-    ledger.put_state(&State { nats, ..ledger.state().await? }).await?;
-    Ok(outcome)
+    applied(prepared, secrets, done, &states)
 }
 
 /// Nodes that are done at the same time, in order. A configuration that only looked right stops at the first server that reloads it.

@@ -12,10 +12,15 @@ mount -t proc proc "$root/proc"
 mount --rbind /sys "$root/sys"
 mount -t tmpfs tmpfs "$root/run"
 mount -t tmpfs tmpfs "$root/tmp"
-mount -t tmpfs tmpfs "$root/sys/fs/cgroup"
-mkdir "$root"/sys/fs/cgroup/{systemd,unified}
-mount -t cgroup cgroup "$root/sys/fs/cgroup/systemd" -o none,name=systemd
-mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup/unified"
+# As this machine has them: control groups of version 2 alone, or beside those of version 1.
+if [ -e /sys/fs/cgroup/cgroup.procs ]; then
+  mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
+else
+  mount -t tmpfs tmpfs "$root/sys/fs/cgroup"
+  mkdir "$root"/sys/fs/cgroup/{systemd,unified}
+  mount -t cgroup cgroup "$root/sys/fs/cgroup/systemd" -o none,name=systemd
+  mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup/unified"
+fi
 mount -t tmpfs tmpfs "$root/dev"
 mkdir "$root"/dev/{pts,shm}
 for device in null zero full random urandom tty; do

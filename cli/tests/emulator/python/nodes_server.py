@@ -63,6 +63,39 @@ def started(*arguments, log):
     raise RuntimeError(f"{arguments[0]} did not start: {pathlib.Path(log).read_text()}")
 
 
+def cgroups():
+    """Folders of this process's own control group, in the hierarchies that systemd uses."""
+    of_process = [line.split(":", 2) for line in pathlib.Path("/proc/self/cgroup").read_text().splitlines()]
+    top = pathlib.Path("/sys/fs/cgroup")
+    unified = top / "unified" if (top / "unified").is_dir() else top
+    places = {"name=systemd": top / "systemd", "": unified}
+    found = [places[names] / path.lstrip("/") for _, names, path in of_process if names in places]
+    return [folder for folder in found if (folder / "cgroup.procs").exists()]
+
+
+def in_own_cgroup(name, *arguments):
+    """A systemd takes the group that it is started in for the root of all groups, so each needs its own."""
+    own = [folder / f"natsctl-test-{os.getpid()}-{name}" for folder in cgroups()]
+    for group in own:
+        group.mkdir(exist_ok=True)
+    enter = "".join(f"echo $$ >{group}/cgroup.procs && " for group in own)
+    return ["sh", "-c", f'{enter}exec "$0" "$@"', *map(str, arguments)]
+
+
+def remove_cgroups():
+    """Those of this process, and those of processes that were killed before they could."""
+    for folder in cgroups():
+        for group in folder.glob("natsctl-test-*"):
+            owner = int(group.name.split("-")[2])
+            if owner != os.getpid() and pathlib.Path(f"/proc/{owner}").exists():
+                continue
+            for inner in sorted(group.rglob("*/"), key=lambda path: -len(path.parts)) + [group]:
+                try:
+                    inner.rmdir()
+                except OSError:
+                    pass  # a file, or a process that has not ended yet: the next run removes it
+
+
 def within(pid, *arguments):
     return ["nsenter", "--target", str(pid), "--all", "--", *arguments]
 
@@ -82,10 +115,10 @@ class Node:
         self.folder.mkdir(parents=True)
 
     def start(self, hub, number):
-        self.pid = started(
-            "unshare", "--fork", "--pid", "--mount", "--net", "--uts", "--ipc", "--cgroup", "--kill-child",
-            here / "node_boot.sh", self.name, self.folder, here, log=self.folder / "boot.log",
-        )
+        self.pid = started(*in_own_cgroup(
+            self.name, "unshare", "--fork", "--pid", "--mount", "--net", "--uts", "--ipc", "--cgroup", "--kill-child",
+            here / "node_boot.sh", self.name, self.folder, here,
+        ), log=self.folder / "boot.log")
         port = f"node{number}"
         run(*in_network(hub, "ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", str(self.pid)))
         run(*in_network(hub, "ip", "link", "set", port, "master", "hub", "up"))
@@ -193,6 +226,7 @@ def relay(hub_pid, port, target, inside):
 
 def boot(command):
     folder.mkdir()
+    remove_cgroups()
     hub_pid = hub()
     turn = iter(range(1 << 60))
     endpoint = ("127.0.0.1", command["endpoint"])
@@ -406,6 +440,15 @@ def main():
             say({"done": obey(json.loads(line))})
         except Exception as error:
             say({"failed": str(error)})
+    for node in nodes.values():
+        os.kill(node.pid, signal.SIGKILL)
+    until = time.monotonic() + PATIENCE
+    # Its parent has ended when the node has, and both have left their group.
+    while nodes and time.monotonic() < until:
+        remove_cgroups()
+        if not any(group for folder in cgroups() for group in folder.glob(f"natsctl-test-{os.getpid()}-*")):
+            break
+        time.sleep(0.01)
 
 
 main()
