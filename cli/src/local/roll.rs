@@ -50,7 +50,7 @@ impl Local {
     pub(crate) async fn preview_roll(&self, request: &Request, version: Option<Version>) -> anyhow::Result<Preview> {
         let prepare =
             async |goal: Goal, resumed: Option<&Roll>| self.prepare(goal, version, resumed, Keys::AsTheyAre).await;
-        roll::preview(self, request, prepare).await
+        roll::preview(self, request, PATIENCE, prepare).await
     }
 
     /// What the servers say, and what they say a moment later.

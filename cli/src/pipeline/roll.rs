@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use tokio::time::sleep;
 
 use self::text::Lines;
 use super::history::{Record, StepRecord};
@@ -97,15 +98,27 @@ pub(crate) struct RolledNode {
 pub(crate) async fn preview<P: Platform, E: Executor>(
     platform: &P,
     request: &Request,
+    patience: Patience,
     prepare: impl AsyncFnOnce(Goal, Option<&Roll>) -> anyhow::Result<Prepared<E>>,
 ) -> anyhow::Result<Preview> {
     let resumed = resumed(platform, request).await?;
     let goal = goal(request, resumed.as_ref())?;
     let Prepared { mut executor, goals } = prepare(goal, resumed.as_ref()).await?;
-    let observation = executor.observe(None).await;
+    let mut observation = executor.observe(None).await;
     let roll = match resumed {
         Some(roll) => roll,
         None => begin(request, goal, goals, &executor, &observation)?,
+    };
+    let mut machine = Machine::new(roll.clone(), patience);
+    let deadline = Instant::now() + MOMENTS;
+    // Under load, some replica lags at every moment.
+    let unwell = loop {
+        let unwell = machine.look_at(&observation);
+        if unwell.is_empty() || Instant::now() >= deadline {
+            break unwell;
+        }
+        sleep(POLL).await;
+        observation = executor.observe(None).await;
     };
     let turn = |node: String| {
         let server = observation.server(&node);
@@ -121,9 +134,14 @@ pub(crate) async fn preview<P: Platform, E: Executor>(
         }
     };
     let nodes: Vec<Turn> = roll.pending(&observation).into_iter().map(turn).collect();
-    let obstacles = if nodes.is_empty() { Vec::new() } else { refusals(&roll, &executor, &observation) };
+    let refusals = roll.refusals(&observation).into_iter().chain(executor.timing().obstacle());
+    let obstacles = if nodes.is_empty() { Vec::new() } else { refusals.chain(unwell).collect() };
     Ok(Preview { goal, nodes, obstacles })
 }
+
+/// How long a preview looks at what is not well, and how often.
+const MOMENTS: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(200);
 
 /// Rolls.
 ///
@@ -226,17 +244,6 @@ fn begin<E: Executor>(
         goals.retain(|node, _| node == only);
     }
     Ok(Roll::begin(goal, cluster, goals, observation, request.accepted.clone()))
-}
-
-fn refusals<E: Executor>(roll: &Roll, executor: &E, observation: &Observation) -> Vec<Obstacle> {
-    let timing = executor.timing().obstacle();
-    let assets = observation.assets.iter().filter_map(|asset| asset.obstacle(None));
-    roll.refusals(observation)
-        .into_iter()
-        .chain(timing)
-        .chain(observation.server_obstacles(None))
-        .chain(assets)
-        .collect()
 }
 
 async fn roll_out<E: Executor>(

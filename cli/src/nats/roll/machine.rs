@@ -154,8 +154,8 @@ impl Machine {
         self.choose(observation, obstacles, now)
     }
 
-    /// What is wrong, as far as it is not only the moment.
-    fn look_at(&mut self, observation: &Observation) -> Vec<Obstacle> {
+    /// What is wrong, as far as it is not only the moment: what was well in an earlier look may lag now.
+    pub(crate) fn look_at(&mut self, observation: &Observation) -> Vec<Obstacle> {
         let mut obstacles = observation.server_obstacles(None);
         for asset in &observation.assets {
             match asset.obstacle(self.before.get(&asset.id())) {
