@@ -87,7 +87,7 @@ impl Session<'_> {
         let is_shown = self.format == Format::Table;
         let watch = |step: &Step| {
             if is_shown {
-                // That nobody reads it is no reason to stop.
+                // A closed pipe is no reason to stop.
                 let _ = screen::line(&row(step));
             }
         };

@@ -30,6 +30,8 @@ const PATIENCE: Duration = Duration::from_millis(750);
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long all replicas of a new stream are waited for.
 const COMPLETE: Duration = Duration::from_secs(5);
+/// What a server says that cannot store a stream, and does not say why.
+const NO_STORE: &str = "error creating store for stream";
 /// Longest time for which a bucket remembers a message id.
 const BUCKET_WINDOW: Duration = Duration::from_secs(120);
 
@@ -203,7 +205,9 @@ fn refusal(error: &jetstream::Error) -> Failure {
         // A server that has just started may not have read the account yet.
         ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT,
     ];
-    if passing.contains(&error.error_code()) {
+    // The same, a moment later: it has read the account, and has no folder for it yet.
+    let has_no_folder = error.error_code() == ErrorCode::STREAM_CREATE && error.to_string().contains(NO_STORE);
+    if has_no_folder || passing.contains(&error.error_code()) {
         return unavailable(error);
     }
     let hint = match error.error_code() {

@@ -1,7 +1,6 @@
 //! Tasks that are killed at any moment while messages are published, delivered and acknowledged. `KILLS=200` for the long run.
 
 use std::collections::BTreeSet;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
@@ -10,7 +9,7 @@ use proto::event::bus::v1::{
     PublishRequest, PutStreamRequest, PutSubscriptionRequest,
 };
 use proto::event::delivery::v1::DeadLettered;
-use sdk::testing::{NatsServer, as_request};
+use sdk::testing::{NatsServer, Program, as_request, kills};
 use sdk::{Error, Event as _};
 
 /// How often tasks are killed, unless `KILLS` says another number.
@@ -19,28 +18,9 @@ const MESSAGES_PER_KILL: usize = 20;
 /// The time within which a request is answered, and within which every message is acknowledged after the last kill.
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
 
-/// The service itself, killed when it is dropped.
-struct Task(Child);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Task {
-    fn start(server: &NatsServer) -> Self {
-        let child = Command::new(env!("CARGO_BIN_EXE_event-bus"))
-            .env("NATS_URLS", server.connection().urls.join(","))
-            .env("SERVICE_NAME", "event-bus")
-            .env("HEALTH_ADDR", "127.0.0.1:0")
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        Self(child.expect("the service starts"))
-    }
+/// A task of the service.
+fn task(server: &NatsServer) -> Program {
+    Program::start(env!("CARGO_BIN_EXE_event-bus"), "event-bus", server)
 }
 
 /// Repeats a request until it is answered.
@@ -89,7 +69,7 @@ async fn consumed(client: &EventBusClient, messages: usize) -> usize {
 
 #[tokio::test]
 async fn no_message_is_lost_or_stored_twice_or_comes_after_its_acknowledgement_however_often_tasks_are_killed() {
-    let kills: usize = std::env::var("KILLS").map_or(KILLS, |text| text.parse().expect("KILLS is a number"));
+    let kills = kills(KILLS);
     let server = NatsServer::start();
     for bucket in ["bus_streams", "bus_messages", "bus_subscriptions"] {
         server.bucket(bucket, 1).await;
@@ -99,7 +79,7 @@ async fn no_message_is_lost_or_stored_twice_or_comes_after_its_acknowledgement_h
     let client: EventBusClient = server.fleet("caller").await.client();
     let consumer: EventBusClient = server.fleet("consumer").await.client();
 
-    let mut tasks = [Task::start(&server), Task::start(&server)];
+    let mut tasks = [task(&server), task(&server)];
     let stream = PutStreamRequest { name: "orders".to_owned(), ..PutStreamRequest::default() };
     answered(|| client.put_stream(stream.clone())).await;
     let subscription = PutSubscriptionRequest {
@@ -126,7 +106,7 @@ async fn no_message_is_lost_or_stored_twice_or_comes_after_its_acknowledgement_h
             let kill = async {
                 // From before it has connected until it has been serving for a while.
                 tokio::time::sleep(Duration::from_micros(fastrand::u64(0..400_000))).await;
-                tasks[fastrand::usize(..2)] = Task::start(&server);
+                tasks[fastrand::usize(..2)] = task(&server);
             };
             let (sequences, ()) = futures::join!(join_all(messages), kill);
             assert_eq!(sequences.iter().collect::<BTreeSet<_>>().len(), MESSAGES_PER_KILL);

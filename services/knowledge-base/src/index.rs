@@ -55,12 +55,17 @@ impl Index {
         }
     }
 
+    /// Fails when the index cannot follow the documents any more.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        self.indexed.has_changed().map(drop).map_err(|_| broken())
+    }
+
     /// Ends when what was taken in until now is searchable.
     pub(crate) fn caught_up(&self) -> impl Future<Output = Result<(), Error>> + Send + use<> {
         let (taken, mut indexed) = (self.taken, self.indexed.clone());
         async move {
             let reached = indexed.wait_for(|indexed| *indexed >= taken).await;
-            reached.map(drop).map_err(|_| Error::internal("the index of this task is broken"))
+            reached.map(drop).map_err(|_| broken())
         }
     }
 }
@@ -81,6 +86,10 @@ impl Follow<Document> for Index {
         // Without its thread, which has said why it ended, `caught_up` fails.
         let _ = self.changes.send(change);
     }
+}
+
+fn broken() -> Error {
+    Error::internal("the index of this task is broken")
 }
 
 /// Takes changes in until there is no sender any more, as many at once as have come meanwhile.
@@ -108,6 +117,20 @@ mod tests {
     use super::*;
     use crate::document::Search;
     use crate::document::tests::{document, search};
+
+    #[tokio::test]
+    async fn an_index_whose_thread_has_ended_is_broken() {
+        let (mut index, _engine) = Index::open().unwrap();
+        index.check().unwrap();
+        // The thread ends when there is no sender any more.
+        index.changes = channel().0;
+        while index.check().is_ok() {
+            tokio::task::yield_now().await;
+        }
+        assert!(index.caught_up().await.is_ok(), "nothing was taken in");
+        index.apply(written("a", 1, document("a", "t", "word")));
+        assert_eq!(index.caught_up().await.unwrap_err().message(), "the index of this task is broken");
+    }
 
     #[tokio::test]
     async fn what_was_taken_in_is_searchable_when_it_has_caught_up() {

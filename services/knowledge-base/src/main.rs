@@ -95,6 +95,7 @@ impl KnowledgeBase for Service {
 
     async fn search(&self, request: SearchRequest) -> Result<SearchResponse, Error> {
         let (search, engine) = (Search::new(request)?, self.engine.clone());
+        self.index.read().check()?;
         let revision = self.index.revision();
         // Scoring, and looking for the best part of each text, takes longer than a worker may be kept from its other requests.
         let searched = tokio::task::spawn_blocking(move || engine.search(&search)).await;

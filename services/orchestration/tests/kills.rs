@@ -1,7 +1,6 @@
 //! Tasks that are killed at any moment while they run workflows. `KILLS=200` for the long run.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,7 @@ use proto::orchestration::v1::{
 use proto::orchestration::workflow::v1::{Compensated, CompensationFailed, CompensationStarted, Completed, Started};
 use proto::payment::v1::{ChargeRequest, PAYMENT};
 use proto::rpc::{Reply, Server, Service};
-use sdk::testing::{NatsServer, as_request};
+use sdk::testing::{NatsServer, Program, as_request, kills};
 use sdk::{Error, Event as _, Shutdown};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -30,36 +29,9 @@ const ENDS: [&str; 2] = [Completed::SUBJECT, Compensated::SUBJECT];
 /// What the last step of some workflows is for: it is refused.
 const REFUSED: &str = "refused";
 
-/// The service itself, killed when it is dropped.
-struct Task(Child);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Task {
-    fn start(server: &NatsServer) -> Self {
-        let child = Command::new(env!("CARGO_BIN_EXE_orchestration"))
-            .env("NATS_URLS", server.connection().urls.join(","))
-            .env("SERVICE_NAME", "orchestration")
-            .env("HEALTH_ADDR", "127.0.0.1:0")
-            .env("WORKERS", "2")
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        Self(child.expect("the service starts"))
-    }
-
-    /// Asks it to stop, and returns how to wait for that.
-    fn stop(mut self) -> impl FnOnce() -> ExitStatus {
-        let sent = Command::new("kill").arg(self.0.id().to_string()).status();
-        assert!(sent.is_ok_and(|status| status.success()), "the task takes the signal");
-        move || self.0.wait().expect("the task ends")
-    }
+/// A task of the service.
+fn task(server: &NatsServer) -> Program {
+    Program::start(env!("CARGO_BIN_EXE_orchestration"), "orchestration", server)
 }
 
 /// What the called service has carried out. It carries each idempotency key out once, as every service does.
@@ -213,12 +185,12 @@ async fn server() -> NatsServer {
 #[expect(clippy::print_stdout, reason = "how many calls came twice shows that workflows were interrupted")]
 #[tokio::test]
 async fn no_step_is_lost_or_repeated_however_often_tasks_are_killed() {
-    let kills: usize = std::env::var("KILLS").map_or(KILLS, |text| text.parse().expect("KILLS is a number"));
+    let kills = kills(KILLS);
     let server = server().await;
     let client: OrchestrationClient = server.fleet("caller").await.client();
     let payment = Payment::start(&server).await;
 
-    let mut tasks = [Task::start(&server), Task::start(&server)];
+    let mut tasks = [task(&server), task(&server)];
     let mut requests = Vec::new();
     for kill in 0..kills {
         let batch: Vec<_> =
@@ -227,7 +199,7 @@ async fn no_step_is_lost_or_repeated_however_often_tasks_are_killed() {
         let kill = async {
             // From before it has connected until it has been running workflows for a while.
             tokio::time::sleep(Duration::from_micros(fastrand::u64(0..600_000))).await;
-            tasks[fastrand::usize(..2)] = Task::start(&server);
+            tasks[fastrand::usize(..2)] = task(&server);
         };
         futures::join!(start, kill);
         requests.extend(batch);
@@ -259,14 +231,14 @@ async fn a_task_that_stops_hands_its_workflows_over() {
     let server = server().await;
     let client: OrchestrationClient = server.fleet("caller").await.client();
     let payment = Payment::start(&server).await;
-    let task = Task::start(&server);
+    let task = task(&server);
     let requests: Vec<_> = (0..10).map(|number| patient(workflow(format!("w{number}"), number))).collect();
     payment.answers.send_replace(false);
     join_all(requests.iter().map(|request| started(&client, request.clone()))).await;
     let owners = join_all(requests.iter().map(|request| status(&client, &request.workflow_id))).await;
     let stopped = task.stop();
     while server.ping("orchestration").await {}
-    let next = Task::start(&server);
+    let next = task(&server);
     // Only now the calls of the task that stops are answered.
     payment.answers.send_replace(true);
     for (request, before) in requests.iter().zip(owners) {
@@ -279,7 +251,7 @@ async fn a_task_that_stops_hands_its_workflows_over() {
     }
     let status = tokio::task::spawn_blocking(stopped).await.unwrap();
     assert!(status.success(), "{status}");
-    assert_eq!(payment.done.lock().unwrap().repeated, 0);
+    assert_eq!(payment.done.lock().unwrap().repeated_although_stored, [""; 0]);
     drop(next);
 }
 

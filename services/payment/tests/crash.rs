@@ -1,7 +1,5 @@
 //! Tasks that are killed at any moment while they post: nothing is lost, and nothing is doubled.
 
-use std::env;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -10,7 +8,7 @@ use proto::payment::v1::{
     Account, AccountKind, BalanceRequest, HistoryRequest, Money, OpenAccountRequest, Payment as _, PaymentClient,
     TransferRequest,
 };
-use sdk::testing::{NatsServer, as_request};
+use sdk::testing::{NatsServer, Program, as_request, kills};
 use sdk::{Code, Error, Event as _};
 use tokio::time::timeout;
 
@@ -22,28 +20,9 @@ const ACCOUNTS: usize = 6;
 /// The account that all money comes from.
 const BANK: usize = 0;
 
-/// A task of the service, killed when it is dropped.
-struct Task(Child);
-
-impl Task {
-    fn start(server: &NatsServer) -> Self {
-        let child = Command::new(env!("CARGO_BIN_EXE_payment"))
-            .env("NATS_URLS", server.connection().urls.join(","))
-            .env("SERVICE_NAME", "payment")
-            .env("HEALTH_ADDR", "127.0.0.1:0")
-            .env("WORKERS", "2")
-            .stdout(Stdio::null())
-            .spawn();
-        Self(child.expect("the service starts"))
-    }
-}
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// A task of the service.
+fn task(server: &NatsServer) -> Program {
+    Program::start(env!("CARGO_BIN_EXE_payment"), "payment", server)
 }
 
 fn id(account: usize) -> String {
@@ -115,13 +94,13 @@ async fn history(client: &PaymentClient, number: usize) -> (u64, i64) {
 
 #[tokio::test]
 async fn no_posting_is_lost_or_doubled_however_often_tasks_are_killed() {
-    let kills = env::var("KILLS").map_or(KILLS, |kills| kills.parse().expect("`KILLS` is a number"));
+    let kills = kills(KILLS);
     let server = NatsServer::start();
     server.bucket("ledger", 1).await;
     server.stream("AUDIT", &[Posted::SUBJECT, AccountOpened::SUBJECT]).await;
     server.outboxes(&["ledger"], "AUDIT").await;
     let client: PaymentClient = server.fleet("caller").await.client();
-    let steady = Task::start(&server);
+    let steady = task(&server);
     for number in 0..ACCOUNTS {
         let kind = if number == BANK { AccountKind::External } else { AccountKind::Wallet };
         let request =
@@ -132,14 +111,14 @@ async fn no_posting_is_lost_or_doubled_however_often_tasks_are_killed() {
 
     let transfers: Vec<Transfer> = (0..kills * TRANSFERS).map(Transfer::numbered).collect();
     for batch in transfers.chunks(TRANSFERS) {
-        let task = Task::start(&server);
+        let task = task(&server);
         let load = join_all(batch.iter().map(|transfer| transfer.carry_out(&client)));
         // From before it has connected until after it has posted all of them.
         let _ = timeout(Duration::from_micros(fastrand::u64(0..400_000)), load).await;
         drop(task);
     }
     // Whoever had no answer asks again; so do those who had one.
-    let tasks = [Task::start(&server), Task::start(&server)];
+    let tasks = [task(&server), task(&server)];
     for batch in transfers.chunks(TRANSFERS) {
         join_all(batch.iter().map(|transfer| transfer.carry_out(&client))).await;
     }

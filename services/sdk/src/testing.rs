@@ -4,6 +4,7 @@
 mod cluster;
 mod fake;
 mod operator;
+mod program;
 mod redis;
 mod time;
 
@@ -26,6 +27,7 @@ use tempfile::TempDir;
 pub use self::cluster::NatsCluster;
 pub use self::fake::Fake;
 pub use self::operator::Operator;
+pub use self::program::{Program, kills};
 pub use self::redis::{RedisCluster, Shape, process_cache, shared_cache};
 pub use self::time::Time;
 use crate::context::{Context, ExternalRequest};

@@ -1,7 +1,6 @@
 //! Tasks that are killed at any moment while they create and fire timers. `KILLS=200` for the long run.
 
 use std::collections::BTreeMap;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
@@ -12,7 +11,7 @@ use proto::time::v1::{
     CreateTimerRequest, ListTimersRequest, TimeManager as _, TimeManagerClient, TimerClock, TimerState,
 };
 use sdk::Event as _;
-use sdk::testing::{NatsServer, as_request};
+use sdk::testing::{NatsServer, Program, as_request, kills};
 
 /// How often tasks are killed, unless `KILLS` says another number.
 const KILLS: usize = 8;
@@ -22,28 +21,9 @@ const OCCURRENCES: u64 = 3;
 /// The time within which a request is answered, and within which every timer has fired after the last kill.
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
 
-/// The service itself, killed when it is dropped.
-struct Task(Child);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Task {
-    fn start(server: &NatsServer) -> Self {
-        let child = Command::new(env!("CARGO_BIN_EXE_time-manager"))
-            .env("NATS_URLS", server.connection().urls.join(","))
-            .env("SERVICE_NAME", "time-manager")
-            .env("HEALTH_ADDR", "127.0.0.1:0")
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        Self(child.expect("the service starts"))
-    }
+/// A task of the service.
+fn task(server: &NatsServer) -> Program {
+    Program::start(env!("CARGO_BIN_EXE_time-manager"), "time-manager", server)
 }
 
 /// The timers of one kill: by both clocks, once and three times, due within about three seconds.
@@ -120,7 +100,7 @@ fn occurrences_that_are_lost_or_doubled_are_counted() {
 
 #[tokio::test]
 async fn no_timer_is_lost_or_fires_twice_however_often_tasks_are_killed() {
-    let kills: usize = std::env::var("KILLS").map_or(KILLS, |text| text.parse().expect("KILLS is a number"));
+    let kills = kills(KILLS);
     let server = NatsServer::start();
     server.bucket("game_clock", 1).await;
     server.bucket("timers", 1).await;
@@ -128,7 +108,7 @@ async fn no_timer_is_lost_or_fires_twice_however_often_tasks_are_killed() {
     server.outboxes(&["timers"], "EVENTS").await;
     let client: TimeManagerClient = server.fleet("caller").await.client();
 
-    let mut tasks = [Task::start(&server), Task::start(&server)];
+    let mut tasks = [task(&server), task(&server)];
     let mut expected = BTreeMap::new();
     for kill in 0..kills {
         let requests: Vec<_> = timers(kill).collect();
@@ -138,7 +118,7 @@ async fn no_timer_is_lost_or_fires_twice_however_often_tasks_are_killed() {
         let kill = async {
             // From before it has connected until it has been firing timers for a while.
             tokio::time::sleep(Duration::from_micros(fastrand::u64(0..600_000))).await;
-            tasks[fastrand::usize(..2)] = Task::start(&server);
+            tasks[fastrand::usize(..2)] = task(&server);
         };
         futures::join!(create, kill);
     }

@@ -101,7 +101,7 @@ async fn send(
     Ok(Cancelling { ssm: ssm.clone(), command: Some(id) })
 }
 
-/// A command that is cancelled if nobody follows it any more.
+/// A command that is cancelled when it is no longer followed.
 struct Cancelling {
     ssm: Client,
     command: Option<String>,

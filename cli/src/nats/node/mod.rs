@@ -1,5 +1,5 @@
 //! A NATS server on a machine with systemd: what it should be, what it is, in what the two differ, and the scripts that find it out and
-//! bring it there. No I/O: whoever reaches the machine runs the scripts.
+//! bring it there. No I/O: the platform that reaches the machines runs the scripts.
 //!
 //! ```text
 //! /opt/nats/<version>/nats-server     releases, side by side; `current` is a link to the one that is started
