@@ -6,6 +6,7 @@ mod rooms;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 #[test]
 fn services_depend_on_the_sdk_and_the_contracts_never_on_each_other() {
@@ -46,6 +47,23 @@ fn every_service_has_a_manifest_and_every_manifest_a_service() {
         .map(|file| file.file_stem().unwrap().to_string_lossy().into_owned())
         .collect();
     assert_eq!(manifests, services().collect());
+}
+
+/// `scripts/up` builds the workspace, `natsctl deploy` the services alone: what has other features is compiled twice.
+#[test]
+fn services_alone_have_the_features_that_they_have_in_the_workspace() {
+    let tree = |selection: &[String]| -> BTreeSet<String> {
+        let mut cargo = Command::new("cargo");
+        cargo.args(["tree", "--offline", "--locked", "--edges", "normal,build", "--prefix", "none"]);
+        let output = cargo.args(["--format", "{p} {f}"]).args(selection).current_dir(root()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let lines = String::from_utf8(output.stdout).unwrap();
+        lines.lines().map(|line| line.trim_end_matches(" (*)").to_owned()).collect()
+    };
+    let workspace = tree(&["--workspace".to_owned()]);
+    let alone = tree(&services().flat_map(|service| ["--package".to_owned(), service]).collect::<Vec<_>>());
+    let different: Vec<&String> = alone.difference(&workspace).collect();
+    assert!(different.is_empty(), "have other features without natsctl: {different:?}; see `tokio` in Cargo.toml");
 }
 
 #[test]

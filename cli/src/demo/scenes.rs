@@ -186,7 +186,11 @@ async fn purchase(stage: &mut Stage<'_>) -> Outcome {
                 "inputs": [{ "stepId": "pay", "from": "entry.id", "to": "charge_id" }]
             }
         },
-        { "id": "sword", "call": { "method": "state.manager.v1.StateManager/Update", "request": { "json": sword } } }
+        {
+            "id": "sword",
+            "call": { "method": "state.manager.v1.StateManager/Update", "request": { "json": sword } },
+            "retries": 0
+        }
     ]);
     let workflow = json!({ "workflowId": format!("{player}-purchase"), "steps": steps });
     let started = |_: &Value| "5.00 EUR for a sword".to_owned();

@@ -231,12 +231,12 @@ async fn a_task_that_stops_hands_its_workflows_over() {
     let server = server().await;
     let client: OrchestrationClient = server.fleet("caller").await.client();
     let payment = Payment::start(&server).await;
-    let task = task(&server);
+    let first = task(&server);
     let requests: Vec<_> = (0..10).map(|number| patient(workflow(format!("w{number}"), number))).collect();
     payment.answers.send_replace(false);
     join_all(requests.iter().map(|request| started(&client, request.clone()))).await;
     let owners = join_all(requests.iter().map(|request| status(&client, &request.workflow_id))).await;
-    let stopped = task.stop();
+    let stopped = first.stop();
     while server.ping("orchestration").await {}
     let next = task(&server);
     // Only now the calls of the task that stops are answered.
