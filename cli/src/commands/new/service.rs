@@ -1,6 +1,8 @@
 //! `natsctl new service`
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::Command;
 
 use clap::Args;
 use serde_json::json;
@@ -27,18 +29,30 @@ impl Service {
         let service = ServiceName::new(&self.name, self.package.as_deref())?;
         let workspace = invocation.workspace()?;
         let written = scaffold::write(&service, &workspace)?;
+        let is_formatted = format(&written);
         let shown = |path: &std::path::Path| path.strip_prefix(&workspace).unwrap_or(path).display().to_string();
         let written: Vec<String> = written.iter().map(|path| shown(path)).collect();
         let mut text = written.join("\n");
         // Writing to a string does not fail.
         let _ = write!(
             text,
-            "\n\ncargo test -p {name}        runs its tests\n\
-             cargo run -p natsctl -- proto accept  makes its contract one that peers rely on\n\
-             cargo run -p natsctl -- docs          puts it into docs/services.md\n\
-             cargo run -p natsctl -- deploy {name} starts it",
+            "\n\n\
+             `cargo test -p {name}` runs its tests\n\
+             `cargo run -p natsctl -- proto accept` makes its contract one that peers rely on\n\
+             `cargo run -p natsctl -- docs` puts it into docs/services.md\n\
+             `cargo run -p natsctl -- deploy {name}` starts it",
             name = service.name()
         );
+        if !is_formatted {
+            text.push_str("\n`cargo fmt` formats it: rustfmt did not run here");
+        }
         Ok(Report::new(&json!({ "written": written }), text))
     }
+}
+
+/// Has rustfmt sort and wrap what depends on the names. Returns whether it did.
+fn format(written: &[PathBuf]) -> bool {
+    let sources = written.iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    let rustfmt = Command::new("rustfmt").args(["--edition", "2024"]).args(sources).output();
+    rustfmt.is_ok_and(|output| output.status.success())
 }
