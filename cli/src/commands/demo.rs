@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use clap::Args;
 use serde_json::json;
 
-use super::platform::Platform;
 use super::smoke::{Ending, Session};
 use super::trace::collect;
 use crate::commands::invocation::Invocation;
@@ -23,13 +22,13 @@ pub(crate) struct Demo {}
 impl Demo {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
         let platform = invocation.platform().await?;
-        let Platform::Local(local) = &platform else {
+        if !platform.is_local() {
             let message = format!("environment `{}` is not on this machine", platform.manifests().name);
             return Err(Hinted::new(message, "`natsctl smoke` plays there what changes nothing for players").into());
-        };
+        }
         let url = super::smoke::gateway(&platform, None).await?;
         let ending = Session { platform: &platform, url, format: invocation.global.output }.play().await?;
-        let found = collect(local, &ending.trace_id.parse().map_err(anyhow::Error::msg)?).await?;
+        let found = collect(&invocation.local()?, &ending.trace_id.parse().map_err(anyhow::Error::msg)?).await?;
         let services: BTreeSet<&str> = found.spans.iter().map(|span| span.service.as_str()).collect();
         let trace = format!(
             "\n{} by {}: natsctl trace {}",
