@@ -84,29 +84,25 @@ impl Session<'_> {
             let serving = manifests.services.values().find(|service| service.serves.contains(method.package));
             serving.map(|service| service.name.to_string())
         };
-        let is_shown = self.format == Format::Table;
-        let watch = |step: &Step| {
-            if is_shown {
+        let say = |line: &str| {
+            if self.format == Format::Table {
                 // A closed pipe is no reason to stop.
-                let _ = screen::line(&row(step));
+                let _ = screen::line(line);
             }
         };
+        let watch = |step: &Step| say(&row(step));
         let gateway = Gateway::new(&self.url)?;
         let operator = self.platform.operator().await?;
         let mut stage = Stage::new(gateway, operator, &service_of, &watch);
         let (mut skipped, mut failed) = (Vec::new(), Vec::new());
         let started = Instant::now();
         for scene in SCENES {
-            if is_shown {
-                screen::line(&format!("{}{}", if stage.steps.is_empty() { "" } else { "\n" }, scene.title))?;
-            }
+            say(&format!("{}{}", if stage.steps.is_empty() { "" } else { "\n" }, scene.title));
             match (scene.play)(&mut stage).await {
                 Ok(()) => {}
                 Err(Interruption::Failed) => failed.push(scene.title),
                 Err(Interruption::Skipped(reason)) => {
-                    if is_shown {
-                        screen::line(&format!("  skipped: {reason}"))?;
-                    }
+                    say(&format!("  skipped: {reason}"));
                     skipped.push(SkippedScene { title: scene.title, reason });
                 }
             }
