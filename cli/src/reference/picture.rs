@@ -146,7 +146,9 @@ impl<'a> Layout<'a> {
         let (Some((from_x, from_y)), Some((to_x, to_y))) = (self.corner(from), self.corner(to)) else {
             return String::new();
         };
-        let (from_y, to_y) = (from_y + BOX_HEIGHT / 2.0, to_y + BOX_HEIGHT / 2.0);
+        // Beside the line of a call between the same two.
+        let middle = if class == "event" { BOX_HEIGHT * 0.75 } else { BOX_HEIGHT / 2.0 };
+        let (from_y, to_y) = (from_y + middle, to_y + middle);
         let bend = (COLUMN - BOX_WIDTH) / 2.0;
         // Out of the side that faces the other one; within a column, in an arc beside it.
         let (start, start_bend) = if to_x < from_x { (from_x, -bend) } else { (from_x + BOX_WIDTH, bend) };
