@@ -92,13 +92,13 @@ fn now() -> i64 {
 #[test]
 fn lines_of_all_tasks_are_shown_in_the_order_of_their_times() {
     let case = Case::new();
-    case.write("quest-system-nats/quest-system", "t1", &[(9_000, "first"), (5_000, "third: error")]);
-    case.write("quest-system-nats/quest-system", "t2", &[(7_000, "second"), (3_000, "fourth")]);
-    case.write("quest-system-nats-old/quest-system", "t3", &[(6_000, "not ours")]);
-    case.write("http-nats-gateway/gateway", "t4", &[(4_000, "of the gateway: error")]);
+    case.write("quest-system-nats/quest-system", "t1", &[(90_000, "first"), (50_000, "third: error")]);
+    case.write("quest-system-nats/quest-system", "t2", &[(70_000, "second"), (30_000, "fourth")]);
+    case.write("quest-system-nats-old/quest-system", "t3", &[(60_000, "not ours")]);
+    case.write("http-nats-gateway/gateway", "t4", &[(40_000, "of the gateway: error")]);
     assert_eq!(case.shown(&["quest-system"]), ["t1  first", "t2  second", "t1  third: error", "t2  fourth"]);
     assert_eq!(case.shown(&["quest-system", "-n", "1"]), ["t2  fourth"]);
-    assert_eq!(case.shown(&["quest-system", "--since", "8s"]), ["t2  second", "t1  third: error", "t2  fourth"]);
+    assert_eq!(case.shown(&["quest-system", "--since", "80s"]), ["t2  second", "t1  third: error", "t2  fourth"]);
     let both = ["quest-system/t1  third: error", "gateway/t4  of the gateway: error"];
     assert_eq!(case.shown(&["--grep", "error", "quest-system", "gateway"]), both);
     assert_eq!(case.shown(&["--grep", "error"]), both);
