@@ -13,9 +13,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::nats::call::{CallError, call};
+use crate::nats::call::{CallError, call, method};
 
-pub(crate) use gateway::Gateway;
+pub(crate) use gateway::{Gateway, path};
 pub(crate) use scenes::SCENES;
 
 /// How long one call may take.
@@ -45,7 +45,7 @@ pub(crate) struct Step {
     /// How long it took, in milliseconds.
     pub(crate) took_ms: u64,
     /// What happened in the game, or why it failed.
-    pub(crate) told: String,
+    pub(crate) message: String,
     /// Whether the scene could go on.
     pub(crate) passed: bool,
 }
@@ -99,17 +99,17 @@ impl<'a> Stage<'a> {
         &self.trace_id
     }
 
-    /// Calls a public method; `tell` says what the answer means in the game.
+    /// Calls a public method; `describe` says what the answer means in the game.
     async fn player(
         &mut self,
         method: &str,
         request: Value,
-        tell: impl FnOnce(&Value) -> String,
+        describe: impl FnOnce(&Value) -> String,
     ) -> Result<Value, Interruption> {
         let (method, traceparent) = (find(method), self.traceparent());
         let started = Instant::now();
         let answer = self.gateway.post(method, &request, &traceparent, CALL).await;
-        self.done(method, Caller::Player, started, answer, tell)
+        self.done(method, Caller::Player, started, answer, describe)
     }
 
     /// Calls any method, where operators reach NATS.
@@ -117,13 +117,13 @@ impl<'a> Stage<'a> {
         &mut self,
         method: &str,
         request: Value,
-        tell: impl FnOnce(&Value) -> String,
+        describe: impl FnOnce(&Value) -> String,
     ) -> Result<Value, Interruption> {
         let Some(client) = self.operator.clone() else { return Err(not_reached(method)) };
         let (method, traceparent) = (find(method), self.traceparent());
         let started = Instant::now();
         let answer = call(&client, method, &request, Some(&traceparent), CALL).await;
-        self.done(method, Caller::Operator, started, answer, tell)
+        self.done(method, Caller::Operator, started, answer, describe)
     }
 
     /// Calls a method until the answer is what is waited for.
@@ -132,7 +132,7 @@ impl<'a> Stage<'a> {
         method: &str,
         request: Value,
         is_there: impl Fn(&Value) -> bool,
-        tell: impl Fn(&Value) -> String,
+        describe: impl Fn(&Value) -> String,
     ) -> Result<Value, Interruption> {
         let Some(client) = self.operator.clone() else { return Err(not_reached(method)) };
         let (method, traceparent) = (find(method), self.traceparent());
@@ -148,7 +148,7 @@ impl<'a> Stage<'a> {
                 _ => break answer,
             }
         };
-        self.done(method, Caller::Operator, started, answer, tell)
+        self.done(method, Caller::Operator, started, answer, describe)
     }
 
     /// The player and the session, as requests to the front door begin.
@@ -162,7 +162,7 @@ impl<'a> Stage<'a> {
     fn expect(&mut self, holds: bool, why_not: impl FnOnce() -> String) -> Outcome {
         match self.steps.last_mut() {
             Some(step) if !holds => {
-                (step.passed, step.told) = (false, why_not());
+                (step.passed, step.message) = (false, why_not());
                 (self.watch)(step);
                 Err(Interruption::Failed)
             }
@@ -171,7 +171,7 @@ impl<'a> Stage<'a> {
     }
 
     /// A public call that has to be refused with this code.
-    async fn refused(&mut self, method: &str, request: Value, wanted: &str, tell: &str) -> Outcome {
+    async fn refused(&mut self, method: &str, request: Value, wanted: &str, message: &str) -> Outcome {
         let (method, traceparent) = (find(method), self.traceparent());
         let started = Instant::now();
         let answer = match self.gateway.post(method, &request, &traceparent, CALL).await {
@@ -179,7 +179,7 @@ impl<'a> Stage<'a> {
             Ok(answer) => Err(CallError::Failed(format!("it was not refused with {wanted}: {answer}"))),
             Err(error) => Err(error),
         };
-        self.done(method, Caller::Player, started, answer, |_| tell.to_owned()).map(drop)
+        self.done(method, Caller::Player, started, answer, |_| message.to_owned()).map(drop)
     }
 
     fn traceparent(&self) -> String {
@@ -192,15 +192,15 @@ impl<'a> Stage<'a> {
         caller: Caller,
         started: Instant,
         answer: Result<Value, CallError>,
-        tell: impl FnOnce(&Value) -> String,
+        describe: impl FnOnce(&Value) -> String,
     ) -> Result<Value, Interruption> {
         let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let told = match &answer {
-            Ok(answer) => tell(answer),
+        let message = match &answer {
+            Ok(answer) => describe(answer),
             Err(error) => error.to_string(),
         };
         let service = (self.service_of)(method);
-        let step = Step { method: method.full_name, service, caller, took_ms, told, passed: answer.is_ok() };
+        let step = Step { method: method.full_name, service, caller, took_ms, message, passed: answer.is_ok() };
         (self.watch)(&step);
         self.steps.push(step);
         answer.map_err(|_| Interruption::Failed)
@@ -213,6 +213,5 @@ fn not_reached(method: &str) -> Interruption {
 
 /// A method of the contracts, which a test has looked up.
 fn find(name: &str) -> &'static Method {
-    let methods = proto::SERVICES.iter().flat_map(|service| service.methods);
-    methods.into_iter().find(|method| method.full_name == name).unwrap_or_else(|| panic!("no contract has `{name}`"))
+    method(name).unwrap_or_else(|error| panic!("{error}"))
 }

@@ -56,6 +56,15 @@ impl Error for Hinted {
     }
 }
 
+/// The last reason of a failure: those before it say only that there was one.
+pub(crate) fn root_cause(error: &dyn Error) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}
+
 /// Makes an error of a file or folder name it: ``failed to open `…` ``. Its kind stays.
 pub(crate) fn at(action: &str, path: &Path) -> impl FnOnce(io::Error) -> io::Error {
     let message = format!("failed to {action} `{}`", path.display());

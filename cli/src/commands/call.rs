@@ -7,6 +7,7 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::commands::invocation::Invocation;
+use crate::demo::path;
 use crate::error::Hinted;
 use crate::model::units::Span;
 use crate::nats::call::{CallError, call, method};
@@ -33,9 +34,10 @@ impl Call {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
         let method = method(&self.method)?;
         if method.streaming {
-            let path = format!("/api/{}/{}", method.package.replace('.', "/"), method.name);
             let message = format!("`{}` answers with a stream", method.full_name);
-            return Err(Hinted::new(message, format!("call it through the gateway: `curl --data … {path}`")).into());
+            return Err(
+                Hinted::new(message, format!("call it through the gateway: `curl --data … {}`", path(method))).into()
+            );
         }
         let request = request(&self.request)?;
         let client = invocation.local()?.operator().await?;

@@ -125,7 +125,7 @@ impl Ending {
         let code = if self.failed.is_empty() { 0 } else { screen::FAILED };
         if !self.failed.is_empty() {
             let step = self.steps.iter().find(|step| !step.passed);
-            let what = step.map_or_else(String::new, |step| format!(": {} {}", step.method, step.told));
+            let what = step.map_or_else(String::new, |step| format!(": {} {}", step.method, step.message));
             text.push_str(&format!(
                 ", {} failed{what}\nhint: `natsctl trace {}` shows the calls, `natsctl logs {}` what the service says",
                 counted(self.failed.len(), "scene"),
@@ -145,7 +145,7 @@ impl Ending {
 fn row(step: &Step) -> String {
     let service = step.service.as_deref().unwrap_or("unknown");
     let method = step.method.rsplit_once('/').map_or(step.method, |(_, name)| name);
-    let told = if step.passed { step.told.clone() } else { format!("FAILED: {}", step.told) };
+    let message = if step.passed { step.message.clone() } else { format!("FAILED: {}", step.message) };
     let operator = if step.caller == Caller::Operator { " (operator)" } else { "" };
-    format!("  {service:<23} {method:<14} {:>5} ms  {told}{operator}", step.took_ms)
+    format!("  {service:<23} {method:<14} {:>5} ms  {message}{operator}", step.took_ms)
 }

@@ -13,7 +13,7 @@ use proto::rpc::Method;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use crate::error::Hinted;
+use crate::error::{Hinted, root_cause};
 use crate::nats::call::CallError;
 
 /// Largest answer that is read.
@@ -67,7 +67,7 @@ impl Gateway {
         traceparent: &str,
         limit: Duration,
     ) -> Result<Value, CallError> {
-        let path = format!("/api/{}/{}", method.package.replace('.', "/"), method.name);
+        let path = path(method);
         let failed = |reason: String| CallError::Failed(format!("POST {}{path}: {reason}", self.base));
         let request = Request::post(format!("{}{path}", self.base))
             .header("content-type", "application/json")
@@ -107,10 +107,7 @@ fn connector() -> anyhow::Result<Connector> {
     Ok(HttpConnector::new())
 }
 
-fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut cause = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
+/// Where the gateway serves a method: `/api/quest/v1/generate`.
+pub(crate) fn path(method: &Method) -> String {
+    format!("/api/{}/{}", method.package.replace('.', "/"), method.name)
 }

@@ -86,11 +86,11 @@ async fn walk(stage: &mut Stage<'_>) -> Outcome {
         let movement = json!({ "fromRegionId": from, "regionId": REGION, "position": point(place) });
         let mut action = stage.session()?;
         action["action"] = json!({ "state": state, "movement": movement });
-        let told = |answer: &Value| {
+        let message = |answer: &Value| {
             let revision = text(&answer["state"]["record"]["revision"]);
             format!("at ({}, {}), saved as revision {revision}", place.0, place.1)
         };
-        let answer = stage.player("bodybroker.v1.BodyBroker/SubmitAction", action, told).await?;
+        let answer = stage.player("bodybroker.v1.BodyBroker/SubmitAction", action, message).await?;
         stage.expect(answer["outcome"] == "ACTION_OUTCOME_APPLIED", || format!("not all was applied: {answer}"))?;
         from = REGION;
     }
@@ -197,8 +197,8 @@ async fn purchase(stage: &mut Stage<'_>) -> Outcome {
     stage.operator("orchestration.v1.Orchestration/Start", workflow, started).await?;
     let named = json!({ "workflowId": format!("{player}-purchase") });
     let ended = |answer: &Value| answer["workflow"]["endedAt"].is_string();
-    let told = |answer: &Value| format!("the purchase is {}", name(&answer["workflow"]["state"], "WORKFLOW_STATE_"));
-    let workflow = stage.operator_until("orchestration.v1.Orchestration/Status", named, ended, told).await?;
+    let message = |answer: &Value| format!("the purchase is {}", name(&answer["workflow"]["state"], "WORKFLOW_STATE_"));
+    let workflow = stage.operator_until("orchestration.v1.Orchestration/Status", named, ended, message).await?;
     let state = &workflow["workflow"]["state"];
     stage.expect(state == "WORKFLOW_STATE_COMPENSATED", || format!("the workflow ended as {state}"))?;
 

@@ -1,12 +1,13 @@
 //! Calls of one method, as JSON in protobuf's mapping: what an operator does by hand, and what a demonstration needs.
 
 use std::fmt;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use async_nats::{Client, HeaderMap, RequestErrorKind};
 use hyper::body::Bytes;
 use prost::Message as _;
-use prost_reflect::{DescriptorPool, DynamicMessage};
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 use proto::rpc::Method;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -158,8 +159,16 @@ impl CallError {
     }
 }
 
-fn descriptor(message: &str) -> Result<prost_reflect::MessageDescriptor, CallError> {
-    let pool = DescriptorPool::decode(proto::DESCRIPTORS).map_err(|error| CallError::Failed(error.to_string()))?;
+/// The messages of the contracts, decoded when they are first needed.
+static CONTRACTS: LazyLock<Result<DescriptorPool, String>> =
+    LazyLock::new(|| DescriptorPool::decode(proto::DESCRIPTORS).map_err(|error| error.to_string()));
+
+/// What a message of the contracts consists of, by its full name.
+///
+/// # Errors
+/// There is no such message.
+pub(super) fn descriptor(message: &str) -> Result<MessageDescriptor, CallError> {
+    let pool = CONTRACTS.as_ref().map_err(|error| CallError::Failed(error.clone()))?;
     let found = pool.get_message_by_name(message);
     found.ok_or_else(|| CallError::Failed(format!("no contract has a message `{message}`")))
 }

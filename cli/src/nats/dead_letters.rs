@@ -17,10 +17,11 @@ use async_nats::jetstream::stream::{DeleteMessageErrorKind, LastRawMessageErrorK
 use async_nats::jetstream::{self, ErrorCode, context};
 use async_nats::{Client, HeaderMap};
 use jiff::Timestamp;
-use prost_reflect::{DescriptorPool, DynamicMessage};
+use prost_reflect::DynamicMessage;
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
+use super::call::descriptor;
 use crate::error::Hinted;
 use crate::manifest::consumes;
 
@@ -302,8 +303,7 @@ impl DeadLetter {
     /// The event as JSON; `None` if it cannot be decoded as what its subject says.
     pub(crate) fn decoded(&self) -> Option<Value> {
         let info = proto::EVENTS.iter().find(|info| info.subject == self.event)?;
-        let descriptor = DescriptorPool::decode(proto::DESCRIPTORS).ok()?.get_message_by_name(info.message)?;
-        let message = DynamicMessage::decode(descriptor, self.payload.as_slice()).ok()?;
+        let message = DynamicMessage::decode(descriptor(info.message).ok()?, self.payload.as_slice()).ok()?;
         serde_json::to_value(&message).ok()
     }
 }

@@ -183,8 +183,8 @@ fn cluster(aws: &Aws) -> anyhow::Result<ClusterSpec> {
 /// The same for the same nodes, whatever keys and certificates they have.
 fn digest(aws: &Aws) -> anyhow::Result<String> {
     let cluster = cluster(aws)?;
-    let nobody = AccountToken { id: String::new(), jwt: String::new() };
-    let trust = Trust { operator: String::new(), system: nobody, accounts: Vec::new() };
+    let empty = AccountToken { id: String::new(), jwt: String::new() };
+    let trust = Trust { operator: String::new(), system: empty, accounts: Vec::new() };
     let mut hash = Sha256::new();
     hash.update(accounts::digest(&permissions::accounts_on_aws(&aws.manifests)));
     hash.update(format!("{:?}", cluster.release));

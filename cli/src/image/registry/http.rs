@@ -29,7 +29,7 @@ use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
 
 use super::auth::{Auth, Challenge, Credentials, Refused, TokenSource};
 use super::proxy::ProxyConnector;
-use crate::error::Hinted;
+use crate::error::{Hinted, root_cause};
 use crate::image::digest::CHUNK;
 use crate::image::oci::{Blob, Contents};
 
@@ -394,15 +394,6 @@ pub(super) fn encoded(text: &str) -> String {
         other => format!("%{other:02X}"),
     };
     text.bytes().map(letter).collect()
-}
-
-/// The last reason of a failure: those before it say only that there was one.
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tower_service::Service;
 
 use super::http::is_loopback;
+use crate::error::root_cause;
 
 /// Connects to a host, directly or through the proxy for it.
 #[derive(Clone)]
@@ -109,14 +110,6 @@ impl Service<Uri> for ProxyConnector {
         let connecting = self.direct.call(address);
         Box::pin(async move { Ok(MaybeHttpsStream::Http(connecting.await?)) })
     }
-}
-
-fn root_cause(error: &dyn Error) -> String {
-    let mut cause = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
 }
 
 #[cfg(test)]
