@@ -27,7 +27,6 @@ use crate::model::rollout::Outcome;
 use crate::model::step::{Action, Kind, Operation, Step};
 use crate::pipeline::Progress;
 use crate::pipeline::options::Options;
-use crate::screen::note;
 
 /// How long Fargate may take until a task runs: a slow pull and the deregistration delay of a load balancer included.
 const FARGATE: Duration = Duration::from_secs(300);
@@ -139,12 +138,15 @@ impl<'a> Work<'a> {
 
     async fn push(&self, steps: &[&Step], progress: &mut Progress) -> anyhow::Result<()> {
         let names: Vec<&str> = steps.iter().map(|step| step.name()).collect();
+        for step in steps {
+            let record = progress.started(step);
+            if let Operation::PushImage { image, .. } = &step.operation {
+                record.image = Some(image.digest.clone());
+            }
+        }
         images::push(self.aws, &names, self.images.context("only a deployment pushes images")?).await?;
         for step in steps {
-            let Operation::PushImage { image, .. } = &step.operation else { continue };
-            let record = progress.started(step);
-            record.image = Some(image.digest.clone());
-            record.result = "done".to_owned();
+            progress.ended(step, "done");
         }
         Ok(())
     }
@@ -181,7 +183,6 @@ impl<'a> Work<'a> {
         }
         for step in steps {
             progress.ended(step, "done");
-            note(&format!("{step} done"));
         }
         self.assets.consumers.extend(wanted.consumers);
         self.assets.consumers.retain(|name, _| !deleted.contains(name));
@@ -213,7 +214,7 @@ impl<'a> Work<'a> {
                         Some(error) => progress.failed_by(step, error),
                         None => {
                             self.remember(step, started.deployed.take());
-                            follow.push(deployment);
+                            follow.push((deployment, progress.follow(step)));
                         }
                     }
                     self.started.insert(step.name().to_owned(), started);
@@ -382,8 +383,8 @@ impl<'a> Work<'a> {
         let Operation::DeleteService { service, before } = &step.operation else { return Ok(()) };
         let name = before.ecs.as_ref().map(|ecs| ecs.name.clone());
         let name = name.with_context(|| format!("service `{service}` is not one for ECS"))?;
-        note(&format!("service {service}: draining, then deleting it"));
         progress.started(step);
+        progress.is_at(step, "its tasks finish what they have begun");
         ecs_service::delete(self.aws.ecs_cluster(), self.aws.clients.autoscaling(), service, &name).await?;
         progress.ended(step, "done");
         self.state.services.remove(service);

@@ -9,15 +9,16 @@ use aws_sdk_ecs::types::{
 use tokio::time::Instant;
 
 use super::Aws;
-use super::arn::short;
+use super::arn::{revision, short};
 use super::clients::Cluster;
 use super::error::failed;
 use super::services::{self, primary};
 use super::tasks::{self, Task};
-use crate::model::rollout::{Failure, Outcome, StoppedTask};
+use crate::model::rollout::{Advance, Failure, Outcome, StoppedTask};
 use crate::pipeline::options::WaitUntil;
 use crate::problem::counted;
 use crate::screen::note;
+use crate::screen::progress::Activity;
 
 /// Between two descriptions of the services, as long as something changes.
 const SHORT_PAUSE: Duration = Duration::from_millis(250);
@@ -119,6 +120,7 @@ const WENT_BACK: &str = "ECS went back to what ran before";
 /// What is known of a deployment that is being followed.
 struct Following {
     started: StartedDeployment,
+    activity: Activity,
     /// Since when it is followed.
     since: Instant,
     /// Whether ECS has described it.
@@ -133,15 +135,16 @@ struct Following {
 /// Follows deployments until all have ended or the time is over, and reports what happens.
 pub(crate) async fn follow(
     aws: &Aws,
-    started: Vec<StartedDeployment>,
+    started: Vec<(StartedDeployment, Activity)>,
     wait_until: WaitUntil,
     within: Duration,
 ) -> anyhow::Result<BTreeMap<String, Outcome>> {
     if wait_until == WaitUntil::Accepted {
-        return Ok(started.into_iter().map(|started| (started.service, Outcome::Completed)).collect());
+        return Ok(started.into_iter().map(|(started, _)| (started.service, Outcome::Completed)).collect());
     }
     let deadline = Instant::now() + within;
-    let mut open: Vec<Following> = started.into_iter().map(Following::new).collect();
+    let following = |(started, activity): (_, Activity)| Following::new(started, activity.within(within));
+    let mut open: Vec<Following> = started.into_iter().map(following).collect();
     let mut ended = BTreeMap::new();
     let mut pause = SHORT_PAUSE;
     while !open.is_empty() {
@@ -158,6 +161,9 @@ pub(crate) async fn follow(
             }
             let state = rollout_state(&one.started, wait_until, service);
             if let RolloutState::InProgress { running, desired, failed } = state {
+                if let Some(advance) = service.and_then(|service| one.advance(service)) {
+                    one.activity.is_at(advance.to_string(), advance.waits_for);
+                }
                 changed |= progress(aws.ecs_cluster(), &mut one, (running, desired, failed)).await?;
                 if Instant::now() < deadline {
                     still_open.push(one);
@@ -165,7 +171,7 @@ pub(crate) async fn follow(
                 }
             }
             let outcome = outcome(aws, &mut one, state, within).await?;
-            note(&format!("service {} {}", one.started.service, outcome.verdict()));
+            one.activity.end(outcome.verdict());
             ended.insert(one.started.service, outcome);
         }
         open = still_open;
@@ -181,10 +187,6 @@ pub(crate) async fn follow(
 async fn progress(cluster: Cluster<'_>, one: &mut Following, counts: (i32, i32, i32)) -> anyhow::Result<bool> {
     let (running, desired, failed) = counts;
     let changed = one.counts != counts;
-    if changed {
-        let service = &one.started.service;
-        note(&format!("service {service}: {running} of {} of the new revision run", counted(desired, "task")));
-    }
     if failed > one.counts.2 {
         observe_stopped_tasks(cluster, one).await?;
     }
@@ -315,9 +317,10 @@ async fn last_lines(aws: &Aws, started: &StartedDeployment, task: &str) -> Vec<S
 }
 
 impl Following {
-    fn new(started: StartedDeployment) -> Self {
+    fn new(started: StartedDeployment, activity: Activity) -> Self {
         Self {
             started,
+            activity,
             since: Instant::now(),
             seen: false,
             counts: (-1, -1, 0),
@@ -350,6 +353,27 @@ impl Following {
             }
         }
         self.messages.len() > before
+    }
+
+    /// How far it is, by a description of its service. ECS counts running tasks; those that are not healthy yet are pending.
+    fn advance(&self, service: &Service) -> Option<Advance> {
+        let (ours, others): (Vec<&Deployment>, Vec<_>) =
+            service.deployments().iter().partition(|deployment| deployment.id() == Some(&*self.started.deployment));
+        let ours = ours.first()?;
+        let count = |tasks: i32| u32::try_from(tasks).unwrap_or_default();
+        let old = others.iter().map(|deployment| count(deployment.running_count())).sum();
+        let starting = match ours.pending_count() {
+            0 => None,
+            pending => Some(format!("{} starting", counted(pending, "task"))),
+        };
+        Some(Advance {
+            revision: revision(&self.started.task_definition),
+            new: count(ours.running_count()),
+            desired: count(ours.desired_count()),
+            old,
+            old_left: old,
+            waits_for: self.messages.last().cloned().filter(|_| starting.is_none()).or(starting),
+        })
     }
 
     fn crashes(&self) -> usize {

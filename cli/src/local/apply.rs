@@ -25,7 +25,6 @@ use crate::error::Hinted;
 use crate::manifest::Environment;
 use crate::model::desired::{Definition, Role};
 use crate::model::plan::Plan;
-use crate::model::rollout::Outcome;
 use crate::model::step::{Action, Kind, Operation, Step};
 use crate::nats::bus::JETSTREAM_TIMEOUT;
 use crate::nats::health;
@@ -33,8 +32,8 @@ use crate::nats::identity::SYSTEM_USER;
 use crate::nats::replicas;
 use crate::pipeline::Progress;
 use crate::pipeline::options::Options;
-use crate::problem::counted;
 use crate::screen::note;
+use crate::screen::progress::{Activity, during};
 
 /// What a rollout may take beyond the start and the stop of its tasks.
 const MARGIN: Duration = Duration::from_secs(30);
@@ -155,9 +154,6 @@ impl<'a> Work<'a> {
         let outcome = work.await;
         for step in steps {
             progress.ended(step, if outcome.is_ok() { "done" } else { "failed" });
-            if outcome.is_ok() {
-                note(&format!("{step} done"));
-            }
         }
         outcome
     }
@@ -226,10 +222,7 @@ impl<'a> Work<'a> {
         let mut failures = Vec::new();
         for (step, outcome) in steps.iter().zip(outcomes) {
             progress.ended(step, if outcome.is_ok() { "done" } else { "failed" });
-            match outcome {
-                Ok(()) => note(&format!("{step} done")),
-                Err(error) => failures.push(error),
-            }
+            failures.extend(outcome.err());
         }
         all(failures)
     }
@@ -280,7 +273,10 @@ impl<'a> Work<'a> {
             }
         }
         let limit = self.options.timeout.unwrap_or(limit);
-        let outcomes = supervisor.follow(&deployments, limit, show_progress).await?;
+        let followed = steps.iter().filter(|step| deployments.contains_key(step.name()));
+        let mut activities: BTreeMap<&str, Activity> =
+            followed.map(|step| (step.name(), progress.follow(step).within(limit))).collect();
+        let outcomes = supervisor.follow(&deployments, limit, |news| show(&mut activities, news)).await?;
         for step in steps {
             let Some(outcome) = outcomes.get(step.name()) else { continue };
             match outcome.explanation(step.name(), revisions[step.name()], None) {
@@ -379,15 +375,19 @@ impl<'a> Wanted<'a> {
     }
 }
 
-fn show_progress(progress: client::Progress) {
-    match progress {
-        client::Progress::Tasks { service, desired: 0, .. } => note(&format!("service {service}: its tasks stop")),
-        client::Progress::Tasks { service, ready, desired } => {
-            note(&format!("service {service}: {ready} of {} ready", counted(desired, "task")));
+fn show(activities: &mut BTreeMap<&str, Activity>, news: client::Progress) {
+    match news {
+        client::Progress::Advanced { service, advance } => {
+            if let Some(activity) = activities.get(&*service) {
+                activity.is_at(advance.to_string(), advance.waits_for);
+            }
         }
         // Why one failed is explained at the end, when everything else has been tried.
-        client::Progress::Ended { service, outcome: Outcome::Failed(_) } => note(&format!("service {service} FAILED")),
-        client::Progress::Ended { service, outcome } => note(&format!("service {service} {}", outcome.verdict())),
+        client::Progress::Ended { service, outcome } => {
+            if let Some(activity) = activities.remove(&*service) {
+                activity.end(outcome.verdict());
+            }
+        }
     }
 }
 
@@ -403,10 +403,13 @@ pub(super) async fn settled(
         health::wait_until_settled_besides(unwell, access, &endpoints.nodes, SETTLE).await?;
         replicas::wait_until_current(access, &endpoints.names(), unwell, SETTLE).await
     };
-    tokio::select! {
-        settled = settled => settled,
-        error = a_server_does_not_start(supervisor) => Err(error),
-    }
+    let settled = async {
+        tokio::select! {
+            settled = settled => settled,
+            error = a_server_does_not_start(supervisor) => Err(error),
+        }
+    };
+    during("waiting until the NATS servers agree and their replicas are current", settled).await
 }
 
 /// Returns when a server ends again and again, with what it says; or when the supervisor cannot be asked.

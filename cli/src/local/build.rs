@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::Context as _;
-use tokio::process::Command;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{ChildStderr, Command};
 
 use crate::error::{Hinted, at};
+use crate::screen::progress::Activity;
 
 /// Where binaries come from.
 #[derive(Clone, Debug)]
@@ -70,7 +72,8 @@ impl Source {
 
 async fn cargo_build(workspace: &Path, folder: &Path, services: &[&String]) -> anyhow::Result<()> {
     let mut cargo = Command::new("cargo");
-    cargo.arg("build").arg("--quiet").current_dir(workspace);
+    // It draws nothing, whatever its configuration says: its lines are read.
+    cargo.arg("build").current_dir(workspace).env("CARGO_TERM_PROGRESS_WHEN", "never").env("CARGO_TERM_COLOR", "never");
     if folder.ends_with("release") {
         cargo.arg("--release");
     }
@@ -78,18 +81,80 @@ async fn cargo_build(workspace: &Path, folder: &Path, services: &[&String]) -> a
         cargo.args(["--package", service]);
     }
     tracing::info!(folder = %folder.display(), "building the services");
-    let output = cargo.stdin(Stdio::null()).kill_on_drop(true).output().await;
-    let output = output.map_err(|error| {
+    let activity = Activity::start("building the services");
+    let cargo = cargo.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true).spawn();
+    let mut cargo = cargo.map_err(|error| {
         let hint = "`./scripts/up` installs cargo; `--no-build` deploys the binaries as they are";
         Hinted::new("failed to run `cargo`", hint).because(error)
     })?;
-    if output.status.success() {
+    let said = read_messages(cargo.stderr.take(), &activity).await.context("failed to read what `cargo` says")?;
+    if cargo.wait().await.context("failed to wait for `cargo`")?.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
     Err(Hinted::new(
         format!("the services do not compile:\n{}", said.trim_end()),
         "fix them, or deploy the last binaries with `--no-build`",
     )
     .into())
+}
+
+/// What cargo says besides how far it is, which the activity shows.
+async fn read_messages(stderr: Option<ChildStderr>, activity: &Activity) -> io::Result<String> {
+    let Some(stderr) = stderr else { return Ok(String::new()) };
+    let mut lines = BufReader::new(stderr).split(b'\n');
+    let (mut said, mut crates) = (String::new(), 0);
+    while let Some(line) = lines.next_segment().await? {
+        let line = String::from_utf8_lossy(&line);
+        match Status::of(&line) {
+            Status::Compiling(name) => {
+                crates += 1;
+                activity.is_at(format!("crate {crates}"), Some(name.to_owned()));
+            }
+            Status::Other(text) => activity.is_at("", Some(text.to_owned())),
+            Status::None => said += &format!("{line}\n"),
+        }
+    }
+    Ok(said)
+}
+
+/// A line in which cargo says how far it is: a word, right-aligned in twelve columns, and what it is about.
+#[derive(Debug, PartialEq, Eq)]
+enum Status<'a> {
+    Compiling(&'a str),
+    /// For example that another cargo holds the lock of the build directory.
+    Other(&'a str),
+    /// It is none: something is wrong.
+    None,
+}
+
+impl<'a> Status<'a> {
+    fn of(line: &'a str) -> Self {
+        let is_status = |word: &&str| {
+            let column = line.len() - line.trim_start().len();
+            column + word.len() == STATUS_COLUMNS && word.starts_with(char::is_uppercase)
+        };
+        match line.trim_start().split_once(' ').filter(|(word, _)| is_status(word)) {
+            Some(("Compiling", what)) => Self::Compiling(what.split(" (").next().unwrap_or(what)),
+            Some(_) => Self::Other(line.trim_start()),
+            None => Self::None,
+        }
+    }
+}
+
+/// The columns of the word.
+const STATUS_COLUMNS: usize = 12;
+
+#[cfg(test)]
+mod tests {
+    use super::Status;
+
+    #[test]
+    fn lines_of_cargo_that_say_how_far_it_is_are_no_errors() {
+        assert_eq!(Status::of("   Compiling auth v0.1.0 (/work/auth)"), Status::Compiling("auth v0.1.0"));
+        let lock = "    Blocking waiting for file lock on build directory";
+        assert_eq!(Status::of(lock), Status::Other("Blocking waiting for file lock on build directory"));
+        for line in ["error: expected `;`", "  --> src/main.rs:1:2", "", "   |", "    Finishing what"] {
+            assert_eq!(Status::of(line), Status::None, "{line}");
+        }
+    }
 }

@@ -22,7 +22,7 @@ use super::protocol::{
 };
 use super::supervisor::SavedState;
 use crate::error::{Hinted, at};
-use crate::model::rollout::{Failure, Outcome, StoppedTask};
+use crate::model::rollout::{Advance, Failure, Outcome, StoppedTask};
 use crate::model::trace::TracePrefix;
 use crate::problem::counted;
 
@@ -175,14 +175,12 @@ impl From<Error> for anyhow::Error {
 /// What happens while deployments are followed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Progress {
-    /// The number of ready tasks of the new revision, or of those that should be, has changed.
-    Tasks {
+    /// A deployment has come further, or waits for something else.
+    Advanced {
         /// Of this service.
         service: String,
-        /// So many are ready.
-        ready: u32,
-        /// So many should be.
-        desired: u32,
+        /// How far.
+        advance: Advance,
     },
     /// A deployment has come to an end.
     Ended {
@@ -386,10 +384,9 @@ impl Client {
                 if let Some(status) = status
                     && status.deployment().is_some_and(|latest| latest.id == *id)
                 {
-                    let counts = (status.ready(), status.desired);
-                    if seen.insert(name, counts) != Some(counts) {
-                        let (ready, desired) = counts;
-                        on_progress(Progress::Tasks { service: name.clone(), ready, desired });
+                    let advance = status.advance();
+                    if seen.insert(name, advance.clone()).as_ref() != Some(&advance) {
+                        on_progress(Progress::Advanced { service: name.clone(), advance });
                     }
                 }
                 let late = Instant::now() >= deadline;

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::model::desired::{Definition, Node, Role};
+use crate::model::rollout::Advance;
 use crate::model::trace::{Span, TracePrefix};
 
 /// The version of this protocol. A client refuses to talk to a supervisor with another one.
@@ -315,6 +316,22 @@ impl ServiceStatus {
     pub fn ready(&self) -> u32 {
         let ready = |task: &&TaskStatus| task.revision == self.revision && task.state == TaskState::Ready;
         self.tasks.iter().filter(ready).count().try_into().unwrap_or(u32::MAX)
+    }
+
+    /// How far its deployment is.
+    pub(super) fn advance(&self) -> Advance {
+        let (new, old): (Vec<&TaskStatus>, Vec<_>) = self.tasks.iter().partition(|task| task.revision == self.revision);
+        let count = |tasks: usize| tasks.try_into().unwrap_or(u32::MAX);
+        let waits =
+            |task: &&TaskStatus| matches!(task.state, TaskState::Starting | TaskState::Unready | TaskState::Stopped);
+        Advance {
+            revision: self.revision,
+            new: self.ready(),
+            desired: self.desired,
+            old: count(old.iter().filter(|task| task.state == TaskState::Ready).count()),
+            old_left: count(old.len()),
+            waits_for: new.into_iter().filter(waits).find_map(|task| task.reason.clone()),
+        }
     }
 
     /// Whether it should take HTTP requests and does not: another process had its port when the supervisor started.

@@ -17,6 +17,34 @@ pub enum Outcome {
     Unfinished(Failure),
 }
 
+/// How far a deployment of a service is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Advance {
+    /// The revision that it brings.
+    pub revision: u64,
+    /// Tasks of this revision that take requests.
+    pub new: u32,
+    /// How many there should be.
+    pub desired: u32,
+    /// Tasks of earlier revisions that take requests.
+    pub old: u32,
+    /// Tasks of earlier revisions that are left.
+    pub old_left: u32,
+    /// Why a task of the revision is not ready.
+    pub waits_for: Option<String>,
+}
+
+impl fmt::Display for Advance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "r{}  new {}/{}", self.revision, self.new, self.desired)?;
+        match (self.old, self.old_left) {
+            (_, 0) => Ok(()),
+            (0, left) => write!(f, "  old {left} stopping"),
+            (old, left) => write!(f, "  old {old}/{left} serving"),
+        }
+    }
+}
+
 /// Why a deployment failed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Failure {

@@ -14,6 +14,7 @@ use crate::model::desired::{Desired, Service};
 use crate::model::observed::Observed;
 use crate::model::plan::Plan;
 use crate::model::step::{Kind, Step};
+use crate::screen::progress::{Activity, during};
 use crate::screen::{note, printable};
 
 /// Where services run. A platform observes and carries out steps; what is done, and in which order, is decided here and in the planner.
@@ -131,28 +132,51 @@ pub(crate) struct Progress {
     pub(crate) failures: BTreeMap<String, String>,
     /// What runs after a failure, as the end of a sentence.
     pub(crate) aftermath: Option<String>,
+    /// The steps under way, by their texts.
+    activities: BTreeMap<String, Activity>,
 }
 
 impl Progress {
+    fn new(record: Record) -> Self {
+        Self { record, failures: BTreeMap::new(), aftermath: None, activities: BTreeMap::new() }
+    }
+
     /// A step starts.
     pub(crate) fn started(&mut self, step: &Step) -> &mut StepRecord {
         tracing::info!(%step, wave = step.wave, "started");
+        self.activities.insert(step.to_string(), Activity::start(step.to_string()));
         self.record.steps.push(StepRecord::started(step));
         let last = self.record.steps.len() - 1;
         &mut self.record.steps[last]
     }
 
+    /// How far a step is.
+    pub(crate) fn is_at(&self, step: &Step, state: &str) {
+        if let Some(activity) = self.activities.get(&step.to_string()) {
+            activity.is_at(state, None);
+        }
+    }
+
     /// A step has ended.
     pub(crate) fn ended(&mut self, step: &Step, result: &str) {
         let text = step.to_string();
+        if let Some(activity) = self.activities.remove(&text) {
+            activity.end(if result == FAILED { "FAILED" } else { result });
+        }
         if let Some(record) = self.record.steps.iter_mut().rev().find(|record| record.step == text) {
             record.result = result.to_owned();
         }
     }
 
+    /// A step of a service becomes a deployment that is followed with this.
+    pub(crate) fn follow(&mut self, step: &Step) -> Activity {
+        self.activities.remove(&step.to_string());
+        Activity::start(step.name())
+    }
+
     /// A service did not come up.
     pub(crate) fn failed(&mut self, step: &Step, explanation: String) {
-        self.ended(step, "failed");
+        self.ended(step, FAILED);
         self.failures.insert(step.name().to_owned(), explanation);
     }
 
@@ -162,6 +186,11 @@ impl Progress {
         self.failed(step, format!("{error:#}{hint}"));
     }
 }
+
+/// The result of a step that failed.
+const FAILED: &str = "failed";
+/// What observing is, for those who wait for it.
+const OBSERVING: &str = "reading what runs";
 
 /// Plans a change, and changes nothing. `observed` is planned against instead of what is there, if it is given.
 pub(crate) async fn plan<P: Platform>(
@@ -175,7 +204,7 @@ pub(crate) async fn plan<P: Platform>(
     let (desired, materials) = load(platform, change, options, purpose).await?;
     let observed = match observed {
         Some(observed) => observed,
-        None => platform.observe(change, &desired, materials.as_ref()).await?.as_ref().clone(),
+        None => during(OBSERVING, platform.observe(change, &desired, materials.as_ref())).await?.as_ref().clone(),
     };
     Ok((Plan::new(change, &desired, &observed)?, observed))
 }
@@ -196,7 +225,7 @@ pub(crate) async fn run<P: Platform>(platform: &P, change: &Change, options: &Op
         return with_lock(platform, options.if_held, change).await;
     }
     let (desired, materials) = load(platform, change, options, Purpose::Change).await?;
-    let observation = platform.observe(change, &desired, materials.as_ref()).await?;
+    let observation = during(OBSERVING, platform.observe(change, &desired, materials.as_ref())).await?;
     let plan = Plan::new(change, &desired, observation.as_ref())?;
     allowed(platform, change, options, &plan)?;
     // A proof that fails may fail because another process is changing the environment: then its end is waited for.
@@ -214,7 +243,7 @@ pub(super) async fn with_lock<P: Platform, T>(
     if_held: IfHeld,
     change: impl Future<Output = anyhow::Result<T>>,
 ) -> anyhow::Result<T> {
-    let lock = platform.lock(if_held).await?;
+    let lock = during("taking the lock of the environment", platform.lock(if_held)).await?;
     let outcome = change.await;
     let unlocked = platform.unlock(lock).await;
     if let (Err(_), Err(error)) = (&outcome, &unlocked) {
@@ -274,7 +303,7 @@ async fn locked<P: Platform>(
     desired: &Desired,
     materials: Option<&P::Materials>,
 ) -> anyhow::Result<Done> {
-    let observation = platform.observe(change, desired, materials).await?;
+    let observation = during(OBSERVING, platform.observe(change, desired, materials)).await?;
     let plan = Plan::new(change, desired, observation.as_ref())?;
     allowed(platform, change, options, &plan)?;
     if plan.is_empty() {
@@ -283,7 +312,7 @@ async fn locked<P: Platform>(
     }
     let (who, command) = platform.caller();
     let record = Record::start(who, command, platform.workspace(), change.services());
-    let mut progress = Progress { record, failures: BTreeMap::new(), aftermath: None };
+    let mut progress = Progress::new(record);
     put_record(platform, change, &progress.record).await?;
     let outcome = complete(platform, change, options, desired, materials, observation, plan, &mut progress).await;
     let outcome = match outcome {
@@ -301,7 +330,7 @@ async fn locked<P: Platform>(
     let (plan, proofs) = outcome?;
     recorded?;
     if matches!(change, Change::Deploy(_)) {
-        platform.clean_up().await?;
+        during("removing what is not needed any more", platform.clean_up()).await?;
     }
     Ok(Done { plan, proofs, record: Some(progress.record.id) })
 }
@@ -337,7 +366,7 @@ async fn complete<P: Platform>(
         if plan.incomplete.is_none() {
             return Ok(all);
         }
-        observation = platform.observe(change, desired, materials).await?;
+        observation = during(OBSERVING, platform.observe(change, desired, materials)).await?;
         plan = Plan::new(change, desired, observation.as_ref())?;
         // Only the first part was reviewed; nothing is lost without a word in the others either.
         plan.refuse_losses(&options.accepted)?;
@@ -438,7 +467,7 @@ async fn verify<P: Platform>(
     if !change.is_verified() || options.wait_until != super::options::WaitUntil::Proven {
         return Ok(Vec::new());
     }
-    platform.verify(&change.services(), observation, options).await
+    during("proving that the tasks answer", platform.verify(&change.services(), observation, options)).await
 }
 
 /// All failures on one screen, and in a file that outlives the rollback.

@@ -1,7 +1,9 @@
 //! The one place that prints. Commands return data; progress goes to standard error.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the place")]
 
+pub(crate) mod layout;
 mod printable;
+pub(crate) mod progress;
 pub(crate) mod status;
 pub(crate) mod trace;
 
@@ -12,6 +14,7 @@ use clap::ValueEnum;
 use clap_complete::Shell;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
+use jiff::Timestamp;
 use printable::{Colours, Printable};
 use serde::Serialize;
 use serde_json::Value;
@@ -119,9 +122,11 @@ pub(crate) fn line(text: &str) -> io::Result<()> {
 }
 
 fn write_line(text: &Printable<'_>) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    writeln!(out, "{text}")?;
-    out.flush()
+    progress::above(|| {
+        let mut out = io::stdout().lock();
+        writeln!(out, "{text}")?;
+        out.flush()
+    })
 }
 
 /// One of many results, as soon as it is there: `text` for people, `data` for programs as JSON on one line.
@@ -163,14 +168,18 @@ pub(crate) fn printable(text: &str) -> String {
     Printable::new(text).to_string()
 }
 
-/// What happens on the way, for people: on standard error.
+/// What happens on the way, for people: on standard error, with the time (UTC) where it is read later.
 pub(crate) fn note(text: &str) {
-    say(text);
+    if io::stderr().is_terminal() {
+        say(text);
+    } else {
+        say(&format!("{} {text}", Timestamp::now().strftime("%H:%M:%SZ")));
+    }
 }
 
 /// On standard error. Who has closed it does not listen, which is no reason to stop halfway.
 fn say(text: &str) {
-    let _ = writeln!(io::stderr(), "{}", Printable::new(text));
+    let _ = progress::above(|| writeln!(io::stderr(), "{}", Printable::new(text)));
 }
 
 /// Asks for a confirmation. Without a terminal there is no question, and the answer is yes: a script means what it says.
@@ -292,7 +301,7 @@ struct LogWriter;
 impl Write for LogWriter {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(event);
-        io::stderr().write_all(Printable::new(&text).as_str().as_bytes())?;
+        progress::above(|| io::stderr().write_all(Printable::new(&text).as_str().as_bytes()))?;
         Ok(event.len())
     }
 

@@ -16,6 +16,7 @@ use crate::error::hint;
 use crate::pipeline::Progress;
 use crate::pipeline::options::WaitUntil;
 use crate::screen::note;
+use crate::screen::progress::Activity;
 
 /// How long ECS may go on describing a service as it was before the run changed it.
 const STALE_FOR: Duration = Duration::from_secs(30);
@@ -38,7 +39,11 @@ impl Work<'_> {
         for (name, started) in &self.started {
             let is_failed = progress.failures.contains_key(name);
             match self.undo(name, started, services.get(&started.deployment.ecs_name), is_failed).await {
-                Ok(deployment) => follow.extend(deployment),
+                Ok(deployment) => {
+                    follow.extend(
+                        deployment.map(|deployment| (deployment, Activity::start(format!("{name} goes back")))),
+                    );
+                }
                 Err(error) => errors.push(format!("`{name}`: {error:#}{}", hinted(&error))),
             }
         }

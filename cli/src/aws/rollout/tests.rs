@@ -123,7 +123,7 @@ fn events_that_were_there_before_are_not_told_whatever_their_times() {
     // The clock of ECS is far behind, or far ahead.
     for at in [0, 4_000_000_000] {
         let started = StartedDeployment::of("quest-system", &service(&[("1", at)]), None, "arn:2");
-        let mut following = Following::new(started);
+        let mut following = Following::new(started, Activity::start("quest-system"));
         assert!(following.log_events(Some(&service(&[("2", at), ("1", at)]))));
         assert!(!following.log_events(Some(&service(&[("2", at), ("1", at)]))));
         assert_eq!(following.messages, ["event 2"]);
