@@ -19,6 +19,7 @@ use crate::pipeline::lock::IfHeld;
 use crate::pipeline::options::Options;
 use crate::pipeline::saved::SavedPlan;
 use crate::pipeline::{Done, Purpose};
+use crate::screen::layout::seconds;
 #[cfg(feature = "aws")]
 use crate::screen::note;
 use crate::screen::{CHANGES, Report};
@@ -129,6 +130,10 @@ pub(crate) fn done(done: &Done, services: Option<&BTreeSet<String>>, verb: &str)
     if let (Some(services), Value::Object(data)) = (services, &mut data) {
         data.insert("services".to_owned(), json!(services));
     }
-    let verdict = if done.plan.is_empty() { "nothing had to be done" } else { verb };
-    Report::new(&data, [done.proofs.as_slice(), &[verdict.to_owned()]].concat().join("\n"))
+    let took = seconds(done.took);
+    let verdict = match done.plan.is_empty() {
+        true => format!("nothing had to be done ({took})"),
+        false => format!("{verb} in {took}: {}", done.plan.done()),
+    };
+    Report::new(&data, [done.proofs.as_slice(), &[verdict]].concat().join("\n"))
 }

@@ -88,10 +88,7 @@ impl ExpectedTasks {
         if self.is_met(found) {
             let version = found.iter().find(|one| answering.contains(&*one.task)).map_or("", |one| &one.version);
             let count = answering.len();
-            return Ok(format!(
-                "{name} answers on the bus: {} of revision {revision}, version {version}",
-                counted(count, "task")
-            ));
+            return Ok(format!("{name} answers on the bus: {} of r{revision}, {version}", counted(count, "task")));
         }
         let mut message = format!("`{name}` is deployed, but of revision {revision} ");
         let silent: Vec<&str> =

@@ -1,5 +1,6 @@
 //! The one way in which natsctl changes an environment: load, observe, plan, apply, verify. Every verb, on every platform.
 
+mod activities;
 pub(crate) mod history;
 pub(crate) mod load;
 pub(crate) mod lock;

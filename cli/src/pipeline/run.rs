@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use super::activities::Activities;
 use super::history::{Record, RunResult, StepRecord};
 use super::lock::IfHeld;
 use super::options::{OnFailure, Options};
@@ -123,6 +125,8 @@ pub(crate) struct Done {
     pub(crate) proofs: Vec<String>,
     /// Id of its record; `None` if nothing had to be done.
     pub(crate) record: Option<String>,
+    /// How long it took.
+    pub(crate) took: Duration,
 }
 
 /// How far a run is: what the history says of it, and what failed.
@@ -132,19 +136,18 @@ pub(crate) struct Progress {
     pub(crate) failures: BTreeMap<String, String>,
     /// What runs after a failure, as the end of a sentence.
     pub(crate) aftermath: Option<String>,
-    /// The steps under way, by their texts.
-    activities: BTreeMap<String, Activity>,
+    activities: Activities,
 }
 
 impl Progress {
     fn new(record: Record) -> Self {
-        Self { record, failures: BTreeMap::new(), aftermath: None, activities: BTreeMap::new() }
+        Self { record, failures: BTreeMap::new(), aftermath: None, activities: Activities::default() }
     }
 
     /// A step starts.
     pub(crate) fn started(&mut self, step: &Step) -> &mut StepRecord {
         tracing::info!(%step, wave = step.wave, "started");
-        self.activities.insert(step.to_string(), Activity::start(step.to_string()));
+        self.activities.started(step);
         self.record.steps.push(StepRecord::started(step));
         let last = self.record.steps.len() - 1;
         &mut self.record.steps[last]
@@ -152,17 +155,14 @@ impl Progress {
 
     /// How far a step is.
     pub(crate) fn is_at(&self, step: &Step, state: &str) {
-        if let Some(activity) = self.activities.get(&step.to_string()) {
-            activity.is_at(state, None);
-        }
+        self.activities.is_at(step, state);
     }
 
     /// A step has ended.
     pub(crate) fn ended(&mut self, step: &Step, result: &str) {
         let text = step.to_string();
-        if let Some(activity) = self.activities.remove(&text) {
-            activity.end(if result == FAILED { "FAILED" } else { result });
-        }
+        let is_failure = result == FAILED;
+        self.activities.ended(step, if is_failure { "FAILED" } else { result }, is_failure);
         if let Some(record) = self.record.steps.iter_mut().rev().find(|record| record.step == text) {
             record.result = result.to_owned();
         }
@@ -170,8 +170,7 @@ impl Progress {
 
     /// A step of a service becomes a deployment that is followed with this.
     pub(crate) fn follow(&mut self, step: &Step) -> Activity {
-        self.activities.remove(&step.to_string());
-        Activity::start(step.name())
+        self.activities.take(step)
     }
 
     /// A service did not come up.
@@ -216,11 +215,12 @@ pub(crate) async fn plan<P: Platform>(
 /// # Errors
 /// What runs then is not what was asked for; the message says why, on one screen for each service.
 pub(crate) async fn run<P: Platform>(platform: &P, change: &Change, options: &Options) -> anyhow::Result<Done> {
+    let begun = Instant::now();
     change.refuse_impossible()?;
     if P::LOCK_COSTS_NOTHING {
         let change = async {
             let (desired, materials) = load(platform, change, options, Purpose::Change).await?;
-            locked(platform, change, options, &desired, materials.as_ref()).await
+            locked(platform, change, options, &desired, materials.as_ref(), begun).await
         };
         return with_lock(platform, options.if_held, change).await;
     }
@@ -232,9 +232,9 @@ pub(crate) async fn run<P: Platform>(platform: &P, change: &Change, options: &Op
     if plan.is_empty()
         && let Ok(proofs) = verify(platform, change, options, Some(&observation)).await
     {
-        return Ok(Done { plan, proofs, record: None });
+        return Ok(Done { plan, proofs, record: None, took: begun.elapsed() });
     }
-    with_lock(platform, options.if_held, locked(platform, change, options, &desired, materials.as_ref())).await
+    with_lock(platform, options.if_held, locked(platform, change, options, &desired, materials.as_ref(), begun)).await
 }
 
 /// Does something while no other process can change the environment.
@@ -302,13 +302,14 @@ async fn locked<P: Platform>(
     options: &Options,
     desired: &Desired,
     materials: Option<&P::Materials>,
+    begun: Instant,
 ) -> anyhow::Result<Done> {
     let observation = during(OBSERVING, platform.observe(change, desired, materials)).await?;
     let plan = Plan::new(change, desired, observation.as_ref())?;
     allowed(platform, change, options, &plan)?;
     if plan.is_empty() {
         let proofs = verify(platform, change, options, Some(&observation)).await?;
-        return Ok(Done { plan, proofs, record: None });
+        return Ok(Done { plan, proofs, record: None, took: begun.elapsed() });
     }
     let (who, command) = platform.caller();
     let record = Record::start(who, command, platform.workspace(), change.services());
@@ -332,7 +333,7 @@ async fn locked<P: Platform>(
     if matches!(change, Change::Deploy(_)) {
         during("removing what is not needed any more", platform.clean_up()).await?;
     }
-    Ok(Done { plan, proofs, record: Some(progress.record.id) })
+    Ok(Done { plan, proofs, record: Some(progress.record.id), took: begun.elapsed() })
 }
 
 /// Writes a run into the history. Stopping everything must be possible on a full disk too, so there a failure is no more than said.

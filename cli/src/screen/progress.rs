@@ -50,6 +50,13 @@ impl Activity {
         self
     }
 
+    /// Names it anew.
+    pub(crate) fn is_called(&self, name: String) {
+        if let Some(line) = shown().activities.lines.get_mut(&self.id) {
+            line.name = name;
+        }
+    }
+
     /// How far it is, and what it waits for, if that is known.
     pub(crate) fn is_at(&self, state: impl Into<String>, waits_for: Option<String>) {
         let mut shown = shown();
@@ -84,9 +91,13 @@ impl Drop for Activity {
 }
 
 /// Does something, with a line while it takes long.
-pub(crate) async fn during<T>(name: &str, work: impl Future<Output = T>) -> T {
-    let _activity = Activity::start(name);
-    work.await
+pub(crate) fn during<T>(name: &str, work: impl Future<Output = T>) -> impl Future<Output = T> {
+    // What is done is mostly a whole command: on the heap, since the stack of a debug build would not have place for it.
+    let work = Box::pin(work);
+    async move {
+        let _activity = Activity::start(name);
+        work.await
+    }
 }
 
 /// Prints something while no line of an activity is in its way.

@@ -102,10 +102,7 @@ fn a_deployment_is_proved_by_a_task_and_says_so() {
     let emulator = fleet.emulator();
     answers(&emulator, &found(&[("quest-system", 1, 2)]), r#""done""#);
     let deployed = run(outside(&fleet, &emulator, &["deploy", "quest-system"])).succeeded();
-    assert!(
-        deployed.stdout.contains("quest-system answers on the bus: 2 tasks of revision 1, version 0.1.0\n"),
-        "{deployed:#?}"
-    );
+    assert!(deployed.stdout.contains("quest-system answers on the bus: 2 tasks of r1, 0.1.0\n"), "{deployed:#?}");
     assert!(deployed.stdout.contains("the bus was asked by a task in the cluster"), "{deployed:#?}");
     // Once for buckets, once for the streams that take events over from them, once for the proof; the definition is registered once.
     assert_eq!(emulator.counts()["ecs:RunTask"], 3);

@@ -203,7 +203,7 @@ fn real_services_are_deployed_and_proved_on_the_bus() {
     let deployed = stage.deploy(&[]).succeeded();
     assert!(deployed.stdout.contains("the bus was asked directly"), "{deployed:#?}");
     for service in stage.fleet.services.iter().filter(|name| *name != "gateway") {
-        let proof = format!("{service} answers on the bus: 2 tasks of revision 1");
+        let proof = format!("{service} answers on the bus: 2 tasks of r1");
         assert!(deployed.stdout.contains(&proof), "`{proof}` is not said: {deployed:#?}");
     }
 

@@ -23,7 +23,7 @@ fn check(expected: &ExpectedTasks, found: &[(&str, &str)], says: &str) {
 
 #[test]
 fn a_service_is_proved_by_its_tasks() {
-    let proof = "quest answers on the bus: 2 tasks of revision 7, version 1.2.0";
+    let proof = "quest answers on the bus: 2 tasks of r7, 1.2.0";
     check(&expected(2, &[]), &[("a", "7"), ("b", "7")], proof);
     check(&expected(2, &["a", "b"]), &[("a", "7"), ("b", "7")], proof);
     // One that is about to stop does no harm.
