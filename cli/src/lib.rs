@@ -10,6 +10,7 @@ pub mod contract;
 mod demo;
 pub mod error;
 pub mod handover;
+mod http;
 #[cfg(feature = "aws")]
 mod image;
 mod input;
@@ -43,9 +44,21 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if !matches!(cli.command, Command::Supervise) {
         screen::log(cli.global.verbose);
     }
-    let typed: Vec<String> = arguments.iter().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
+    let typed = without_secrets(arguments.iter().skip(1).map(|argument| argument.to_string_lossy().into_owned()));
     let format = cli.global.output;
     execute(cli, format!("natsctl {}", typed.join(" "))).unwrap_or_else(|error| screen::failure(&error, format))
+}
+
+/// What was typed, as the lock and the history show it: without the address of a webhook, which is a secret.
+fn without_secrets(typed: impl Iterator<Item = String>) -> Vec<String> {
+    let mut is_secret = false;
+    typed
+        .map(|argument| match (std::mem::replace(&mut is_secret, argument == "--notify"), argument.split_once('=')) {
+            (true, _) => "…".to_owned(),
+            (false, Some(("--notify", _))) => "--notify=…".to_owned(),
+            _ => argument,
+        })
+        .collect()
 }
 
 fn execute(cli: Cli, command_line: String) -> anyhow::Result<ExitCode> {
@@ -83,5 +96,20 @@ async fn perform(operation: Operation, invocation: &Invocation) -> anyhow::Resul
     tokio::select! {
         report = operation.run(invocation) => Ok(report?.print(format)),
         _ = interrupts.recv() => Ok(screen::interrupted(then)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_of_a_webhook_is_not_in_the_history() {
+        for typed in
+            ["deploy --all --notify https://hooks/secret --yes", "deploy --all --notify=https://hooks/secret --yes"]
+        {
+            let shown = without_secrets(typed.split(' ').map(str::to_owned)).join(" ");
+            assert!(!shown.contains("secret") && shown.ends_with("… --yes"), "{shown}");
+        }
     }
 }

@@ -5,6 +5,7 @@ mod docs;
 mod e2e;
 mod emulator;
 mod local;
+mod terminal;
 mod terraform;
 
 // What only a natsctl with the platform of AWS can do.

@@ -136,6 +136,14 @@ impl Aws {
         typed.or_else(|| self.described.registry.clone()).unwrap_or_else(|| self.handover.registry.clone())
     }
 
+    /// Where it is, and who works on it.
+    pub(crate) fn place(&self) -> String {
+        // arn:aws:sts::<account>:…
+        let account = self.caller.split(':').nth(4).unwrap_or_default();
+        let (environment, region) = (&self.manifests.name, &self.described.region);
+        format!("environment {environment}: account {account}, {region}, as {}", self.caller)
+    }
+
     /// Name of the ECS cluster.
     pub(crate) fn cluster(&self) -> &str {
         &self.handover.cluster

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::confirmation::{Confirmation, name_place};
+use super::notices::Notices;
 use super::platform::Platform;
 #[cfg(feature = "aws")]
 use crate::aws::nodes;
@@ -22,7 +24,7 @@ use crate::pipeline::{Done, Purpose};
 use crate::screen::layout::seconds;
 #[cfg(feature = "aws")]
 use crate::screen::note;
-use crate::screen::{CHANGES, Report};
+use crate::screen::{CHANGES, Report, diff};
 
 /// Options of every command that changes an environment.
 #[derive(Debug, Args)]
@@ -39,6 +41,10 @@ pub(crate) struct ChangeOptions {
     /// Accept that something is lost for good: the plan says what
     #[arg(long, value_enum, value_name = "KIND")]
     force: Vec<LossKind>,
+    #[command(flatten)]
+    pub(crate) confirmation: Confirmation,
+    #[command(flatten)]
+    notices: Notices,
     #[command(flatten)]
     lock: LockOptions,
 }
@@ -99,13 +105,41 @@ impl ChangeOptions {
         options: Options,
         report: impl FnOnce(&Done) -> Report,
     ) -> anyhow::Result<Report> {
-        let options = self.with(options)?;
+        let mut options = self.with(options)?;
+        name_place(platform);
         if !self.dry_run {
-            return Ok(report(&platform.run(change, &options).await?));
+            self.notices.check()?;
+            if options.reviewed.is_none() && self.confirmation.is_needed(platform) {
+                options.reviewed = self.confirmed(platform, change, &options).await?;
+            }
+            let outcome = platform.run(change, &options).await;
+            let (who, command) = platform.caller();
+            self.notices.send(&format!("{}: `{command}` by {who}", platform.manifests().name), &outcome).await;
+            return Ok(report(&outcome?));
         }
         let purpose = if self.save.is_some() { Purpose::Change } else { Purpose::Preview };
         let (plan, _) = platform.plan(change, &options, purpose, None).await?;
         planned(platform, change, plan, self.save.as_ref())
+    }
+
+    /// The plan, after it was shown and confirmed: nothing else is done then. `None` if there is nothing to confirm.
+    ///
+    /// # Errors
+    /// The answer was no.
+    async fn confirmed(
+        &self,
+        platform: &Platform,
+        change: &Change,
+        options: &Options,
+    ) -> anyhow::Result<Option<SavedPlan>> {
+        let (plan, _) = platform.plan(change, options, Purpose::Change, None).await?;
+        if plan.is_empty() {
+            return Ok(None);
+        }
+        plan.refuse_losses(&options.accepted)?;
+        diff(&plan.to_string());
+        self.confirmation.ask("do this?").await?;
+        Ok(Some(SavedPlan { environment: platform.manifests().name.clone(), change: change.clone(), plan }))
     }
 }
 

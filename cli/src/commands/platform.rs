@@ -51,6 +51,29 @@ impl Platform {
         }
     }
 
+    /// Who works on it, and by which command line.
+    pub(crate) fn caller(&self) -> (&str, &str) {
+        on!(self, platform => platform.caller())
+    }
+
+    /// Where it is, if that is not on this machine: the environment, the account, the region, and who works on it.
+    pub(crate) fn place(&self) -> Option<String> {
+        match self {
+            Self::Local(_) => None,
+            #[cfg(feature = "aws")]
+            Self::Aws(aws) => Some(aws.place()),
+        }
+    }
+
+    /// Whether its manifest wants a change to be confirmed.
+    pub(crate) fn is_to_be_confirmed(&self) -> bool {
+        match self {
+            Self::Local(_) => false,
+            #[cfg(feature = "aws")]
+            Self::Aws(aws) => aws.described.confirm,
+        }
+    }
+
     /// The status of the environment.
     pub(crate) async fn status(&self) -> anyhow::Result<Status> {
         match self {

@@ -5,10 +5,9 @@ use serde_json::json;
 
 use super::change::ChangeOptions;
 use super::invocation::Invocation;
-use crate::error::Hinted;
 use crate::model::change::{Change, TaskSelection};
 use crate::pipeline::options::Options;
-use crate::screen::{self, Report};
+use crate::screen::Report;
 
 /// Stop tasks; those of a service are replaced
 #[derive(Debug, Args)]
@@ -16,9 +15,6 @@ pub(crate) struct Stop {
     /// All tasks of this service: it does not answer until others have started
     #[arg(long, value_name = "SERVICE", conflicts_with = "tasks", required_unless_present = "tasks")]
     all: Option<String>,
-    /// Do not ask
-    #[arg(long)]
-    yes: bool,
     /// Which tasks: their ids, or the beginnings of their ids
     #[arg(value_name = "TASK")]
     tasks: Vec<String>,
@@ -33,10 +29,10 @@ impl Stop {
             Some(service) => TaskSelection::Service(platform.manifests().service(service)?.name.to_string()),
             None => TaskSelection::Ids(self.tasks),
         };
-        if let Some(service) = self.all.as_ref().filter(|_| !self.yes)
-            && !screen::confirm(&format!("stop all tasks of `{service}` at once?"))?
-        {
-            return Err(Hinted::new("nothing was stopped", "`natsctl restart` replaces tasks without downtime").into());
+        if let Some(service) = &self.all {
+            let question =
+                format!("stop all tasks of `{service}` at once? `natsctl restart` replaces them without downtime");
+            self.change.confirmation.ask(&question).await?;
         }
         let report = |done: &crate::pipeline::Done| {
             let ids: Vec<&str> = done.plan.steps.iter().map(crate::model::step::Step::name).collect();

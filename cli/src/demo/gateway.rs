@@ -4,25 +4,19 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
-use hyper::{Request, StatusCode, Uri};
+use hyper::{Request, StatusCode};
 use hyper_util::client::legacy::Client;
-#[cfg(not(feature = "aws"))]
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use proto::rpc::Method;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use crate::error::{Hinted, root_cause};
+use crate::error::root_cause;
+use crate::http::{self, Connector};
 use crate::nats::call::CallError;
 
 /// Largest answer that is read.
 const LARGEST_ANSWER: usize = 8 << 20;
-
-#[cfg(feature = "aws")]
-type Connector = crate::image::registry::Connector;
-#[cfg(not(feature = "aws"))]
-type Connector = HttpConnector;
 
 /// A gateway.
 pub(crate) struct Gateway {
@@ -37,23 +31,8 @@ impl Gateway {
     /// It is no address, or one with TLS and this natsctl was built without AWS.
     pub(crate) fn new(address: &str) -> anyhow::Result<Self> {
         let base = address.trim_end_matches('/').to_owned();
-        let parsed = base.parse::<Uri>().ok();
-        let scheme = parsed.as_ref().filter(|uri| uri.authority().is_some()).and_then(Uri::scheme_str);
-        match scheme {
-            Some("http") => {}
-            Some("https") if cfg!(feature = "aws") => {}
-            Some("https") => {
-                let message = format!("`{address}` needs TLS, and this natsctl was built without AWS");
-                return Err(
-                    Hinted::new(message, "`cargo install --path cli --features aws` builds one that has it").into()
-                );
-            }
-            _ => {
-                let message = format!("`{address}` is no address of a gateway");
-                return Err(Hinted::new(message, "write for example `http://127.0.0.1:8000`").into());
-            }
-        }
-        Ok(Self { client: Client::builder(TokioExecutor::new()).build(connector()?), base })
+        http::refuse_others(&base, "a gateway", "http://127.0.0.1:8000")?;
+        Ok(Self { client: Client::builder(TokioExecutor::new()).build(http::connector()?), base })
     }
 
     /// Calls a public method that answers once.
@@ -95,16 +74,6 @@ impl Gateway {
             _ => Err(failed(format!("{status}, which is no answer of a gateway"))),
         }
     }
-}
-
-#[cfg(feature = "aws")]
-fn connector() -> anyhow::Result<Connector> {
-    crate::image::registry::connector()
-}
-
-#[cfg(not(feature = "aws"))]
-fn connector() -> anyhow::Result<Connector> {
-    Ok(HttpConnector::new())
 }
 
 /// Where the gateway serves a method: `/api/quest/v1/generate`.

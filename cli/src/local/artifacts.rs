@@ -52,9 +52,36 @@ impl Artifacts {
             let hint = "if it is no folder, remove it: binaries are copied again";
             io::Error::new(error.kind(), Hinted::new(message, hint).because(error))
         })?;
+        Ok(Self::in_dir(dir))
+    }
+
+    /// The same to look only: nothing is made.
+    pub fn preview(state_dir: &Path) -> io::Result<Self> {
+        Ok(Self::in_dir(Dir::new(state_dir)?.artifacts()))
+    }
+
+    fn in_dir(dir: PathBuf) -> Self {
         // The index is a cache: without it the digests are computed again.
         let index = fs::read(dir.join("index.json")).ok().and_then(|index| serde_json::from_slice(&index).ok());
-        Ok(Self { dir, index: index.unwrap_or_default() })
+        Self { dir, index: index.unwrap_or_default() }
+    }
+
+    /// What [`Artifacts::intern`] would store; `None` if there is no such file.
+    pub fn look(&self, binary: &Path, package_version: &str) -> io::Result<Option<Artifact>> {
+        let metadata = match fs::metadata(binary) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            metadata => metadata.map_err(at("read", binary))?,
+        };
+        let known = self.index.get(&std::path::absolute(binary)?).filter(|entry| entry.describes(&metadata));
+        let digest = match known {
+            Some(entry) => entry.digest.clone(),
+            None => digest_of(binary).map_err(at("read", binary))?,
+        };
+        Ok(Some(Artifact {
+            version: task::version(package_version, &digest),
+            path: self.path(&digest, binary)?,
+            digest: format!("{SCHEME}{digest}"),
+        }))
     }
 
     /// Stores a copy of a binary, unless its content is stored already.

@@ -62,11 +62,13 @@ impl Source {
                 Err(error) => return Err(at("read", path)(error).into()),
             }
         }
-        if missing.is_empty() {
-            return Ok(binaries);
-        }
-        let message = format!("no binaries of `{}` in `{}`", missing.join("`, `"), self.folder.display());
-        Err(Hinted::new(message, "build them: `cargo build --release --workspace`").into())
+        if missing.is_empty() { Ok(binaries) } else { Err(self.lacks(&missing).into()) }
+    }
+
+    /// There are no binaries of these services, and nothing builds them.
+    pub(crate) fn lacks(&self, services: &[&str]) -> Hinted {
+        let message = format!("no binaries of `{}` in `{}`", services.join("`, `"), self.folder.display());
+        Hinted::new(message, "build them: `cargo build --release --workspace`")
     }
 }
 

@@ -26,6 +26,7 @@ use crate::pipeline::load::{self, BuiltArtifact, Inputs};
 use crate::pipeline::lock::IfHeld;
 use crate::pipeline::options::{BinarySource, Options};
 use crate::pipeline::{Platform, Progress, Purpose};
+use crate::screen::note;
 
 /// What a local deployment is made of besides the desired state.
 pub(crate) struct Materials {
@@ -43,6 +44,30 @@ impl Local {
         }
     }
 
+    /// Binaries as they are, neither built nor copied. One that a deployment would build first is not known yet.
+    fn look(&self, source: &Source) -> anyhow::Result<BTreeMap<String, BuiltArtifact>> {
+        let artifacts = Artifacts::preview(&self.dir)?;
+        let (mut found, mut missing) = (BTreeMap::new(), Vec::new());
+        for name in self.manifests.services.keys() {
+            let built = match artifacts.look(&source.folder.join(name), env!("CARGO_PKG_VERSION"))? {
+                Some(artifact) => BuiltArtifact { digest: artifact.digest, version: artifact.version },
+                None => {
+                    missing.push(&**name);
+                    BuiltArtifact { digest: NOT_BUILT.to_owned(), version: NOT_BUILT.to_owned() }
+                }
+            };
+            found.insert(name.clone(), built);
+        }
+        match &source.workspace {
+            None if !missing.is_empty() => return Err(source.lacks(&missing).into()),
+            None => {}
+            Some(_) => {
+                note("planned with the binaries of the last build; `natsctl deploy` builds what has changed first");
+            }
+        }
+        Ok(found)
+    }
+
     /// Copies binaries to where they are found by their digests.
     fn intern(&self, binaries: &BTreeMap<String, PathBuf>) -> anyhow::Result<BTreeMap<String, BuiltArtifact>> {
         let mut artifacts = Artifacts::open(&self.dir)?;
@@ -54,6 +79,9 @@ impl Local {
         binaries.iter().map(intern).collect()
     }
 }
+
+/// Stands for a binary that is not there yet.
+const NOT_BUILT: &str = "(not built)";
 
 impl Platform for Local {
     type Materials = Materials;
@@ -83,8 +111,11 @@ impl Platform for Local {
         let deployed = self.manifests.services.values();
         let deployed = deployed.filter(|service| deploy.selection.services.contains(&*service.name));
         secrets::refuse_missing(&Dir::new(&self.dir)?, deployed)?;
-        let binaries = self.source(&options.binaries)?.build(self.manifests.services.keys()).await?;
-        let artifacts = self.intern(&binaries)?;
+        let source = self.source(&options.binaries)?;
+        let artifacts = match purpose {
+            Purpose::Preview => self.look(&source)?,
+            Purpose::Change => self.intern(&source.build(self.manifests.services.keys()).await?)?,
+        };
         let server = locate::locate(&self.workspace)?;
         tracing::info!(path = %server.path.display(), version = %server.version, "using nats-server");
         let files = match purpose {

@@ -406,11 +406,18 @@ pub struct AwsEnvironment {
     /// Where images go, for example `localhost:5000`; the registry of the handover if absent.
     #[serde(default)]
     pub registry: Option<String>,
+    /// Whether commands that change something show the plan and ask for a confirmation, on a terminal.
+    #[serde(default = "yes")]
+    pub confirm: bool,
     /// The NATS cluster.
     pub nats: AwsNats,
     /// Traces; there are none if absent.
     #[serde(default)]
     pub traces: Option<TraceSettings>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// A NATS cluster on EC2.

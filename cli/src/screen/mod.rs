@@ -182,15 +182,40 @@ fn say(text: &str) {
     let _ = progress::above(|| writeln!(io::stderr(), "{}", Printable::new(text)));
 }
 
+/// Whether there is a terminal at which a question can be asked.
+pub(crate) fn can_ask() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
 /// Asks for a confirmation. Without a terminal there is no question, and the answer is yes: a script means what it says.
-pub(crate) fn confirm(question: &str) -> io::Result<bool> {
-    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+pub(crate) async fn confirm(question: &str) -> io::Result<bool> {
+    if !can_ask() {
         return Ok(true);
     }
-    write!(io::stderr(), "{} [y/N] ", Printable::new(question))?;
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer)?;
+    progress::above(|| write!(io::stderr(), "{} [y/N] ", Printable::new(question)))?;
+    // On a thread of its own, which ends with the process: Ctrl-C does not wait for an answer.
+    let (answered, answer) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let mut answer = String::new();
+        let read = io::stdin().read_line(&mut answer).map(|_| answer);
+        let _ = answered.send(read);
+    });
+    let answer = answer.await.unwrap_or_else(|_| Ok(String::new()))?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// Rings the bell of the terminal, if there is one.
+pub(crate) fn bell() {
+    if io::stderr().is_terminal() {
+        let _ = io::stderr().write_all(b"\x07");
+    }
+}
+
+/// What is about to be done, for people: on standard error, coloured by the first signs of its lines.
+pub(crate) fn diff(text: &str) {
+    let text = Printable::new(text);
+    let text = if colours(&io::stderr()) == Colours::Keep { text.diff() } else { text };
+    let _ = progress::above(|| writeln!(io::stderr(), "{text}"));
 }
 
 /// Adds it to the job summary, where GitHub Actions runs the command.

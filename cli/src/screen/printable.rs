@@ -68,6 +68,7 @@ impl<'a> Printable<'a> {
     /// Colours the lines by their first sign: `+`, `~`, `>`, `-`.
     pub(super) fn diff(self) -> Printable<'static> {
         let line = |line: &str| match line.chars().next() {
+            _ if line.trim_start().starts_with("! ") => format!("\x1b[31m{line}{RESET}"),
             Some('+') => format!("\x1b[32m{line}{RESET}"),
             Some('~' | '>' | '?') => format!("\x1b[33m{line}{RESET}"),
             Some('-' | '!') => format!("\x1b[31m{line}{RESET}"),

@@ -4,7 +4,7 @@
 //! What is printed meanwhile comes above these lines: everything that prints does so inside [`above`].
 
 use std::collections::BTreeMap;
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -104,9 +104,20 @@ pub(crate) fn during<T>(name: &str, work: impl Future<Output = T>) -> impl Futur
 pub(super) fn above<T>(print: impl FnOnce() -> T) -> T {
     let bar = shown().bar.clone();
     match bar {
-        Some(bar) => bar.suspend(print),
+        Some(bar) => {
+            let printed = bar.suspend(print);
+            if !shown().activities.lines.is_empty() {
+                to_line_start();
+            }
+            printed
+        }
         None => print(),
     }
+}
+
+/// indicatif leaves the cursor behind the last column, where the `^C` of a terminal would begin another line, and one would be left.
+fn to_line_start() {
+    let _ = io::stderr().write_all(b"\r");
 }
 
 /// What is drawn, and where.
@@ -153,6 +164,7 @@ fn redraw() {
             bar.reset();
             bar.set_message(lines.join("\n"));
             bar.tick();
+            to_line_start();
         }
     }
 }

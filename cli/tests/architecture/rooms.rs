@@ -17,6 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["manifest", "contract"],
     &["handover"],
     &["nats", "image", "reference"],
+    &["http"],
     &["screen", "demo"],
     &["pipeline"],
     &["local", "aws"],

@@ -17,6 +17,7 @@ use tempfile::TempDir;
 
 use super::http::Http;
 use super::run::{Run, Running};
+use crate::terminal::pty::{Ended, Size, Terminal};
 
 /// Nothing that these tests wait for takes longer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -165,13 +166,9 @@ impl Fleet {
         Running::start(self.command(arguments))
     }
 
-    /// What a command shows at a terminal.
-    pub(crate) fn at_a_terminal(&self, arguments: &[&str]) -> String {
-        let natsctl = self.command(&[]);
-        let mut command = Command::new("script");
-        command.args(["--quiet", "--return", "--command", &format!("{NATSCTL} {}", arguments.join(" ")), "/dev/null"]);
-        command.envs(natsctl.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(self.path("."));
-        String::from_utf8(command.stdin(Stdio::null()).output().unwrap().stdout).unwrap()
+    /// Runs a command at a terminal.
+    pub(crate) fn at_a_terminal(&self, arguments: &[&str], size: Size) -> Ended {
+        Terminal::start(&self.command(arguments), size).ended()
     }
 
     /// Runs a command to its end.

@@ -6,6 +6,7 @@ use std::os::unix::fs::symlink;
 
 use super::fleet::Fleet;
 use super::run::Run;
+use crate::terminal::pty::LARGE;
 
 /// Clears the screen, changes the title, and hides a line.
 const SEQUENCES: &str = "\x1b[2J\x1b]0;owned\x07\r\u{9b}1A\u{202e}";
@@ -67,7 +68,7 @@ async fn the_log_of_a_failed_service_is_shown_and_not_obeyed() {
     let logs = fleet.run(&["logs", "quest-system", "-n", "1", "--output", "json"]).await.ends(0);
     is_harmless(&logs);
     assert_eq!(logs.json()["line"], format!("{SEQUENCES} is the reason"));
-    let shown = fleet.at_a_terminal(&["logs", "quest-system", "-n", "1"]);
+    let shown = fleet.at_a_terminal(&["logs", "quest-system", "-n", "1"], LARGE).text();
     assert!(shown.contains(&format!("{SHOWN} is the reason")), "{shown:?}");
 }
 

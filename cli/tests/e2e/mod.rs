@@ -5,7 +5,7 @@ mod damaged;
 mod demo;
 mod events;
 mod failures;
-mod fleet;
+pub(crate) mod fleet;
 mod hostile;
 mod http;
 mod interruptions;

@@ -7,6 +7,7 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 
 use super::fleet::{Fleet, NATSCTL};
+use crate::terminal::pty::{LARGE, SMALL};
 
 #[tokio::test]
 async fn wrong_usage_ends_with_64() {
@@ -182,11 +183,10 @@ async fn a_reader_that_goes_away_is_no_failure() {
 }
 
 /// What a person sees is not what a pipe gets: colours, width, and code that only runs at a terminal.
-#[cfg(target_os = "linux")]
 #[tokio::test]
 async fn every_command_works_at_a_terminal() {
     let fleet = Fleet::new(1);
-    for (width, arguments) in [80, 200].into_iter().flat_map(|width| {
+    for (size, arguments) in [SMALL, LARGE].into_iter().flat_map(|size| {
         [
             "validate",
             "plan --observed nowhere.json",
@@ -197,17 +197,12 @@ async fn every_command_works_at_a_terminal() {
             "deploy --help",
             "-vv status",
         ]
-        .map(|arguments| (width, arguments))
+        .map(|arguments| (size, arguments))
     }) {
-        let typed = format!("stty cols {width}; {NATSCTL} {arguments}");
-        let mut command = std::process::Command::new("script");
-        command.args(["--quiet", "--return", "--command", &typed, "/dev/null"]);
-        let natsctl = fleet.command(&[]);
-        command.envs(natsctl.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(fleet.path("."));
-        let run = command.stdin(Stdio::null()).output().unwrap();
-        let shown = String::from_utf8_lossy(&run.stdout);
+        let ended = fleet.at_a_terminal(&arguments.split(' ').collect::<Vec<_>>(), size);
+        let shown = &ended.written;
         assert!(!shown.contains("panicked") && !shown.contains("feature is required"), "{arguments}: {shown}");
-        assert!(matches!(run.status.code(), Some(0 | 1 | 3)), "{arguments}: {:?} {shown}", run.status);
+        assert!(matches!(ended.code, Some(0 | 1 | 3)), "{arguments}: {:?} {shown}", ended.code);
     }
 }
 

@@ -4,8 +4,10 @@ use clap::Args;
 
 use crate::aws::revisions::{self, deregistered_text};
 use crate::commands::change::LockOptions;
+use crate::commands::confirmation::Confirmation;
 use crate::commands::invocation::Invocation;
 use crate::commands::options::Which;
+use crate::problem::counted;
 use crate::screen::Report;
 
 /// Deregister old task definition revisions of services
@@ -19,6 +21,8 @@ pub(crate) struct Deregister {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     keep: u16,
     #[command(flatten)]
+    confirmation: Confirmation,
+    #[command(flatten)]
     lock: LockOptions,
 }
 
@@ -26,6 +30,9 @@ impl Deregister {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
         let aws = invocation.aws().await?;
         let which = self.which.selection(&aws.manifests)?.services;
+        let question =
+            format!("deregister all but the newest {} revisions of {}", self.keep, counted(which.len(), "service"));
+        self.confirmation.change(&aws, &question).await?;
         let deregistered = revisions::deregister(&aws, &which, self.keep.into(), self.lock.if_held()).await?;
         Ok(Report::new(&deregistered, deregistered_text(&deregistered)))
     }

@@ -8,7 +8,7 @@ use crate::aws::images;
 use crate::aws::register::register;
 use crate::commands::invocation::Invocation;
 use crate::commands::options::{Binaries, Which};
-use crate::screen::{Report, table};
+use crate::screen::{Report, note, table};
 
 /// Register task definitions without deploying them
 ///
@@ -24,6 +24,7 @@ pub(crate) struct Register {
 impl Register {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
         let aws = invocation.aws().await?;
+        note(&aws.place());
         let which = self.which.selection(&aws.manifests)?.services;
         let registered: BTreeMap<String, String> =
             register(&aws, &which, &images::binaries(&self.binaries.source())?).await?;

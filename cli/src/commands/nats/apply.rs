@@ -4,6 +4,7 @@ use clap::Args;
 
 use crate::aws::nodes;
 use crate::commands::change::LockOptions;
+use crate::commands::confirmation::Confirmation;
 use crate::commands::invocation::Invocation;
 use crate::screen::{CHANGES, Report};
 
@@ -14,12 +15,16 @@ use crate::screen::{CHANGES, Report};
 #[derive(Debug, Args)]
 pub(crate) struct Apply {
     #[command(flatten)]
+    confirmation: Confirmation,
+    #[command(flatten)]
     lock: LockOptions,
 }
 
 impl Apply {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
-        let applied = nodes::apply(&invocation.aws().await?, self.lock.if_held()).await?;
+        let aws = invocation.aws().await?;
+        self.confirmation.change(&aws, "install, configure and start NATS as `natsctl nats plan` shows").await?;
+        let applied = nodes::apply(&aws, self.lock.if_held()).await?;
         let code = if applied.remains.is_empty() { 0 } else { CHANGES };
         Ok(Report::new(&applied, applied.text()).diff().code(code))
     }

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::aws::identities;
 use crate::commands::change::LockOptions;
 use crate::commands::invocation::Invocation;
-use crate::screen::Report;
+use crate::screen::{Report, note};
 
 /// Create the NATS identities that are missing in Secrets Manager, and replace those that are outdated
 ///
@@ -19,7 +19,9 @@ pub(crate) struct Identities {
 
 impl Identities {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
-        let written = identities::ensure_locked(&invocation.aws().await?, self.lock.if_held()).await?;
+        let aws = invocation.aws().await?;
+        note(&aws.place());
+        let written = identities::ensure_locked(&aws, self.lock.if_held()).await?;
         let text = match written.as_slice() {
             [] => "every identity is as it should be".to_owned(),
             written => {

@@ -107,7 +107,7 @@ fn a_repair_says_why_and_what_it_costs() {
     let plan = shown(&[Some(HEALTHY), Some(out()), Some(HEALTHY)]);
     assert_eq!(plan, "> restart node nats-2: does not answer\n1 step: 1 to restart");
     let plan = shown(&[Some(failing())]);
-    let expected = "> restart node nats-1: stream write error\n    \
+    let expected = "> restart node nats-1: stream write error\n  ! \
                     there is no quorum meanwhile: writes wait until it is back\n1 step: 1 to restart";
     assert_eq!(plan, expected);
 }

@@ -1,0 +1,4 @@
+//! What natsctl shows at a terminal: in windows of different sizes, while something moves, and when it is interrupted.
+
+mod changes;
+pub(crate) mod pty;
