@@ -56,6 +56,8 @@ clients! {
     ec2: aws_sdk_ec2,
     /// Repositories.
     ecr: aws_sdk_ecr,
+    /// Targets of load balancers.
+    balancers: aws_sdk_elasticloadbalancingv2,
     /// Services, tasks and task definitions.
     ecs: aws_sdk_ecs,
     /// Roles.

@@ -31,7 +31,16 @@ impl Confirmation {
         Err(Hinted::new("not confirmed, so nothing was changed", "answer with y, or give `--yes`").into())
     }
 
-    /// Names the environment that is about to be changed and, where that is wanted, asks first.
+    /// Names the environment whose servers are about to be restarted and, where that is wanted, asks first.
+    ///
+    /// # Errors
+    /// The answer was no.
+    pub(crate) async fn roll(self, platform: &Platform, what: &str) -> anyhow::Result<()> {
+        name_place(platform);
+        if self.is_needed(platform) { self.ask(&format!("{what}?")).await } else { Ok(()) }
+    }
+
+    /// The same of anything on AWS.
     ///
     /// # Errors
     /// The answer was no.

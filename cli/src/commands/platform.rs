@@ -12,9 +12,12 @@ use crate::model::observed::Observed;
 use crate::model::plan::Plan;
 use crate::model::status::Status;
 use crate::nats::dead_letters::DeadLetters;
+use crate::nats::locate::Version;
+use crate::nats::roll::{Observation, Patience};
 use crate::pipeline::history::Record;
 use crate::pipeline::logs::{self, Query};
 use crate::pipeline::options::Options;
+use crate::pipeline::roll::{Options as RollOptions, Preview, Request, Rolled};
 use crate::pipeline::{self, Done, Platform as _, Purpose};
 
 /// The platform of an environment.
@@ -111,6 +114,47 @@ impl Platform {
         observed: Option<Observed>,
     ) -> anyhow::Result<(Plan, Observed)> {
         on!(self, platform => pipeline::plan(&**platform, change, options, purpose, observed).await)
+    }
+
+    /// Rolls the NATS servers; `version` is the one that is wanted.
+    pub(crate) async fn roll(
+        &self,
+        request: &Request,
+        version: Option<Version>,
+        options: RollOptions,
+    ) -> anyhow::Result<Rolled> {
+        match self {
+            Self::Local(local) => local.roll(request, version, options).await,
+            #[cfg(feature = "aws")]
+            Self::Aws(aws) => crate::aws::nodes::roll::roll(aws, request, version, options).await,
+        }
+    }
+
+    /// What [`Platform::roll`] would do.
+    pub(crate) async fn preview_roll(&self, request: &Request, version: Option<Version>) -> anyhow::Result<Preview> {
+        match self {
+            Self::Local(local) => local.preview_roll(request, version).await,
+            #[cfg(feature = "aws")]
+            Self::Aws(aws) => crate::aws::nodes::roll::preview(aws, request, version).await,
+        }
+    }
+
+    /// How long the NATS servers may take where they are.
+    pub(crate) fn patience(&self) -> Patience {
+        match self {
+            Self::Local(_) => crate::local::roll::PATIENCE,
+            #[cfg(feature = "aws")]
+            Self::Aws(_) => crate::aws::nodes::roll::PATIENCE,
+        }
+    }
+
+    /// What the NATS servers say, and what they say a moment later.
+    pub(crate) async fn survey_twice(&self) -> anyhow::Result<(Observation, Observation)> {
+        match self {
+            Self::Local(local) => local.survey_twice().await,
+            #[cfg(feature = "aws")]
+            Self::Aws(aws) => crate::aws::nodes::roll::survey_twice(aws).await,
+        }
     }
 
     /// The events that services could not handle.

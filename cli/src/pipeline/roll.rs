@@ -271,7 +271,7 @@ async fn roll_out<E: Executor>(
             }
             Event::Waiting { .. } => {}
         }
-        lines.tell(&event);
+        lines.tell(&event, patience.gate);
         Ok(())
     });
     match end.await {

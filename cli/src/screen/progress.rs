@@ -68,6 +68,13 @@ impl Activity {
         }
     }
 
+    /// What it waits for, which may change often: it is printed with the next sign of life where nothing can be redrawn.
+    pub(crate) fn waits_for(&self, what: String) {
+        if let Some(line) = shown().activities.lines.get_mut(&self.id) {
+            line.waits_for = Some(what);
+        }
+    }
+
     /// Ends it, with a line that stays: what became of it, and how long it took.
     pub(crate) fn end(self, verdict: &str) {
         let line = shown().activities.lines.get(&self.id).map(|line| line.ended(verdict, Instant::now()));

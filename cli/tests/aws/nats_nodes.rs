@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -105,6 +106,19 @@ impl Stage {
         self.shell(node, "systemctl show --property MainPID --value nats")
     }
 
+    fn processes(&self) -> BTreeMap<String, String> {
+        (1..=5).map(|number| format!("nats-{number}")).map(|node| (node.clone(), self.process(&node))).collect()
+    }
+
+    /// How many nodes the load balancer sends clients to.
+    fn targets(&self) -> usize {
+        let mut group = Value::Null;
+        self.foundation.hand_over(&self.emulator, |handover| group = handover["nats"]["target_group"].clone());
+        let arguments = ["elbv2", "describe-target-health", "--target-group-arn", group.as_str().unwrap()];
+        let answer = self.emulator.aws(&arguments).expect("the aws CLI");
+        answer["TargetHealthDescriptions"].as_array().unwrap().len()
+    }
+
     fn commands(&self) -> usize {
         self.emulator.counts().get("ssm:SendCommand").copied().unwrap_or_default()
     }
@@ -126,7 +140,7 @@ fn five_fresh_nodes_become_a_cluster_that_stays_as_planned() {
     let started = Instant::now();
     let stage = Stage::new();
     eprintln!("machines: {:?}", started.elapsed());
-    let steps: [Step; 14] = [
+    let steps: [Step; 15] = [
         ("what is not ready is named at once", what_is_not_ready_is_named_at_once),
         ("a wrong checksum is refused", a_wrong_checksum_is_refused),
         ("fresh nodes form a cluster", fresh_nodes_form_a_cluster),
@@ -135,6 +149,7 @@ fn five_fresh_nodes_become_a_cluster_that_stays_as_planned() {
         ("a node reads no secret but its own", a_node_reads_no_secret_but_its_own),
         ("another account is a reload", another_account_is_a_reload),
         ("what takes a restart is left to a roll", what_takes_a_restart_is_left_to_a_roll),
+        ("a roll that was interrupted goes on", a_roll_that_was_interrupted_goes_on),
         (
             "a configuration that the server refuses changes nothing",
             a_configuration_that_the_server_refuses_changes_nothing,
@@ -324,14 +339,59 @@ fn what_takes_a_restart_is_left_to_a_roll(stage: &Stage) {
     assert_eq!(stage.process("nats-1"), before);
     stage.natsctl(&["deploy", "--all", "--with-nats", "--proof", "ecs"]).failed(&["until they are restarted"]);
 
-    // By hand, one node at a time: a server that was stopped is started as planned.
+    // One server after the other, without the load balancer's clients.
+    let planned = stage.natsctl(&["nats", "roll", "--config", "--dry-run"]);
+    assert_eq!(planned.code, Some(2), "{planned:#?}");
+    assert!(planned.stdout.contains("5 nodes to roll, one after the other"), "{planned:#?}");
+    let rolled = stage.natsctl(&["nats", "roll", "--config"]).succeeded();
+    assert!(rolled.stdout.contains("rolled 5 nodes"), "{rolled:#?}");
+    assert_ne!(stage.process("nats-1"), before);
+    stage.is_as_planned();
+    assert_eq!(stage.targets(), 5, "all of them are in the load balancer");
+    assert_eq!(stage.shell("nats-3", "grep -c 'max_file_store: 53687091200' /etc/nats/nats.conf"), "1");
+
+    // A server that was stopped is started as planned, too.
+    stage.edit("fleet.yaml", "max_file_store: 50 GiB", "max_file_store: 100 GiB");
     stage.shell("nats-1", "systemctl stop nats");
     let applied = stage.natsctl(&["nats", "apply"]);
     assert!(applied.stdout.contains("nats-1: started nats-server"), "{applied:#?}");
     assert!(!applied.stdout.contains("> nats-1") && applied.stdout.contains("> nats-2: needs a roll"), "{applied:#?}");
-    stage.edit("fleet.yaml", "max_file_store: 50 GiB", "max_file_store: 100 GiB");
-    stage.shell("nats-1", "systemctl stop nats");
-    stage.natsctl(&["nats", "apply"]).succeeded();
+    let first = stage.process("nats-1");
+    let rolled = stage.natsctl(&["nats", "roll", "--config"]).succeeded();
+    assert!(rolled.stdout.contains("rolled 4 nodes"), "{rolled:#?}");
+    assert_eq!(stage.process("nats-1"), first, "it was as planned");
+    stage.is_as_planned();
+}
+
+fn a_roll_that_was_interrupted_goes_on(stage: &Stage) {
+    stage.natsctl(&["nats", "roll", "--certificates"]).failed(&["on AWS a roll makes no certificates"]);
+    stage.natsctl(&["nats", "roll", "--version", "2.99.0"]).failed(&["asks for nats-server", "not 2.99.0"]);
+    stage.natsctl(&["nats", "check"]).succeeded();
+    let before = stage.processes();
+    let mut command = stage.fleet.command(&stage.emulator, &["nats", "roll", "--restart"]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    lines.by_ref().map(Result::unwrap).find(|line| line.contains(": leaves")).expect("a server is taken");
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    lines.for_each(drop);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let rolled = stage.natsctl(&["nats", "roll", "--resume"]).succeeded();
+    assert!(rolled.stdout.contains("rolled "), "{rolled:#?}");
+    for (node, process) in &before {
+        assert_ne!(&stage.process(node), process, "`{node}` was restarted: {rolled:#?}");
+    }
+    assert_eq!(stage.targets(), 5);
+    // A node whose agent is silent cannot be judged, so nothing is restarted.
+    let before = stage.processes();
+    stage.emulator.machines().agent("nats-4", "offline");
+    stage.natsctl(&["nats", "roll", "--restart", "--timeout", "1s"]).failed(&["nats-4"]);
+    stage.emulator.machines().agent("nats-4", "online");
+    assert_eq!(stage.processes(), before);
+    stage.natsctl(&["nats", "lame-duck", "nats-2"]).succeeded();
+    let after = stage.processes();
+    let restarted: Vec<&String> = before.keys().filter(|node| before[*node] != after[*node]).collect();
+    assert_eq!(restarted, ["nats-2"]);
 }
 
 fn a_configuration_that_the_server_refuses_changes_nothing(stage: &Stage) {

@@ -1,8 +1,11 @@
 //! The NATS nodes on EC2: what they are, what they should be, and the way there, by scripts that Systems Manager runs on them. What
 //! differs is decided by [`crate::nats::node::plan`]; the scripts are that module's, too.
 
+mod balancer;
 mod check;
 mod command;
+pub(crate) mod roll;
+mod survey;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;

@@ -16,7 +16,7 @@ pub(crate) struct NatsCheck {}
 
 impl NatsCheck {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
-        let (before, now) = invocation.local()?.survey_twice().await?;
+        let (before, now) = invocation.platform().await?.survey_twice().await?;
         let findings = check::findings(&before, &now, Timestamp::now());
         let healthy = check::is_healthy(&findings);
         let data = json!({ "healthy": healthy, "findings": findings });

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::roll::Waiting;
+use crate::commands::confirmation::Confirmation;
 use crate::commands::invocation::Invocation;
 use crate::nats::roll::{Accepted, Goal};
 use crate::pipeline::roll::Request;
@@ -20,6 +21,8 @@ pub(crate) struct LameDuck {
     #[arg(long)]
     accept_r1: bool,
     #[command(flatten)]
+    confirmation: Confirmation,
+    #[command(flatten)]
     waiting: Waiting,
 }
 
@@ -27,7 +30,9 @@ impl LameDuck {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
         let accepted = Accepted { fragile: self.accept_r1, downgrade: None };
         let request = Request { goal: Some(Goal::Restart), only: Some(self.node), accepted };
-        let rolled = invocation.local()?.roll(&request, None, self.waiting.options()).await?;
+        let platform = invocation.platform().await?;
+        self.confirmation.roll(&platform, "restart this NATS server").await?;
+        let rolled = platform.roll(&request, None, self.waiting.options(&platform)).await?;
         Ok(Report::new(&rolled, rolled.to_string()))
     }
 }

@@ -3,8 +3,9 @@
 use clap::Args;
 
 use crate::commands::change::LockOptions;
+use crate::commands::confirmation::Confirmation;
 use crate::commands::invocation::Invocation;
-use crate::local::roll::PATIENCE;
+use crate::commands::platform::Platform;
 use crate::model::units::Span;
 use crate::nats::locate::Version;
 use crate::nats::roll::{Accepted, Goal, Patience};
@@ -30,13 +31,15 @@ pub(crate) struct NatsRoll {
     #[arg(long, value_name = "REASON")]
     force: Option<String>,
     #[command(flatten)]
+    confirmation: Confirmation,
+    #[command(flatten)]
     waiting: Waiting,
 }
 
 /// How long is waited, and for what.
 #[derive(Debug, Args)]
 pub(super) struct Waiting {
-    /// How long one server may take until it is back and everything is complete, for example `5 min`; 2 min if absent
+    /// How long one server may take until it is back and everything is complete, for example `5 min`; 2 min if absent, on AWS 10 min
     #[arg(long, value_name = "TIME")]
     timeout: Option<Span>,
     #[command(flatten)]
@@ -44,9 +47,10 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    pub(super) fn options(&self) -> Options {
-        let gate = self.timeout.map_or(PATIENCE.gate, Span::duration);
-        let patience = Patience { gate, start: PATIENCE.start.min(gate), ..PATIENCE };
+    pub(super) fn options(&self, platform: &Platform) -> Options {
+        let usual = platform.patience();
+        let gate = self.timeout.map_or(usual.gate, Span::duration);
+        let patience = Patience { gate, start: usual.start.min(gate), ..usual };
         Options { if_held: self.lock.if_held(), patience }
     }
 }
@@ -90,15 +94,17 @@ impl Goals {
 
 impl NatsRoll {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
-        let local = invocation.local()?;
+        let platform = invocation.platform().await?;
         let accepted = Accepted { fragile: self.accept_r1, downgrade: self.force };
         let request = Request { goal: self.goal.goal(), only: None, accepted };
         if self.dry_run {
-            let preview = local.preview_roll(&request, self.goal.version).await?;
+            let preview = platform.preview_roll(&request, self.goal.version).await?;
             let code = if preview.nodes.is_empty() { 0 } else { CHANGES };
             return Ok(Report::new(&preview, preview.to_string()).diff().code(code));
         }
-        let rolled = local.roll(&request, self.goal.version, self.waiting.options()).await?;
+        let options = self.waiting.options(&platform);
+        self.confirmation.roll(&platform, "restart the NATS servers one by one").await?;
+        let rolled = platform.roll(&request, self.goal.version, options).await?;
         Ok(Report::new(&rolled, rolled.to_string()))
     }
 }

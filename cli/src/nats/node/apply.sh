@@ -113,7 +113,7 @@ put() { # <from> <to>: replaced as a whole
 
 state=$(systemctl is-active nats || true)
 running=$program
-if [ "$state" = active ]; then
+if [ "$state" = active ] && [ "$reload" != restart ]; then
   running=$(readlink "/proc/$(systemctl show --property MainPID --value nats)/exe")
 fi
 
@@ -139,8 +139,19 @@ systemctl --quiet is-enabled nats 2>/dev/null || systemctl --quiet enable nats
 echo "$owner" >"$data/natsctl-server.new"
 mv "$data/natsctl-server.new" "$data/natsctl-server"
 
-case "$state" in
-  active)
+case "$state $reload" in
+  "active restart")
+    put "$new/accounts.conf" "$etc/accounts.conf"
+    put "$new/nats.conf" "$etc/nats.conf"
+    ln --symbolic --force --no-dereference "$version" "$opt/current.new"
+    mv --no-target-directory "$opt/current.new" "$opt/current"
+    rm -rf "$new"
+    # It leaves by lame duck, which takes longer than a command should wait; systemd goes on by itself.
+    systemctl restart --no-block nats
+    echo "did: restarting with nats-server $version"
+    exit 0
+    ;;
+  "active "*)
     if [ "$(varz config_digest)" != "$wanted" ]; then
       rm -rf "$etc/.old"
       install --directory --owner root --group nats --mode 0750 "$etc/.old"

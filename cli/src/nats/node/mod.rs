@@ -26,11 +26,11 @@ use super::server::{ClusterConfig, JetStreamConfig, LogFile, ServerConfig, Trust
 use crate::manifest::Release;
 
 /// Ports of every node, which the security groups allow.
-const CLIENT: u16 = 4222;
+pub(crate) const CLIENT: u16 = 4222;
 const ROUTE: u16 = 6222;
 const MONITOR: u16 = 8222;
 /// How long clients have to leave a server that stops; nats-server's own default, and less than the load balancer waits.
-const LAME_DUCK: Duration = Duration::from_secs(120);
+pub(crate) const LAME_DUCK: Duration = Duration::from_secs(120);
 /// What JetStream may keep in memory on one node: the fleet keeps everything in files.
 const MAX_MEMORY: u64 = 64 << 20;
 /// The server rotates its log by itself; the CloudWatch agent follows the newest file.
@@ -94,6 +94,8 @@ pub enum Reload {
     Allowed,
     /// It would take a restart: only accounts are reloaded.
     AccountsOnly,
+    /// The server is restarted with everything that is planned: a roll has made sure that the others do without it.
+    Restart,
 }
 
 impl ClusterSpec {
@@ -182,6 +184,7 @@ impl NodeSpec {
         let reload = match reload {
             Reload::Allowed => "yes",
             Reload::AccountsOnly => "no",
+            Reload::Restart => "restart",
         };
         for (name, value) in [
             ("node", self.name.as_str()),
@@ -209,6 +212,17 @@ impl NodeSpec {
 
 /// The script that says what there is on a node; see `observe.sh` and [`state::NodeState::parse`].
 pub const OBSERVE_SCRIPT: &str = include_str!("observe.sh");
+
+/// The script that restarts the server of a node as it is; a roll has made sure that the others do without it. It leaves by lame duck, and
+/// the script does not wait for that.
+pub const RESTART_SCRIPT: &str = "set -euo pipefail\nmkdir -p /run/natsctl\nexec 9>/run/natsctl/apply.lock\n\
+    flock --wait 120 9 || { echo 'failed: another natsctl has been working on this node for two minutes'; exit 1; }\n\
+    systemctl reset-failed nats 2>/dev/null || true\nsystemctl restart --no-block nats\necho 'did: restarting'\n";
+
+/// The script that says what there is on a node and how its server is; see `observe.sh` and `survey.sh`.
+pub fn survey_script() -> String {
+    format!("{OBSERVE_SCRIPT}\n{}", include_str!("survey.sh"))
+}
 
 /// Scripts that store a part each of a compressed text, in the Base64 alphabet, for the script that needs it.
 pub fn upload_scripts(accounts_digest: &str, encoded: &str, part_size: usize) -> Vec<String> {

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 pub const VARIABLE: &str = "NATSCTL_UNIT";
 
 /// What a server may need after its lame duck mode, until it is killed.
-const AFTER_LAME_DUCK: Duration = Duration::from_secs(30);
+pub(crate) const AFTER_LAME_DUCK: Duration = Duration::from_secs(30);
 
 /// A unit, and what names its content.
 #[derive(Clone, Debug, PartialEq, Eq)]

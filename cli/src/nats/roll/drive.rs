@@ -74,7 +74,7 @@ pub(crate) enum Event<'a> {
     /// A server is taken.
     Taken { node: &'a str, observation: &'a Observation },
     /// It is waited for: for the server that was taken, or before one is.
-    Waiting { node: Option<&'a str>, obstacles: &'a [Obstacle], since: Duration },
+    Waiting { obstacles: &'a [Obstacle] },
     /// A server that was taken is back, and everything is well.
     Back { node: &'a str, after: Duration, observation: &'a Observation },
 }
@@ -116,8 +116,7 @@ pub(crate) async fn drive<E: Executor>(
         }
         match action {
             Action::Wait(obstacles) => {
-                let (node, since) = (machine.current(), since.elapsed());
-                told(Event::Waiting { node, obstacles: &obstacles, since })?;
+                told(Event::Waiting { obstacles: &obstacles })?;
                 sleep(POLL).await;
             }
             Action::Take(node) => {

@@ -15,6 +15,8 @@ mod versions;
 
 pub(crate) use drive::{End, Event, Executor, StopTiming, drive};
 pub(crate) use machine::{Accepted, Goal, Machine, NodeGoal, Patience, Roll};
+#[cfg(feature = "aws")]
+pub(crate) use observation::Traffic;
 pub(crate) use observation::{Asset, AssetKind, Observation, Server};
 pub(crate) use obstacle::Obstacle;
 pub(crate) use survey::Survey;

@@ -92,7 +92,7 @@ pub(crate) enum Traffic {
     #[default]
     Direct,
     /// The load balancer sends clients to it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "there is no load balancer on one machine"))]
+    #[cfg_attr(not(any(test, feature = "aws")), expect(dead_code, reason = "there is no load balancer on one machine"))]
     In,
     /// The load balancer sends none to it.
     Out,
@@ -172,6 +172,16 @@ impl Observation {
         for (node, seen) in &mut self.servers {
             if let Seen::Present(server) = seen {
                 server.config = config(node);
+            }
+        }
+    }
+
+    /// Adds whether new clients reach the servers, which the platform's load balancer knows.
+    #[cfg(feature = "aws")]
+    pub(crate) fn add_traffic(&mut self, traffic: impl Fn(&str) -> Traffic) {
+        for (node, seen) in &mut self.servers {
+            if let Seen::Present(server) = seen {
+                server.traffic = traffic(node);
             }
         }
     }

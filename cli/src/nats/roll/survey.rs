@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use super::observation::{Asset, AssetKind, AssetState, Health, Meta, Observation, Peer, Server, Traffic, Usage, View};
 use crate::model::observed::Seen;
 
-/// Accounts in one answer of `/jsz`.
+/// Accounts in one answer of `/jsz`; `survey.sh` asks for as many.
 const PAGE: u64 = 256;
 
 /// What `/jsz` is asked for.
@@ -93,7 +93,8 @@ impl Survey {
         Ok(survey)
     }
 
-    fn take(&mut self, server: &str, token: &str, data: Value) {
+    /// Adds a document of a server, by the name that it gives itself.
+    pub(crate) fn take(&mut self, server: &str, token: &str, data: Value) {
         let answers = self.answers.entry(server.to_owned()).or_default();
         match token {
             "varz" => answers.varz = Some(data),

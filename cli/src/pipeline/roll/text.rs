@@ -1,12 +1,13 @@
 //! How a roll reads: what it would do, what it does, and what it has done.
 
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{Preview, Rolled, Turn};
 use crate::nats::roll::{Event, Goal};
 use crate::problem::counted;
 use crate::screen::note;
+use crate::screen::progress::Activity;
 
 impl fmt::Display for Preview {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -17,7 +18,7 @@ impl fmt::Display for Preview {
             let clients = counted(clients, "client");
             writeln!(f, "    {runs}; {clients}, leads {leads} of {replicas} streams and consumers")?;
             if let Some(wanted) = to.version.filter(|wanted| Some(wanted.to_string()) != *version) {
-                writeln!(f, "    version: {} -> {wanted}", version.as_deref().unwrap_or("?"))?;
+                writeln!(f, "    version {} → {wanted}", version.as_deref().unwrap_or("?"))?;
             }
         }
         for (obstacle, next) in self.obstacles.iter().zip(self.obstacles.iter().skip(1).map(Some).chain([None])) {
@@ -55,51 +56,42 @@ impl fmt::Display for Rolled {
     }
 }
 
-/// What is said of each server while it is rolled: a line when something changes, and now and then while nothing does.
+/// What is said of each server while it is rolled: that it leaves, what is waited for, and that it is back.
 #[derive(Default)]
 pub(super) struct Lines {
-    last: Option<(String, Instant)>,
+    /// The server that was taken, or what is waited for before one is.
+    activity: Option<Activity>,
 }
 
-/// How often the same is said again.
-const AGAIN: Duration = Duration::from_secs(10);
-
 impl Lines {
-    pub(super) fn tell(&mut self, event: &Event<'_>) {
+    pub(super) fn tell(&mut self, event: &Event<'_>, limit: Duration) {
         match event {
             Event::Taken { node, observation } => {
                 let server = observation.server(node);
                 let clients = counted(server.map_or(0, |server| server.clients), "client");
                 let leads = counted(observation.led_by(node), "group");
                 let role = if observation.meta_leader() == Some(node) { ", the meta leader" } else { "" };
+                self.activity = None;
                 note(&format!("{node}{role}: leaves; {clients}, leads {leads}"));
-                self.last = None;
+                self.activity = Some(Activity::start(*node).within(limit));
             }
-            Event::Back { node, after, observation } => {
+            Event::Back { node, observation, .. } => {
                 let server = observation.server(node);
                 let version = server.map_or_else(String::new, |server| format!(" as {}", server.version));
                 let clients = counted(server.map_or(0, |server| server.clients), "client");
-                note(&format!(
-                    "{node}: back{version} after {:.1} s; {clients}, leads {}",
-                    after.as_secs_f64(),
-                    observation.led_by(node)
-                ));
-                self.last = None;
-            }
-            Event::Waiting { obstacles, since, node } => {
-                let Some(first) = obstacles.first() else { return };
-                let (text, kind) =
-                    (first.to_string(), format!("{:?}{:?}", std::mem::discriminant(first), first.node()));
-                let is_said = self.last.as_ref().is_some_and(|(said, at)| *said == kind && at.elapsed() < AGAIN);
-                if !is_said {
-                    let more = match obstacles.len() {
-                        1 => String::new(),
-                        count => format!(" (and {} more)", count - 1),
-                    };
-                    let about = node.map_or_else(String::new, |node| format!("{node}: "));
-                    note(&format!("{about}{:.1} s: {text}{more}", since.as_secs_f64()));
-                    self.last = Some((kind, Instant::now()));
+                if let Some(activity) = self.activity.take() {
+                    activity.end(&format!("back{version}; {clients}, leads {}", observation.led_by(node)));
                 }
+            }
+            Event::Waiting { obstacles } => {
+                let Some(first) = obstacles.first() else { return };
+                let more = match obstacles.len() {
+                    1 => String::new(),
+                    count => format!(" (and {} more)", count - 1),
+                };
+                let activity = self.activity.get_or_insert_with(|| Activity::start("waiting"));
+                // What it waits for has numbers in it that change at every look.
+                activity.waits_for(format!("{first}{more}"));
             }
         }
     }
