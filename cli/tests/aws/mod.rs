@@ -1,6 +1,7 @@
 //! natsctl on AWS, against emulators on this machine.
 
 mod bus;
+mod confirmed;
 mod deploy;
 mod drift;
 mod failing;

@@ -38,10 +38,13 @@ pub(super) async fn traffic(aws: &Aws) -> anyhow::Result<BTreeMap<String, Traffi
 /// It was refused, or it is still in.
 pub(super) async fn drain(aws: &Aws, node: &str) -> anyhow::Result<()> {
     let address = address(aws, node)?;
+    let is_out = |state: Option<&State>| matches!(state, None | Some(State::Draining | State::Unused));
+    if is_out(states(aws).await?.get(&address)) {
+        return Ok(());
+    }
     let call = aws.clients.balancers().deregister_targets().target_group_arn(&aws.handover.nats.target_group);
     let taken = call.targets(target(&address)).send().await;
     taken.map_err(|error| failed(&format!("take `{node}` out of the load balancer"), error))?;
-    let is_out = |state: Option<&State>| matches!(state, None | Some(State::Draining | State::Unused));
     until(aws, node, &address, LEAVES, is_out, "is still in the load balancer").await
 }
 
