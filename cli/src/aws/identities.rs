@@ -15,7 +15,7 @@ use super::ledger::{Ensured, Ledger, State};
 use super::secrets::Secrets;
 use super::{AT_ONCE, Aws, lock, secrets};
 use crate::error::Hinted;
-use crate::model::desired::Identity;
+use crate::model::desired::{Identity, Role};
 use crate::nats::accounts::{Accounts, SYSTEM};
 use crate::nats::connect::Access;
 use crate::nats::identity::{Identities, SYSTEM_USER};
@@ -111,7 +111,7 @@ pub(crate) async fn ensure_locked(aws: &Aws, if_held: IfHeld) -> anyhow::Result<
 pub(super) async fn ensure_if_stale(aws: &Aws, state: &mut State) -> anyhow::Result<()> {
     let now = ensured(aws);
     let is_fresh = |before: &Ensured| before.digest == now.digest && now.at.duration_since(before.at) < CHECK_EVERY;
-    if state.identities.as_ref().is_some_and(is_fresh) {
+    if state.identities.as_ref().is_some_and(is_fresh) || wanted(aws).is_empty() {
         return Ok(());
     }
     for secret in ensure_recorded(aws, state).await? {
@@ -136,8 +136,11 @@ pub(super) fn record(aws: &Aws, state: &mut State) {
     state.identity_specs = wanted(aws);
 }
 
-/// The identities as they should be, by user.
+/// The identities as they should be, by user; none where no service takes part in NATS.
 pub(super) fn wanted(aws: &Aws) -> BTreeMap<String, Identity> {
+    if aws.manifests.services.values().all(|service| service.role == Role::Standalone) {
+        return BTreeMap::new();
+    }
     let url = nats_url(aws);
     let identity = |(name, user): (String, User)| {
         (name, Identity { secret: user.secret, url: url.clone(), permissions: user.permissions.digest() })

@@ -93,7 +93,7 @@ fn an_image_that_is_named_by_a_tag_keeps_it_beside_the_digest_that_runs() {
     assert!(drift.stdout.contains("everything is as the manifests say"), "{drift:#?}");
 
     // Another digest than the one that runs is a change, also beside the same tag.
-    let digest = text.split_once("@sha256:").unwrap().1.split('"').next().unwrap().trim();
+    let digest = &text.split_once("@sha256:").unwrap().1[..64];
     std::fs::write(&file, text.replace(digest, &"9".repeat(64))).unwrap();
     let plan = fleet.natsctl(&emulator, &["plan", "--proof", "ecs"]);
     assert!(plan.code == Some(2) && plan.stdout.contains("definition.artifact"), "{plan:#?}");

@@ -18,7 +18,7 @@ fn behind_proxy(fleet: &Fleet, emulator: &Emulator, variable: &str, no_proxy: &s
 
 #[test]
 fn calls_of_aws_go_through_the_proxy_except_where_no_proxy_says_otherwise() {
-    let fleet = Fleet::of(1);
+    let fleet = Fleet::of(3);
     let emulator = fleet.emulator();
     for variable in ["HTTP_PROXY", "http_proxy", "ALL_PROXY"] {
         emulator.reset_calls();
