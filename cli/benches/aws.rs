@@ -152,6 +152,7 @@ fn planner(observed: &Observed) -> (Duration, Duration) {
         consumers: BTreeMap::new(),
         services: observed.services.iter().map(|(name, there)| (name.clone(), service(there))).collect(),
         images: observed.images.clone(),
+        identities: BTreeMap::new(),
     };
     let selection = Selection { services: desired.services.keys().cloned().collect(), all: true };
     let change = Change::Deploy(Deploy { selection, ..Deploy::default() });

@@ -72,7 +72,7 @@ struct ScalingChange {
 }
 
 impl<'a> Work<'a> {
-    /// Creates missing identities on NATS first, since tasks read theirs when they start.
+    /// Renews identities on NATS first whose time has come, since tasks read theirs when they start.
     pub(super) async fn begin(
         aws: &'a Aws,
         plan: &Plan,
@@ -85,8 +85,9 @@ impl<'a> Work<'a> {
         let deploys = plan.steps.iter().any(|step| matches!(step.operation, Operation::DeployService { .. }));
         let changes_assets =
             plan.steps.iter().any(|step| matches!(step.kind(), Kind::Stream | Kind::Bucket | Kind::Consumer));
-        if deploys || changes_assets {
-            state.identities = Some(identities::ensure_if_stale(aws, state.identities.as_ref()).await?);
+        let writes_identities = plan.steps.iter().any(|step| step.kind() == Kind::Identity);
+        if (deploys || changes_assets) && !writes_identities {
+            identities::ensure_if_stale(aws, &mut state).await?;
         }
         let creates =
             |step: &Step| matches!(&step.operation, Operation::DeployService { before, .. } if before.is_none());
@@ -108,6 +109,10 @@ impl<'a> Work<'a> {
         let of = |kinds: &[Kind]| -> Vec<&Step> {
             wave.iter().copied().filter(|step| kinds.contains(&step.kind())).collect()
         };
+        let identities = of(&[Kind::Identity]);
+        if !identities.is_empty() {
+            self.put_identities(&identities, progress).await?;
+        }
         let images = of(&[Kind::Image]);
         if !images.is_empty() {
             self.push(&images, progress).await?;
@@ -134,6 +139,18 @@ impl<'a> Work<'a> {
             anyhow::bail!("this step is for local environments");
         }
         Ok(())
+    }
+
+    /// Writes all identities at once: one authority makes them.
+    async fn put_identities(&mut self, steps: &[&Step], progress: &mut Progress) -> anyhow::Result<()> {
+        for step in steps {
+            progress.started(step);
+        }
+        identities::ensure_recorded(self.aws, &mut self.state).await?;
+        for step in steps {
+            progress.ended(step, "done");
+        }
+        self.save(progress).await
     }
 
     async fn push(&self, steps: &[&Step], progress: &mut Progress) -> anyhow::Result<()> {

@@ -1,6 +1,8 @@
 //! Every call of AWS that natsctl makes: on what, whether it changes anything, and which commands need it. `docs/iam.md` is made of
 //! this table, `natsctl verify` asks by it what the caller may do, and a test finds calls that are not in it.
 
+use std::collections::BTreeSet;
+
 use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -55,6 +57,7 @@ pub(crate) enum Group {
 pub(crate) enum On {
     /// AWS knows no narrower right for this action.
     Anything,
+    AnySecret,
     Cluster,
     ExecutedCommands,
     Handover,
@@ -76,6 +79,14 @@ pub(crate) enum On {
     TaskDefinitions,
     Tasks,
     Tunnels,
+}
+
+/// What the resources of an environment follow from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scope<'a> {
+    pub(crate) handover: &'a Handover,
+    /// ARNs of roles that manifests name.
+    pub(crate) roles: &'a BTreeSet<String>,
 }
 
 /// When a right holds.
@@ -171,10 +182,12 @@ pub(crate) const CALLS: &[Call] = &[
     read("logs", "GetLogEvents", On::LogGroup, &[Look]),
     read("logs", "DescribeLogGroups", On::LogGroups, &[Verify]),
     read("secretsmanager", "ListSecrets", On::Anything, &[Look]),
+    read("secretsmanager", "DescribeSecret", On::AnySecret, &[Verify]),
     read("secretsmanager", "BatchGetSecretValue", On::Anything, &[Verify, Identities, Nats]),
     read("secretsmanager", "GetSecretValue", On::NatsSecrets, &[Verify, Identities, Nats]),
     read("secretsmanager", "GetSecretValue", On::OperatorSecret, &[Deploy, Operate]),
     write("secretsmanager", "PutSecretValue", On::NatsSecrets, &[Identities, Nats]),
+    read("ssm", "DescribeParameters", On::Anything, &[Verify]),
     read("ssm", "DescribeInstanceInformation", On::Anything, &[Nats]),
     read("ssm", "GetCommandInvocation", On::Anything, &[Nats]),
     read("ssm", "GetParameter", On::Handover, &[Look]),
@@ -223,10 +236,10 @@ pub(crate) struct Right {
 }
 
 /// All rights, in an environment.
-pub(crate) fn rights(handover: &Handover) -> Vec<Right> {
+pub(crate) fn rights(scope: Scope<'_>) -> Vec<Right> {
     let right = |call: &Call| Right {
         call: call.name(),
-        resources: call.on.arns(handover),
+        resources: call.on.arns(scope),
         changes: call.access == Access::Write,
         groups: call.groups.iter().map(|group| group.name()).collect(),
         implied: call.implied,
@@ -246,7 +259,7 @@ impl Group {
     }
 
     /// The policy that allows its commands and no more; with that of `Look`, which all need.
-    pub(crate) fn policy(self, handover: &Handover) -> Value {
+    pub(crate) fn policy(self, scope: Scope<'_>) -> Value {
         let mut statements: Vec<(On, Condition, Vec<String>)> = Vec::new();
         for call in self.calls() {
             match statements.iter_mut().find(|(on, condition, _)| (*on, *condition) == (call.on, call.condition)) {
@@ -255,8 +268,8 @@ impl Group {
             }
         }
         let statements = statements.into_iter().map(|(on, condition, actions)| {
-            let mut statement = json!({ "Effect": "Allow", "Action": actions, "Resource": on.arns(handover) });
-            if let Some(condition) = condition.json(handover) {
+            let mut statement = json!({ "Effect": "Allow", "Action": actions, "Resource": on.arns(scope) });
+            if let Some(condition) = condition.json(scope.handover) {
                 statement["Condition"] = condition;
             }
             statement
@@ -267,7 +280,7 @@ impl Group {
 
 impl On {
     /// ARNs, with `*` for what differs from service to service.
-    pub(crate) fn arns(self, handover: &Handover) -> Vec<String> {
+    pub(crate) fn arns(self, Scope { handover, roles }: Scope<'_>) -> Vec<String> {
         let Handover { account, region, cluster, .. } = handover;
         let arn =
             |service: &str, rest: String| format!("arn:{}:{service}:{region}:{account}:{rest}", handover.partition());
@@ -278,6 +291,7 @@ impl On {
         let names = &handover.names;
         match self {
             Self::Anything => vec!["*".to_owned()],
+            Self::AnySecret => vec![format!("arn:{}:secretsmanager:*:*:secret:*", handover.partition())],
             Self::Cluster => vec![arn("ecs", format!("cluster/{cluster}"))],
             Self::ExecutedCommands => vec![arn("ecs", format!("cluster/{cluster}")), ecs("task")],
             Self::Handover => {
@@ -294,7 +308,10 @@ impl On {
             Self::NatsTargets => vec![handover.nats.target_group.clone()],
             Self::OperatorSecret => vec![secret(&handover.nats.operator_secret)],
             Self::Repositories => vec![arn("ecr", format!("repository/{}", any(&names.repository)))],
-            Self::Roles => vec![handover.execution_role.clone(), any(&names.task_role)],
+            Self::Roles => {
+                let made = [handover.execution_role.clone(), any(&names.task_role)];
+                made.into_iter().chain(roles.iter().cloned()).collect()
+            }
             Self::ScalableTargets => vec![arn("application-autoscaling", "scalable-target/*".to_owned())],
             Self::Scripts => {
                 let nodes = handover.nats.nodes.values().map(|node| arn("ec2", format!("instance/{}", node.instance)));

@@ -12,8 +12,10 @@ use jiff::SignedDuration;
 use sha2::{Digest as _, Sha256};
 
 use super::ledger::{Ensured, Ledger, State};
+use super::secrets::Secrets;
 use super::{AT_ONCE, Aws, lock, secrets};
 use crate::error::Hinted;
+use crate::model::desired::{Identity, Role};
 use crate::nats::accounts::{Accounts, SYSTEM};
 use crate::nats::connect::Access;
 use crate::nats::identity::{Identities, SYSTEM_USER};
@@ -96,28 +98,87 @@ pub(crate) async fn ensure_locked(aws: &Aws, if_held: IfHeld) -> anyhow::Result<
     let change = async {
         let ledger = Ledger::of(aws);
         let written = ensure(aws).await?;
-        let state = State { identities: Some(ensured(aws)), ..ledger.state().await? };
+        let mut state = ledger.state().await?;
+        record(aws, &mut state);
         ledger.put_state(&state).await?;
         Ok(written)
     };
     lock::locked(aws, if_held, change).await
 }
 
-/// Makes and renews identities only if that may be necessary, by what was ensured before: a daily deployment need not read the
-/// authority.
-pub(crate) async fn ensure_if_stale(aws: &Aws, before: Option<&Ensured>) -> anyhow::Result<Ensured> {
+/// Makes and renews identities only if that may be necessary, by what the ledger says was ensured before: a daily deployment need not
+/// read the authority.
+pub(super) async fn ensure_if_stale(aws: &Aws, state: &mut State) -> anyhow::Result<()> {
     let now = ensured(aws);
-    if let Some(before) = before
-        && before.digest == now.digest
-        && now.at.duration_since(before.at) < CHECK_EVERY
-    {
-        return Ok(before.clone());
+    let is_fresh = |before: &Ensured| before.digest == now.digest && now.at.duration_since(before.at) < CHECK_EVERY;
+    if state.identities.as_ref().is_some_and(is_fresh) || wanted(aws).is_empty() {
+        return Ok(());
     }
-    let written = ensure(aws).await.context("failed to make the identities on NATS")?;
-    for secret in written {
+    for secret in ensure_recorded(aws, state).await? {
         note(&format!("identity written: {secret}"));
     }
-    Ok(now)
+    Ok(())
+}
+
+/// Makes and renews identities, and puts into `state` what they are now. Gives the names of the secrets that were written.
+///
+/// # Errors
+/// Those of [`ensure_locked`].
+pub(super) async fn ensure_recorded(aws: &Aws, state: &mut State) -> anyhow::Result<Vec<String>> {
+    let written = ensure(aws).await.context("failed to make the identities on NATS")?;
+    record(aws, state);
+    Ok(written)
+}
+
+/// The ledger says from now on that the identities are as they should be.
+pub(super) fn record(aws: &Aws, state: &mut State) {
+    state.identities = Some(ensured(aws));
+    state.identity_specs = wanted(aws);
+}
+
+/// The identities as they should be, by user; none where no service takes part in NATS.
+pub(super) fn wanted(aws: &Aws) -> BTreeMap<String, Identity> {
+    if aws.manifests.services.values().all(|service| service.role == Role::Standalone) {
+        return BTreeMap::new();
+    }
+    let url = nats_url(aws);
+    let identity = |(name, user): (String, User)| {
+        (name, Identity { secret: user.secret, url: url.clone(), permissions: user.permissions.digest() })
+    };
+    users(aws).into_iter().map(identity).collect()
+}
+
+/// The identities that there are, by user: those whose secret has a value, as the ledger remembers them. One that it does not remember
+/// counts as it should be; it is compared when identities are written the next time.
+///
+/// # Errors
+/// A secret does not exist that would have to be written.
+pub(super) fn observed(
+    aws: &Aws,
+    wanted: &BTreeMap<String, Identity>,
+    secrets: &Secrets,
+    state: &State,
+) -> anyhow::Result<BTreeMap<String, Identity>> {
+    let is_there = |(_, identity): &(&String, &Identity)| secrets.filled.contains(&identity.secret);
+    let known = |name: &String, wanted: &Identity| state.identity_specs.get(name).unwrap_or(wanted).clone();
+    let there: BTreeMap<String, Identity> =
+        wanted.iter().filter(is_there).map(|(name, wanted)| (name.clone(), known(name, wanted))).collect();
+    if there != *wanted {
+        let all = wanted.values().map(|identity| identity.secret.clone());
+        refuse_missing(secrets, all.chain([aws.handover.nats_secret(AUTHORITY)]))?;
+    }
+    Ok(there)
+}
+
+/// Refuses to write identities into secrets that Terraform has not made.
+fn refuse_missing(secrets: &Secrets, wanted: impl Iterator<Item = String>) -> Result<(), Hinted> {
+    let missing = wanted.filter(|name| !secrets.arns.contains_key(name)).map(|name| format!("`{name}`"));
+    let missing: Vec<String> = missing.collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let hint = "Terraform makes them: `terraform apply` in the environment's folder; nothing was changed";
+    Err(Hinted::new(format!("identities on NATS cannot be written: there is no secret {}", missing.join(", ")), hint))
 }
 
 /// The record of what [`ensure`] ensures now.

@@ -66,7 +66,11 @@ pub(crate) async fn import(aws: &Aws, order: Order<'_>) -> anyhow::Result<Import
         return Err(Hinted::new(format!("`{name}` is no name of a service"), hint).into());
     }
     if let Some(other) = ecs_names(order.folder).get(&ecs_name) {
-        let hint = "a service has one manifest: remove that one first, if this is to take its place";
+        let environment = &aws.manifests.name;
+        let hint = format!(
+            "a service has one manifest; what differs in this environment goes under `services` of \
+             `environments/{environment}.yaml` (`natsctl diff --all --env {environment}` shows it)"
+        );
         let message = format!("`{}` is the manifest of the ECS service `{ecs_name}` already", other.display());
         return Err(Hinted::new(message, hint).into());
     }
@@ -91,7 +95,8 @@ pub(crate) async fn import(aws: &Aws, order: Order<'_>) -> anyhow::Result<Import
     create(&file, &text, &name)?;
     let by_tag = found.definition.container().map(|container| container.image.as_str()).unwrap_or_default();
     if !by_tag.contains('@') {
-        warnings.push(format!("a deployment will name its image by the digest that runs, instead of `{by_tag}`"));
+        let then = "a deployment that changes anything names the digest, and not the tag";
+        warnings.push(format!("`{by_tag}` is a tag, so the manifest has the digest that runs beside it; {then}"));
     }
     warnings.extend(changes.iter().map(|change| format!("a deployment will change {change}")));
     warnings.extend(kept.into_iter().map(|(what, value)| format!("a deployment leaves {what} as it is: {value}")));
@@ -151,7 +156,8 @@ impl ReadService {
         let read =
             Read { service: &service, definition: state, declared_tasks: 0, scaling: scaling_found, wanted: None };
         let observed = read.seen()?;
-        let image_text = format!("{}@{}", image.repository, image.digest);
+        let named = definition.container().map(|container| container.image.as_str()).unwrap_or_default();
+        let image_text = if named.contains('@') { named.to_owned() } else { format!("{named}@{}", image.digest) };
         Ok(Self { service, definition, scaling, image, image_text, observed })
     }
 

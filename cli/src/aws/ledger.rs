@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Aws;
 use super::error::failed;
-use crate::model::desired::Definition;
+use crate::model::desired::{Definition, Identity};
 use crate::model::ecs::Autoscaling;
 use crate::pipeline::history::Record;
 
@@ -38,6 +38,9 @@ pub(crate) struct State {
     /// When the identities on NATS were last ensured, and with which permissions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) identities: Option<Ensured>,
+    /// What the identities on NATS were then, by user.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) identity_specs: BTreeMap<String, Identity>,
     /// When the NATS nodes were last as described, and how they were.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) nats: Option<Ensured>,

@@ -29,6 +29,7 @@ pub(crate) mod ledger;
 mod limits;
 pub(crate) mod lock;
 pub(crate) mod logs;
+mod named_image;
 pub(crate) mod nodes;
 pub(crate) mod observe;
 pub(crate) mod platform;

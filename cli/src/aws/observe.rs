@@ -12,7 +12,7 @@ use super::arn::revision;
 use super::ledger::{Ledger, State, digest};
 use super::services::{self, ByManifest, primary};
 use super::task_definition::take_unnamed_tags;
-use super::{AT_ONCE, Aws, autoscaling, revisions, service_settings};
+use super::{AT_ONCE, Aws, autoscaling, named_image, revisions, service_settings};
 use crate::error::Hinted;
 use crate::manifest::Manifests;
 use crate::model::desired::{Definition, Desired, Service as DesiredService};
@@ -85,7 +85,8 @@ async fn observation(
     let definitions = definitions(aws, &services, &state, desired);
     let task_definitions = services.values().filter_map(|service| service.task_definition().map(str::to_owned));
     let inactive = revisions::inactive(aws.clients.ecs(), task_definitions.collect());
-    let (definitions, scaling, inactive) = futures::try_join!(definitions, scaling, inactive)?;
+    let (mut definitions, scaling, inactive) = futures::try_join!(definitions, scaling, inactive)?;
+    named_image::recognise(aws, &services, &mut definitions).await?;
     let mut observed = Observed::default();
     for (name, service) in &services {
         let Some(definition) = definitions.get(name) else { continue };

@@ -10,8 +10,9 @@ use super::ledger::Ledger;
 use super::lock::Held;
 use super::observe::{self, Observation};
 use super::proof::{self, Evidence};
+use super::secrets::Secrets;
 use super::tasks::{self, DesiredStatus};
-use super::{Aws, limits, nodes, revisions, secrets};
+use super::{Aws, identities, limits, nodes, revisions, secrets};
 use crate::error::Hinted;
 use crate::image::Binaries;
 use crate::manifest::Manifests;
@@ -25,29 +26,36 @@ use crate::pipeline::lock::IfHeld;
 use crate::pipeline::options::Options;
 use crate::pipeline::{Platform, Progress, Purpose};
 
-/// The desired state of these services, and their images, which are built for it.
+/// What a deployment is made of besides the manifests.
+pub(crate) struct Materials {
+    pub(super) images: Images,
+    secrets: Secrets,
+}
+
+/// The desired state of these services, and what it is made of. Their images are built for it.
 pub(crate) async fn desired(
     aws: &Aws,
     services: &BTreeSet<String>,
     binaries: &Binaries,
-) -> anyhow::Result<(Desired, Images)> {
+) -> anyhow::Result<(Desired, Materials)> {
     let ledger = Ledger::of(aws);
-    let arns = secrets::arns(aws.clients.secrets(), &aws.handover);
-    let (state, secrets) = futures::try_join!(ledger.state(), arns)?;
+    let secrets = secrets::of_environment(aws.clients.secrets(), &aws.handover);
+    let (state, secrets) = futures::try_join!(ledger.state(), secrets)?;
     let images = images::build(aws, services, binaries, &state).await?;
     // The images of services that are not deployed are not built.
     let image = |name: &String| images.desired.get(name).cloned().unwrap_or_default();
     let of_all = aws.manifests.services.keys().map(|name| (name.clone(), image(name))).collect();
     let (manifests, handover) = (&aws.manifests, &aws.handover);
-    let mut desired = DesiredOnEcs { manifests, handover, secrets: &secrets, images: &of_all }.desired()?;
+    let mut desired = DesiredOnEcs { manifests, handover, secrets: &secrets.arns, images: &of_all }.desired()?;
+    desired.identities = identities::wanted(aws);
     desired.services.retain(|name, _| services.contains(name));
     desired.images.retain(|name, _| services.contains(name));
     limits::check(aws.clients.ecs(), &desired).await?;
-    Ok((desired, images))
+    Ok((desired, Materials { images, secrets }))
 }
 
 impl Platform for Aws {
-    type Materials = Images;
+    type Materials = Materials;
     type Observation = Observation;
     type Work<'a> = Work<'a>;
     type Lock = Held;
@@ -70,7 +78,7 @@ impl Platform for Aws {
         (&self.caller, &self.command_line)
     }
 
-    async fn load(&self, deploy: &Deploy, options: &Options, _: Purpose) -> anyhow::Result<(Desired, Images)> {
+    async fn load(&self, deploy: &Deploy, options: &Options, _: Purpose) -> anyhow::Result<(Desired, Materials)> {
         desired(self, &deploy.selection.services, &images::binaries(&options.binaries)?).await
     }
 
@@ -78,7 +86,7 @@ impl Platform for Aws {
         &self,
         change: &Change,
         desired: &Desired,
-        images: Option<&Images>,
+        materials: Option<&Materials>,
     ) -> anyhow::Result<Observation> {
         match change {
             Change::Deploy(deploy) => {
@@ -88,7 +96,11 @@ impl Platform for Aws {
                 if !deploy.without_jetstream {
                     observation.observed.jetstream = proof::observe_assets(self, &observation.state).await;
                 }
-                let is_present = |name: &String| images.is_some_and(|images| images.present.contains(name));
+                if let Some(Materials { secrets, .. }) = materials {
+                    let there = identities::observed(self, &desired.identities, secrets, &observation.state)?;
+                    observation.observed.identities = there;
+                }
+                let is_present = |name: &String| materials.is_some_and(|found| found.images.present.contains(name));
                 let present = desired.images.iter().filter(|(name, _)| is_present(name));
                 observation.observed.images = present.map(|(name, image)| (name.clone(), image.clone())).collect();
                 Ok(observation)
@@ -140,10 +152,10 @@ impl Platform for Aws {
         &'a self,
         plan: &Plan,
         observation: &'a Observation,
-        images: Option<&'a Images>,
+        materials: Option<&'a Materials>,
         options: &'a Options,
     ) -> anyhow::Result<Work<'a>> {
-        Work::begin(self, plan, observation, images, options).await
+        Work::begin(self, plan, observation, materials.map(|materials| &materials.images), options).await
     }
 
     async fn apply<'a>(&'a self, work: &mut Work<'a>, wave: &[&Step], progress: &mut Progress) -> anyhow::Result<()> {

@@ -15,7 +15,8 @@ pub(crate) async fn register(
     which: &BTreeSet<String>,
     binaries: &Binaries,
 ) -> anyhow::Result<BTreeMap<String, String>> {
-    let (desired, built) = platform::desired(aws, which, binaries).await?;
+    let (desired, materials) = platform::desired(aws, which, binaries).await?;
+    let built = materials.images;
     let missing = desired.images.keys().filter(|name| !built.present.contains(*name));
     let missing: Vec<&str> = missing.map(String::as_str).collect();
     images::push(aws, &missing, &built).await?;

@@ -16,12 +16,37 @@ const NOT_FOUND: &str = "ResourceNotFoundException";
 /// What BatchGetSecretValue takes at once.
 const SECRETS_PER_CALL: usize = 20;
 
+/// Staging label of the version that is read.
+pub(super) const CURRENT: &str = "AWSCURRENT";
+
+/// The environment's secrets, as far as listing them shows.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Secrets {
+    /// ARNs by name.
+    pub(super) arns: BTreeMap<String, String>,
+    /// Names of those that have a value.
+    pub(super) filled: BTreeSet<String>,
+}
+
+/// The environment's secrets; natsctl's own identity is among them.
+pub(super) async fn of_environment(client: &Client, handover: &Handover) -> anyhow::Result<Secrets> {
+    let redis = handover.redis.as_ref().map(|redis| &*redis.auth_secret);
+    let names = [&*handover.names.secret, &handover.names.nats_secret, &handover.nats.operator_secret];
+    let listed = list(client, &names.into_iter().chain(redis).collect::<Vec<_>>()).await?;
+    let filled = listed.iter().filter(|secret| has_value(secret)).filter_map(|secret| secret.name.clone()).collect();
+    let arns = listed.into_iter().filter_map(|secret| Some((secret.name?, secret.arn?))).collect();
+    Ok(Secrets { arns, filled })
+}
+
 /// ARNs of the environment's secrets, by name.
 pub(super) async fn arns(client: &Client, handover: &Handover) -> anyhow::Result<BTreeMap<String, String>> {
-    let redis = handover.redis.as_ref().map(|redis| &*redis.auth_secret);
-    let names = [&*handover.names.secret, &handover.names.nats_secret].into_iter().chain(redis);
-    let listed = list(client, &names.collect::<Vec<_>>()).await?;
-    Ok(listed.into_iter().filter_map(|secret| Some((secret.name?, secret.arn?))).collect())
+    Ok(of_environment(client, handover).await?.arns)
+}
+
+/// Whether a secret has a value that tasks can read.
+pub(super) fn has_value(secret: &SecretListEntry) -> bool {
+    let mut stages = secret.secret_versions_to_stages().into_iter().flat_map(|versions| versions.values().flatten());
+    stages.any(|stage| stage == CURRENT)
 }
 
 /// The secrets that have one of these names, or whose name may be made of one of these templates.

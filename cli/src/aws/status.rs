@@ -43,8 +43,13 @@ pub(crate) async fn read(aws: &Aws) -> anyhow::Result<Status> {
     for name in found.keys().filter(|name| !aws.manifests.services.contains_key(*name)) {
         problems.push(format!("no manifest describes service `{name}`; `natsctl deploy --all --prune` removes it"));
     }
+    let manifests = &aws.manifests.services;
+    let runs = |name: &String| match manifests.get(name) {
+        Some(manifest) if manifest.settings.tasks == 0 => Runs::Never,
+        _ => Runs::Always,
+    };
     let services: Vec<ServiceStatus> =
-        found.iter().map(|(name, service)| judge(name, service, &of_services, &state)).collect();
+        found.iter().map(|(name, service)| judge(name, service, &of_services, &state, runs(name))).collect();
     let healthy = problems.is_empty() && services.iter().all(|service| service.reason.is_none());
     Ok(Status {
         environment: aws.manifests.name.clone(),
@@ -116,13 +121,27 @@ impl Alarms {
     }
 }
 
-fn judge(name: &str, service: &Service, alarms: &BTreeMap<String, Vec<String>>, state: &State) -> ServiceStatus {
+/// Whether a service is to run by its manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Runs {
+    Always,
+    /// Its manifest asks for no tasks.
+    Never,
+}
+
+fn judge(
+    name: &str,
+    service: &Service,
+    alarms: &BTreeMap<String, Vec<String>>,
+    state: &State,
+    runs: Runs,
+) -> ServiceStatus {
     let alarms = alarms.get(name).cloned().unwrap_or_default();
     let running = service.primary().map_or(service.running_count, |deployment| deployment.running_count);
     let desired = service.desired_count;
     // What it was deployed with is known only if no other tool has deployed it since.
     let known = state.services.get(name).filter(|known| known.task_definition == service.task_definition);
-    let mut reasons: Vec<String> = problem(service, running).into_iter().collect();
+    let mut reasons: Vec<String> = problem(service, running, runs).into_iter().collect();
     reasons.extend((!alarms.is_empty()).then(|| format!("alarm: {}", alarms.join(", "))));
     ServiceStatus {
         name: name.to_owned(),
@@ -139,7 +158,7 @@ fn judge(name: &str, service: &Service, alarms: &BTreeMap<String, Vec<String>>, 
 }
 
 /// What is wrong with a service besides its alarms; `running` are the tasks of its primary deployment.
-fn problem(service: &Service, running: u32) -> Option<String> {
+fn problem(service: &Service, running: u32, runs: Runs) -> Option<String> {
     if service.status != "ACTIVE" {
         return Some(format!("it is {}", service.status));
     }
@@ -154,6 +173,7 @@ fn problem(service: &Service, running: u32) -> Option<String> {
     let is_rolling = primary.is_some_and(|deployment| deployment.rollout == Some(RolloutState::InProgress));
     let failures = if failed_tasks > 0 { format!(", {failed_tasks} failed") } else { String::new() };
     match (is_rolling, running < desired) {
+        _ if desired == 0 && runs == Runs::Never => None,
         _ if desired == 0 => {
             Some("scaled to 0: nothing answers its callers; `natsctl scale` starts it again".to_owned())
         }
@@ -209,7 +229,7 @@ mod tests {
 
     #[track_caller]
     fn check(service: &SdkService, expected: Option<&str>) {
-        let status = judge("quest-system", &service.clone().into(), &BTreeMap::new(), &State::default());
+        let status = judge("quest-system", &service.clone().into(), &BTreeMap::new(), &State::default(), Runs::Always);
         assert_eq!(status.reason.as_deref(), expected);
         assert_eq!((status.revision, status.desired), (7, 2));
     }
@@ -239,8 +259,10 @@ mod tests {
     fn a_service_that_was_scaled_to_0_is_not_healthy() {
         let completed = deployment("PRIMARY", DeploymentRolloutState::Completed, 0);
         let stopped = SdkService::builder().service_name("a-nats").status("ACTIVE").deployments(completed).build();
-        let status = judge("a", &stopped.into(), &BTreeMap::new(), &State::default());
-        assert!(status.reason.unwrap().starts_with("scaled to 0: nothing answers its callers"));
+        let stopped: Service = stopped.into();
+        let reason = |runs| judge("a", &stopped, &BTreeMap::new(), &State::default(), runs).reason;
+        assert!(reason(Runs::Always).unwrap().starts_with("scaled to 0: nothing answers its callers"));
+        assert_eq!(reason(Runs::Never), None);
     }
 
     #[track_caller]
@@ -290,7 +312,7 @@ mod tests {
     fn a_service_whose_alarm_fires_is_not_healthy() {
         let alarms = BTreeMap::from([("quest-system".to_owned(), vec!["quest-system-cpu".to_owned()])]);
         let healthy = service(2, vec![deployment("PRIMARY", DeploymentRolloutState::Completed, 2)]);
-        let status = judge("quest-system", &healthy.into(), &alarms, &State::default());
+        let status = judge("quest-system", &healthy.into(), &alarms, &State::default(), Runs::Always);
         assert_eq!(status.reason.as_deref(), Some("alarm: quest-system-cpu"));
     }
 }

@@ -3,6 +3,7 @@
 mod images;
 mod infrastructure;
 mod nats;
+mod references;
 mod roles;
 mod secrets;
 
@@ -11,6 +12,7 @@ use std::future::Future;
 
 use serde::Serialize;
 
+pub(crate) use self::roles::named as named_roles;
 use super::Aws;
 use crate::screen;
 
@@ -75,20 +77,21 @@ impl Finding {
 /// Checks everything that a deployment needs.
 pub(crate) async fn verify(aws: &Aws) -> Verified {
     let secrets = secrets::list(aws).await;
-    let (cluster, log_group, network, ledger, alarms, trust, rights, caller, images, values, bus) = futures::join!(
+    let (cluster, log_group, network, ledger, alarms, trust, rights, caller, images, values, named, bus) = futures::join!(
         check("cluster", infrastructure::cluster(aws)),
         check("log group", infrastructure::log_group(aws)),
         check("network", infrastructure::network(aws)),
         check("ledger", infrastructure::ledger(aws)),
         check("alarms", infrastructure::alarms(aws)),
         check("roles", roles::trust(aws)),
-        check("rights of the execution role", roles::execution(aws, &secrets)),
+        check("rights of execution roles", roles::execution(aws, &secrets)),
         check("rights of the caller", roles::caller(aws)),
         check("images", images::check(aws)),
         check("secrets", secrets::check(aws, &secrets)),
+        check("secrets and parameters that manifests name", references::check(aws, &secrets)),
         check("NATS", nats::check(aws)),
     );
-    let all = [cluster, network, trust, rights, images, log_group, values, ledger, alarms, bus, caller];
+    let all = [cluster, network, trust, rights, images, log_group, values, named, ledger, alarms, bus, caller];
     Verified::of(aws.manifests.name.clone(), all.concat())
 }
 

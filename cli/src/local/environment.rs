@@ -205,6 +205,7 @@ impl Local {
                 .map(|(name, found)| (name.clone(), service(found, &silent)))
                 .collect(),
             images: BTreeMap::new(),
+            ..Observed::default()
         })
     }
 

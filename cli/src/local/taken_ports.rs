@@ -71,7 +71,7 @@ pub(super) fn of_environment(
     gateway: Option<&str>,
     running: &Description,
 ) -> Vec<TakenPort> {
-    let Environment::Local(LocalEnvironment { nats, gateway: settings, traces: _ }) = environment else {
+    let Environment::Local(LocalEnvironment { nats, gateway: settings, .. }) = environment else {
         return Vec::new();
     };
     let first = [nats.client_port, nats.route_port, nats.monitor_port];

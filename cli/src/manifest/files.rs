@@ -11,6 +11,7 @@ use super::caches::CacheSettings;
 use super::consumes::{ConsumeSettings, Delivery};
 use super::ecs::EcsSettings;
 use super::names::{BucketName, CacheName, EcsName, EventSubject, Name, Variable};
+use super::overrides::Overrides;
 use super::release::{Release, ReleaseDigests};
 use super::schema::Partial;
 use crate::model::desired::{Architecture, Role};
@@ -109,12 +110,16 @@ impl ServiceManifest {
         self.secrets.values().chain(of_sidecars).chain(of_logs)
     }
 
-    /// The same with what follows from it: every task consumes the events that invalidate a cache.
+    /// The same with what follows from it: every task consumes the events that invalidate a cache, and nothing scales a service that
+    /// is not to run.
     #[must_use]
     pub(super) fn completed(mut self) -> Self {
         let every_task = ConsumeSettings { delivery: Delivery::EveryTask, ..ConsumeSettings::default() };
         for event in self.caches.values().flat_map(|cache| &cache.invalidated_by) {
             self.consumes.entry(event.clone()).or_insert_with(|| every_task.clone());
+        }
+        if self.settings.tasks == 0 {
+            (self.settings.autoscaling.min, self.settings.autoscaling.max) = (0, 0);
         }
         self
     }
@@ -175,8 +180,9 @@ pub struct ImageSource {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct Settings {
-    /// Tasks that run at the same time, as long as nothing scales the service.
-    #[schemars(range(min = 1, max = 100))]
+    /// Tasks that run at the same time, as long as nothing scales the service. With 0 it is deployed and does not run, and nothing
+    /// scales it.
+    #[schemars(range(min = 0, max = 100))]
     pub tasks: u32,
     /// Worker threads of a task, each with its own connection to NATS.
     #[schemars(range(min = 1, max = 64))]
@@ -390,6 +396,9 @@ pub struct LocalEnvironment {
     /// Traces; natsctl's supervisor keeps the latest if absent.
     #[serde(default)]
     pub traces: Option<TraceSettings>,
+    /// What differs of services in this environment, by service.
+    #[serde(default)]
+    pub services: BTreeMap<Name, Overrides>,
 }
 
 /// A part of an AWS account. What it consists of is in the handover, which Terraform writes.
@@ -414,6 +423,9 @@ pub struct AwsEnvironment {
     /// Traces; there are none if absent.
     #[serde(default)]
     pub traces: Option<TraceSettings>,
+    /// What differs of services in this environment, by service.
+    #[serde(default)]
+    pub services: BTreeMap<Name, Overrides>,
 }
 
 fn yes() -> bool {

@@ -4,19 +4,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::files::ECS_NAME_SUFFIX;
-use super::yaml::{Entry, Node, Position};
+use super::yaml::{Entry, Node, Position, Source};
 use crate::problem::{Place, Problem, did_you_mean, listed};
 
 /// A file and what it says.
 #[derive(Debug)]
 pub(super) struct Document {
     pub(super) file: PathBuf,
+    /// The environment's manifest, if parts of the tree are written there.
+    pub(super) environment: Option<PathBuf>,
     pub(super) root: Node,
 }
 
 impl Document {
     pub(super) fn place(&self, position: Position) -> Place {
-        Place { file: self.file.clone(), line: position.line, column: position.column }
+        let file = match position.source {
+            Source::Own => &self.file,
+            Source::Environment => self.environment.as_ref().unwrap_or(&self.file),
+        };
+        Place { file: file.clone(), line: position.line, column: position.column }
     }
 
     pub(super) fn problem(&self, node: &Node, message: String) -> Problem {
@@ -28,7 +34,7 @@ impl Document {
     }
 
     /// The name that it gives itself, or else the name of the file.
-    fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &str {
         self.root.get("name").and_then(Node::text).unwrap_or(self.stem())
     }
 
@@ -98,7 +104,7 @@ pub(super) fn problems(services: &ServiceDocuments<'_>, folder: &Path, workspace
 }
 
 impl<'a> ServiceDocuments<'a> {
-    fn known_names(&self) -> BTreeSet<&'a str> {
+    pub(super) fn known_names(&self) -> BTreeSet<&'a str> {
         let readable = self.readable.iter().map(Document::name);
         readable.chain(self.unreadable.iter().map(String::as_str)).collect()
     }

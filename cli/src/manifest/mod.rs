@@ -15,6 +15,7 @@ pub(crate) mod fixture;
 mod links;
 mod names;
 mod on_ecs;
+mod overrides;
 mod release;
 mod schema;
 mod secrets;
@@ -39,6 +40,7 @@ pub use files::{
     ServiceManifest, Settings, TraceSettings,
 };
 pub use names::{BucketName, CacheName, Name, SecretName, Variable};
+pub use overrides::Overrides;
 pub use release::{Archive, Release, ReleaseDigests};
 pub use schema::{schema_text, schemas};
 
@@ -163,12 +165,15 @@ fn load_with(folder: &Path, environment: &str, which: Services<'_>) -> Result<Ma
     let fleet = fleet.as_ref();
     let place = loading.environment(folder, environment);
     let place = place.as_ref();
-    let services = match which {
+    let mut services = match which {
         Services::All => loading.services(&folder.join("services")),
         Services::None => Vec::new(),
         Services::One { file, text } => loading.parse::<ServiceManifest>(file.to_owned(), text).into_iter().collect(),
     };
 
+    if let Some(place) = place {
+        loading.overrides(&mut services, place);
+    }
     loading.problems.extend(fleet.map(sizes::fleet).unwrap_or_default());
     loading.problems.extend(place.map(sizes::environment).unwrap_or_default());
     loading.problems.extend(place.map(cloud::environment).unwrap_or_default());
@@ -180,6 +185,9 @@ fn load_with(folder: &Path, environment: &str, which: Services<'_>) -> Result<Ma
         loading.problems.extend(on_ecs::problems(service));
     }
     let known = ServiceDocuments { readable: &services, unreadable: &loading.unreadable };
+    if let (Some(place), Services::All) = (place, which) {
+        loading.problems.extend(overrides::problems(place, &known.known_names()));
+    }
     let workspace = workspace(folder).filter(|_| matches!(which, Services::All));
     let linked = links::problems(&known, &folder.join("services"), workspace.as_deref());
     loading.problems.extend(linked);
@@ -243,14 +251,8 @@ impl Loading {
         if let Some(root) = &root {
             flaws.extend(check::check(root, schema::of::<T>().as_value()));
         }
-        self.problems.extend(flaws.into_iter().map(|flaw| Problem {
-            file: file.clone(),
-            line: flaw.position.line,
-            column: flaw.position.column,
-            message: flaw.message,
-            hint: flaw.hint,
-        }));
-        root.map(|root| Document { file, root })
+        self.problems.extend(flaws.into_iter().map(|flaw| flaw.in_place(Place::start_of(&file))));
+        root.map(|root| Document { file, environment: None, root })
     }
 
     fn environment(&mut self, folder: &Path, name: &str) -> Option<Document> {
@@ -269,6 +271,23 @@ impl Loading {
         let problem = Problem::new(&Place::start_of(file), format!("environment `{name}` does not exist"));
         self.problems.push(problem.hint(hint));
         None
+    }
+
+    /// Puts what the environment says of services over what their manifests say. What is wrong with both together is noted.
+    fn overrides(&mut self, services: &mut [Document], environment: &Document) {
+        let schema = schema::of::<ServiceManifest>();
+        for service in services {
+            // What is wrong in one file alone is noted already.
+            let is_of = |problem: &Problem| [&service.file, &environment.file].contains(&&problem.file);
+            let is_well_formed = !self.problems.iter().any(is_of);
+            if overrides::put(service, environment) && is_well_formed {
+                let flaws = check::check(&service.root, schema.as_value());
+                self.problems.extend(flaws.into_iter().map(|flaw| {
+                    let place = service.place(flaw.position);
+                    flaw.in_place(place)
+                }));
+            }
+        }
     }
 
     /// Whether the files of a folder can be listed. Why not is noted.

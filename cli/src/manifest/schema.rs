@@ -56,7 +56,10 @@ struct NothingRequired;
 impl Transform for NothingRequired {
     fn transform(&mut self, schema: &mut Schema) {
         schema.remove("required");
-        transform_subschemas(self, schema);
+        // What a choice requires tells it from the others.
+        if schema.get("oneOf").is_none() && schema.get("anyOf").is_none() {
+            transform_subschemas(self, schema);
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use super::caches::CacheSettings;
 use super::links::Document;
-use super::yaml::{Entry, Node};
+use super::yaml::{Entry, Node, Source};
 use crate::model::units::{Size, Span};
 use crate::problem::Problem;
 
@@ -143,10 +143,13 @@ impl<'a> EffectiveSettings<'a> {
         [self.own, self.defaults].into_iter().flatten().find_map(|(_, root)| root.find(path))
     }
 
-    /// A problem at the first of these keys that the document itself has. What it has not is said of the defaults.
+    /// A problem at the first of these keys that the document itself has, before all of those that the environment says. What it has not
+    /// is said of the defaults.
     fn problem(&self, paths: &[&[&str]], message: String) -> Option<Problem> {
         let (document, root) = self.own?;
-        let node = paths.iter().find_map(|path| root.find(path))?;
+        let nodes: Vec<&Node> = paths.iter().filter_map(|path| root.find(path)).collect();
+        let is_closest = |node: &&&Node| node.position.source == Source::Environment;
+        let node = nodes.iter().find(is_closest).or(nodes.first())?;
         Some(Problem::new(&document.place(node.position), message))
     }
 
@@ -183,7 +186,11 @@ impl<'a> EffectiveSettings<'a> {
     }
 
     fn tasks(&self) -> Option<Problem> {
-        let tasks = self.find(&["tasks"])?.number()?;
+        let node = self.find(&["tasks"])?;
+        let tasks = node.number()?;
+        if tasks == 0 {
+            return self.scaled_without_tasks(node.position.source);
+        }
         let min = self.find(&["autoscaling", "min"])?.number()?;
         let max = self.find(&["autoscaling", "max"])?.number()?;
         if min > max || (min..=max).contains(&tasks) {
@@ -192,6 +199,17 @@ impl<'a> EffectiveSettings<'a> {
         let message = format!("`tasks` is {tasks}, but `autoscaling` allows {min} to {max}");
         let paths: [&[&str]; 3] = [&["tasks"], &["autoscaling", "min"], &["autoscaling", "max"]];
         Some(self.problem(&paths, message)?.hint("change one of them"))
+    }
+
+    /// Bounds of autoscaling beside `tasks: 0`, in the same file or in one that says more about where the service runs.
+    fn scaled_without_tasks(&self, tasks_from: Source) -> Option<Problem> {
+        let (document, root) = self.own?;
+        let bounds = ["min", "max"].into_iter().filter_map(|key| Some((key, root.find(&["autoscaling", key])?)));
+        let (key, node) = bounds.into_iter().find(|(_, node)| node.position.source >= tasks_from)?;
+        let bound = node.number()?;
+        let message = format!("`tasks` is 0, but `autoscaling` has a `{key}` of {bound}");
+        let hint = "nothing scales a service that is not to run: remove the bounds, or set `tasks` to 1 or more";
+        Some(Problem::new(&document.place(node.position), message).hint(hint))
     }
 
     fn start(&self) -> Option<Problem> {

@@ -3,6 +3,7 @@
 mod cloud;
 mod hostile;
 mod on_ecs;
+mod overrides;
 mod refused;
 
 use std::collections::BTreeSet;

@@ -8,11 +8,34 @@ use std::collections::{HashMap, hash_map};
 
 use serde_yaml::granit_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput};
 
+use crate::problem::{Place, Problem};
+
 /// Where something starts, both from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Position {
     pub(super) line: usize,
     pub(super) column: usize,
+    pub(super) source: Source,
+}
+
+/// The file that something is written in: the later one says more about where a service runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Source {
+    /// The file that the tree was read from.
+    #[default]
+    Own,
+    /// The manifest of the environment.
+    Environment,
+}
+
+impl Position {
+    pub(super) fn new(line: usize, column: usize) -> Self {
+        Self { line, column, source: Source::Own }
+    }
+
+    pub(super) fn in_source(self, source: Source) -> Self {
+        Self { source, ..self }
+    }
 }
 
 /// A value and where it is written.
@@ -53,10 +76,26 @@ pub(super) struct Flaw {
     pub(super) hint: Option<String>,
 }
 
+impl Flaw {
+    /// As a problem of a file.
+    pub(super) fn in_place(self, place: Place) -> Problem {
+        let Position { line, column, .. } = self.position;
+        Problem { file: place.file, line, column, message: self.message, hint: self.hint }
+    }
+}
+
 impl Node {
     /// The value of a key of a map.
     pub(super) fn get(&self, key: &str) -> Option<&Node> {
         self.entries().iter().find(|entry| entry.key == key).map(|entry| &entry.value)
+    }
+
+    /// The same, to be changed.
+    pub(super) fn get_mut(&mut self, key: &str) -> Option<&mut Node> {
+        match &mut self.value {
+            Value::Map(entries) => entries.iter_mut().find(|entry| entry.key == key).map(|entry| &mut entry.value),
+            _ => None,
+        }
     }
 
     /// What a path of keys leads to.
@@ -121,7 +160,7 @@ pub(super) fn parse(text: &str) -> (Option<Node>, Vec<Flaw>) {
     if let Some(offset) = text.find('\0') {
         let (line, column) = crate::problem::position(text, offset);
         let message = "the file has a NUL character here".to_owned();
-        let flaw = Flaw { position: Position { line, column }, message, hint: Some("remove it".to_owned()) };
+        let flaw = Flaw { position: Position::new(line, column), message, hint: Some("remove it".to_owned()) };
         return (None, vec![flaw]);
     }
     let mut reader = Reader { events: Parser::new_from_str(text), flaws: Vec::new() };
@@ -130,7 +169,7 @@ pub(super) fn parse(text: &str) -> (Option<Node>, Vec<Flaw>) {
         Err(error) => {
             let marker = error.marker();
             reader.flaws.push(Flaw {
-                position: Position { line: marker.line().max(1), column: marker.col() + 1 },
+                position: Position::new(marker.line().max(1), marker.col() + 1),
                 message: format!("this is not YAML: {}", error.info()),
                 hint: None,
             });
@@ -162,7 +201,7 @@ impl<'a> Reader<'a> {
         let empty = matches!(&root, None | Some(Node { value: Value::Null, .. }));
         if empty {
             self.flaws.push(Flaw {
-                position: Position { line: 1, column: 1 },
+                position: Position::new(1, 1),
                 message: "the file is empty".to_owned(),
                 hint: None,
             });
@@ -297,7 +336,7 @@ impl<'a> Reader<'a> {
 }
 
 fn position(span: Span) -> Position {
-    Position { line: span.start.line(), column: span.start.col() + 1 }
+    Position::new(span.start.line(), span.start.col() + 1)
 }
 
 fn is_word_for_true(text: &str) -> bool {

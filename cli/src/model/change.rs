@@ -89,7 +89,8 @@ impl Change {
     pub fn refuse_impossible(&self) -> Result<(), Hinted> {
         let Self::Scale { service, tasks, bounds: Scaling { min, max } } = self else { return Ok(()) };
         if tasks > max {
-            let hint = format!("raise `autoscaling.max` in `services/{service}.yaml`");
+            let key = if *max == 0 { "`tasks`, which is 0," } else { "`autoscaling.max`" };
+            let hint = format!("raise {key} in `services/{service}.yaml` or in the environment's manifest");
             return Err(Hinted::new(
                 format!("`{service}` may have at most {}, not {tasks}", counted(max, "task")),
                 hint,

@@ -27,6 +27,21 @@ pub struct Desired {
     /// Images that the registry must have, by service. None where binaries run as they are.
     #[serde(default)]
     pub images: BTreeMap<String, Image>,
+    /// Identities on NATS that the platform keeps as secrets, by user: the services, and natsctl's own. None where there are no such
+    /// secrets.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub identities: BTreeMap<String, Identity>,
+}
+
+/// An identity on NATS that is kept as a secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Name of the secret.
+    pub secret: String,
+    /// Where its user connects to.
+    pub url: String,
+    /// Digest of the permissions of its user.
+    pub permissions: String,
 }
 
 /// An image in a registry.

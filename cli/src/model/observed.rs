@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::desired::{Bucket, Consumer, Definition, Image, Node, Scaling, Stream};
+use super::desired::{Bucket, Consumer, Definition, Identity, Image, Node, Scaling, Stream};
 use super::ecs::EcsService;
 
 /// What a read found.
@@ -33,6 +33,9 @@ pub struct Observed {
     pub services: BTreeMap<String, ObservedService>,
     /// Images that the registry has, by service.
     pub images: BTreeMap<String, Image>,
+    /// Identities on NATS whose secrets have a value, by user.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub identities: BTreeMap<String, Identity>,
     /// Running tasks, only for a change that stops some.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tasks: Vec<ObservedTask>,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
-use super::desired::{Bucket, Consumer, Image, Node, Service, Stream};
+use super::desired::{Bucket, Consumer, Identity, Image, Node, Service, Stream};
 use super::observed::{Revision, ServiceState};
 
 /// One thing to do. Steps of the same wave do not depend on each other and may run at the same time.
@@ -21,6 +21,15 @@ pub struct Step {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Operation {
+    /// Writes the identity of a user of NATS into its secret.
+    PutIdentity {
+        /// Whose identity: a service, or natsctl itself.
+        identity: String,
+        /// What it must be.
+        spec: Identity,
+        /// Create, or update where its permissions are others.
+        action: Action,
+    },
     /// Sends the image of a service to the registry.
     PushImage {
         /// Whose image.
@@ -225,6 +234,8 @@ pub enum Action {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
+    /// An identity on NATS.
+    Identity,
     /// An image in a registry.
     Image,
     /// A NATS server.
@@ -305,7 +316,8 @@ impl Step {
     /// What it does to its object.
     pub fn action(&self) -> Action {
         match &self.operation {
-            Operation::PushImage { action, .. }
+            Operation::PutIdentity { action, .. }
+            | Operation::PushImage { action, .. }
             | Operation::StartNode { action, .. }
             | Operation::PutStream { action, .. }
             | Operation::PutBucket { action, .. }
@@ -328,6 +340,7 @@ impl Step {
     /// The kind of its object.
     pub fn kind(&self) -> Kind {
         match &self.operation {
+            Operation::PutIdentity { .. } => Kind::Identity,
             Operation::PushImage { .. } => Kind::Image,
             Operation::StartNode { .. }
             | Operation::RestartNode { .. }
@@ -365,6 +378,7 @@ impl Step {
             | Operation::ScaleService { service, .. }
             | Operation::RollBackService { service, .. }
             | Operation::DeleteService { service, .. } => service,
+            Operation::PutIdentity { identity, .. } => identity,
             Operation::StopTask { task, .. } => task,
             Operation::StopEnvironment { environment } | Operation::DeleteData { environment } => environment,
         }

@@ -67,6 +67,7 @@ pub(crate) fn desired(manifests: &Manifests, inputs: &Inputs) -> Result<Desired,
         buckets: buckets(manifests),
         consumers: consumers(manifests),
         images: BTreeMap::new(),
+        identities: BTreeMap::new(),
         services: services.collect::<Result<_, _>>()?,
     })
 }

@@ -29,7 +29,8 @@ fn services(services: &[ServiceStatus]) -> String {
     let mut services: Vec<&ServiceStatus> = services.iter().collect();
     services.sort_by_key(|service| service.reason.is_none());
     let rows = services.into_iter().map(|service| {
-        let state = service.reason.clone().unwrap_or_else(|| "healthy".to_owned());
+        let well = if service.desired == 0 { "healthy: no tasks, as the manifest says" } else { "healthy" };
+        let state = service.reason.clone().unwrap_or_else(|| well.to_owned());
         let tasks = format!("{}/{}", service.healthy, service.desired);
         vec![service.name.clone(), tasks, service.revision.to_string(), service.version.clone(), state]
     });

@@ -103,6 +103,90 @@ fn scaling_that_is_refused_takes_the_service_back_too() {
     assert_eq!(world.targets[SERVICE], (2, 10));
 }
 
+/// Target, policies and scheduled actions of the service, as the API has them, without what differs from call to call.
+fn scaling(emulator: &Emulator) -> Value {
+    let resource = format!("service/{CLUSTER}/{SERVICE}");
+    let of = |action: &str, list: &str, fields: &[&str]| -> Vec<Value> {
+        let answer = emulator.call("application-autoscaling", action, &json!({ "ServiceNamespace": "ecs" }));
+        let own = answer[list].as_array().unwrap().iter().filter(|one| one["ResourceId"] == resource);
+        own.map(|one| fields.iter().map(|field| one[*field].clone()).collect()).collect()
+    };
+    let tracking =
+        ["PolicyName", "PolicyType", "TargetTrackingScalingPolicyConfiguration", "StepScalingPolicyConfiguration"];
+    json!({
+        "targets": of("DescribeScalableTargets", "ScalableTargets", &["MinCapacity", "MaxCapacity"]),
+        "policies": of("DescribeScalingPolicies", "ScalingPolicies", &tracking),
+        "actions": of("DescribeScheduledActions", "ScheduledActions", &["ScheduledActionName", "Schedule", "ScalableTargetAction"]),
+    })
+}
+
+/// A call of Application Auto Scaling on the service.
+fn scale(emulator: &Emulator, action: &str, more: &Value) {
+    let mut body = json!({
+        "ServiceNamespace": "ecs", "ScalableDimension": "ecs:service:DesiredCount",
+        "ResourceId": format!("service/{CLUSTER}/{SERVICE}"),
+    });
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    emulator.call("application-autoscaling", action, &body);
+}
+
+/// A deployment changes how the service scales, fails, and goes back.
+#[track_caller]
+fn scaled_and_failed(fleet: &Fleet, emulator: &Emulator) {
+    let image = Fleet::image("quest-system", 2);
+    emulator.behave(&image, json!({ "exit": { "code": 101, "after_ms": 20 } }));
+    let figures = "autoscaling: { min: 3, max: 9, cpu_percent: 33, memory_percent: 44 }\ntasks: 3\n";
+    fleet.manifest("quest-system", &format!("build: {{ image: \"{image}\" }}\n{figures}"));
+    emulator.reset_calls();
+    fleet.natsctl(emulator, &DEPLOY).failed(&["went back to what ran before"]);
+    let counts = emulator.counts();
+    assert!(counts["application-autoscaling:PutScalingPolicy"] >= 2, "nothing was changed on the way: {counts:#?}");
+}
+
+/// A target tracking policy as people have them, with cooldowns.
+fn tracking(name: &str, metric: &str, target: f64) -> Value {
+    json!({ "PolicyName": name, "PolicyType": "TargetTrackingScaling", "TargetTrackingScalingPolicyConfiguration": {
+        "TargetValue": target, "PredefinedMetricSpecification": { "PredefinedMetricType": metric },
+        "ScaleInCooldown": 600, "ScaleOutCooldown": 7, "DisableScaleIn": true,
+    } })
+}
+
+#[test]
+fn bounds_and_policies_go_back() {
+    let (fleet, emulator) = deployed();
+    scale(&emulator, "RegisterScalableTarget", &json!({ "MinCapacity": 1, "MaxCapacity": 7 }));
+    let cpu = tracking("cpu-quest-system-nats", "ECSServiceAverageCPUUtilization", 41.5);
+    scale(&emulator, "PutScalingPolicy", &cpu);
+    let before = scaling(&emulator);
+    scaled_and_failed(&fleet, &emulator);
+    assert_eq!(scaling(&emulator), before);
+}
+
+#[test]
+fn policies_and_scheduled_actions_of_others_go_back() {
+    let (fleet, emulator) = deployed();
+    let delete = |name: &str| scale(&emulator, "DeleteScalingPolicy", &json!({ "PolicyName": name }));
+    delete("cpu-quest-system-nats");
+    delete("memory-quest-system-nats");
+    scale(&emulator, "PutScalingPolicy", &tracking("by-hand", "ECSServiceAverageCPUUtilization", 55.0));
+    let night = json!({ "MinCapacity": 1, "MaxCapacity": 4 });
+    let action =
+        json!({ "ScheduledActionName": "night", "Schedule": "cron(0 22 * * ? *)", "ScalableTargetAction": night });
+    scale(&emulator, "PutScheduledAction", &action);
+    let before = scaling(&emulator);
+    scaled_and_failed(&fleet, &emulator);
+    assert_eq!(scaling(&emulator), before);
+}
+
+#[test]
+fn a_service_that_did_not_scale_does_not_scale_again() {
+    let (fleet, emulator) = deployed();
+    scale(&emulator, "DeregisterScalableTarget", &json!({}));
+    scaled_and_failed(&fleet, &emulator);
+    // AWS deletes the policies with the target, which moto does not.
+    assert_eq!(scaling(&emulator)["targets"], json!([]));
+}
+
 #[test]
 fn a_first_deployment_that_fails_leaves_nothing_that_scales_it() {
     let fleet = Fleet::of(6);

@@ -76,6 +76,30 @@ fn what_was_imported_is_planned_as_nothing_to_do() {
 }
 
 #[test]
+fn an_image_that_is_named_by_a_tag_keeps_it_beside_the_digest_that_runs() {
+    let (fleet, emulator) = empty();
+    let mut said = example("java");
+    said["taskDefinition"]["containerDefinitions"][0]["image"] = "docker.io/example/ledger:1.4".into();
+    let service = create(&emulator, &said);
+    until_running(&emulator, &service);
+    let imported = fleet.natsctl(&emulator, &["import", &service]).succeeded();
+    assert!(format!("{imported:?}").contains("`docker.io/example/ledger:1.4` is a tag"), "{imported:#?}");
+    let file = fleet.service_file("ledger-v2");
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(text.contains("docker.io/example/ledger:1.4@sha256:"), "{text}");
+    let plan = fleet.natsctl(&emulator, &["plan", "--proof", "ecs"]).succeeded();
+    assert!(plan.stdout.contains("nothing to do"), "{plan:#?}");
+    let drift = fleet.natsctl(&emulator, &["drift"]).succeeded();
+    assert!(drift.stdout.contains("everything is as the manifests say"), "{drift:#?}");
+
+    // Another digest than the one that runs is a change, also beside the same tag.
+    let digest = &text.split_once("@sha256:").unwrap().1[..64];
+    std::fs::write(&file, text.replace(digest, &"9".repeat(64))).unwrap();
+    let plan = fleet.natsctl(&emulator, &["plan", "--proof", "ecs"]);
+    assert!(plan.code == Some(2) && plan.stdout.contains("definition.artifact"), "{plan:#?}");
+}
+
+#[test]
 fn what_was_imported_is_deployed_without_loss() {
     let (fleet, emulator) = empty();
     let mut said = example_with_secrets(&emulator, "agent");

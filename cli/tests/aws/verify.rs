@@ -97,6 +97,63 @@ fn what_may_not_be_read_is_reported_with_the_missing_permission() {
     assert!(unknown[0].1.contains("dynamodb:DescribeTable"), "{unknown:#?}");
 }
 
+/// The quest system names things that Terraform does not make; these are missing or not as they must be.
+fn naming(fleet: &Fleet, emulator: &Emulator) {
+    let secret = json!({ "Name": "shop/db", "SecretString": "x" });
+    let arn = emulator.call("secretsmanager", "CreateSecret", &secret)["ARN"].as_str().unwrap().to_owned();
+    emulator.call("ssm", "PutParameter", &json!({ "Name": "/shop/token", "Value": "x", "Type": "SecureString" }));
+    let lines = format!(
+        "secrets:\n  THERE: {{ secret: \"{arn}\" }}\n  OLD: {{ secret: \"{arn}\", stage: BLUE }}\n  \
+         GONE: {{ secret: \"arn:aws:secretsmanager:us-east-1:123456789012:secret:shop/gone-AbCdEf\" }}\n  \
+         TOKEN: {{ parameter: /shop/token }}\n  LOST: {{ parameter: /shop/lost }}\n  \
+         BY_ARN: {{ parameter: \"arn:aws:ssm:us-east-1:123456789012:parameter/shop/token\" }}\n\
+         ecs: {{ execution_role: \"arn:aws:iam::123456789012:role/absent\", \
+         task_role: \"arn:aws:iam::999999999999:role/elsewhere\" }}\n"
+    );
+    fleet.manifest("quest-system", &lines);
+}
+
+#[test]
+fn what_manifests_name_by_hand_must_be_there() {
+    let (fleet, emulator) = complete();
+    naming(&fleet, &emulator);
+    let (ran, findings) = verify(&fleet, &emulator);
+    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    let missing = in_state(&findings, "missing");
+    for (what, found) in [
+        ("secret `arn:aws:secretsmanager:us-east-1:123456789012:secret:shop/gone-AbCdEf`", "not there"),
+        ("parameter `/shop/lost`", "not there, in us-east-1"),
+        ("role `absent`", "not there"),
+        ("role `arn:aws:iam::999999999999:role/elsewhere`", "no role of this account"),
+    ] {
+        assert!(missing.contains(&(what.to_owned(), found.to_owned())), "{what} is not among {missing:#?}");
+    }
+    assert!(missing.iter().any(|(_, found)| found == "has no version with the stage `BLUE`"), "{missing:#?}");
+    assert_eq!(missing.len(), 5, "{missing:#?}");
+    let ok = in_state(&findings, "ok");
+    assert!(ok.contains(&("parameters".to_owned(), "2 of 3 are there".to_owned())), "{ok:#?}");
+    // Nothing but whether they are there is asked.
+    let counts = emulator.counts();
+    assert!(!counts.contains_key("ssm:GetParameters"), "{counts:#?}");
+}
+
+#[test]
+fn what_may_not_be_described_is_not_called_missing() {
+    let (fleet, emulator) = complete();
+    naming(&fleet, &emulator);
+    for call in ["secretsmanager:DescribeSecret", "ssm:DescribeParameters", "iam:GetRole"] {
+        emulator.inject(Rule::every(call, Fault::Deny));
+    }
+    let (ran, findings) = verify(&fleet, &emulator);
+    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    let unknown = in_state(&findings, "unknown");
+    for call in ["secretsmanager:DescribeSecret", "ssm:DescribeParameters", "iam:GetRole"] {
+        assert!(unknown.iter().any(|(_, found)| found.contains(call)), "{call}: {unknown:#?}");
+    }
+    let missing = in_state(&findings, "missing");
+    assert_eq!(missing.len(), 1, "the role of another account alone: {missing:#?}");
+}
+
 #[test]
 fn missing_permissions_for_iam_are_reported_and_can_be_done_without() {
     let (fleet, emulator) = complete();

@@ -145,8 +145,15 @@ fn read_request_head(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
     let Some(line) = read_line(reader)? else { return Ok(None) };
     let mut words = line.split(' ');
     let (Some(method), Some(target)) = (words.next(), words.next()) else { return Ok(None) };
+    let target = origin_form(target).to_owned();
     let headers = read_headers(reader)?;
-    Ok(Some(Request { method: method.to_owned(), target: target.to_owned(), headers, body: Vec::new() }))
+    Ok(Some(Request { method: method.to_owned(), target, headers, body: Vec::new() }))
+}
+
+/// The path of a target: a client that knows this server as its proxy sends the whole URL.
+fn origin_form(target: &str) -> &str {
+    let Some(rest) = target.strip_prefix("http://") else { return target };
+    rest.find('/').map_or("/", |path| &rest[path..])
 }
 
 fn read_line(reader: &mut impl BufRead) -> io::Result<Option<String>> {

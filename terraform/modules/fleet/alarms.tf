@@ -61,7 +61,8 @@ locals {
     log = { for name, service in var.services : name => { Service = name } }
   }
 
-  # A service that is not deployed has no metrics, which is no alarm. The topic is notified when the metrics of running tasks stop.
+  # A service that is not deployed has no metrics, which is no alarm. The topic is notified when the metrics of running tasks stop, but
+  # not of a service that is to have no tasks.
   alarms = merge([
     for name, service in var.services : {
       for kind, alarm in local.service_alarms : "${var.name}-${name}-${kind}" => merge(alarm, {
@@ -69,7 +70,7 @@ locals {
         description              = "${name}: ${format(alarm.description, local.thresholds[name][alarm.threshold])}"
         metric                   = merge(alarm.metric, { dimensions = local.dimensions[contains(keys(local.log_metrics), kind) ? "log" : "ecs"][name] })
         threshold                = local.thresholds[name][alarm.threshold]
-        notify_insufficient_data = kind == "tasks"
+        notify_insufficient_data = kind == "tasks" && service.thresholds.tasks > 0
         tags                     = { service = name }
       })
     }

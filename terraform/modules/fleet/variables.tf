@@ -49,8 +49,8 @@ variable "services" {
   }
 
   validation {
-    condition     = alltrue([for service in values(var.services) : service.thresholds.tasks >= 1 && service.thresholds.tasks <= 100])
-    error_message = "A threshold of tasks is from 1 to 100."
+    condition     = alltrue([for service in values(var.services) : service.thresholds.tasks >= 0 && service.thresholds.tasks <= 100])
+    error_message = "A threshold of tasks is from 0 to 100."
   }
 }
 

@@ -1,16 +1,34 @@
-# Reads the manifests as natsctl does: what a manifest does not set is as in fleet.yaml, key by key. There are no resources here.
+# Reads the manifests as natsctl does: what the environment's manifest says of a service goes over what its own manifest says, and that
+# over fleet.yaml, key by key. There are no resources here.
 
 locals {
   fleet       = yamldecode(file("${var.folder}/fleet.yaml"))
   defaults    = local.fleet.defaults
   environment = yamldecode(file("${var.folder}/environments/${var.environment}.yaml"))
-  manifests = {
+  own = {
     for file in fileset("${var.folder}/services", "*.yaml") :
     trimsuffix(file, ".yaml") => yamldecode(file("${var.folder}/services/${file}"))
   }
+  overrides = { for name in keys(local.own) : name => try({ for key, value in local.environment.services[name] : key => value }, {}) }
+  manifests = {
+    for name, own in local.own : name => merge(own, local.overrides[name], {
+      alarms      = merge(try(own.alarms, {}), try(local.overrides[name].alarms, {}))
+      autoscaling = merge(try(own.autoscaling, {}), try(local.overrides[name].autoscaling, {}))
+      # A variable that the environment sets to a plain value is no secret there.
+      secrets = merge(
+        { for variable, from in try(own.secrets, {}) : variable => from if !can(local.overrides[name].environment[variable]) },
+        try(local.overrides[name].secrets, {}),
+      )
+    })
+  }
 
   # What manifests name under `secrets`, and under `secret_options` of logs: the name or the ARN of a secret, or a parameter.
-  containers = { for name, manifest in local.manifests : name => concat([try(manifest.ecs.container, {})], values(try(manifest.ecs.sidecars, {}))) }
+  # Those of containers are read from both files: what the environment replaces may be read, too.
+  containers = {
+    for name, own in local.own : name => concat([
+      for manifest in [own, local.overrides[name]] : concat([try(manifest.ecs.container, {})], values(try(manifest.ecs.sidecars, {})))
+    ]...)
+  }
   references = {
     for name, manifest in local.manifests : name => [
       for reference in concat(
@@ -34,7 +52,7 @@ locals {
       thresholds = {
         cpu_percent    = try(manifest.alarms.cpu_percent, local.defaults.alarms.cpu_percent)
         memory_percent = try(manifest.alarms.memory_percent, local.defaults.alarms.memory_percent)
-        tasks          = try(manifest.autoscaling.min, local.defaults.autoscaling.min)
+        tasks          = try(manifest.tasks, 1) == 0 ? 0 : try(manifest.autoscaling.min, local.defaults.autoscaling.min)
       }
     }
   }
@@ -49,5 +67,6 @@ locals {
   unknown_keys = flatten([
     for name, manifest in local.manifests : [for key in setsubtract(keys(manifest), keys(local.schema)) : "${name}.${key}"]
   ])
-  misnamed = [for name, manifest in local.manifests : name if try(manifest.name, "") != name]
+  unknown_services = setsubtract(keys(try(local.environment.services, {})), keys(local.own))
+  misnamed         = [for name, manifest in local.manifests : name if try(manifest.name, "") != name]
 }

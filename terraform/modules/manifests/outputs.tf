@@ -36,6 +36,11 @@ output "services" {
   }
 
   precondition {
+    condition     = length(local.unknown_services) == 0
+    error_message = "The environment's manifest names services that have no manifest: ${join(", ", local.unknown_services)}."
+  }
+
+  precondition {
     condition     = length(local.misnamed) == 0
     error_message = "A service's file has the `name` of the service. Misnamed: ${join(", ", local.misnamed)}."
   }

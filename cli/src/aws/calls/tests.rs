@@ -45,14 +45,14 @@ fn a_right_is_in_the_table_once() {
 #[test]
 fn policies_are_short_enough_for_aws() {
     for group in Group::value_variants().iter().copied() {
-        let length = group.policy(&placeholders()).to_string().len();
+        let length = group.policy(scope(&placeholders())).to_string().len();
         assert!(length < LONGEST_POLICY, "{group:?}: {length}");
     }
 }
 
 #[test]
 fn only_what_must_be_is_allowed_on_everything() {
-    let policy = Deploy.policy(&placeholders());
+    let policy = Deploy.policy(scope(&placeholders()));
     let wide = policy["Statement"].as_array().unwrap().iter().filter(|statement| statement["Resource"] == json!(["*"]));
     let wide: Vec<&Value> = wide.filter(|statement| statement.get("Condition").is_none()).collect();
     assert_eq!(wide.len(), 1, "{wide:#?}");
@@ -143,6 +143,21 @@ fn stem(path: PathBuf) -> Option<String> {
 }
 
 /// The handover of an account without a number.
+/// An environment whose manifests name no roles.
+fn scope(handover: &Handover) -> Scope<'_> {
+    static NONE: BTreeSet<String> = BTreeSet::new();
+    Scope { handover, roles: &NONE }
+}
+
+#[test]
+fn roles_that_manifests_name_may_be_handed_to_tasks() {
+    let roles = BTreeSet::from(["arn:aws:iam::123456789012:role/shop".to_owned()]);
+    let policy = Deploy.policy(Scope { handover: &placeholders(), roles: &roles });
+    let statements = policy["Statement"].as_array().unwrap();
+    let pass = statements.iter().find(|one| one["Action"] == json!(["iam:PassRole"])).unwrap();
+    assert!(pass["Resource"].as_array().unwrap().contains(&json!("arn:aws:iam::123456789012:role/shop")), "{pass}");
+}
+
 fn placeholders() -> Handover {
     crate::handover::tests::GOOD.replace("123456789012", "ACCOUNT").replace("us-east-1", "REGION").parse().unwrap()
 }
@@ -150,14 +165,14 @@ fn placeholders() -> Handover {
 fn document() -> String {
     let mut text = String::from(HEAD);
     text.push_str("| call | on | changes | for |\n| --- | --- | --- | --- |\n");
-    for Right { call, resources, changes, groups, implied } in rights(&placeholders()) {
+    for Right { call, resources, changes, groups, implied } in rights(scope(&placeholders())) {
         let on = resources.iter().map(|arn| format!("`{arn}`")).collect::<Vec<_>>().join("<br>");
         let why = implied.map(|why| format!("<br>({why})")).unwrap_or_default();
         let changes = if changes { "yes" } else { "" };
         writeln!(text, "| `{call}`{why} | {on} | {changes} | {} |", groups.join(", ")).unwrap();
     }
     for group in Group::value_variants().iter().copied() {
-        let policy = serde_json::to_string_pretty(&group.policy(&placeholders())).unwrap();
+        let policy = serde_json::to_string_pretty(&group.policy(scope(&placeholders()))).unwrap();
         write!(text, "\n## {}\n{}\n\n```json\n{policy}\n```\n", group.name(), about(group)).unwrap();
     }
     text

@@ -284,7 +284,9 @@ async fn carry_out(aws: &Aws) -> anyhow::Result<Applied> {
     };
     let ensured = Ensured { digest: digest(aws)?, at: jiff::Timestamp::now() };
     let nats = outcome.remains.is_empty().then_some(ensured);
-    ledger.put_state(&State { nats, ..ledger.state().await? }).await?;
+    let mut state = State { nats, ..ledger.state().await? };
+    identities::record(aws, &mut state);
+    ledger.put_state(&state).await?;
     Ok(outcome)
 }
 

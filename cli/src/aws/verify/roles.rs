@@ -1,6 +1,6 @@
 //! Roles: whether they exist, which principals they trust, and which rights they have.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_iam::types::{ContextEntry, ContextKeyTypeEnum, EvaluationResult, PolicyEvaluationDecisionType};
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -8,54 +8,72 @@ use serde_json::Value;
 
 use super::secrets::{Listed, Use};
 use super::{APPLY, Finding};
-use crate::aws::calls::{Condition, Group, On, TASKS};
+use crate::aws::calls::{Condition, Group, On, Scope, TASKS};
 use crate::aws::error::{code, failed};
 use crate::aws::{AT_ONCE, Aws};
 use crate::handover::Handover;
+use crate::manifest::{Manifests, ServiceManifest};
 use crate::model::desired::Role;
 use crate::model::secret::SecretReference;
 
 /// Whether the roles of the handover and of the services exist, and tasks may assume them.
 pub(super) async fn trust(aws: &Aws) -> anyhow::Result<Vec<Finding>> {
-    let mut arns = BTreeSet::from([aws.handover.execution_role.clone()]);
+    let mut arns = named(&aws.manifests);
+    arns.insert(aws.handover.execution_role.clone());
     for service in aws.manifests.services.values() {
-        let named = [&service.ecs.task_role, &service.ecs.execution_role].into_iter().flatten();
-        arns.extend(named.cloned());
         let needs_role = service.role != Role::Standalone || !service.aws.is_empty();
         arns.extend((service.ecs.task_role.is_none() && needs_role).then(|| aws.handover.task_role(&service.name)));
     }
+    let (own, foreign): (Vec<String>, Vec<String>) =
+        arns.into_iter().partition(|arn| arn.split(':').nth(4) == Some(&*aws.handover.account));
     let one = |arn: String| async move {
         let name = role_name(&arn).to_owned();
-        match aws.clients.iam().get_role().role_name(&name).send().await {
+        let trusts = match aws.clients.iam().get_role().role_name(&name).send().await {
             Ok(answer) => {
                 let document = answer.role().and_then(|role| role.assume_role_policy_document());
-                Ok((name, Some(trusts_tasks(document.unwrap_or_default()))))
+                Ok(Some(trusts_tasks(document.unwrap_or_default())))
             }
-            Err(error) if error.as_service_error().is_some_and(|error| error.is_no_such_entity_exception()) => {
-                Ok((name, None))
-            }
+            Err(error) if error.as_service_error().is_some_and(|error| error.is_no_such_entity_exception()) => Ok(None),
             Err(error) => Err(failed(&format!("describe the role `{name}`"), error)),
-        }
+        };
+        (name, trusts)
     };
-    let found: Vec<(String, Option<bool>)> =
-        futures::stream::iter(arns).map(one).buffered(AT_ONCE).try_collect().await?;
-    Ok(judge_trust(&found))
+    let found: Vec<(String, anyhow::Result<Option<bool>>)> =
+        futures::stream::iter(own).map(one).buffered(AT_ONCE).collect().await;
+    let foreign = foreign.into_iter().map(|arn| {
+        let hint = "ECS takes roles of its own account alone: correct the manifest";
+        Finding::missing(format!("role `{arn}`"), "no role of this account", hint)
+    });
+    Ok(judge_trust(&found).into_iter().chain(foreign).collect())
 }
 
-/// Of each role, whether tasks may assume it; `None` if it does not exist.
-pub(super) fn judge_trust(found: &[(String, Option<bool>)]) -> Vec<Finding> {
-    let good = found.iter().filter(|(_, trusts)| *trusts == Some(true)).count();
+/// ARNs of the roles that manifests name.
+pub(crate) fn named(manifests: &Manifests) -> BTreeSet<String> {
+    let of_service = |service: &ServiceManifest| [service.ecs.task_role.clone(), service.ecs.execution_role.clone()];
+    manifests.services.values().flat_map(of_service).flatten().collect()
+}
+
+/// Of each role, whether tasks may assume it; `None` if it does not exist. Where no role could be read, the reason is told once.
+pub(super) fn judge_trust(found: &[(String, anyhow::Result<Option<bool>>)]) -> Vec<Finding> {
+    let good = found.iter().filter(|(_, trusts)| matches!(trusts, Ok(Some(true)))).count();
     let mut findings = Vec::new();
+    if let Some((_, Err(error))) = found.first().filter(|_| found.iter().all(|(_, trusts)| trusts.is_err())) {
+        return vec![Finding::unknown("roles", error)];
+    }
     if good > 0 {
         findings.push(Finding::ok("roles", format!("{good} of {}, for tasks of ECS", found.len())));
     }
     findings.extend(found.iter().filter_map(|(name, trusts)| {
-        let found = match trusts {
-            Some(true) => return None,
-            Some(false) => "tasks may not assume it: it does not trust `ecs-tasks.amazonaws.com`",
-            None => "not there",
-        };
-        Some(Finding::missing(format!("role `{name}`"), found, APPLY))
+        let what = format!("role `{name}`");
+        match trusts {
+            Ok(Some(true)) => None,
+            Ok(Some(false)) => {
+                let found = "tasks may not assume it: it does not trust `ecs-tasks.amazonaws.com`";
+                Some(Finding::missing(what, found, APPLY))
+            }
+            Ok(None) => Some(Finding::missing(what, "not there", APPLY)),
+            Err(error) => Some(Finding::unknown(what, error)),
+        }
     }));
     findings
 }
@@ -98,8 +116,31 @@ fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Whether the execution role may pull the images, read the secrets and write the log.
+/// Whether each execution role may pull the images of its services, read their secrets and write their logs.
 pub(super) async fn execution(aws: &Aws, secrets: &anyhow::Result<Listed>) -> anyhow::Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for (role, services) in execution_roles(aws) {
+        findings.extend(rights_of(aws, secrets, role, &services).await?);
+    }
+    Ok(findings)
+}
+
+/// The execution roles with the services that have them; that of the handover also without any.
+fn execution_roles(aws: &Aws) -> BTreeMap<&str, Vec<&ServiceManifest>> {
+    let mut roles = BTreeMap::from([(&*aws.handover.execution_role, Vec::new())]);
+    for service in aws.manifests.services.values() {
+        let role = service.ecs.execution_role.as_deref().unwrap_or(&aws.handover.execution_role);
+        roles.entry(role).or_default().push(service);
+    }
+    roles
+}
+
+async fn rights_of(
+    aws: &Aws,
+    secrets: &anyhow::Result<Listed>,
+    role: &str,
+    services: &[&ServiceManifest],
+) -> anyhow::Result<Vec<Finding>> {
     let handover = &aws.handover;
     let log = format!(
         "arn:{}:logs:{}:{}:log-group:{}:log-stream:*",
@@ -108,44 +149,43 @@ pub(super) async fn execution(aws: &Aws, secrets: &anyhow::Result<Listed>) -> an
         handover.account,
         handover.log_group
     );
-    let mut questions = vec![Question::new(&["logs:CreateLogStream", "logs:PutLogEvents"], vec![log])];
+    let is_own = role == handover.execution_role;
+    let logs_here = is_own || services.iter().any(|service| service.ecs.container.log_configuration.is_none());
+    let log = logs_here.then_some(log).into_iter().collect();
+    let mut questions = vec![Question::new(&["logs:CreateLogStream", "logs:PutLogEvents"], log)];
     if aws.registry() == handover.registry {
         let prefix = format!("arn:{}:ecr:{}:{}:repository", handover.partition(), handover.region, handover.account);
-        let built = aws
-            .manifests
-            .services
-            .values()
-            .filter(|service| service.build.as_ref().is_none_or(|build| build.image.is_none()));
-        let repositories = built.map(|service| format!("{prefix}/{}", handover.repository(service)));
+        let built = services.iter().filter(|service| service.build.as_ref().is_none_or(|build| build.image.is_none()));
+        let repositories: Vec<String> =
+            built.map(|service| format!("{prefix}/{}", handover.repository(service))).collect();
         let pull = ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer", "ecr:BatchCheckLayerAvailability"];
-        questions.push(Question::new(&pull, repositories.collect()));
-        questions.push(Question::new(&["ecr:GetAuthorizationToken"], vec!["*".to_owned()]));
+        let login = if repositories.is_empty() { Vec::new() } else { vec!["*".to_owned()] };
+        questions.push(Question::new(&pull, repositories));
+        questions.push(Question::new(&["ecr:GetAuthorizationToken"], login));
     }
     if let Ok(listed) = secrets {
-        let arns = listed
-            .wanted(aws)
-            .into_iter()
-            // No task is started with what natsctl itself uses.
-            .filter(|(_, of)| *of != Use::Own)
-            .filter_map(|(name, _)| listed.by_name.get(&name))
-            .map(|secret| secret.arn.clone());
+        let wanted = listed.wanted_by(aws, services.iter().copied());
+        // No task is started with what natsctl itself uses.
+        let wanted = wanted.into_iter().filter(|(_, of)| *of != Use::Own);
+        let arns = wanted.filter_map(|(name, _)| listed.by_name.get(&name)).map(|secret| secret.arn.clone());
         questions.push(Question::new(&["secretsmanager:GetSecretValue"], arns.collect()));
     }
-    let named = aws.manifests.services.values().flat_map(|service| service.all_secrets());
+    let named = services.iter().flat_map(|service| service.all_secrets());
     let (secrets, parameters): (Vec<String>, Vec<String>) =
         named.filter_map(|reference| by_arn(handover, reference)).partition(|arn| arn.contains(":secret:"));
     questions.push(Question::new(&["secretsmanager:GetSecretValue"], secrets));
     questions.push(Question::new(&["ssm:GetParameters"], parameters));
     questions.retain(|question| !question.resources.is_empty());
-    let what = format!("rights of `{}`", role_name(&handover.execution_role));
-    match denied(aws, &handover.execution_role, questions).await? {
+    let what = format!("rights of `{}`", role_name(role));
+    let hint = if is_own { APPLY } else { "allow it in a policy of the role, or name another `ecs.execution_role`" };
+    match denied(aws, role, questions).await? {
         Answer::NotKnown(found) => Ok(vec![Finding::note(what, found, NOT_KNOWN)]),
         Answer::Denied(denied) if denied.is_empty() => {
             Ok(vec![Finding::ok(what, "pulls images, reads secrets, writes logs")])
         }
         Answer::Denied(denied) => Ok(denied
             .into_iter()
-            .map(|(action, on)| Finding::missing(&what, format!("may not `{action}` on `{on}`"), APPLY))
+            .map(|(action, on)| Finding::missing(&what, format!("may not `{action}` on `{on}`"), hint))
             .collect()),
     }
 }
@@ -170,6 +210,8 @@ pub(super) async fn caller(aws: &Aws) -> anyhow::Result<Vec<Finding>> {
     let Some(principal) = principal(&aws.caller) else {
         return Ok(vec![Finding::note(what, format!("IAM has no policies of `{}`", aws.caller), NOT_KNOWN)]);
     };
+    let roles = named(&aws.manifests);
+    let scope = Scope { handover: &aws.handover, roles: &roles };
     let mut questions: Vec<(On, Condition, Question)> = Vec::new();
     for call in [Group::Look, Group::Build, Group::Deploy].into_iter().flat_map(Group::calls) {
         // Every caller may ask for its identity; and IAM does not simulate rights that depend on how they are used.
@@ -179,7 +221,7 @@ pub(super) async fn caller(aws: &Aws) -> anyhow::Result<Vec<Finding>> {
         match questions.iter_mut().find(|(on, condition, _)| (*on, *condition) == (call.on, call.condition)) {
             Some((_, _, question)) => question.actions.push(call.name()),
             None => {
-                let mut question = Question::new(&[&call.name()], call.on.arns(&aws.handover));
+                let mut question = Question::new(&[&call.name()], call.on.arns(scope));
                 question.context = call.condition.context(&aws.handover);
                 questions.push((call.on, call.condition, question));
             }

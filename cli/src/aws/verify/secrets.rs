@@ -1,18 +1,17 @@
 //! Secrets: whether they exist, have a value, and hold complete identities on NATS.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use aws_sdk_secretsmanager::types::SecretListEntry;
 use serde_json::Value;
 
 use super::{APPLY, Finding};
 use crate::aws::desired::IDENTITY;
+use crate::aws::secrets::CURRENT;
 use crate::aws::{self, Aws};
+use crate::manifest::ServiceManifest;
 use crate::model::desired::Role;
 use crate::model::secret::SecretReference;
-
-/// Staging label of the version that is read.
-const CURRENT: &str = "AWSCURRENT";
 
 /// The secrets that exist.
 pub(super) struct Listed {
@@ -24,6 +23,35 @@ pub(super) struct Listed {
 pub(super) struct Secret {
     pub(super) arn: String,
     pub(super) has_value: bool,
+    pub(super) versions: Versions,
+}
+
+/// The versions of a secret that have staging labels: those by their ids.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Versions(BTreeMap<String, BTreeSet<String>>);
+
+impl Versions {
+    /// From what Secrets Manager says of a secret.
+    pub(super) fn of(said: Option<&HashMap<String, Vec<String>>>) -> Self {
+        let version = |(id, stages): (&String, &Vec<String>)| (id.clone(), stages.iter().cloned().collect());
+        Self(said.into_iter().flatten().map(version).collect())
+    }
+
+    /// What is missing of the version that has this stage and this id; without both, of the current one.
+    pub(super) fn lacking(&self, stage: Option<&str>, version: Option<&str>) -> Option<String> {
+        let has = |stage: &str| self.0.values().any(|stages| stages.contains(stage));
+        match (stage, version) {
+            (None, None) => (!has(CURRENT)).then(|| "has no value".to_owned()),
+            (Some(stage), None) => (!has(stage)).then(|| format!("has no version with the stage `{stage}`")),
+            (stage, Some(version)) => match (self.0.get(version), stage) {
+                (None, _) => Some(format!("has no version `{version}` with a stage")),
+                (Some(stages), Some(stage)) if !stages.contains(stage) => {
+                    Some(format!("version `{version}` does not have the stage `{stage}`"))
+                }
+                _ => None,
+            },
+        }
+    }
 }
 
 /// What a secret is for.
@@ -40,17 +68,30 @@ pub(super) enum Use {
 impl Listed {
     /// Names of the secrets that the environment needs.
     pub(super) fn wanted(&self, aws: &Aws) -> BTreeMap<String, Use> {
+        let redis = aws.handover.redis.iter().map(|redis| (redis.auth_secret.clone(), Use::Variable));
+        self.wanted_by(aws, aws.manifests.services.values()).into_iter().chain(redis).collect()
+    }
+
+    /// Names of the secrets that these services of it need, and natsctl.
+    pub(super) fn wanted_by<'a>(
+        &self,
+        aws: &Aws,
+        services: impl Iterator<Item = &'a ServiceManifest>,
+    ) -> BTreeMap<String, Use> {
         let handover = &aws.handover;
         let mut wanted = BTreeMap::new();
-        for (name, service) in &aws.manifests.services {
+        let mut shares_caches = false;
+        for service in services {
+            shares_caches |= !service.caches.is_empty();
             let named = service.all_secrets().filter_map(SecretReference::own_name);
             wanted.extend(named.map(|secret| (handover.secret(secret), Use::Variable)));
             if service.role != Role::Standalone {
-                wanted.insert(handover.nats_secret(name), Use::Identity);
+                wanted.insert(handover.nats_secret(&service.name), Use::Identity);
             }
         }
         wanted.insert(handover.nats.operator_secret.clone(), Use::Own);
-        wanted.extend(handover.redis.iter().map(|redis| (redis.auth_secret.clone(), Use::Variable)));
+        let redis = handover.redis.iter().filter(|_| shares_caches);
+        wanted.extend(redis.map(|redis| (redis.auth_secret.clone(), Use::Variable)));
         wanted
     }
 }
@@ -61,9 +102,9 @@ pub(super) async fn list(aws: &Aws) -> anyhow::Result<Listed> {
     let redis = handover.redis.as_ref().map(|redis| &redis.auth_secret);
     let templates: Vec<&str> = names.into_iter().chain(redis).map(String::as_str).collect();
     let one = |secret: SecretListEntry| {
-        let stages = secret.secret_versions_to_stages().into_iter().flat_map(|versions| versions.values().flatten());
-        let has_value = stages.into_iter().any(|stage| stage == CURRENT);
-        (secret.name.unwrap_or_default(), Secret { arn: secret.arn.unwrap_or_default(), has_value })
+        let has_value = aws::secrets::has_value(&secret);
+        let versions = Versions::of(secret.secret_versions_to_stages());
+        (secret.name.unwrap_or_default(), Secret { arn: secret.arn.unwrap_or_default(), has_value, versions })
     };
     Ok(Listed {
         by_name: crate::aws::secrets::list(aws.clients.secrets(), &templates).await?.into_iter().map(one).collect(),

@@ -80,10 +80,14 @@ fn a_role_must_trust_tasks() {
     assert!(!roles::trusts_tasks(&policy(r#""ec2.amazonaws.com""#)));
     assert!(!roles::trusts_tasks("nonsense"));
 
-    let found = [("good".to_owned(), Some(true)), ("gone".to_owned(), None), ("bad".to_owned(), Some(false))];
-    let findings = roles::judge_trust(&found);
-    assert_eq!(findings.iter().filter(|one| one.fails()).count(), 2);
-    assert_eq!(findings[0].found, "1 of 3, for tasks of ECS");
+    let refused = Err(anyhow::anyhow!("refused"));
+    let found = [("good", Ok(Some(true))), ("gone", Ok(None)), ("bad", Ok(Some(false))), ("hidden", refused)];
+    let findings = roles::judge_trust(&found.map(|(name, found)| (name.to_owned(), found)));
+    let states: Vec<State> = findings.iter().map(|one| one.state).collect();
+    assert_eq!(states, [State::Ok, State::Missing, State::Missing, State::Unknown]);
+    assert_eq!(findings[0].found, "1 of 4, for tasks of ECS");
+    let all = ["a", "b"].map(|name| (name.to_owned(), Err(anyhow::anyhow!("refused"))));
+    check_findings(&roles::judge_trust(&all), &[("roles", State::Unknown, "refused")]);
 }
 
 #[test]
@@ -117,7 +121,7 @@ fn a_session_is_looked_up_as_its_role() {
 
 #[test]
 fn secrets_must_be_there_and_have_a_value() {
-    let secret = |has_value| Secret { arn: "arn".to_owned(), has_value };
+    let secret = |has_value| Secret { arn: "arn".to_owned(), has_value, versions: secrets::Versions::default() };
     let there = BTreeMap::from([("full".to_owned(), secret(true)), ("empty".to_owned(), secret(false))]);
     let wanted = ["full", "empty", "gone"].map(|name| (name.to_owned(), Use::Identity)).into();
     check_findings(

@@ -2,7 +2,8 @@
 
 use clap::Args;
 
-use crate::aws::calls::{Group, rights};
+use crate::aws::calls::{Group, Scope, rights};
+use crate::aws::verify::named_roles;
 use crate::commands::invocation::Invocation;
 use crate::screen::{Report, table};
 
@@ -19,11 +20,13 @@ pub(crate) struct Policy {
 impl Policy {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
         let aws = invocation.aws().await?;
+        let roles = named_roles(&aws.manifests);
+        let scope = Scope { handover: &aws.handover, roles: &roles };
         if let Some(group) = self.group {
-            let policy = group.policy(&aws.handover);
+            let policy = group.policy(scope);
             return Ok(Report::new(&policy, format!("{policy:#}")));
         }
-        let rights = rights(&aws.handover);
+        let rights = rights(scope);
         let rows = rights.iter().map(|right| {
             let changes = if right.changes { "yes" } else { "" };
             vec![right.call.clone(), changes.to_owned(), right.groups.join(", "), right.resources.join(" ")]

@@ -168,6 +168,17 @@ fn a_deployment_completes_when_the_old_tasks_have_exited() {
 }
 
 #[test]
+fn a_service_that_is_to_have_no_tasks_is_deployed_without_any_and_drains_those_of_before() {
+    let mut simulation = Simulation::new();
+    simulation.put("a", 0);
+    assert_eq!((simulation.state(), simulation.revisions()), (DeploymentState::Completed, vec![]));
+    let mut simulation = Simulation::with(2);
+    simulation.put("b", 0);
+    simulation.exit_stopping();
+    assert_eq!((simulation.state(), simulation.revisions()), (DeploymentState::Completed, vec![]));
+}
+
+#[test]
 fn a_deployment_that_failed_half_way_brings_the_old_tasks_back_first() {
     let mut simulation = Simulation::with(2);
     simulation.put("b", 2);

@@ -51,13 +51,14 @@ impl Plan {
         }
     }
 
-    /// Nodes come first, then streams and buckets, then consumers, then services, each after those that it calls, and last what no manifest
+    /// Identities, images and nodes come first, then streams and buckets, then consumers, then services, each after those that it calls, and last what no manifest
     /// names any more. Streams and buckets are never deleted: they hold data.
     fn deploy(deploy: &Deploy, desired: &Desired, observed: &Observed) -> Result<Self, Hinted> {
         let mut waves = Waves::default();
         let selected = |name: &str| deploy.selection.services.contains(name);
 
-        nodes::plan(desired, observed, images(desired, observed, selected), &mut waves);
+        let beside = identities(desired, observed).chain(images(desired, observed, selected));
+        nodes::plan(desired, observed, beside, &mut waves);
         if !deploy.without_jetstream {
             let needed = needed(desired, selected);
             match &observed.jetstream {
@@ -189,6 +190,14 @@ fn needed(desired: &Desired, selected: impl Fn(&str) -> bool) -> Assets {
 
 fn owned<K: Clone, V: Clone>((key, value): (&K, &V)) -> (K, V) {
     (key.clone(), value.clone())
+}
+
+/// The identities that are missing or differ, also those of other services: an authority makes all of them at once.
+fn identities<'a>(desired: &'a Desired, observed: &'a Observed) -> impl Iterator<Item = Step> + 'a {
+    desired.identities.iter().filter_map(|(identity, spec)| {
+        let (action, changes) = put(observed.identities.get(identity), spec)?;
+        Some(Step::new(Operation::PutIdentity { identity: identity.clone(), spec: spec.clone(), action }, changes))
+    })
 }
 
 fn images<'a>(

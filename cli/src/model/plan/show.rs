@@ -306,6 +306,7 @@ impl Action {
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Identity => "identity",
             Self::Image => "image",
             Self::Node => "node",
             Self::Stream => "stream",

@@ -71,6 +71,7 @@ fn fleet() -> Desired {
     Desired {
         environment: "local".to_owned(),
         images: BTreeMap::new(),
+        identities: BTreeMap::new(),
         nodes: BTreeMap::from([("nats-1".to_owned(), node("2.15.1"))]),
         streams: BTreeMap::from([("EVT_A".to_owned(), stream("evt.a"))]),
         buckets: BTreeMap::from([("models".to_owned(), bucket)]),
@@ -123,6 +124,7 @@ fn apply(plan: &Plan, observed: &mut Observed) {
                 stored(observed).consumers.insert(consumer, config);
             }
             Operation::DeleteConsumer { consumer } => drop(stored(observed).consumers.remove(&consumer)),
+            Operation::PutIdentity { identity, spec, .. } => drop(observed.identities.insert(identity, spec)),
             Operation::PushImage { service, image, .. } => drop(observed.images.insert(service, image)),
             Operation::DeployService { service, before, target, tasks, .. } => {
                 let state = ServiceState {

@@ -102,7 +102,7 @@ fi
 
 # --- Configuration: valid before it replaces the one that runs.
 
-varz() { curl --silent --max-time 5 "http://$address:8222/varz" | tr -d ' ,"' | sed -n "s/^$1://p" | head -n 1; }
+varz() { curl --silent --noproxy '*' --max-time 5 "http://$address:8222/varz" | tr -d ' ,"' | sed -n "s/^$1://p" | head -n 1; }
 digest() { runuser -u nats -- "$1" --config "$2" -t 2>&1; }
 put() { # <from> <to>: replaced as a whole
   cp "$1" "$2.new"
@@ -187,7 +187,7 @@ rm -rf "$new"
 
 health=
 for _ in $(seq "$((patience * 4))"); do
-  health=$(curl --silent --max-time 5 "http://$address:8222/healthz?js-meta-only=true" || true)
+  health=$(curl --silent --noproxy '*' --max-time 5 "http://$address:8222/healthz?js-meta-only=true" || true)
   case "$health" in *'"status":"ok"'*) break ;; esac
   sleep 0.25
 done

@@ -5,7 +5,7 @@ etc=/etc/nats opt=/opt/nats unit=/etc/systemd/system/nats.service
 
 say() { printf '%s: %s\n' "$1" "$2"; }
 # As nats.conf says it.
-monitor() { curl --silent --max-time 5 "http://$(sed -n 's/^http: "\(.*\)"$/\1/p' "$etc/nats.conf")/$1"; }
+monitor() { curl --silent --noproxy '*' --max-time 5 "http://$(sed -n 's/^http: "\(.*\)"$/\1/p' "$etc/nats.conf")/$1"; }
 digest() { [ -e "$1" ] && sha256sum "$1" | cut -d ' ' -f 1; }
 
 say name "$(uname -n)"

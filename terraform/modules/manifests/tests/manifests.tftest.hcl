@@ -64,6 +64,44 @@ run "the_environment_is_that_of_its_manifest" {
   }
 }
 
+run "an_environment_overrides_a_service_key_by_key" {
+  command = plan
+
+  variables {
+    environment = "staging"
+  }
+
+  assert {
+    condition     = output.services["payment"].thresholds == { cpu_percent = 60, memory_percent = 50, tasks = 3 } && !output.services["payment"].execute_command
+    error_message = "What the environment says is not merged key by key."
+  }
+
+  assert {
+    condition     = output.services["payment"].secrets == toset(["bank/test"]) && output.services["payment"].ecs_name == "till"
+    error_message = "A variable is a secret that the environment sets to a plain value, or an other secret is missing."
+  }
+
+  assert {
+    condition     = output.services["referring"].parameters == toset(["/shop/token", "/agent/key", "/agent/staging"])
+    error_message = "A parameter of the environment's sidecar is missing."
+  }
+
+  assert {
+    condition     = output.services["auth"].thresholds.tasks == 0
+    error_message = "A service that is to have no tasks is expected to have some."
+  }
+}
+
+run "an_environment_that_names_no_service_is_refused" {
+  command = plan
+
+  variables {
+    environment = "misspelt"
+  }
+
+  expect_failures = [output.services]
+}
+
 run "an_unknown_key_is_refused" {
   command = plan
 
@@ -98,7 +136,7 @@ run "an_environment_that_does_not_exist_is_refused" {
   command = plan
 
   variables {
-    environment = "staging"
+    environment = "nowhere"
   }
 
   expect_failures = [var.environment]
