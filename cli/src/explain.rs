@@ -439,7 +439,8 @@ mod tests {
     #[test]
     fn an_unknown_setting_is_answered_with_one_that_is_spelled_alike() {
         let hint = |path: &str| explain(path, manifests()).unwrap_err().hint().unwrap().to_owned();
-        assert_eq!(hint("services.autoscaling.maximum"), "it has `cpu_percent`, `max`, `memory_percent` and `min`");
+        assert_eq!(hint("services.autoscaling.maximum"), "did you mean `max`?");
+        assert_eq!(hint("services.autoscaling.zzz"), "it has `cpu_percent`, `max`, `memory_percent` and `min`");
         assert_eq!(hint("services.autoscalling"), "did you mean `autoscaling`?");
         assert_eq!(hint("autoscaling.max"), "did you mean `fleet.defaults.autoscaling.max`?");
         assert!(hint("x").contains("`services`, `fleet` and `environments`"));
@@ -458,7 +459,9 @@ mod tests {
     fn every_setting_is_in_the_documentation() {
         let page = include_str!("../../docs/manifests.md");
         let is_named = |key: &str| {
-            [format!("`{key}`"), format!(".{key}`"), format!("`{key}.")].iter().any(|one| page.contains(one))
+            [format!("`{key}`"), format!(".{key}`"), format!("`{key}."), format!(".{key}.")]
+                .iter()
+                .any(|one| page.contains(one))
         };
         let paths = paths();
         let documented = paths.iter().filter(|path| !path.starts_with("services.ecs."));

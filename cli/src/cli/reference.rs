@@ -102,3 +102,17 @@ fn meaning(arg: &clap::Arg) -> String {
 fn cell(text: &str) -> String {
     text.replace('\n', " ").replace('|', "\\|")
 }
+
+#[cfg(all(test, feature = "aws"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reference_of_the_commands_is_current() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/commands.md");
+        let found = std::fs::read_to_string(file).unwrap_or_default();
+        let expected = document();
+        let differs = found.lines().zip(expected.lines()).find(|(found, expected)| found != expected);
+        assert!(found == expected, "docs/commands.md is not current: run `natsctl docs`\n{differs:#?}");
+    }
+}

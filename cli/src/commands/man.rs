@@ -1,6 +1,6 @@
 //! `natsctl man`
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -56,7 +56,7 @@ fn render(command: &clap::Command, pages: &mut Vec<(String, String)>) -> anyhow:
     page.render(&mut text)?;
     let text = String::from_utf8(text).context("a manual page is not UTF-8")?;
     // What follows the options are examples, and for natsctl itself its exit codes.
-    let heading = if Path::new(&name) == Path::new("natsctl") { ".SH \"EXIT STATUS\"" } else { ".SH EXAMPLES" };
+    let heading = if name == "natsctl" { ".SH \"EXIT STATUS\"" } else { ".SH EXAMPLES" };
     pages.push((format!("{name}.1"), text.replace(".SH EXTRA", heading)));
     command.get_subcommands().try_for_each(|inner| render(inner, pages))
 }

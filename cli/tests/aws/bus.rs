@@ -21,7 +21,7 @@ fn outside(fleet: &Fleet, emulator: &Emulator, arguments: &[&str]) -> Command {
 }
 
 fn run(command: Command) -> Ran {
-    Ran::of(command)
+    Ran::run(command)
 }
 
 /// A line as the task writes it: so many tasks of these services answer with this revision.
