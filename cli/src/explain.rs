@@ -428,7 +428,7 @@ mod tests {
         for path in ["services.buckets.quests.ttl", "services.buckets.<name>.ttl", "services.buckets.ttl"] {
             check(path, &["services.buckets.<name>.ttl", "How long a value is kept"]);
         }
-        check("services.buckets.history", &["quest-system.yaml"]);
+        check("services.buckets.history", &["1 to 64", "language-system.yaml"]);
     }
 
     #[test]

@@ -264,7 +264,7 @@ mod tests {
         check::<Span>("1.5 s", "`1.5 s` is not a whole number of units");
         check::<Span>("2h30", "`30` has no unit");
         check::<Span>("2h ", "`2h ` has the unknown unit `h `");
-        check::<Span>("99999999999d99999999999d", "`99999999999d` is too large");
+        check::<Span>("99999999999d99999999999d99999999999d", "`99999999999d99999999999d99999999999d` is too large");
         check::<Span>("30  s", "`30  s` has the unknown unit ` s`");
         check::<Size>("512 MB", "`512 MB` has the unknown unit `MB`");
         check::<Size>("99999999999 GiB", "`99999999999 GiB` is too large");
