@@ -10,6 +10,8 @@ mod emulator;
 #[path = "../tests/aws/fleet.rs"]
 #[allow(dead_code, reason = "the tests use more of it")]
 mod fleet;
+#[path = "../tests/schemas.rs"]
+mod schemas;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

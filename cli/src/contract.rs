@@ -45,6 +45,14 @@ pub fn check(folder: &Path) -> Result<Changes, Problems> {
     Problems::from(problems).none_or(changes(&accepted, &described.contract))
 }
 
+/// What [`accept`] would answer.
+///
+/// # Errors
+/// Everything that is wrong with the files themselves.
+pub fn preview(folder: &Path) -> Result<Changes, Problems> {
+    Ok(changes(&accepted(folder).unwrap_or_default(), &describe(folder)?.contract))
+}
+
 /// Makes the `.proto` files in `folder` the contract from now on, whatever it breaks; the answer is what changed.
 ///
 /// # Errors

@@ -5,11 +5,46 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
+use schemars::JsonSchema;
+use serde::Serialize;
+
+/// What kind of failure an error is, for programs that react to it: a word that stays as it is. Messages may change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    /// It failed, for none of the other reasons.
+    #[default]
+    Failed,
+    /// The command line is wrong.
+    Usage,
+    /// Manifests or contracts have problems; `problems` has all of them.
+    InvalidManifest,
+    /// Nothing has this name.
+    UnknownName,
+    /// The command or the option is for environments on the other platform.
+    WrongPlatform,
+    /// What the command is about is not deployed.
+    NotDeployed,
+    /// Another process changes the environment.
+    Locked,
+    /// The plan loses something that was not accepted, is not the one that was reviewed, or was not confirmed. Nothing was changed.
+    Refused,
+    /// Services did not come up.
+    DeploymentFailed,
+    /// A service answered a call with an error.
+    CallRefused,
+    /// Ended by Ctrl-C.
+    Interrupted,
+    /// natsctl itself is wrong.
+    Bug,
+}
+
 /// An error with a hint: the message says what is wrong, the hint says how to fix it.
 #[derive(Debug)]
 pub struct Hinted {
     message: String,
     hint: Option<String>,
+    code: Code,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
@@ -21,12 +56,19 @@ impl Hinted {
 
     /// The same where a hint is not always known.
     pub(crate) fn with(message: impl Into<String>, hint: Option<String>) -> Self {
-        Self { message: message.into(), hint, source: None }
+        Self { message: message.into(), hint, code: Code::Failed, source: None }
     }
 
     /// How to fix it, if that is known.
     pub(crate) fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
+    }
+
+    /// The same, as this kind of failure.
+    #[must_use]
+    pub(crate) fn code(mut self, code: Code) -> Self {
+        self.code = code;
+        self
     }
 
     /// The same with this hint if it has none.
@@ -75,6 +117,12 @@ pub(crate) fn at(action: &str, path: &Path) -> impl FnOnce(io::Error) -> io::Err
 /// The hint of an error: that of the outermost error in its chain that has one.
 pub fn hint(error: &anyhow::Error) -> Option<String> {
     error.chain().find_map(|cause| hinted(cause)?.hint.clone())
+}
+
+/// What kind of failure an error is: that of the outermost error in its chain that says more than that it failed.
+pub(crate) fn code(error: &anyhow::Error) -> Code {
+    let codes = error.chain().filter_map(|cause| Some(hinted(cause)?.code));
+    codes.into_iter().find(|code| *code != Code::Failed).unwrap_or_default()
 }
 
 /// An [`io::Error`] shows the error that it was made from, but leaves it out of the chain.

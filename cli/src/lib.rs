@@ -9,6 +9,7 @@ mod commands;
 pub mod contract;
 mod demo;
 pub mod error;
+mod explain;
 pub mod handover;
 mod http;
 #[cfg(feature = "aws")]
@@ -25,28 +26,39 @@ mod scaffold;
 mod screen;
 
 use std::ffi::OsString;
+use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
-use clap::CommandFactory as _;
-use cli::{Cli, Command, Operation};
+use cli::{Cli, Command, Internal, Operation, Typed};
 use commands::invocation::Invocation;
 use commands::options::Global;
+use screen::Format;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Does what was typed, prints the outcome, and returns the exit code of the process.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    let cli = match Cli::from_arguments(&arguments) {
-        Ok(cli) => cli,
-        Err(error) => return screen::usage(&error),
-    };
-    if !matches!(cli.command, Command::Supervise) {
-        screen::log(cli.global.verbose);
+    if let Some(completed) = cli::complete(&arguments) {
+        return completed;
     }
-    let typed = without_secrets(arguments.iter().skip(1).map(|argument| argument.to_string_lossy().into_owned()));
-    let format = cli.global.output;
-    execute(cli, format!("natsctl {}", typed.join(" "))).unwrap_or_else(|error| screen::failure(&error, format))
+    let format = cli::format(&arguments);
+    guarded(format, || match Typed::from_arguments(&arguments) {
+        Ok(Typed::ByPeople(cli)) => {
+            screen::log(cli.global.verbose);
+            let typed = arguments.iter().skip(1).map(|argument| argument.to_string_lossy().into_owned());
+            execute(*cli, format!("natsctl {}", without_secrets(typed).join(" ")))
+        }
+        Ok(Typed::ByNatsctl(internal)) => execute_internal(internal),
+        Err(error) => Ok(screen::usage(&error, format)),
+    })
+}
+
+/// Does something, and prints why it failed. A panic is a bug, which is said in the same way.
+fn guarded(format: Format, work: impl FnOnce() -> anyhow::Result<ExitCode>) -> ExitCode {
+    screen::announce_bugs();
+    let outcome = std::panic::catch_unwind(AssertUnwindSafe(work));
+    let done = outcome.map(|outcome| outcome.unwrap_or_else(|error| screen::failure(&error, format)));
+    done.unwrap_or_else(|_| screen::bug(format))
 }
 
 /// What was typed, as the lock and the history show it: without the address of a webhook, which is a secret.
@@ -64,12 +76,21 @@ fn without_secrets(typed: impl Iterator<Item = String>) -> Vec<String> {
 fn execute(cli: Cli, command_line: String) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Operate(operation) => operate(operation, cli.global, command_line),
-        Command::Completions { shell } => Ok(screen::completions(shell, &mut Cli::command())),
-        Command::Supervise => {
-            let dir = cli.global.state_dir.context("`supervise` needs `--state-dir`")?;
-            local::supervisor::main(&dir)
+        Command::Completions { shell } => cli::completions(shell),
+        Command::Man(man) => Ok(man.run(cli::command())?.print(cli.global.output)),
+    }
+}
+
+fn execute_internal(internal: Internal) -> anyhow::Result<ExitCode> {
+    match internal {
+        // It logs by itself.
+        Internal::Supervise { state_dir } => local::supervisor::main(&state_dir),
+        Internal::Shim { arguments } => local::shim::main(arguments),
+        Internal::RemoteTask(task) => {
+            screen::log(0);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            Ok(runtime.block_on(task.run())?.print(Format::Table))
         }
-        Command::Shim { arguments } => local::shim::main(arguments),
     }
 }
 
@@ -95,13 +116,21 @@ async fn perform(operation: Operation, invocation: &Invocation) -> anyhow::Resul
     let mut interrupts = signal(SignalKind::interrupt())?;
     tokio::select! {
         report = operation.run(invocation) => Ok(report?.print(format)),
-        _ = interrupts.recv() => Ok(screen::interrupted(then)),
+        _ = interrupts.recv() => Ok(screen::interrupted(then, format)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[expect(clippy::panic, reason = "a bug of natsctl")]
+    fn a_panic_is_a_bug_with_an_exit_code_of_its_own() {
+        assert_eq!(guarded(Format::Table, || panic!("no")), ExitCode::from(screen::BUG));
+        assert_eq!(guarded(Format::Table, || anyhow::bail!("no")), ExitCode::from(screen::FAILED));
+        assert_eq!(guarded(Format::Table, || Ok(ExitCode::SUCCESS)), ExitCode::SUCCESS);
+    }
 
     #[test]
     fn the_address_of_a_webhook_is_not_in_the_history() {

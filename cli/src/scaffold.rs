@@ -92,17 +92,7 @@ impl ServiceName {
 /// # Errors
 /// A file exists already, and then nothing is written; or one cannot be written, and those before it are removed again.
 pub(crate) fn write(service: &ServiceName, workspace: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    for (path, _) in service.files() {
-        let path = workspace.join(path);
-        match path.try_exists() {
-            Ok(false) => {}
-            Ok(true) => {
-                let message = format!("`{}` exists already", path.display());
-                return Err(Hinted::new(message, "choose another name, or remove what is there").into());
-            }
-            Err(error) => return Err(error).with_context(|| format!("cannot look at `{}`", path.display())),
-        }
-    }
+    preview(service, workspace)?;
     let mut written = Vec::new();
     for (path, text) in service.files() {
         let path = workspace.join(path);
@@ -113,6 +103,27 @@ pub(crate) fn write(service: &ServiceName, workspace: &Path) -> anyhow::Result<V
         written.push(path);
     }
     Ok(written)
+}
+
+/// The files that [`write`] would write.
+///
+/// # Errors
+/// One of them exists already.
+pub(crate) fn preview(service: &ServiceName, workspace: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for (path, _) in service.files() {
+        let path = workspace.join(path);
+        match path.try_exists() {
+            Ok(false) => {}
+            Ok(true) => {
+                let message = format!("`{}` exists already", path.display());
+                return Err(Hinted::new(message, "choose another name, or remove what is there").into());
+            }
+            Err(error) => return Err(error).with_context(|| format!("cannot look at `{}`", path.display())),
+        }
+        files.push(path);
+    }
+    Ok(files)
 }
 
 fn create(path: &Path, text: &str) -> std::io::Result<()> {

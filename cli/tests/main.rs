@@ -5,6 +5,7 @@ mod docs;
 mod e2e;
 mod emulator;
 mod local;
+mod schemas;
 mod terminal;
 mod terraform;
 

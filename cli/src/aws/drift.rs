@@ -12,7 +12,7 @@ use super::ledger::{Ledger, State};
 use super::observe::{self, Observation};
 use super::services::{self, Service};
 use super::{Aws, revisions, secrets};
-use crate::error::Hinted;
+use crate::error::{Code, Hinted};
 use crate::image::Reference;
 use crate::model::change::{Change, Deploy, Selection};
 use crate::model::desired::{Definition, Desired, Image};
@@ -158,7 +158,7 @@ fn running(name: &str, seen: &Observation) -> anyhow::Result<(String, Definition
     let found = seen.services.get(name).and_then(|found| found.task_definition());
     let (Some(found), Some(observed)) = (found, seen.observed.services.get(name)) else {
         let hint = format!("`natsctl deploy {name}` deploys it; `--from` and `--to` compare revisions");
-        return Err(Hinted::new(format!("`{name}` is not deployed"), hint).into());
+        return Err(Hinted::new(format!("`{name}` is not deployed"), hint).code(Code::NotDeployed).into());
     };
     Ok((short(found).to_owned(), observed.state.definition.clone()))
 }

@@ -38,6 +38,9 @@ pub(crate) struct Imported {
     pub(crate) file: PathBuf,
     /// What is to be known of it, or to be filled in.
     pub(crate) warnings: Vec<String>,
+    /// The text of the manifest, if it was not written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) manifest: Option<String>,
 }
 
 /// What is imported, and what it becomes.
@@ -51,6 +54,14 @@ pub(crate) struct Order<'a> {
     pub(crate) container: Option<&'a str>,
     /// Folder of the manifests.
     pub(crate) folder: &'a Path,
+    pub(crate) then: Then,
+}
+
+/// What becomes of the manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Then {
+    Write,
+    Show,
 }
 
 /// Writes the manifest of an ECS service into a folder of manifests.
@@ -92,7 +103,9 @@ pub(crate) async fn import(aws: &Aws, order: Order<'_>) -> anyhow::Result<Import
         let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
         return Err(refused(&ecs_name, &changes).into());
     }
-    create(&file, &text, &name)?;
+    if order.then == Then::Write {
+        create(&file, &text, &name)?;
+    }
     let by_tag = found.definition.container().map(|container| container.image.as_str()).unwrap_or_default();
     if !by_tag.contains('@') {
         let then = "a deployment that changes anything names the digest, and not the tag";
@@ -101,7 +114,8 @@ pub(crate) async fn import(aws: &Aws, order: Order<'_>) -> anyhow::Result<Import
     warnings.extend(changes.iter().map(|change| format!("a deployment will change {change}")));
     warnings.extend(kept.into_iter().map(|(what, value)| format!("a deployment leaves {what} as it is: {value}")));
     warnings.extend(problems(order.folder, &aws.manifests.name, &file));
-    Ok(Imported { service: ecs_name, file, warnings })
+    let manifest = (order.then == Then::Show).then_some(text);
+    Ok(Imported { service: ecs_name, file, warnings, manifest })
 }
 
 /// Everything that a manifest cannot express.
@@ -323,8 +337,13 @@ fn problems(folder: &Path, environment: &str, file: &Path) -> Vec<String> {
 
 /// For people.
 pub(crate) fn text(imported: &Imported) -> String {
-    let Imported { service, file, warnings } = imported;
-    let mut lines = vec![format!("wrote `{}` from the ECS service `{service}`", file.display())];
+    let Imported { service, file, warnings, manifest } = imported;
+    let mut lines = match manifest {
+        None => vec![format!("wrote `{}` from the ECS service `{service}`", file.display())],
+        Some(manifest) => {
+            vec![format!("`{}` would be, from the ECS service `{service}`:\n\n{manifest}", file.display())]
+        }
+    };
     lines.extend(warnings.iter().map(|warning| format!("- {warning}")));
     lines.join("\n")
 }

@@ -26,7 +26,7 @@ use crate::image::{self, Binaries, BuildOptions, Compression, Store};
 use crate::model::desired::Architecture;
 use crate::model::secret::SecretReference;
 use crate::model::task::user_and_group;
-use crate::nats::bus::{BusRequest, PROTOCOL, RespondingTasks, parse_reply};
+use crate::nats::bus::{BusRequest, PROTOCOL, RespondingTasks, TASK_COMMAND, parse_reply};
 use crate::nats::permissions::REMOTE_TASK;
 use crate::screen::note;
 
@@ -139,7 +139,7 @@ fn container(aws: &Aws, image: String, secret_arn: &str, digest: String) -> Resu
         .name(NAME)
         .image(image)
         .essential(true)
-        .command("bus")
+        .command(TASK_COMMAND)
         .set_secrets(Some(identity_from(secret_arn).map(secret).collect::<Result<_, _>>()?))
         .user(user_and_group())
         .readonly_root_filesystem(true)

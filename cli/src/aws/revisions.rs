@@ -146,8 +146,38 @@ pub(crate) async fn deregister(
     lock::locked(aws, if_held, deregister_locked(aws, names, keep)).await
 }
 
+/// What [`deregister`] would do; nothing is changed.
+pub(crate) async fn superfluous_of(
+    aws: &Aws,
+    names: &BTreeSet<String>,
+    keep: usize,
+) -> anyhow::Result<Vec<Deregistered>> {
+    let found = find_superfluous(aws, names, keep).await?;
+    let told = found.into_iter().map(|(service, old, remaining)| Deregistered {
+        service,
+        deregistered: old.iter().map(|arn| revision(arn)).collect(),
+        remaining,
+    });
+    Ok(told.collect())
+}
+
 async fn deregister_locked(aws: &Aws, names: &BTreeSet<String>, keep: usize) -> anyhow::Result<Vec<Deregistered>> {
     let ecs = aws.clients.ecs();
+    let mut all = Vec::new();
+    for (service, old, remaining) in find_superfluous(aws, names, keep).await? {
+        let calls: Vec<_> = old.into_iter().map(|arn| deregister_one(ecs, arn)).collect();
+        let deregistered = futures::stream::iter(calls).buffered(AT_ONCE).try_collect().await?;
+        all.push(Deregistered { service, deregistered, remaining });
+    }
+    Ok(all)
+}
+
+/// Of each service the ARNs of the revisions that nothing needs, and the numbers of the others.
+async fn find_superfluous(
+    aws: &Aws,
+    names: &BTreeSet<String>,
+    keep: usize,
+) -> anyhow::Result<Vec<(String, Vec<String>, Vec<u64>)>> {
     let (services, records) = futures::try_join!(services::of_manifests(aws, names), own::records(aws))?;
     let services = services::converted(services);
     let mut all = Vec::new();
@@ -159,9 +189,7 @@ async fn deregister_locked(aws: &Aws, names: &BTreeSet<String>, keep: usize) -> 
         let arns: Vec<String> = own.into_iter().map(|found| found.arn).collect();
         let old = superfluous(&arns, &needed, keep);
         let remaining = arns.iter().filter(|arn| !old.contains(arn)).map(|arn| revision(arn)).collect();
-        let calls: Vec<_> = old.into_iter().map(|arn| deregister_one(ecs, arn)).collect();
-        let deregistered = futures::stream::iter(calls).buffered(AT_ONCE).try_collect().await?;
-        all.push(Deregistered { service: name.clone(), deregistered, remaining });
+        all.push((name.clone(), old, remaining));
     }
     Ok(all)
 }

@@ -18,7 +18,7 @@ use super::services::{self, CapacityProvider, Network, Service};
 use super::task_definition::Container;
 use super::tasks::{self, Task};
 use super::{Aws, revisions};
-use crate::error::Hinted;
+use crate::error::{Code, Hinted};
 use crate::model::log::Line;
 use crate::screen::{INTERRUPTED, note};
 
@@ -89,7 +89,8 @@ async fn start<'a>(aws: &'a Aws, job: &Job<'_>) -> anyhow::Result<Running<'a>> {
     let name = job.service.to_owned();
     let mut found = services::converted(services::of_manifests(aws, [&name]).await?);
     let service = found.remove(&name).ok_or_else(|| {
-        Hinted::new(format!("`{name}` is not deployed"), format!("`natsctl deploy {name}` deploys it"))
+        let hint = format!("`natsctl deploy {name}` deploys it");
+        Hinted::new(format!("`{name}` is not deployed"), hint).code(Code::NotDeployed)
     })?;
     let arn = &service.task_definition;
     let definition = revisions::describe(aws.clients.ecs(), aws.names(&name), arn).await?;

@@ -20,9 +20,6 @@ use crate::screen::Report;
 /// The same request is sent over NATS as an operator does, so many at a time, over one connection: latency is that of a whole round trip.
 /// The sizes of request and answer are those of Protocol Buffers, beside their JSON.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Example:\n  natsctl bench npc.behavior.v1.Behavior/Plan '{\"npcId\": \"smith\", \"goal\": {}}' -c 64"
-)]
 pub(crate) struct Bench {
     /// Its full name or its subject: `quest.v1.Quest/Get`, `quest.v1.get`
     method: String,

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::commands::invocation::Invocation;
 use crate::demo::path;
-use crate::error::Hinted;
+use crate::error::{Code, Hinted};
 use crate::model::units::Span;
 use crate::nats::call::{CallError, call, method};
 use crate::screen::Report;
@@ -18,7 +18,6 @@ use crate::screen::Report;
 /// The request and the answer are JSON in protobuf's mapping, as at the gateway; every method can be called, public or not. On AWS, tasks
 /// alone reach the services: call public methods through the gateway there.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  natsctl call quest.v1.Quest/Generate '{\"playerId\": \"ada\", \"level\": 7}'")]
 pub(crate) struct Call {
     /// Its full name or its subject: `quest.v1.Quest/Generate`, `quest.v1.generate`
     method: String,
@@ -47,7 +46,8 @@ impl Call {
             Err(CallError::Refused { code, message, details }) => {
                 let details = details.as_object().filter(|details| !details.is_empty());
                 let hint = details.map(|details| format!("details: {}", Value::Object(details.clone())));
-                Err(Hinted::with(format!("`{}`: {message} ({code})", method.full_name), hint).into())
+                let refused = Hinted::with(format!("`{}`: {message} ({code})", method.full_name), hint);
+                Err(refused.code(Code::CallRefused).into())
             }
             Err(error @ CallError::Failed(_)) => {
                 Err(Hinted::new(error.to_string(), "see `natsctl status`, and docs/services.md for requests").into())

@@ -13,7 +13,7 @@ use super::platform::Platform;
 #[cfg(feature = "aws")]
 use crate::aws::nodes;
 #[cfg(feature = "aws")]
-use crate::error::Hinted;
+use crate::error::{Code, Hinted};
 use crate::model::change::Change;
 use crate::model::plan::Plan;
 use crate::model::step::LossKind;
@@ -30,7 +30,7 @@ use crate::screen::{CHANGES, Report, diff};
 #[derive(Debug, Args)]
 pub(crate) struct ChangeOptions {
     /// Show what would be done, and change nothing; exits with 2 if there is something to do
-    #[arg(long)]
+    #[arg(short = 'n', long)]
     dry_run: bool,
     /// Write the plan into this file, to be carried out later with `--plan`
     #[arg(long, value_name = "FILE", requires = "dry_run")]
@@ -82,7 +82,7 @@ impl ChangeOptions {
     pub(crate) async fn apply_nats(&self, platform: &Platform) -> anyhow::Result<()> {
         let Platform::Aws(aws) = platform else {
             let hint = "leave it out: on this machine every deployment brings NATS to what it should be";
-            return Err(Hinted::new("`--with-nats` is for environments on AWS", hint).into());
+            return Err(Hinted::new("`--with-nats` is for environments on AWS", hint).code(Code::WrongPlatform).into());
         };
         if self.dry_run {
             note(&nodes::plan(aws).await?.text());

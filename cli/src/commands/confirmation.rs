@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::platform::Platform;
-use crate::error::Hinted;
+use crate::error::{Code, Hinted};
 use crate::screen::{can_ask, confirm, note};
 
 /// Whether a change is confirmed.
@@ -28,7 +28,8 @@ impl Confirmation {
         if self.yes || confirm(question).await? {
             return Ok(());
         }
-        Err(Hinted::new("not confirmed, so nothing was changed", "answer with y, or give `--yes`").into())
+        let refused = Hinted::new("not confirmed, so nothing was changed", "answer with y, or give `--yes`");
+        Err(refused.code(Code::Refused).into())
     }
 
     /// Names the environment whose servers are about to be restarted and, where that is wanted, asks first.

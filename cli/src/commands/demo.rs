@@ -8,7 +8,7 @@ use serde_json::json;
 use super::smoke::{Ending, Session};
 use super::trace::collect;
 use crate::commands::invocation::Invocation;
-use crate::error::Hinted;
+use crate::error::{Code, Hinted};
 use crate::problem::counted;
 use crate::screen::{self, Report};
 
@@ -24,7 +24,8 @@ impl Demo {
         let platform = invocation.platform().await?;
         if !platform.is_local() {
             let message = format!("environment `{}` is not on this machine", platform.manifests().name);
-            return Err(Hinted::new(message, "`natsctl smoke` plays there what changes nothing for players").into());
+            let hint = "`natsctl smoke` plays there what changes nothing for players";
+            return Err(Hinted::new(message, hint).code(Code::WrongPlatform).into());
         }
         let url = super::smoke::gateway(&platform, None).await?;
         let ending = Session { platform: &platform, url, format: invocation.global.output }.play().await?;

@@ -12,9 +12,10 @@ use crate::error::Hinted;
 use crate::reference::{DOCUMENT, PICTURE, Reference};
 use crate::screen::Report;
 
-/// Write the reference of the services, and a picture of who calls whom
+/// Write the references of the services and of the commands, and a picture of who calls whom
 ///
-/// `docs/services.md` and `docs/services.svg` beside the manifests are made of the contracts, with their comments, and of the manifests.
+/// `docs/services.md` and `docs/services.svg` beside the manifests are made of the contracts, with their comments, and of the manifests;
+/// `docs/commands.md` of the command line. A natsctl without AWS has not all commands, and leaves that as it is.
 #[derive(Debug, Args)]
 pub(crate) struct Docs {
     /// Write nothing, and fail if a file is not as it would be written
@@ -23,11 +24,16 @@ pub(crate) struct Docs {
 }
 
 impl Docs {
-    pub(crate) fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
+    /// `commands` is the reference of the commands: its name, and what is in it.
+    pub(crate) fn run(
+        self,
+        invocation: &Invocation,
+        commands: Option<(&'static str, String)>,
+    ) -> anyhow::Result<Report> {
         let workspace = invocation.workspace()?;
         let reference = Reference::new(&invocation.load()?, &workspace.join("proto"))?;
         let folder = workspace.join("docs");
-        let files = [(DOCUMENT, reference.document()), (PICTURE, reference.picture())];
+        let files = [(DOCUMENT, reference.document()), (PICTURE, reference.picture())].into_iter().chain(commands);
         let mut different = Vec::new();
         for (name, text) in files {
             let path = folder.join(name);

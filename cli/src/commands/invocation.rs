@@ -6,7 +6,7 @@ use anyhow::Context as _;
 
 use crate::commands::options::Global;
 use crate::commands::platform::Platform;
-use crate::error::Hinted;
+use crate::error::{Code, Hinted};
 use crate::local::environment::Local;
 use crate::manifest::{self, Environment, Manifests};
 
@@ -86,7 +86,7 @@ impl Invocation {
             Environment::Local(_) => self.open_local(manifests),
             Environment::Aws(_) => {
                 let message = format!("environment `{}` is not on this machine", self.global.env);
-                Err(Hinted::new(message, "this command is for local environments").into())
+                Err(Hinted::new(message, "this command is for local environments").code(Code::WrongPlatform).into())
             }
         }
     }

@@ -11,13 +11,13 @@ use crate::pipeline::options::BinarySource;
 use crate::screen::Format;
 
 /// Options of every command.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Global {
     /// Environment: the name of a file in `environments/` of the manifests
-    #[arg(long, global = true, env = "NATSCTL_ENV", default_value = "local", value_name = "NAME")]
+    #[arg(short, long, global = true, env = "NATSCTL_ENV", default_value = "local", value_name = "NAME")]
     pub(crate) env: String,
     /// Output format
-    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     pub(crate) output: Format,
     /// Folder of the manifests; by default `manifests` here or in the nearest folder above
     #[arg(long, global = true, env = "NATSCTL_MANIFESTS", value_name = "DIR")]

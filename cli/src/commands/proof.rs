@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum as _};
 
 use super::platform::Platform;
-use crate::error::Hinted;
+use crate::error::{Code, Hinted};
 use crate::pipeline::options::ProofMode;
 
 /// Sets it where the option is not given.
@@ -27,7 +27,7 @@ impl Proof {
             (Platform::Local(_), None) => Ok(ProofMode::Bus),
             (Platform::Local(_), Some(_)) => {
                 let hint = "leave it out, or name such an environment with `--env`";
-                Err(Hinted::new("`--proof` is for environments on AWS", hint).into())
+                Err(Hinted::new("`--proof` is for environments on AWS", hint).code(Code::WrongPlatform).into())
             }
             #[cfg(feature = "aws")]
             (Platform::Aws(_), Some(typed)) => Ok(typed),

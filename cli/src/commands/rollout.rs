@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::platform::Platform;
 use super::proof::Proof;
-use crate::error::Hinted;
+use crate::error::{Code, Hinted};
 use crate::model::units::Span;
 use crate::pipeline::options::{BinarySource, MAX_PARALLEL, OnFailure, Options, WaitUntil};
 
@@ -56,7 +56,9 @@ impl RolloutOptions {
             None => Ok(()),
             Some((option, _)) => {
                 let hint = "leave it out, or name such an environment with `--env`";
-                Err(Hinted::new(format!("`{option}` is for environments on AWS"), hint).into())
+                Err(Hinted::new(format!("`{option}` is for environments on AWS"), hint)
+                    .code(Code::WrongPlatform)
+                    .into())
             }
         }
     }

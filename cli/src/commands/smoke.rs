@@ -19,7 +19,6 @@ use crate::screen::{self, Format, Report};
 /// It calls what a player calls, as a player of its own whose records stay. What needs an operator is done where operators reach NATS, on
 /// this machine, and is named as skipped elsewhere. Exit code 1 if anything fails that should not.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  natsctl deploy --all --env production && natsctl smoke --env production")]
 pub(crate) struct Smoke {
     /// Where the gateway is, if not where the environment says
     #[arg(long, value_name = "URL")]

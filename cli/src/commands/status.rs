@@ -17,7 +17,7 @@ const EVERY_ON_AWS: Duration = Duration::from_secs(5);
 #[derive(Debug, Args)]
 pub(crate) struct Status {
     /// Refresh every two seconds (on AWS five), until Ctrl-C
-    #[arg(long)]
+    #[arg(short, long)]
     watch: bool,
 }
 

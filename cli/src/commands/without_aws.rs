@@ -4,7 +4,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::invocation::Invocation;
 use super::platform::Platform;
-use crate::error::Hinted;
+use crate::error::{Code, Hinted};
 use crate::manifest::Manifests;
 
 /// How to get a natsctl with AWS: its SDKs take minutes to compile, and the local environment does not need them.
@@ -24,6 +24,6 @@ impl Invocation {
     /// Refuses an environment on AWS.
     pub(super) async fn open_aws(&self, manifests: Manifests) -> anyhow::Result<Platform> {
         let message = format!("environment `{}` is on AWS, and this natsctl was built without it", manifests.name);
-        Err(Hinted::new(message, BUILD_WITH_AWS).into())
+        Err(Hinted::new(message, BUILD_WITH_AWS).code(Code::WrongPlatform).into())
     }
 }

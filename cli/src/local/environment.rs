@@ -21,7 +21,7 @@ use super::protocol::{Description, FoundTraces, NodeStatus, Revision as StoredRe
 use super::supervisor::SavedState;
 use super::taken_ports;
 use super::verify::{expected, ready_tasks};
-use crate::error::{Hinted, at};
+use crate::error::{Code, Hinted, at};
 use crate::manifest::Manifests;
 use crate::model::change::{Change, Deploy};
 use crate::model::desired::Role;
@@ -118,7 +118,7 @@ impl Local {
 
     pub(crate) fn not_deployed(&self) -> anyhow::Error {
         let message = format!("nothing is deployed in environment `{}`", self.manifests.name);
-        Hinted::new(message, "`natsctl deploy --all` deploys everything").into()
+        Hinted::new(message, "`natsctl deploy --all` deploys everything").code(Code::NotDeployed).into()
     }
 
     /// What is wrong with the files that are read besides what the supervisor reads.

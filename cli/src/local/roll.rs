@@ -72,6 +72,15 @@ impl Local {
         step_down::run(self, &mut nodes, wanted, to, if_held).await
     }
 
+    /// Who leads these now, in their order.
+    ///
+    /// # Errors
+    /// One of them has no leader, or cannot have another one.
+    pub(crate) async fn leaders(&self, wanted: &BTreeSet<Led>, to: Option<&str>) -> anyhow::Result<Vec<String>> {
+        let observation = self.nodes(Change::AsIs).await?.observe(None).await;
+        Ok(step_down::leaders(wanted, to, &observation)?)
+    }
+
     async fn nodes(&self, change: Change) -> anyhow::Result<LocalNodes> {
         let description = self.describe().await?.ok_or_else(|| self.not_deployed())?;
         if description.nodes.is_empty() {

@@ -44,7 +44,7 @@ pub use overrides::Overrides;
 pub use release::{Archive, Release, ReleaseDigests};
 pub use schema::{schema_text, schemas};
 
-use crate::error::Hinted;
+use crate::error::{Code, Hinted};
 use crate::model::desired::Role;
 use crate::model::units::Size;
 use crate::problem::{Place, did_you_mean, listed, read};
@@ -108,7 +108,7 @@ impl Manifests {
             let names = self.services.keys().map(String::as_str);
             let hint = did_you_mean(name, names.clone())
                 .unwrap_or_else(|| format!("there are: {}", names.collect::<Vec<_>>().join(", ")));
-            Hinted::new(format!("no manifest describes a service `{name}`"), hint).into()
+            Hinted::new(format!("no manifest describes a service `{name}`"), hint).code(Code::UnknownName).into()
         })
     }
 
@@ -218,7 +218,16 @@ fn load_with(folder: &Path, environment: &str, which: Services<'_>) -> Result<Ma
 
 /// Names of the environments that there are manifests for.
 pub fn environments(folder: &Path) -> BTreeSet<String> {
-    yaml_files(&folder.join("environments"))
+    names_of_files(&folder.join("environments"))
+}
+
+/// Names of the services that there are manifests for.
+pub(crate) fn service_names(folder: &Path) -> BTreeSet<String> {
+    names_of_files(&folder.join("services"))
+}
+
+fn names_of_files(folder: &Path) -> BTreeSet<String> {
+    yaml_files(folder)
         .iter()
         .filter(|file| file.extension().is_some_and(|extension| extension == "yaml"))
         .filter_map(|file| Some(file.file_stem()?.to_str()?.to_owned()))

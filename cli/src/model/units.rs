@@ -11,10 +11,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// Unit and its length in milliseconds, the longest first.
 const TIMES: &[(&str, u64)] = &[("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000), ("ms", 1)];
 
+/// Another word for a unit of time, which people type.
+const MINUTE: (&str, u64) = ("m", 60_000);
+
 /// Unit and its size in bytes, the largest first.
 const SIZES: &[(&str, u64)] = &[("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
 
-/// A length of time, for example `30 s`, `500 ms`, `5 min`, `7 d`.
+/// A length of time, for example `30 s`, `500 ms`, `5 min`, `7 d`, `2h30m`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(Duration);
 
@@ -71,8 +74,14 @@ impl FromStr for Span {
     type Err = UnitError;
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
-        let hint = "write for example `30 s`; the units are `ms`, `s`, `min`, `h` and `d`";
-        parse(text, TIMES, hint).map(|milliseconds| Self(Duration::from_millis(milliseconds)))
+        let hint = "write for example `30 s` or `2h30m`; the units are `ms`, `s`, `min`, `h` and `d`";
+        let units: Vec<(&str, u64)> = TIMES.iter().copied().chain([MINUTE]).collect();
+        let mut sum = 0_u64;
+        for part in parts(text) {
+            let too_large = || UnitError { message: format!("`{text}` is too large"), hint: hint.to_owned() };
+            sum = sum.checked_add(parse(part, &units, hint)?).ok_or_else(too_large)?;
+        }
+        Ok(Self(Duration::from_millis(sum)))
     }
 }
 
@@ -83,6 +92,26 @@ impl FromStr for Size {
         let hint = "write for example `512 MiB`; the units are `KiB`, `MiB` and `GiB`";
         parse(text, SIZES, hint).map(Self)
     }
+}
+
+/// `2h30m` is `2h` and `30m`. What is no quantity stays in one piece.
+fn parts(text: &str) -> Vec<&str> {
+    let bytes = text.as_bytes();
+    let begins = |index: &usize| {
+        let before = text[..*index].trim_end_matches(' ');
+        bytes[*index].is_ascii_digit()
+            && index - before.len() <= 1
+            && before.ends_with(|one: char| one.is_ascii_lowercase())
+    };
+    let mut ends: Vec<usize> = (1..bytes.len()).filter(|index| text.is_char_boundary(*index)).filter(begins).collect();
+    ends.push(text.len());
+    let mut from = 0;
+    let part = |end: usize| {
+        let part = &text[from..end];
+        from = end;
+        if end < text.len() { part.strip_suffix(' ').unwrap_or(part) } else { part }
+    };
+    ends.into_iter().map(part).collect()
 }
 
 fn parse(text: &str, units: &[(&str, u64)], hint: &str) -> Result<u64, UnitError> {
@@ -173,7 +202,13 @@ macro_rules! as_text {
     };
 }
 
-as_text!(Span, "time-span", "^[0-9]+ ?(ms|s|min|h|d)$", "A whole number with `ms`, `s`, `min`, `h` or `d`.", "30 s");
+as_text!(
+    Span,
+    "time-span",
+    "^[0-9]+ ?(ms|s|min|m|h|d)( ?[0-9]+ ?(ms|s|min|m|h|d))*$",
+    "A whole number with `ms`, `s`, `min`, `h` or `d`.",
+    "30 s"
+);
 as_text!(Size, "size", "^[0-9]+ ?(KiB|MiB|GiB)$", "A whole number with `KiB`, `MiB` or `GiB`.", "512 MiB");
 
 /// Writes a [`Duration`] as a manifest does, for `#[serde(with = "crate::model::units::span")]`.
@@ -211,6 +246,10 @@ mod tests {
         check::<Span>("500 ms", "500 ms");
         check::<Span>("120 s", "2 min");
         check::<Span>("0 s", "0 s");
+        check::<Span>("10m", "10 min");
+        check::<Span>("2h30m", "150 min");
+        check::<Span>("1 h 30 min", "90 min");
+        check::<Span>("1m30s", "90 s");
         check::<Size>("512 MiB", "512 MiB");
         check::<Size>("1024 MiB", "1 GiB");
     }
@@ -223,6 +262,9 @@ mod tests {
         check::<Span>("-1 s", "`-1 s` does not start with a whole number");
         check::<Span>("30 sec", "`30 sec` has the unknown unit `sec`");
         check::<Span>("1.5 s", "`1.5 s` is not a whole number of units");
+        check::<Span>("2h30", "`30` has no unit");
+        check::<Span>("2h ", "`2h ` has the unknown unit `h `");
+        check::<Span>("99999999999d99999999999d99999999999d", "`99999999999d99999999999d99999999999d` is too large");
         check::<Span>("30  s", "`30  s` has the unknown unit ` s`");
         check::<Size>("512 MB", "`512 MB` has the unknown unit `MB`");
         check::<Size>("99999999999 GiB", "`99999999999 GiB` is too large");

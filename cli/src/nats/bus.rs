@@ -20,6 +20,8 @@ use crate::problem::counted;
 pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long JetStream may take to make a stream; a new meta leader may have to be elected meanwhile.
 pub const JETSTREAM_TIMEOUT: Duration = Duration::from_secs(20);
+/// The command by which natsctl runs as a remote task.
+pub(crate) const TASK_COMMAND: &str = "remote-task";
 /// Version of the written form of requests and replies.
 pub const PROTOCOL: &str = "1";
 /// Services that are asked at the same time.

@@ -12,7 +12,7 @@ use proto::rpc::Method;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::error::Hinted;
+use crate::error::{Code, Hinted};
 use crate::problem::did_you_mean;
 
 /// The method of this name: its full name (`quest.v1.Quest/Generate`) or its subject, with or without `svc.`
@@ -33,7 +33,7 @@ pub(crate) fn method(name: &str) -> Result<&'static Method, Hinted> {
         };
         let hint = did_you_mean(name.strip_prefix("svc.").unwrap_or(name), known.iter().copied())
             .unwrap_or_else(|| "docs/services.md has all methods, for example `quest.v1.Quest/Generate`".to_owned());
-        Hinted::new(format!("no contract has a method `{name}`"), hint)
+        Hinted::new(format!("no contract has a method `{name}`"), hint).code(Code::UnknownName)
     })
 }
 

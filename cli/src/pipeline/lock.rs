@@ -1,6 +1,6 @@
 //! One change of an environment at a time: what both platforms say of the lock that sees to it.
 
-use crate::error::Hinted;
+use crate::error::{Code, Hinted};
 use crate::screen;
 
 /// What to do when another process holds the lock.
@@ -32,7 +32,9 @@ impl Waiting {
     pub(crate) fn held_by(&mut self, holder: &str) -> Result<(), Hinted> {
         let message = format!("the environment is being changed by {holder}");
         if self.if_held == IfHeld::Fail {
-            return Err(Hinted::new(message, "wait until it has ended, or leave out `--no-wait-lock`"));
+            return Err(
+                Hinted::new(message, "wait until it has ended, or leave out `--no-wait-lock`").code(Code::Locked)
+            );
         }
         if !self.said {
             screen::note(&format!("waiting: {message}"));

@@ -9,7 +9,7 @@ use super::activities::Activities;
 use super::history::{Record, RunResult, StepRecord};
 use super::lock::IfHeld;
 use super::options::{OnFailure, Options};
-use crate::error::{Hinted, hint};
+use crate::error::{Code, Hinted, hint};
 use crate::manifest::Manifests;
 use crate::model::change::{Change, Deploy};
 use crate::model::desired::{Desired, Service};
@@ -490,7 +490,9 @@ fn failure(dir: &Path, options: &Options, progress: &mut Progress, errors: &RunE
     let logs: Vec<String> = progress.failures.keys().map(|service| format!("`natsctl logs {service}`")).collect();
     let logs = (!logs.is_empty()).then(|| format!("all of the log: {}", logs.join(", ")));
     let hints = errors.hints().chain([aftermath(options, progress, errors)]).chain(logs).chain([kept]);
-    Hinted::new(text, hints.collect::<Vec<_>>().join("; ")).into()
+    let error = Hinted::new(text, hints.collect::<Vec<_>>().join("; "));
+    let error = if progress.failures.is_empty() { error } else { error.code(Code::DeploymentFailed) };
+    error.into()
 }
 
 /// What runs after a failure.

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Hinted;
+use crate::error::{Code, Hinted};
 use crate::input;
 use crate::model::change::Change;
 use crate::model::plan::Plan;
@@ -43,17 +43,20 @@ impl SavedPlan {
     pub(crate) fn refuse_others(&self, environment: &str, change: &Change, plan: &Plan) -> Result<(), Hinted> {
         if self.environment != environment {
             let message = format!("the plan is of environment `{}`, not `{environment}`", self.environment);
-            return Err(Hinted::new(message, "name its environment with `--env`"));
+            return Err(Hinted::new(message, "name its environment with `--env`").code(Code::Refused));
         }
         if self.change != *change {
             let hint = "run the command that it was saved by, with the same services and options";
-            return Err(Hinted::new("the plan is of another change than this command asks for", hint));
+            return Err(
+                Hinted::new("the plan is of another change than this command asks for", hint).code(Code::Refused)
+            );
         }
         if self.plan == *plan {
             return Ok(());
         }
         let message = format!("the environment has changed since the plan was made; now it would be:\n{plan}");
-        Err(Hinted::new(message, "review it, and save a new plan with `--save FILE`; nothing was changed"))
+        let hint = "review it, and save a new plan with `--save FILE`; nothing was changed";
+        Err(Hinted::new(message, hint).code(Code::Refused))
     }
 }
 

@@ -87,6 +87,22 @@ pub(crate) async fn run<P: Platform, E: Executor + StepDown>(
     .await
 }
 
+/// Who leads these, in their order.
+///
+/// # Errors
+/// One of them has no leader, or cannot have another one.
+pub(crate) fn leaders(
+    wanted: &BTreeSet<Led>,
+    to: Option<&str>,
+    observation: &Observation,
+) -> Result<Vec<String>, Hinted> {
+    let leader = |what: &Led| {
+        refuse_impossible(what, to, observation)?;
+        Ok(what.leader(observation).unwrap_or_default())
+    };
+    wanted.iter().map(leader).collect()
+}
+
 impl Led {
     /// As in a sentence.
     pub(crate) fn name(&self) -> String {

@@ -1,17 +1,17 @@
 //! The one place that prints. Commands return data; progress goes to standard error.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the place")]
 
+mod failure;
 pub(crate) mod layout;
 mod printable;
 pub(crate) mod progress;
 pub(crate) mod status;
 pub(crate) mod trace;
 
-use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::ValueEnum;
-use clap_complete::Shell;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 use jiff::Timestamp;
@@ -21,8 +21,9 @@ use serde_json::Value;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::writer::MakeWriterExt as _;
 
-use crate::error;
-use crate::problem::Problems;
+#[cfg(feature = "aws")]
+pub(crate) use failure::unless_closed;
+pub(crate) use failure::{OutputError, announce_bugs, bug, document, failure, interrupted, usage};
 
 /// How results are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -54,6 +55,8 @@ pub(crate) const UNHEALTHY: u8 = 3;
 pub(crate) const CHANGES: u8 = 2;
 /// The command failed.
 pub(crate) const FAILED: u8 = 1;
+/// A bug of natsctl; `EX_SOFTWARE` of sysexits.h.
+pub(crate) const BUG: u8 = 70;
 /// Wrong usage; `EX_USAGE` of sysexits.h.
 pub(crate) const USAGE: u8 = 64;
 /// Ended by Ctrl-C: 128 and the signal's number, as in shells.
@@ -110,22 +113,22 @@ impl Report {
         let printable = if is_coloured { printable.diff() } else { printable };
         summarise(&self.text);
         match if text.is_empty() { Ok(()) } else { write_line(&printable) } {
-            Err(error) => failure(&error.into(), format),
+            Err(error) => failure(&error.into(), Format::Table),
             Ok(()) => ExitCode::from(self.code),
         }
     }
 }
 
 /// One line on standard output, at once.
-pub(crate) fn line(text: &str) -> io::Result<()> {
+pub(crate) fn line(text: &str) -> Result<(), OutputError> {
     write_line(&Printable::new(text))
 }
 
-fn write_line(text: &Printable<'_>) -> io::Result<()> {
+fn write_line(text: &Printable<'_>) -> Result<(), OutputError> {
     progress::above(|| {
         let mut out = io::stdout().lock();
         writeln!(out, "{text}")?;
-        out.flush()
+        Ok(out.flush()?)
     })
 }
 
@@ -155,7 +158,7 @@ pub(crate) fn indented(text: &str) -> String {
 }
 
 /// Replaces what is on the terminal.
-pub(crate) fn redraw(text: &str) -> io::Result<()> {
+pub(crate) fn redraw(text: &str) -> Result<(), OutputError> {
     if io::stdout().is_terminal() {
         // Home, and clear what is below.
         write!(io::stdout().lock(), "\x1b[H\x1b[2J")?;
@@ -247,63 +250,9 @@ fn fence(text: &str, least: usize) -> String {
     "`".repeat(least.max(longest + 1))
 }
 
-/// Why a command failed, with its causes and what to do.
-pub(crate) fn failure(error: &anyhow::Error, format: Format) -> ExitCode {
-    if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe) {
-        // Who reads has read enough.
-        return ExitCode::SUCCESS;
-    }
-    match error.downcast_ref::<Problems>() {
-        Some(problems) if format == Format::Json => return problems_as_json(problems),
-        Some(problems) => say(&problems.to_string()),
-        None => {
-            let message = format!("error: {error:#}");
-            summarise(&message);
-            say(&message);
-            if let Some(hint) = error::hint(error) {
-                say(&format!("hint: {hint}"));
-            }
-        }
-    }
-    ExitCode::from(FAILED)
-}
-
-fn problems_as_json(problems: &Problems) -> ExitCode {
-    Report::new(&serde_json::json!({ "problems": problems }), "").code(FAILED).print(Format::Json)
-}
-
-/// What clap says of wrong arguments, or of `--help`.
-pub(crate) fn usage(error: &clap::Error) -> ExitCode {
-    // It quotes what was typed, between colours of its own.
-    let text = error.render().ansi().to_string();
-    if error.use_stderr() {
-        eprint!("{}", Printable::log(&text, colours(&io::stderr())));
-        return ExitCode::from(USAGE);
-    }
-    // A closed pipe is no reason to complain.
-    let _ = write!(io::stdout(), "{}", Printable::log(&text, colours(&io::stdout())));
-    ExitCode::SUCCESS
-}
-
 /// The columns of the terminal that results are printed to; `None` if they go elsewhere.
 pub(crate) fn width() -> Option<usize> {
     io::stdout().is_terminal().then(|| Table::new().width().map(usize::from)).flatten()
-}
-
-/// Completions, on standard output.
-pub(crate) fn completions(shell: Shell, command: &mut clap::Command) -> ExitCode {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, command, "natsctl", &mut script);
-    match io::stdout().write_all(&script) {
-        Err(error) => failure(&error.into(), Format::Table),
-        Ok(()) => ExitCode::SUCCESS,
-    }
-}
-
-/// Ctrl-C was typed. `then` says how it goes on.
-pub(crate) fn interrupted(then: &str) -> ExitCode {
-    note(&format!("interrupted; {then}"));
-    ExitCode::from(INTERRUPTED)
 }
 
 /// Logs to standard error, in more or less detail.

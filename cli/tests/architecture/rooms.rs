@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["model"],
     &["manifest", "contract"],
     &["handover"],
-    &["nats", "image", "reference"],
+    &["nats", "image", "reference", "explain"],
     &["http"],
     &["screen", "demo"],
     &["pipeline"],

@@ -20,8 +20,8 @@ fn outside(fleet: &Fleet, emulator: &Emulator, arguments: &[&str]) -> Command {
     command
 }
 
-fn run(mut command: Command) -> Ran {
-    Ran::of(command.output().unwrap())
+fn run(command: Command) -> Ran {
+    Ran::run(command)
 }
 
 /// A line as the task writes it: so many tasks of these services answer with this revision.

@@ -7,6 +7,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 
 use crate::emulator::{Emulator, Foundation};
+use crate::schemas;
 
 /// The services of which there are crates; the others are only names.
 const REAL: [&str; 6] =
@@ -21,6 +22,8 @@ pub(crate) struct Fleet {
 /// How a run of natsctl ended.
 #[derive(Debug)]
 pub(crate) struct Ran {
+    /// As far as they are known.
+    arguments: Vec<String>,
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
@@ -106,12 +109,12 @@ impl Fleet {
     }
 
     pub(crate) fn natsctl(&self, emulator: &Emulator, arguments: &[&str]) -> Ran {
-        Ran::of(self.command(emulator, arguments).output().unwrap())
+        Ran::run(self.command(emulator, arguments))
     }
 
     /// The same in another environment.
     pub(crate) fn natsctl_in(&self, environment: &str, emulator: &Emulator, arguments: &[&str]) -> Ran {
-        Ran::of(self.command_in(environment, emulator, arguments).output().unwrap())
+        Ran::run(self.command_in(environment, emulator, arguments))
     }
 
     /// Deploys everything; the bus is not asked.
@@ -128,9 +131,20 @@ fn repository_manifest(name: &str) -> Option<String> {
 }
 
 impl Ran {
+    /// Runs a command to its end.
+    pub(crate) fn run(mut command: Command) -> Self {
+        let arguments = command.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
+        Self { arguments, ..Self::of(command.output().unwrap()) }
+    }
+
     pub(crate) fn of(output: Output) -> Self {
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+        Self {
+            arguments: Vec::new(),
+            code: output.status.code(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
     }
 
     #[track_caller]
@@ -139,10 +153,14 @@ impl Ran {
         self
     }
 
-    /// What is on standard output.
+    /// What is on standard output, which is as the documentation says.
     #[track_caller]
     pub(crate) fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
+        let document = serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:#?}"));
+        if !self.arguments.is_empty() {
+            schemas::check(&self.arguments, &document);
+        }
+        document
     }
 
     /// It failed, and says all of this.

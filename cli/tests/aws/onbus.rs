@@ -86,7 +86,7 @@ impl Stage {
         let arguments = [&["deploy", "--all", "--binaries", &binaries], more].concat();
         let mut command = self.fleet.command(&self.emulator, &arguments);
         command.env("NATSCTL_PROOF", "bus").env("NATSCTL_BUS", "direct");
-        Ran::of(command.output().unwrap())
+        Ran::run(command)
     }
 
     /// The address of a running task.

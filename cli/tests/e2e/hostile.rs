@@ -32,7 +32,7 @@ async fn what_a_manifest_says_is_shown_and_not_obeyed() {
     }
     let run = fleet.run(&["validate", "--output", "json"]).await.ends(1);
     is_harmless(&run);
-    let problems = run.json()["problems"].to_string();
+    let problems = run.json()["error"]["problems"].to_string();
     assert!(problems.contains(r"\u001b[2J"), "{problems}");
 }
 

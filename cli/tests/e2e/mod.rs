@@ -18,6 +18,7 @@ mod resumed;
 mod rolling;
 mod run;
 mod scaled;
+mod scripts;
 mod secrets;
 mod tour;
 mod traces;

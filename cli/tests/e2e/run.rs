@@ -10,10 +10,12 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::fleet::{PATIENCE, signal};
+use crate::schemas;
 
 /// A command that has not ended.
 pub(crate) struct Running {
     command: String,
+    arguments: Vec<String>,
     child: Child,
     out: JoinHandle<String>,
     err: Lines<BufReader<ChildStderr>>,
@@ -24,6 +26,7 @@ pub(crate) struct Running {
 #[derive(Debug)]
 pub(crate) struct Run {
     command: String,
+    arguments: Vec<String>,
     code: Option<i32>,
     pub(crate) out: String,
     pub(crate) err: String,
@@ -33,6 +36,7 @@ impl Running {
     pub(crate) fn start(mut command: Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let shown = format!("{command:?}");
+        let arguments = command.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
         let mut child = tokio::process::Command::from(command).kill_on_drop(true).spawn().unwrap();
         let (mut out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         let out = tokio::spawn(async move {
@@ -40,7 +44,7 @@ impl Running {
             out.read_to_string(&mut text).await.unwrap();
             text
         });
-        Self { command: shown, child, out, err: BufReader::new(err).lines(), said: String::new() }
+        Self { command: shown, arguments, child, out, err: BufReader::new(err).lines(), said: String::new() }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -63,7 +67,8 @@ impl Running {
     pub(crate) async fn ended(mut self) -> Run {
         while self.line().await {}
         let status = timeout(PATIENCE, self.child.wait()).await.expect("ends in time").unwrap();
-        Run { command: self.command, code: status.code(), out: self.out.await.unwrap(), err: self.said }
+        let arguments = self.arguments;
+        Run { command: self.command, arguments, code: status.code(), out: self.out.await.unwrap(), err: self.said }
     }
 
     async fn line(&mut self) -> bool {
@@ -103,10 +108,12 @@ impl Run {
         self
     }
 
-    /// What is on standard output.
+    /// What is on standard output, which is as the documentation says.
     #[track_caller]
     pub(crate) fn json(&self) -> Value {
-        serde_json::from_str(&self.out)
-            .unwrap_or_else(|error| panic!("{error}: {}\n{}\n{}", self.command, self.out, self.err))
+        let document = serde_json::from_str(&self.out)
+            .unwrap_or_else(|error| panic!("{error}: {}\n{}\n{}", self.command, self.out, self.err));
+        schemas::check(&self.arguments, &document);
+        document
     }
 }

@@ -81,7 +81,7 @@ async fn binaries_are_found_by_a_relative_path_too() {
 async fn help_documents_the_exit_codes() {
     let fleet = Fleet::new(1);
     let help = fleet.run(&["--help"]).await.ends(0).out;
-    for code in ["0 ", "1 ", "2 ", "3 ", "64 ", "130 "] {
+    for code in ["0 ", "1 ", "2 ", "3 ", "64 ", "70 ", "130 "] {
         assert!(help.lines().any(|line| line.trim_start().starts_with(code)), "{help}");
     }
     assert!(help.contains("deploy") && !help.contains("supervise"), "{help}");
@@ -143,7 +143,7 @@ async fn all_that_is_wrong_with_the_manifests_is_reported_at_once() {
         ]);
     }
     let problems = fleet.run(&["validate", "--output", "json"]).await.ends(1).json();
-    let problems = problems["problems"].as_array().unwrap();
+    let problems = problems["error"]["problems"].as_array().unwrap();
     assert!(problems.len() >= 4, "{problems:#?}");
     let complete = |problem: &Value| {
         problem["file"].is_string()
@@ -206,15 +206,128 @@ async fn every_command_works_at_a_terminal() {
     }
 }
 
+/// What bash offers after `typed`, whose last word is being typed.
+fn completed(fleet: &Fleet, typed: &[&str]) -> Vec<String> {
+    let script = r#"source <("$0" completions bash)
+        natsctl() { "$NATSCTL" "$@"; }
+        COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMP_TYPE=9
+        _clap_complete_natsctl natsctl "${COMP_WORDS[COMP_CWORD]}"
+        printf '%s\n' "${COMPREPLY[@]}""#;
+    let mut bash = std::process::Command::new("bash");
+    bash.args(["-c", script, NATSCTL]).args(typed).env("NATSCTL", NATSCTL).current_dir(fleet.path("."));
+    let natsctl = fleet.command(&[]);
+    bash.envs(natsctl.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let output = bash.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().lines().map(|line| line.trim().to_owned()).collect()
+}
+
 #[tokio::test]
-async fn completions_know_the_commands() {
+async fn completions_know_commands_and_names() {
     let fleet = Fleet::new(1);
     for shell in ["bash", "zsh", "fish"] {
         let script = fleet.run(&["completions", shell]).await.ends(0).out;
-        assert!(script.contains("rollback") && script.contains("natsctl"), "{shell}: {script}");
+        assert!(script.contains("COMPLETE=") && script.contains("natsctl"), "{shell}: {script}");
     }
-    let script = fleet.path("completions.bash");
-    fs::write(&script, fleet.run(&["completions", "bash"]).await.out).unwrap();
-    let checked = std::process::Command::new("bash").arg("-n").arg(&script).status();
-    assert!(checked.is_ok_and(|status| status.success()), "bash refuses the completions of {NATSCTL}");
+    fs::write(fleet.manifest("environments/staging.yaml"), "").unwrap();
+    for (typed, expected) in [
+        (&["natsctl", "rollb"][..], &["rollback"][..]),
+        (&["natsctl", "restart", "que"], &["quest-system"]),
+        (&["natsctl", "--env", "st"], &["staging"]),
+        (&["natsctl", "call", "quest.v1.Quest/Gen"], &["quest.v1.Quest/Generate"]),
+        (&["natsctl", "nats", "step-down", "KV_que"], &["KV_quests"]),
+        (&["natsctl", "explain", "services.autoscaling.ma"], &["services.autoscaling.max"]),
+        (&["natsctl", "deploy", "--force", "rep"], &["replicas"]),
+        (&["natsctl", "superv"], &[""]),
+    ] {
+        assert_eq!(completed(&fleet, typed), expected, "{typed:?}");
+    }
+}
+
+#[tokio::test]
+async fn every_error_is_also_json() {
+    let fleet = Fleet::new(1);
+    for (arguments, code, kind) in [
+        (vec!["dploy"], 64, "usage"),
+        (vec!["scale", "quest-system"], 64, "usage"),
+        (vec![], 64, "usage"),
+        (vec!["scale", "quest-sytem", "2"], 1, "unknown_name"),
+        (vec!["restart", "--all"], 1, "not_deployed"),
+        (vec!["--env", "tset", "status"], 1, "invalid_manifest"),
+        (vec!["deploy", "--all", "--proof", "ecs"], 1, "wrong_platform"),
+        (vec!["plan", "--observed", "nowhere.json"], 1, "failed"),
+        (vec!["explain", "services.x"], 1, "unknown_name"),
+    ] {
+        let run = fleet.run(&[&["-o", "json"], arguments.as_slice()].concat()).await.ends(code);
+        let error = run.json()["error"].clone();
+        assert_eq!(
+            (&error["code"], error["message"].is_string(), error["causes"].is_array()),
+            (&json!(kind), true, true)
+        );
+        assert!(!run.err.is_empty(), "{run:?}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_full_device_is_a_failure_that_is_said() {
+    let fleet = Fleet::new(1);
+    let commands = [
+        vec!["--help"],
+        vec!["validate"],
+        vec!["completions", "bash"],
+        vec!["status", "-o", "json"],
+        vec!["dploy", "-o", "json"],
+    ];
+    for arguments in commands {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let run = fleet.command(&arguments).stdin(Stdio::null()).stdout(full).output().unwrap();
+        let said = String::from_utf8_lossy(&run.stderr);
+        if arguments[0] == "dploy" {
+            assert_eq!(run.status.code(), Some(64), "{said}");
+        } else {
+            assert_eq!(run.status.code(), Some(1), "{arguments:?}: {said}");
+            assert!(said.contains("failed to write to standard output: No space left on device"), "{said}");
+        }
+    }
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let run = fleet.command(&["dploy"]).stdin(Stdio::null()).stderr(full).output().unwrap();
+    assert_eq!(run.status.code(), Some(64));
+}
+
+#[tokio::test]
+async fn help_is_a_command_too_and_has_examples() {
+    let fleet = Fleet::new(1);
+    let help = fleet.run(&["help", "nats", "roll"]).await.ends(0).out;
+    assert!(help.contains("Examples:") && help.contains("natsctl nats roll --restart"), "{help}");
+    assert_eq!(help, fleet.run(&["nats", "roll", "--help"]).await.ends(0).out);
+    let all = fleet.run(&["help"]).await.ends(0).out;
+    assert!(!all.contains("supervise") && !all.contains("remote-task"), "{all}");
+}
+
+#[tokio::test]
+async fn a_setting_is_explained() {
+    let fleet = Fleet::new(1);
+    fleet.run(&["explain", "services.autoscaling.max"]).await.ends(0).shows(&["integer", "1 to 100", "Most tasks."]);
+    fleet.run(&["explain"]).await.ends(0).shows(&["services", "fleet", "environments"]);
+    let explained = fleet.run(&["explain", "fleet.nats.replicas", "-o", "json"]).await.ends(0).json();
+    assert_eq!(explained[0]["type"], "integer");
+    assert_eq!(explained[0]["examples"][0]["value"], 3);
+}
+
+#[tokio::test]
+async fn every_command_has_a_manual_page_that_man_can_read() {
+    let fleet = Fleet::new(1);
+    let folder = fleet.path("man");
+    fleet.run(&["man", "--dir", folder.to_str().unwrap()]).await.ends(0).shows(&["natsctl.1", "natsctl-nats-roll.1"]);
+    for page in fs::read_dir(&folder).unwrap() {
+        let page = page.unwrap().path();
+        let text = fs::read_to_string(&page).unwrap();
+        assert!(text.contains(".SH NAME") && text.contains(".SH SYNOPSIS"), "{}", page.display());
+        let checked = std::process::Command::new("groff").args(["-man", "-z", "-Tutf8"]).arg(&page).output();
+        // Not everywhere.
+        let Ok(checked) = checked else { continue };
+        assert!(checked.stderr.is_empty(), "{}: {}", page.display(), String::from_utf8_lossy(&checked.stderr));
+    }
+    fleet.run(&["man"]).await.ends(0).shows(&["EXIT STATUS", "natsctl"]);
 }

@@ -20,6 +20,9 @@ pub(crate) struct Deregister {
     /// How many of the newest revisions to keep
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     keep: u16,
+    /// Show which would be deregistered, and change nothing
+    #[arg(short = 'n', long)]
+    dry_run: bool,
     #[command(flatten)]
     confirmation: Confirmation,
     #[command(flatten)]
@@ -30,6 +33,10 @@ impl Deregister {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
         let aws = invocation.aws().await?;
         let which = self.which.selection(&aws.manifests)?.services;
+        if self.dry_run {
+            let found = revisions::superfluous_of(&aws, &which, self.keep.into()).await?;
+            return Ok(Report::new(&found, format!("{}\nnothing was changed", deregistered_text(&found))));
+        }
         let question =
             format!("deregister all but the newest {} revisions of {}", self.keep, counted(which.len(), "service"));
         self.confirmation.change(&aws, &question).await?;

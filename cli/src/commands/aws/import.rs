@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::aws::import::{Order, import, text};
+use crate::aws::import::{Order, Then, import, text};
 use crate::commands::invocation::Invocation;
 use crate::screen::Report;
 
@@ -19,6 +19,9 @@ pub(crate) struct Import {
     /// The container that is the service, if it has several
     #[arg(long, value_name = "NAME")]
     container: Option<String>,
+    /// Show the manifest, and write nothing
+    #[arg(short = 'n', long)]
+    dry_run: bool,
 }
 
 impl Import {
@@ -27,7 +30,8 @@ impl Import {
         // What is wrong with the manifest of another service does not matter.
         let aws = invocation.aws_without_services().await?;
         let (name, container) = (self.name.as_deref(), self.container.as_deref());
-        let order = Order { service: &self.service, name, container, folder: &folder };
+        let then = if self.dry_run { Then::Show } else { Then::Write };
+        let order = Order { service: &self.service, name, container, folder: &folder, then };
         let imported = import(&aws, order).await?;
         Ok(Report::new(&imported, text(&imported)))
     }

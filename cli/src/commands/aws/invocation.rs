@@ -3,7 +3,7 @@
 use crate::aws::Aws;
 use crate::commands::invocation::Invocation;
 use crate::commands::platform::Platform;
-use crate::error::Hinted;
+use crate::error::{Code, Hinted};
 use crate::manifest::{Environment, Manifests};
 
 impl Invocation {
@@ -22,7 +22,7 @@ impl Invocation {
             Environment::Aws(_) => self.open(manifests).await,
             Environment::Local(_) => {
                 let message = format!("environment `{}` is not on AWS", manifests.name);
-                Err(Hinted::new(message, "name one that is: `--env production`").into())
+                Err(Hinted::new(message, "name one that is: `--env production`").code(Code::WrongPlatform).into())
             }
         }
     }

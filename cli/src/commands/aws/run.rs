@@ -28,7 +28,10 @@ impl Run {
         let aws = invocation.aws().await?;
         let timeout = self.timeout.map(Span::duration);
         let job = Job { service: &self.service, command: &self.command, timeout };
-        let show = |line: &Line| screen::log_line(line, &line.text, invocation.global.output);
+        let show = |line: &Line| {
+            // The task goes on when its log is read no more.
+            screen::unless_closed(screen::log_line(line, &line.text, invocation.global.output))
+        };
         Ok(Report::silent().code(run(&aws, job, show).await?))
     }
 }

@@ -84,7 +84,7 @@ struct Chosen {
     #[arg(long, conflicts_with_all = ["service", "event", "code", "since"])]
     all: bool,
     /// Show which they are, and change nothing
-    #[arg(long)]
+    #[arg(short = 'n', long)]
     dry_run: bool,
 }
 

@@ -14,6 +14,9 @@ use crate::screen::{CHANGES, Report};
 /// quorum. Exits with 2 if something remains that only a restart does.
 #[derive(Debug, Args)]
 pub(crate) struct Apply {
+    /// Show what would be done, as `natsctl nats plan` does, and change nothing
+    #[arg(short = 'n', long)]
+    dry_run: bool,
     #[command(flatten)]
     confirmation: Confirmation,
     #[command(flatten)]
@@ -23,6 +26,9 @@ pub(crate) struct Apply {
 impl Apply {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
         let aws = invocation.aws().await?;
+        if self.dry_run {
+            return super::plan::planned(&aws).await;
+        }
         self.confirmation.change(&aws, "install, configure and start NATS as `natsctl nats plan` shows").await?;
         let applied = nodes::apply(&aws, self.lock.if_held()).await?;
         let code = if applied.remains.is_empty() { 0 } else { CHANGES };

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::roll::Waiting;
+use super::roll::{Waiting, previewed};
 use crate::commands::confirmation::Confirmation;
 use crate::commands::invocation::Invocation;
 use crate::nats::roll::{Accepted, Goal};
@@ -20,6 +20,9 @@ pub(crate) struct LameDuck {
     /// Accept that streams and consumers with one or two replicas are away while the server is
     #[arg(long)]
     accept_r1: bool,
+    /// Show what is known of the server, and change nothing; exits with 2 if there is something to do
+    #[arg(short = 'n', long)]
+    dry_run: bool,
     #[command(flatten)]
     confirmation: Confirmation,
     #[command(flatten)]
@@ -31,6 +34,9 @@ impl LameDuck {
         let accepted = Accepted { fragile: self.accept_r1, downgrade: None };
         let request = Request { goal: Some(Goal::Restart), only: Some(self.node), accepted };
         let platform = invocation.platform().await?;
+        if self.dry_run {
+            return Ok(previewed(&platform.preview_roll(&request, None).await?));
+        }
         self.confirmation.roll(&platform, "restart this NATS server").await?;
         let rolled = platform.roll(&request, None, self.waiting.options(&platform)).await?;
         Ok(Report::new(&rolled, rolled.to_string()))

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::aws::nodes;
+use crate::aws::{Aws, nodes};
 use crate::commands::invocation::Invocation;
 use crate::screen::{CHANGES, Report};
 
@@ -15,8 +15,13 @@ pub(crate) struct Plan {}
 
 impl Plan {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
-        let plan = nodes::plan(&invocation.aws().await?).await?;
-        let code = if plan.is_empty() { 0 } else { CHANGES };
-        Ok(Report::new(&plan, plan.text()).diff().code(code))
+        planned(&invocation.aws().await?).await
     }
+}
+
+/// What `natsctl nats apply` and `nats roll` would do.
+pub(super) async fn planned(aws: &Aws) -> anyhow::Result<Report> {
+    let plan = nodes::plan(aws).await?;
+    let code = if plan.is_empty() { 0 } else { CHANGES };
+    Ok(Report::new(&plan, plan.text()).diff().code(code))
 }

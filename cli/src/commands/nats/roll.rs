@@ -9,7 +9,7 @@ use crate::commands::platform::Platform;
 use crate::model::units::Span;
 use crate::nats::locate::Version;
 use crate::nats::roll::{Accepted, Goal, Patience};
-use crate::pipeline::roll::{Options, Request};
+use crate::pipeline::roll::{Options, Preview, Request};
 use crate::screen::{CHANGES, Report};
 
 /// Restart the NATS servers one by one, without losing a message or a request
@@ -22,7 +22,7 @@ pub(crate) struct NatsRoll {
     #[command(flatten)]
     goal: Goals,
     /// Show the order and what is known of each server, and change nothing; exits with 2 if there is something to do
-    #[arg(long)]
+    #[arg(short = 'n', long)]
     dry_run: bool,
     /// Accept that streams and consumers with one or two replicas are away while their server is
     #[arg(long)]
@@ -98,13 +98,17 @@ impl NatsRoll {
         let accepted = Accepted { fragile: self.accept_r1, downgrade: self.force };
         let request = Request { goal: self.goal.goal(), only: None, accepted };
         if self.dry_run {
-            let preview = platform.preview_roll(&request, self.goal.version).await?;
-            let code = if preview.nodes.is_empty() { 0 } else { CHANGES };
-            return Ok(Report::new(&preview, preview.to_string()).diff().code(code));
+            return Ok(previewed(&platform.preview_roll(&request, self.goal.version).await?));
         }
         let options = self.waiting.options(&platform);
         self.confirmation.roll(&platform, "restart the NATS servers one by one").await?;
         let rolled = platform.roll(&request, self.goal.version, options).await?;
         Ok(Report::new(&rolled, rolled.to_string()))
     }
+}
+
+/// What a roll would do.
+pub(super) fn previewed(preview: &Preview) -> Report {
+    let code = if preview.nodes.is_empty() { 0 } else { CHANGES };
+    Report::new(preview, preview.to_string()).diff().code(code)
 }

@@ -15,22 +15,32 @@ use crate::screen::Report;
 ///
 /// It stores one kind of record; replace that by what the service is for.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  natsctl new service high-scores --package game.scores.v1")]
 pub(crate) struct Service {
     /// Lower-case words with hyphens, for example `high-scores`
     name: String,
     /// Protobuf package; by default made of the name: `high.scores.v1`
     #[arg(long, value_name = "PACKAGE")]
     package: Option<String>,
+    /// Show which files would be written, and write none
+    #[arg(short = 'n', long)]
+    dry_run: bool,
 }
 
 impl Service {
     pub(crate) fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
         let service = ServiceName::new(&self.name, self.package.as_deref())?;
         let workspace = invocation.workspace()?;
+        let shown = |path: &std::path::Path| path.strip_prefix(&workspace).unwrap_or(path).display().to_string();
+        if self.dry_run {
+            let files = scaffold::preview(&service, &workspace)?;
+            let files: Vec<String> = files.iter().map(|path| shown(path)).collect();
+            return Ok(Report::new(
+                &json!({ "to_write": files }),
+                format!("{}\nnothing was written", files.join("\n")),
+            ));
+        }
         let written = scaffold::write(&service, &workspace)?;
         let is_formatted = format(&written);
-        let shown = |path: &std::path::Path| path.strip_prefix(&workspace).unwrap_or(path).display().to_string();
         let written: Vec<String> = written.iter().map(|path| shown(path)).collect();
         let mut text = written.join("\n");
         // Writing to a string does not fail.

@@ -17,7 +17,7 @@ use super::desired::{Bucket, Consumer, Definition, Desired, Scaling, Service, St
 use super::observed::{Assets, Observed, ObservedService, ObservedTask, Revision, Seen, ServiceState};
 use super::step::{Action, FieldChange, Loss, LossKind, Operation, Step};
 use super::task::short;
-use crate::error::Hinted;
+use crate::error::{Code, Hinted};
 
 /// What must be done, in the order in which it is safe to do it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -125,7 +125,8 @@ impl Plan {
         let kinds: BTreeSet<LossKind> = losses().map(Loss::kind).collect();
         let flags: Vec<String> = kinds.iter().map(|kind| format!("--force {kind}")).collect();
         let message = format!("this change loses something for good:{}", lines.collect::<String>());
-        Err(Hinted::new(message, format!("if that is meant: `{}`; nothing was changed", flags.join(" "))))
+        let hint = format!("if that is meant: `{}`; nothing was changed", flags.join(" "));
+        Err(Hinted::new(message, hint).code(Code::Refused))
     }
 }
 
@@ -434,7 +435,8 @@ fn tasks(desired: &Service, state: &ServiceState, bounds: Scaling) -> u32 {
 
 fn deployed<'a>(service: &str, observed: &'a Observed) -> Result<&'a ObservedService, Hinted> {
     observed.services.get(service).ok_or_else(|| {
-        Hinted::new(format!("`{service}` is not deployed"), format!("`natsctl deploy {service}` deploys it"))
+        let hint = format!("`natsctl deploy {service}` deploys it");
+        Hinted::new(format!("`{service}` is not deployed"), hint).code(Code::NotDeployed)
     })
 }
 
@@ -469,7 +471,7 @@ fn roll_back(service: &str, to: Option<u64>, observed: &Observed) -> Result<Vec<
         let wanted = to.map_or_else(|| "earlier revision".to_owned(), |number| format!("revision {number}"));
         let known: Vec<String> = revisions.iter().map(|revision| revision.number.to_string()).collect();
         let hint = format!("known revisions: {}; now it runs {}", known.join(", "), state.revision);
-        return Err(Hinted::new(format!("`{service}` has no {wanted} to roll back to"), hint));
+        return Err(Hinted::new(format!("`{service}` has no {wanted} to roll back to"), hint).code(Code::UnknownName));
     };
     if found.is_of(state) {
         return Ok(Vec::new());
@@ -504,7 +506,10 @@ fn task<'a>(typed: &str, running: &'a [ObservedTask]) -> Result<&'a ObservedTask
         (Some(task), None) => Ok(task),
         (Some(task), Some(_)) if task.id == id => Ok(task),
         (Some(_), Some(_)) => Err(Hinted::new(format!("several tasks begin with `{id}`"), "write more of its id")),
-        (None, _) => Err(Hinted::new(format!("no task `{id}` runs"), format!("these run: {}", listed(running)))),
+        (None, _) => {
+            let hint = format!("these run: {}", listed(running));
+            Err(Hinted::new(format!("no task `{id}` runs"), hint).code(Code::UnknownName))
+        }
     }
 }
 
