@@ -2,3 +2,4 @@
 
 mod changes;
 pub(crate) mod pty;
+mod status;
