@@ -223,10 +223,13 @@ impl Operation {
         }
     }
 
-    /// What becomes of what was begun when Ctrl-C ends it.
-    pub(crate) fn after_interrupt(&self) -> &'static str {
+    /// What becomes of what was begun when Ctrl-C ends it; `None` if it has begun nothing.
+    pub(crate) fn after_interrupt(&self) -> Option<&'static str> {
+        if matches!(self, Self::Logs(_) | Self::Status(_) | Self::History(_) | Self::Trace(_)) {
+            return None;
+        }
         let own = if let Self::Nats(command) = self { command.after_interrupt() } else { None };
-        own.unwrap_or("started steps continue, and running the same command again completes them")
+        Some(own.unwrap_or("started steps continue, and running the same command again completes them"))
     }
 
     /// Whether its result can be metrics.

@@ -141,6 +141,11 @@ impl Ledger {
         }
     }
 
+    /// Whether anyone holds the lock, or has not released it.
+    pub(crate) async fn is_locked(&self) -> anyhow::Result<bool> {
+        Ok(!self.holder().await?.owner.is_empty())
+    }
+
     async fn holder(&self) -> anyhow::Result<Holder> {
         let item = self.client.get_item().table_name(&self.table).consistent_read(true);
         let answer = item.key("pk", text("lock")).key("sk", text("environment")).send().await;

@@ -24,7 +24,7 @@ const LONGEST_POLL_INTERVAL: Duration = Duration::from_secs(30);
 const MOST_CALLS: usize = 5;
 /// How far back the last lines are searched, in minutes: step by step, because CloudWatch gives the oldest first.
 const STEPS_BACK: [i64; 6] = [1, 10, 60, 6 * 60, 24 * 60, 30 * 24 * 60];
-/// Lines with a text in them are searched no further back than this, in minutes: all lines are read to find them.
+/// Lines with something in particular are searched no further back than this, in minutes: all lines are read to find them.
 const SEARCH_BACK: i64 = 24 * 60;
 const MINUTE: i64 = 60_000;
 
@@ -84,15 +84,15 @@ impl<'a> TaskLogs<'a> {
 
     /// At least the last `lines` that the filter keeps, as far back as needed.
     async fn back(&mut self, filter: &Filter, lines: usize) -> anyhow::Result<Vec<Line>> {
-        let now = Timestamp::now().as_millisecond();
+        let mut until = filter.until.map(Timestamp::as_millisecond);
+        let now = until.unwrap_or_else(|| Timestamp::now().as_millisecond());
         let mut found: Vec<Line> = Vec::new();
-        let mut until = None;
         for minutes in STEPS_BACK {
             if found.len() >= lines {
                 break;
             }
-            if filter.grep.is_some() && minutes > SEARCH_BACK {
-                note("only the last day was searched; `--since` searches further back");
+            if filter.selects() && minutes > SEARCH_BACK {
+                note("only one day was searched; `--since` searches further back");
                 break;
             }
             let from = now - minutes * MINUTE;
@@ -138,7 +138,10 @@ impl<'a> TaskLogs<'a> {
 impl Logs for TaskLogs<'_> {
     async fn tail(&mut self, filter: &Filter, lines: usize) -> anyhow::Result<Vec<Line>> {
         match filter.since {
-            Some(since) => self.between(since.as_millisecond(), None).await.map_err(|failure| failure.error),
+            Some(since) => self
+                .between(since.as_millisecond(), filter.until.map(Timestamp::as_millisecond))
+                .await
+                .map_err(|failure| failure.error),
             None => self.back(filter, lines).await,
         }
     }

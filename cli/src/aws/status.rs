@@ -1,59 +1,83 @@
-//! Environment status, from ECS, the alarms and the ledger. Six calls for up to 30 services.
+//! Environment status, from ECS, the alarms and the ledger. Ten calls for up to 30 services with a hundred tasks.
+
+mod service;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_cloudwatch::types::{AlarmType, StateValue};
 
+use jiff::Timestamp;
+
+use self::service::{Known, judge};
 use super::Aws;
-use super::arn::{family, revision};
+use super::arn::family;
 use super::error::failed;
 use super::ledger::{DeployedService, Ledger, State};
-use super::services::{self, ByManifest, Deployment, RolloutState, Service};
+use super::services::{self, ByManifest};
+use super::tasks::{self, DesiredStatus, Task};
 use crate::handover::{Handover, prefix};
-use crate::manifest::ServiceManifest;
-use crate::model::status::{GatewayStatus, Rollout, ServiceStatus, Status};
+use crate::manifest::{ServiceManifest, unknown_service};
+use crate::model::status::{Deploying, GatewayStatus, Status};
 use crate::pipeline::history::{Record, RunResult};
-use crate::problem::counted;
 
-/// The run that is under way, and the one before.
-const LAST_RUNS: i32 = 2;
+/// The run that is under way, and those before, among which it is looked for who has scaled a service or rolled it back.
+const LAST_RUNS: i32 = 20;
 
-/// Reads the status of the environment.
-pub(crate) async fn read(aws: &Aws) -> anyhow::Result<Status> {
+/// Reads the status of the environment, with these services or with all.
+///
+/// # Errors
+/// A name that no service has; what AWS refuses.
+pub(crate) async fn read(aws: &Aws, typed: &[String]) -> anyhow::Result<Status> {
     let ledger = Ledger::of(aws);
-    let names: Vec<String> = aws.manifests.services.values().map(ServiceManifest::ecs_name).collect();
-    let (mut found, firing, state, runs) = futures::try_join!(
-        services::describe_all_fields(aws.ecs_cluster(), &names),
+    let is_shown = |name: &str| typed.is_empty() || typed.iter().any(|typed| typed == name);
+    let manifests = &aws.manifests.services;
+    let names: Vec<String> = manifests.values().map(ServiceManifest::ecs_name).collect();
+    let shown: Vec<String> =
+        manifests.values().filter(|service| is_shown(&service.name)).map(ServiceManifest::ecs_name).collect();
+    let (mut found, firing, state, runs, running, stopped) = futures::try_join!(
+        services::describe_all_fields(aws.ecs_cluster(), &shown),
         firing_alarms(aws),
         ledger.state(),
-        ledger.records(LAST_RUNS)
+        ledger.records(LAST_RUNS),
+        tasks::of_service(aws.ecs_cluster(), None, DesiredStatus::Running),
+        tasks::of_service(aws.ecs_cluster(), None, DesiredStatus::Stopped),
     )?;
-    found.extend(services::describe_all_fields(aws.ecs_cluster(), &undescribed(&state, &names)).await?);
+    let known: BTreeSet<&String> = manifests.keys().chain(state.services.keys()).collect();
+    if let Some(unknown) = typed.iter().find(|name| !known.contains(name)) {
+        return Err(unknown_service(unknown, known.iter().map(|name| name.as_str())).into());
+    }
+    found.extend(services::describe_all_fields(aws.ecs_cluster(), &undescribed(&state, &names, is_shown)).await?);
     let ByManifest { own, foreign } = ByManifest::new(&aws.manifests, &aws.handover, found);
     let found = services::converted(own);
-    let Alarms { of_services, others } = Alarms::new(firing, found.keys(), &aws.handover);
+    // Those of services that are not shown are none of the environment's.
+    let alarmed = found.keys().chain(manifests.keys().filter(|name| !is_shown(name)));
+    let Alarms { of_services, others } = Alarms::new(firing, alarmed, &aws.handover);
     let mut problems: Vec<String> = others.into_iter().map(|alarm| format!("alarm `{alarm}`")).collect();
     let mut notes = Vec::new();
-    last_run(&runs, &mut problems, &mut notes);
+    let is_open = runs.first().is_some_and(|run| run.result == RunResult::Started);
+    let is_locked = is_open && ledger.is_locked().await?;
+    let deploying = last_run(&runs, is_locked, &mut problems, &mut notes);
     problems.extend(foreign.iter().map(|(name, foreign)| format!("service `{name}`: {foreign}")));
     let is_missing = |name: &&String| !found.contains_key(*name) && !foreign.contains_key(*name);
-    for name in aws.manifests.services.keys().filter(is_missing) {
+    for name in manifests.keys().filter(|name| is_shown(name)).filter(is_missing) {
         problems.push(format!("service `{name}` is not deployed; `natsctl deploy {name}` deploys it"));
     }
-    for name in found.keys().filter(|name| !aws.manifests.services.contains_key(*name)) {
+    for name in found.keys().filter(|name| !manifests.contains_key(*name)) {
         problems.push(format!("no manifest describes service `{name}`; `natsctl deploy --all --prune` removes it"));
     }
-    let manifests = &aws.manifests.services;
-    let runs = |name: &String| match manifests.get(name) {
-        Some(manifest) if manifest.settings.tasks == 0 => Runs::Never,
-        _ => Runs::Always,
-    };
-    let services: Vec<ServiceStatus> =
-        found.iter().map(|(name, service)| judge(name, service, &of_services, &state, runs(name))).collect();
+    let tasks: Vec<Task> = running.into_iter().chain(stopped).map(|task| task.of(&aws.manifests)).collect();
+    let known = Known { alarms: &of_services, ledger: &state, tasks: &tasks, runs: &runs, now: Timestamp::now() };
+    let mut services = Vec::new();
+    for (name, service) in &found {
+        let (status, noted) = judge(name, service, manifests.get(name), &known);
+        services.push(status);
+        notes.extend(noted);
+    }
     let healthy = problems.is_empty() && services.iter().all(|service| service.reason.is_none());
     Ok(Status {
         environment: aws.manifests.name.clone(),
         healthy,
+        deploying,
         services,
         nats: None,
         gateway: GatewayStatus { url: aws.handover.gateway.as_ref().map(|gateway| gateway.url.clone()) },
@@ -81,19 +105,27 @@ async fn firing_alarms(aws: &Aws) -> anyhow::Result<BTreeSet<String>> {
 }
 
 /// Names on ECS of services that natsctl has deployed and no manifest describes any more.
-fn undescribed(state: &State, described: &[String]) -> Vec<String> {
+fn undescribed(state: &State, described: &[String], is_shown: impl Fn(&str) -> bool) -> Vec<String> {
     // Before its name was kept, a service had that of its family.
     let name =
         |known: &DeployedService| known.ecs_name.clone().unwrap_or_else(|| family(&known.task_definition).to_owned());
-    let names = state.services.values().map(name);
+    let shown = state.services.iter().filter(|(name, _)| is_shown(name));
+    let names = shown.map(|(_, known)| name(known));
     names.filter(|name| !name.is_empty() && !described.contains(name)).collect()
 }
 
-/// Whether a run changes the environment now, and whether the last one failed; `runs` are the last ones, the newest first.
-fn last_run(runs: &[Record], problems: &mut Vec<String>, notes: &mut Vec<String>) {
+/// The run that changes the environment now, if there is one, and whether the last one failed; `runs` are the last ones, the newest first.
+fn last_run(
+    runs: &[Record],
+    is_locked: bool,
+    problems: &mut Vec<String>,
+    notes: &mut Vec<String>,
+) -> Option<Deploying> {
     let text = |run: &Record| format!("`{}` of {} ({:.0})", run.command, run.who, run.started);
     let open = runs.first().filter(|run| run.result == RunResult::Started);
-    notes.extend(open.map(|run| format!("{} goes on, or was killed", text(run))));
+    if let Some(run) = open.filter(|_| !is_locked) {
+        notes.push(format!("{} was killed; `natsctl deploy --resume` goes on with it", text(run)));
+    }
     let ended = runs.iter().find(|run| run.result != RunResult::Started);
     problems.extend(ended.filter(|run| run.result != RunResult::Done).map(|run| {
         let how = match run.result {
@@ -104,6 +136,11 @@ fn last_run(runs: &[Record], problems: &mut Vec<String>, notes: &mut Vec<String>
         let reason = run.error.as_deref().and_then(|error| error.lines().next()).unwrap_or("see `natsctl history`");
         format!("the last run {how}: {}: {reason}", text(run))
     }));
+    open.filter(|_| is_locked).map(|run| Deploying {
+        who: run.who.clone(),
+        command: run.command.clone(),
+        since: run.started,
+    })
 }
 
 /// Alarms that fire.
@@ -121,149 +158,11 @@ impl Alarms {
     }
 }
 
-/// Whether a service is to run by its manifest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Runs {
-    Always,
-    /// Its manifest asks for no tasks.
-    Never,
-}
-
-fn judge(
-    name: &str,
-    service: &Service,
-    alarms: &BTreeMap<String, Vec<String>>,
-    state: &State,
-    runs: Runs,
-) -> ServiceStatus {
-    let alarms = alarms.get(name).cloned().unwrap_or_default();
-    let running = service.primary().map_or(service.running_count, |deployment| deployment.running_count);
-    let desired = service.desired_count;
-    // What it was deployed with is known only if no other tool has deployed it since.
-    let known = state.services.get(name).filter(|known| known.task_definition == service.task_definition);
-    let mut reasons: Vec<String> = problem(service, running, runs).into_iter().collect();
-    reasons.extend((!alarms.is_empty()).then(|| format!("alarm: {}", alarms.join(", "))));
-    ServiceStatus {
-        name: name.to_owned(),
-        desired,
-        running,
-        healthy: running.min(desired),
-        revision: revision(&service.task_definition),
-        version: known.map(|known| known.version.clone()).unwrap_or_default(),
-        image: known.map(|known: &DeployedService| known.image.clone()),
-        rollout: rollout(service),
-        alarms,
-        reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
-    }
-}
-
-/// What is wrong with a service besides its alarms; `running` are the tasks of its primary deployment.
-fn problem(service: &Service, running: u32, runs: Runs) -> Option<String> {
-    if service.status != "ACTIVE" {
-        return Some(format!("it is {}", service.status));
-    }
-    let desired = service.desired_count;
-    if let Some(failed) = service.deployments.iter().find(|one| one.rollout == Some(RolloutState::Failed)) {
-        let went_back = if failed.is_primary { "" } else { " and went back" };
-        let reason = failed.rollout_reason.as_deref().unwrap_or("see `natsctl events`").trim_end_matches('.');
-        return Some(format!("the last deployment failed{went_back}: {reason}"));
-    }
-    let primary = service.primary();
-    let failed_tasks = primary.map_or(0, |deployment| deployment.failed_tasks);
-    let is_rolling = primary.is_some_and(|deployment| deployment.rollout == Some(RolloutState::InProgress));
-    let failures = if failed_tasks > 0 { format!(", {failed_tasks} failed") } else { String::new() };
-    match (is_rolling, running < desired) {
-        _ if desired == 0 && runs == Runs::Never => None,
-        _ if desired == 0 => {
-            Some("scaled to 0: nothing answers its callers; `natsctl scale` starts it again".to_owned())
-        }
-        (true, true) => Some(format!("rolling out: {running} of {} run{failures}", counted(desired, "task"))),
-        (false, true) => {
-            let event = last_event(service).map(|event| format!(": {event}")).unwrap_or_default();
-            Some(format!("{running} of {} run{failures}{event}", counted(desired, "task")))
-        }
-        (true, false) if failed_tasks > 0 => Some(format!("rolling out{failures}")),
-        _ => None,
-    }
-}
-
-/// The newest service event, unless it says that nothing happens.
-fn last_event(service: &Service) -> Option<String> {
-    let message = service.events.first()?.message.trim_end_matches('.');
-    Some(message.to_owned()).filter(|message| !message.contains("has reached a steady state"))
-}
-
-fn rollout(service: &Service) -> Option<Rollout> {
-    let Deployment { rollout, rollout_reason, .. } = service.primary()?;
-    Some(Rollout { state: (*rollout)?.name().to_owned(), reason: rollout_reason.clone() })
-}
-
 #[cfg(test)]
 mod tests {
-    use aws_sdk_ecs::types::{Deployment, DeploymentRolloutState, Service as SdkService, ServiceEvent};
     use serde_json::json;
 
     use super::*;
-
-    fn deployment(status: &str, state: DeploymentRolloutState, running: i32) -> Deployment {
-        Deployment::builder()
-            .status(status)
-            .running_count(running)
-            .rollout_state(state)
-            .rollout_state_reason("tasks failed to start.")
-            .build()
-    }
-
-    fn service(running: i32, deployments: Vec<Deployment>) -> SdkService {
-        let event = "(service quest-system-nats) was unable to place a task.";
-        SdkService::builder()
-            .service_name("quest-system-nats")
-            .status("ACTIVE")
-            .desired_count(2)
-            .running_count(running)
-            .task_definition("arn:aws:ecs:us-east-1:123456789012:task-definition/quest-system-nats:7")
-            .set_deployments(Some(deployments))
-            .events(ServiceEvent::builder().message(event).build())
-            .build()
-    }
-
-    #[track_caller]
-    fn check(service: &SdkService, expected: Option<&str>) {
-        let status = judge("quest-system", &service.clone().into(), &BTreeMap::new(), &State::default(), Runs::Always);
-        assert_eq!(status.reason.as_deref(), expected);
-        assert_eq!((status.revision, status.desired), (7, 2));
-    }
-
-    #[test]
-    fn a_status_says_what_is_wrong_with_a_service() {
-        use DeploymentRolloutState::{Completed, Failed, InProgress};
-        check(&service(2, vec![deployment("PRIMARY", Completed, 2)]), None);
-        check(
-            &service(1, vec![deployment("PRIMARY", Completed, 1)]),
-            Some("1 of 2 tasks run: was unable to place a task"),
-        );
-        let both = vec![deployment("PRIMARY", InProgress, 1), deployment("ACTIVE", Completed, 2)];
-        check(&service(3, both), Some("rolling out: 1 of 2 tasks run"));
-        check(
-            &service(2, vec![deployment("PRIMARY", Failed, 2)]),
-            Some("the last deployment failed: tasks failed to start"),
-        );
-        let back = vec![deployment("PRIMARY", Completed, 2), deployment("INACTIVE", Failed, 0)];
-        check(&service(2, back), Some("the last deployment failed and went back: tasks failed to start"));
-        let mut draining = service(2, vec![deployment("PRIMARY", Completed, 2)]);
-        draining.status = Some("DRAINING".to_owned());
-        check(&draining, Some("it is DRAINING"));
-    }
-
-    #[test]
-    fn a_service_that_was_scaled_to_0_is_not_healthy() {
-        let completed = deployment("PRIMARY", DeploymentRolloutState::Completed, 0);
-        let stopped = SdkService::builder().service_name("a-nats").status("ACTIVE").deployments(completed).build();
-        let stopped: Service = stopped.into();
-        let reason = |runs| judge("a", &stopped, &BTreeMap::new(), &State::default(), runs).reason;
-        assert!(reason(Runs::Always).unwrap().starts_with("scaled to 0: nothing answers its callers"));
-        assert_eq!(reason(Runs::Never), None);
-    }
 
     #[track_caller]
     fn check_runs(results: &[RunResult], problems: usize, notes: usize) {
@@ -281,9 +180,21 @@ mod tests {
             steps: Vec::new(),
         };
         let (mut wrong, mut noted) = (Vec::new(), Vec::new());
-        last_run(&results.iter().map(run).collect::<Vec<_>>(), &mut wrong, &mut noted);
+        let runs: Vec<Record> = results.iter().map(run).collect();
+        assert_eq!(last_run(&runs, false, &mut wrong, &mut noted), None);
         assert_eq!((wrong.len(), noted.len()), (problems, notes), "{wrong:?} {noted:?}");
         assert!(wrong.iter().all(|text| text.ends_with(": `quest-system` crashed")), "{wrong:?}");
+    }
+
+    #[test]
+    fn a_run_that_goes_on_is_told_from_one_that_was_killed() {
+        let mut run = Record::start("ann", "natsctl deploy --all", std::path::Path::new("/"), BTreeSet::new());
+        let (mut wrong, mut noted) = (Vec::new(), Vec::new());
+        let deploying = last_run(std::slice::from_ref(&run), true, &mut wrong, &mut noted).unwrap();
+        assert_eq!((deploying.who.as_str(), deploying.since), ("ann", run.started));
+        assert_eq!((wrong.len(), noted.len()), (0, 0));
+        run.result = RunResult::Done;
+        assert_eq!(last_run(&[run], true, &mut wrong, &mut noted), None);
     }
 
     #[test]
@@ -305,14 +216,7 @@ mod tests {
         let services = [("quest-system", "quest-system-nats"), ("old", "old-nats")];
         let services = services.map(|(name, family)| (name.to_owned(), known(family))).into();
         let state = State { services, ..State::default() };
-        assert_eq!(undescribed(&state, &["quest-system-nats".to_owned()]), ["old-nats"]);
-    }
-
-    #[test]
-    fn a_service_whose_alarm_fires_is_not_healthy() {
-        let alarms = BTreeMap::from([("quest-system".to_owned(), vec!["quest-system-cpu".to_owned()])]);
-        let healthy = service(2, vec![deployment("PRIMARY", DeploymentRolloutState::Completed, 2)]);
-        let status = judge("quest-system", &healthy.into(), &alarms, &State::default(), Runs::Always);
-        assert_eq!(status.reason.as_deref(), Some("alarm: quest-system-cpu"));
+        assert_eq!(undescribed(&state, &["quest-system-nats".to_owned()], |_| true), ["old-nats"]);
+        assert!(undescribed(&state, &["quest-system-nats".to_owned()], |name| name == "quest-system").is_empty());
     }
 }

@@ -1,6 +1,6 @@
 //! The tasks of the ECS cluster: those that run, and those that have stopped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_ecs::types::{Attachment, Container as SdkContainer, ManagedAgentName, Task as SdkTask, TaskStopCode};
 use aws_smithy_types::DateTime;
@@ -141,6 +141,11 @@ pub(super) async fn of_service(
         arns.push(arn.map_err(|error| failed(&format!("list the tasks of cluster `{}`", cluster.name), error))?);
     }
     describe(cluster, &arns).await
+}
+
+/// Ids of the tasks of the cluster that run or are about to.
+pub(crate) async fn running(cluster: Cluster<'_>) -> anyhow::Result<BTreeSet<String>> {
+    Ok(of_service(cluster, None, DesiredStatus::Running).await?.into_iter().map(|task| task.id).collect())
 }
 
 /// These tasks, by id or ARN; those that ECS does not list any more are left out.

@@ -77,12 +77,13 @@ impl Platform {
         }
     }
 
-    /// The status of the environment.
-    pub(crate) async fn status(&self) -> anyhow::Result<Status> {
+    /// The status of the environment, with these services or with all.
+    pub(crate) async fn status(&self, services: &[String]) -> anyhow::Result<Status> {
+        // Boxed, because all commands share one stack, which futures of this size would fill.
         match self {
-            Self::Local(local) => local.status().await,
+            Self::Local(local) => Box::pin(local.status(services)).await,
             #[cfg(feature = "aws")]
-            Self::Aws(aws) => crate::aws::status::read(aws).await,
+            Self::Aws(aws) => Box::pin(crate::aws::status::read(aws, services)).await,
         }
     }
 
@@ -96,7 +97,19 @@ impl Platform {
         match self {
             Self::Local(local) => logs::show(local.logs(services).await?, query, print).await,
             #[cfg(feature = "aws")]
-            Self::Aws(aws) => logs::show(crate::aws::logs::TaskLogs::new(aws, services).await?, query, print).await,
+            Self::Aws(aws) => {
+                let logs = Box::pin(crate::aws::logs::TaskLogs::new(aws, services)).await?;
+                Box::pin(logs::show(logs, query, print)).await
+            }
+        }
+    }
+
+    /// Ids of the tasks that run.
+    pub(crate) async fn running_tasks(&self) -> anyhow::Result<BTreeSet<String>> {
+        match self {
+            Self::Local(local) => local.running_tasks().await,
+            #[cfg(feature = "aws")]
+            Self::Aws(aws) => Box::pin(crate::aws::tasks::running(aws.ecs_cluster())).await,
         }
     }
 

@@ -14,7 +14,7 @@ use super::cluster_files::{ADMIN, ClusterFiles, Endpoints, OPERATOR};
 use super::dir::Dir;
 use super::history::History;
 use super::lock::Lock;
-use super::logs::TaskLogs;
+use super::logs::{self, TaskLogs};
 use super::nodes::unwell;
 use super::owner::{self, refuse_foreign};
 use super::protocol::{Description, FoundTraces, NodeStatus, Revision as StoredRevision, ServiceStatus};
@@ -33,6 +33,7 @@ use crate::nats::bus::{self, ExpectedTasks};
 use crate::nats::discovery::{Instance, Question, instances};
 use crate::nats::jetstream::JetStream;
 use crate::nats::locate::locate;
+use crate::problem::did_you_mean;
 
 /// How long a command waits for a connection to NATS.
 pub(super) const CONNECT: Duration = Duration::from_secs(2);
@@ -153,20 +154,34 @@ impl Local {
         Ok(supervisor.find_traces(prefix).await?)
     }
 
-    /// The logs of these services or nodes, or of all.
+    /// The logs of these services or nodes, or of all: also of those that run no more.
     ///
     /// # Errors
-    /// Nothing is deployed, or nothing by one of these names.
+    /// Nothing was ever deployed, or nothing by one of these names.
     pub(crate) async fn logs(&self, names: &[String]) -> anyhow::Result<TaskLogs> {
-        let description = self.describe().await?.ok_or_else(|| self.not_deployed())?;
-        let known: BTreeSet<&str> =
-            description.services.keys().chain(description.nodes.keys()).map(String::as_str).collect();
+        let description = self.describe().await?;
+        let mut known = if self.dir.is_dir() { logs::names(&Dir::new(&self.dir)?)? } else { BTreeSet::new() };
+        known.extend(
+            description.into_iter().flat_map(|found| found.services.into_keys().chain(found.nodes.into_keys())),
+        );
+        if known.is_empty() {
+            return Err(self.not_deployed());
+        }
+        let known: BTreeSet<&str> = known.iter().map(String::as_str).collect();
         if let Some(name) = names.iter().find(|name| !known.contains(name.as_str())) {
-            let hint = format!("there are: {}", known.iter().copied().collect::<Vec<_>>().join(", "));
+            let hint = did_you_mean(name, known.iter().copied())
+                .unwrap_or_else(|| format!("there are: {}", known.iter().copied().collect::<Vec<_>>().join(", ")));
             return Err(Hinted::new(format!("nothing called `{name}` is deployed"), hint).into());
         }
         let shown = if names.is_empty() { known } else { names.iter().map(String::as_str).collect() };
         Ok(TaskLogs::new(&self.dir, shown)?)
+    }
+
+    /// Ids of the tasks whose processes run.
+    pub(crate) async fn running_tasks(&self) -> anyhow::Result<BTreeSet<String>> {
+        let description = self.describe().await?.unwrap_or_default();
+        let tasks = description.services.into_values().flat_map(|service| service.tasks);
+        Ok(tasks.filter(|task| task.pid.is_some()).map(|task| task.id).collect())
     }
 
     /// What is there, as far as a change needs it.

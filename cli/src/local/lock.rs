@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 use serde::{Deserialize, Serialize};
 
 use super::create_private;
@@ -36,6 +38,12 @@ impl Lock {
     pub(crate) fn check(dir: &Path) -> anyhow::Result<()> {
         let path = path_in(dir);
         if path.try_exists().unwrap_or(true) { open(&path).map(drop) } else { Ok(()) }
+    }
+
+    /// Whether a process that took the lock still runs. It does not touch the lock, since whoever wants it would find it taken.
+    pub(crate) fn has_holder(dir: &Path) -> bool {
+        let pid = read_holder(&path_in(dir)).and_then(|holder| Pid::from_raw(i32::try_from(holder.pid).ok()?));
+        pid.is_some_and(|pid| test_kill_process(pid) != Err(Errno::SRCH))
     }
 
     /// Takes the lock of the environment whose state directory this is.
@@ -83,9 +91,12 @@ fn open(path: &Path) -> anyhow::Result<File> {
     })
 }
 
+fn read_holder(path: &Path) -> Option<Holder> {
+    fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok())
+}
+
 fn holder(path: &Path) -> String {
-    let holder = fs::read(path).ok().and_then(|bytes| serde_json::from_slice::<Holder>(&bytes).ok());
-    holder.map_or_else(
+    read_holder(path).map_or_else(
         || "another process".to_owned(),
         |Holder { pid, user, command, since }| format!("`{command}` of {user} (pid {pid}, since {since:.0})"),
     )

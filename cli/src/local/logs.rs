@@ -1,19 +1,14 @@
 //! Logs of services and nodes: one file per task, bounded in size and number, read together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use jiff::Timestamp;
-use jiff::civil::DateTime;
-use jiff::tz::TimeZone;
-use serde::Deserialize;
-
 use super::dir::Dir;
 use crate::error::at;
-use crate::model::log::{Filter, Line};
+use crate::model::log::{Filter, Line, timestamp};
 pub use crate::pipeline::logs::Follower;
 use crate::pipeline::logs::Logs;
 
@@ -93,7 +88,7 @@ impl Logs for TaskLogs {
 
 impl Position {
     fn advance(&mut self, path: &Path) -> io::Result<Vec<String>> {
-        let Some(file) = open(path)? else {
+        let Some(mut file) = open(path)? else {
             return Ok(Vec::new());
         };
         let length = file.metadata().map_err(at("read", path))?.len();
@@ -101,14 +96,14 @@ impl Position {
             // It was rotated.
             *self = Self::default();
         }
-        self.read(file).map_err(at("read", path))?;
+        self.read(&mut file, MAX_TAIL).map_err(at("read", path))?;
         Ok(self.complete_lines())
     }
 
-    /// Reads on from its offset.
-    fn read(&mut self, mut file: File) -> io::Result<()> {
+    /// Reads on from its offset, so many bytes at most.
+    fn read(&mut self, file: &mut File, most: u64) -> io::Result<()> {
         file.seek(SeekFrom::Start(self.offset))?;
-        self.offset += file.take(MAX_TAIL).read_to_end(&mut self.partial_line)? as u64;
+        self.offset += file.take(most).read_to_end(&mut self.partial_line)? as u64;
         Ok(())
     }
 
@@ -139,19 +134,27 @@ pub(super) fn tail_of(path: &Path, lines: usize) -> Vec<String> {
     texts.split_off(skipped)
 }
 
+/// Reads from the end: what is before [`MAX_TAIL`] only if it has too few of the lines.
 fn last_lines(path: &Path, lines: usize) -> io::Result<(Position, Vec<String>)> {
-    let Some(file) = open(path)? else {
+    let Some(mut file) = open(path)? else {
         return Ok((Position::default(), Vec::new()));
     };
     let length = file.metadata().map_err(at("read", path))?.len();
-    let start = length.saturating_sub(MAX_TAIL);
-    let mut position = Position { offset: start, partial_line: Vec::new() };
-    position.read(file).map_err(at("read", path))?;
-    let mut texts = position.complete_lines();
-    if start > 0 && !texts.is_empty() {
-        // The first line is cut.
-        texts.remove(0);
-    }
+    let mut start = if lines == usize::MAX { 0 } else { length.saturating_sub(MAX_TAIL) };
+    let (position, mut texts) = loop {
+        let mut position = Position { offset: start, partial_line: Vec::new() };
+        position.read(&mut file, length - start).map_err(at("read", path))?;
+        let mut texts = position.complete_lines();
+        if start == 0 {
+            break (position, texts);
+        }
+        if texts.len() > lines {
+            // The first line is cut.
+            texts.remove(0);
+            break (position, texts);
+        }
+        start = 0;
+    };
     let rotated = rotated(path);
     if texts.len() < lines && path != rotated && rotated.exists() {
         let (_, mut earlier) = last_lines(&rotated, lines - texts.len())?;
@@ -188,6 +191,21 @@ pub(super) fn prune(dir: &Dir, name: &str, running: &[&str]) {
     }
 }
 
+/// Services and nodes that have logs.
+pub(super) fn names(dir: &Dir) -> io::Result<BTreeSet<String>> {
+    let logs = dir.logs("");
+    let entries = match fs::read_dir(&logs) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        Err(error) => return Err(at("read", &logs)(error)),
+    };
+    let mut names = BTreeSet::new();
+    for entry in entries {
+        names.extend(entry.map_err(at("read", &logs))?.file_name().into_string().ok());
+    }
+    Ok(names)
+}
+
 /// Tasks and their files, by the time of their last change.
 fn files(dir: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     let entries = match fs::read_dir(dir) {
@@ -221,22 +239,6 @@ fn open(path: &Path) -> io::Result<Option<File>> {
 
 fn rotated(path: &Path) -> PathBuf {
     path.with_extension("log.1")
-}
-
-/// The timestamp of a line of a service or of `nats-server`. A line without one continues the line before it.
-fn timestamp(line: &str) -> Option<Timestamp> {
-    #[derive(Deserialize)]
-    struct Stamped {
-        timestamp: Timestamp,
-    }
-    if let Ok(stamped) = serde_json::from_str::<Stamped>(line) {
-        return Some(stamped.timestamp);
-    }
-    // `[4711] 2026/11/21 06:41:00.123456 [INF] …`, in local time.
-    let (_, stamped) = line.strip_prefix('[')?.split_once("] ")?;
-    let end = stamped.match_indices(' ').nth(1)?.0;
-    let time = DateTime::strptime("%Y/%m/%d %H:%M:%S%.f", stamped.get(..end)?).ok()?;
-    Some(time.to_zoned(TimeZone::system()).ok()?.timestamp())
 }
 
 #[cfg(test)]
@@ -303,18 +305,10 @@ mod tests {
     async fn lines_are_filtered_by_time_and_text() {
         let logs = State::new();
         logs.write("a", &format!("{}\npanic\n{}\n{}\nat main\n{}\n", at(1), at(2), at(4), at(5)));
-        let since = Filter { since: Some("2026-11-21T06:41:04Z".parse().unwrap()), grep: None };
+        let since = Filter { since: Some("2026-11-21T06:41:04Z".parse().unwrap()), ..Filter::default() };
         assert_eq!(logs.tail(since).await, [format!("a {}", at(4)), "a at main".to_owned(), format!("a {}", at(5))]);
-        let grep = Filter { since: None, grep: Some("panic".to_owned()) };
+        let grep = Filter { grep: Some("panic".to_owned()), ..Filter::default() };
         assert_eq!(logs.tail(grep).await, ["a panic"]);
-    }
-
-    #[test]
-    fn timestamps_of_services_and_of_nats_servers_are_read() {
-        assert_eq!(timestamp(&at(1)), Some("2026-11-21T06:41:01Z".parse().unwrap()));
-        let local = timestamp("[4711] 2026/11/21 06:41:00.123456 [INF] Server is ready").unwrap();
-        assert_eq!(local.to_zoned(TimeZone::system()).datetime(), "2026-11-21T06:41:00.123456".parse().unwrap());
-        assert_eq!(timestamp("[4711] panic: no time here"), None);
     }
 
     #[tokio::test]
@@ -345,6 +339,20 @@ mod tests {
         logs.write("a", "second\n");
         assert_eq!(next(&mut follower).await, "a second");
         assert_eq!(tail_of(&logs.path("a"), 5), ["a long first line", "second"]);
+    }
+
+    #[tokio::test]
+    async fn a_long_log_is_read_as_far_back_as_is_asked_for() {
+        let logs = State::new();
+        let text = "x".repeat(1 << 18);
+        for number in 0..12 {
+            logs.write("a", &format!("{number} {text}\n"));
+        }
+        let first = |found: &[String]| found.iter().map(|line| line.split(' ').next().unwrap()).collect::<String>();
+        assert_eq!(first(&tail_of(&logs.path("a"), 2)), "1011");
+        assert_eq!(first(&tail_of(&logs.path("a"), 9)), "34567891011");
+        let grep = Filter { grep: Some("1 x".to_owned()), ..Filter::default() };
+        assert_eq!(logs.tail(grep).await.len(), 2);
     }
 
     #[test]

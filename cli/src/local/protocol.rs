@@ -375,6 +375,9 @@ pub struct TaskStatus {
     pub last_exit: Option<Exit>,
     /// Why it is not ready.
     pub reason: Option<String>,
+    /// When it, and those that it replaces, exited unexpectedly after they had been ready: the last ten, in milliseconds since 1970.
+    #[serde(default)]
+    pub exits_ms: Vec<u64>,
 }
 
 /// Where a task is in its life cycle.

@@ -1,16 +1,22 @@
 //! The status of the local environment, from three sources: the supervisor, the NATS servers, and discovery on the bus.
 
+mod services;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+
+use jiff::Timestamp;
+
+use self::services::{Known, chosen, service_status};
 
 use super::cluster_files::{ADMIN, Endpoints};
 use super::environment::{CONNECT, Local};
 use super::history::History;
-use super::protocol::{DeploymentState, Description, ServiceStatus as Running, TaskState};
+use super::lock::Lock;
+use super::protocol::Description;
 use super::taken_ports;
-use super::verify::{expected, ready_tasks};
-use crate::model::desired::Role;
-use crate::model::status::{ClusterHealth, GatewayStatus, NodeHealth, ServiceStatus, Status};
+use super::verify::expected;
+use crate::model::status::{ClusterHealth, Deploying, GatewayStatus, NodeHealth, ServiceStatus, Status};
 use crate::nats::bus::tasks;
 use crate::nats::circuits::open_circuits;
 use crate::nats::discovery::{Instance, Question, instances};
@@ -18,19 +24,25 @@ use crate::nats::health;
 use crate::nats::identity::SYSTEM_USER;
 use crate::nats::jetstream::JetStream;
 use crate::nats::replicas;
-use crate::pipeline::history::Record;
+use crate::pipeline::history::{Record, RunResult};
 use crate::pipeline::load;
-use crate::problem::counted;
 
 /// How long servers and services may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(1_000);
+/// Among so many runs it is looked for who has scaled a service or rolled it back.
+const LAST_RUNS: usize = 100;
 
 impl Local {
-    /// The status of the environment.
-    pub(crate) async fn status(&self) -> anyhow::Result<Status> {
+    /// The status of the environment, with these services or with all.
+    ///
+    /// # Errors
+    /// A name that no service has; the supervisor cannot be asked.
+    pub(crate) async fn status(&self, names: &[String]) -> anyhow::Result<Status> {
         let Some(description) = self.describe().await? else {
+            chosen(names, self.manifests.services.keys())?;
             return Ok(self.nothing_deployed());
         };
+        let shown = chosen(names, self.manifests.services.keys().chain(description.services.keys()))?;
         let mut problems = Vec::new();
         if description.supervisor.is_none() {
             problems
@@ -54,30 +66,25 @@ impl Local {
         });
         let open_circuits = open_circuits(&instances, &self.manifests);
         problems.extend(open_circuits.iter().map(ToString::to_string));
-        let services = description.services.iter();
-        let mut services: Vec<ServiceStatus> =
-            services.map(|(name, service)| service_status(name, service, &instances, &description)).collect();
         let mut notes = Vec::new();
         // Who has scaled a service is worth knowing, and no reason to show no status when it cannot be read.
-        let records = History::new(&self.dir).records(usize::MAX).unwrap_or_default();
-        for (service, declared) in services.iter_mut().zip(description.services.values().map(|one| one.declared_tasks))
-        {
-            let scaled = (service.desired != declared).then(|| scaled(&service.name, service.desired, &records));
-            match scaled {
-                Some(scaled) if service.desired == 0 && service.reason.is_none() => {
-                    let start = format!("`natsctl scale {} {declared}` starts it again", service.name);
-                    service.reason = Some(format!("{scaled}: nothing answers its callers; {start}"));
-                }
-                Some(scaled) => {
-                    notes.push(format!("service `{}`: {scaled}; its manifest says {declared}", service.name));
-                }
-                None => {}
-            }
+        let records = History::new(&self.dir).records(LAST_RUNS).unwrap_or_else(|error| {
+            notes.push(format!("who has changed what is not known: {error:#}"));
+            Vec::new()
+        });
+        let deploying = self.deploying(&records, &mut notes);
+        let known =
+            Known { description: &description, instances: &instances, records: &records, now: Timestamp::now() };
+        let mut services: Vec<ServiceStatus> = Vec::new();
+        for (name, service) in description.services.iter().filter(|(name, _)| shown.contains(*name)) {
+            let (status, noted) = service_status(name, service, &known);
+            services.push(status);
+            notes.extend(noted);
         }
         let running = self.gateway().filter(|name| description.services.contains_key(*name));
         let taken = taken_ports::of_environment(&self.manifests.environment, running, &description);
         problems.extend(taken.iter().map(ToString::to_string));
-        for name in self.manifests.services.keys().filter(|name| !description.services.contains_key(*name)) {
+        for name in shown.iter().filter(|name| !description.services.contains_key(*name)) {
             problems.push(format!("service `{name}` is not deployed; `natsctl deploy {name}` deploys it"));
         }
         let gateway =
@@ -89,6 +96,7 @@ impl Local {
         Ok(Status {
             environment: self.manifests.name.clone(),
             healthy,
+            deploying,
             services,
             nats: Some(nats),
             gateway: GatewayStatus { url: gateway },
@@ -98,10 +106,24 @@ impl Local {
         })
     }
 
+    /// What changes the environment now; that a run was killed is noted.
+    fn deploying(&self, records: &[Record], notes: &mut Vec<String>) -> Option<Deploying> {
+        let open = records.first().filter(|run| run.result == RunResult::Started)?;
+        let (who, command, since) = (&open.who, &open.command, open.started);
+        if Lock::has_holder(&self.dir) {
+            return Some(Deploying { who: who.clone(), command: command.clone(), since });
+        }
+        notes.push(format!(
+            "`{command}` of {who} ({since:.0}) was interrupted; `natsctl deploy --resume` goes on with it"
+        ));
+        None
+    }
+
     fn nothing_deployed(&self) -> Status {
         Status {
             environment: self.manifests.name.clone(),
             healthy: false,
+            deploying: None,
             services: Vec::new(),
             nats: Some(ClusterHealth { nodes: Vec::new(), quorum: false, problem: None, streams: Vec::new() }),
             gateway: GatewayStatus { url: None },
@@ -178,80 +200,4 @@ async fn discovered(endpoints: &Endpoints, description: &Description) -> anyhow:
     };
     let client = endpoints.of(ADMIN)?.connect("natsctl", CONNECT).await?;
     instances(&client, Question::Stats, None, ANSWER_TIMEOUT, enough).await
-}
-
-fn count<T>(items: impl Iterator<Item = T>) -> u32 {
-    u32::try_from(items.count()).unwrap_or(u32::MAX)
-}
-
-/// That a service was scaled, and by whom, if the history knows it.
-fn scaled(name: &str, tasks: u32, records: &[Record]) -> String {
-    let step = format!("scale service {name}");
-    let by = records.iter().find(|record| record.steps.iter().any(|one| one.step == step && one.result == "done"));
-    let by = by.map(|record| format!(" by {} at {:.0}", record.who, record.started)).unwrap_or_default();
-    format!("scaled to {tasks}{by}")
-}
-
-/// That the last deployment failed, why, and what runs instead.
-fn failed(service: &Running) -> String {
-    let failed = service.deployments.iter().find(|deployment| deployment.state == DeploymentState::Failed);
-    let reason = failed.and_then(|deployment| deployment.reason.as_deref()).unwrap_or("see `natsctl logs`");
-    match failed.filter(|deployment| deployment.revision != service.revision) {
-        Some(failed) if service.ready() > 0 => {
-            let (new, old) = (failed.revision, service.revision);
-            format!("the last deployment failed, of revision {new}; revision {old} runs: {reason}")
-        }
-        _ => format!("the last deployment failed: {reason}"),
-    }
-}
-
-/// Why a service has fewer tasks that are ready than it should.
-fn not_ready(service: &Running, description: &Description) -> String {
-    if description.supervisor.is_none() {
-        return "it does not run".to_owned();
-    }
-    if let Some(reason) = service.tasks.iter().find_map(|task| task.reason.clone()) {
-        return reason;
-    }
-    let starting = count(service.tasks.iter().filter(|task| task.state == TaskState::Starting));
-    match starting {
-        0 => format!("{} of {} ready", service.ready(), counted(service.desired, "task")),
-        starting => format!("{starting} of {} starting", counted(service.desired, "task")),
-    }
-}
-
-fn service_status(name: &str, service: &Running, instances: &[Instance], description: &Description) -> ServiceStatus {
-    let ready = ready_tasks(service);
-    let found = tasks(instances, name);
-    let answering = expected(service).answering(&found);
-    // The gateway is reached over HTTP; its readiness says that it is on the bus too.
-    let answers = |task: &&&str| service.definition.role == Role::Gateway || answering.contains(**task);
-    let healthy = count(ready.iter().filter(answers));
-    let running = count(service.tasks.iter().filter(|task| {
-        let stops = matches!(task.state, TaskState::Draining | TaskState::Stopped);
-        task.revision == service.revision && task.pid.is_some() && !stops
-    }));
-    let reason = if service.failed {
-        Some(failed(service))
-    } else if service.lacks_listener() {
-        Some(format!("it does not listen for HTTP clients; `natsctl deploy {name}` lets it"))
-    } else if count(ready.iter()) < service.desired {
-        Some(not_ready(service, description))
-    } else if healthy < service.desired {
-        Some(format!("{healthy} of {} answer on the bus", counted(service.desired, "task")))
-    } else {
-        None
-    };
-    ServiceStatus {
-        name: name.to_owned(),
-        desired: service.desired,
-        running,
-        healthy,
-        revision: service.revision,
-        version: service.definition.version.clone(),
-        image: None,
-        rollout: None,
-        alarms: Vec::new(),
-        reason,
-    }
 }

@@ -64,6 +64,13 @@ pub struct Manifests {
     pub services: BTreeMap<String, ServiceManifest>,
 }
 
+/// A name that no service has; these are those that there are.
+pub(crate) fn unknown_service<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone) -> Hinted {
+    let hint = did_you_mean(name, known.clone())
+        .unwrap_or_else(|| format!("there are: {}", known.collect::<Vec<_>>().join(", ")));
+    Hinted::new(format!("no manifest describes a service `{name}`"), hint).code(Code::UnknownName)
+}
+
 impl Manifests {
     /// The services that a service calls: for a gateway all that have a public method.
     pub(crate) fn callees(&self, service: &ServiceManifest) -> BTreeSet<String> {
@@ -104,12 +111,8 @@ impl Manifests {
     /// # Errors
     /// There is none; the hint names one that is spelled alike, or all.
     pub(crate) fn service(&self, name: &str) -> anyhow::Result<&ServiceManifest> {
-        self.services.get(name).ok_or_else(|| {
-            let names = self.services.keys().map(String::as_str);
-            let hint = did_you_mean(name, names.clone())
-                .unwrap_or_else(|| format!("there are: {}", names.collect::<Vec<_>>().join(", ")));
-            Hinted::new(format!("no manifest describes a service `{name}`"), hint).code(Code::UnknownName).into()
-        })
+        let unknown = || unknown_service(name, self.services.keys().map(String::as_str)).into();
+        self.services.get(name).ok_or_else(unknown)
     }
 
     /// Most that JetStream stores on one node.

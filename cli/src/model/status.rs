@@ -1,11 +1,14 @@
 //! The status of an environment: the same answer for every platform.
 
+mod service;
+
 use std::collections::BTreeSet;
 use std::fmt;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
+pub(crate) use self::service::{Flag, OldTasks, Rollout, ServiceStatus, State, crash_loop};
 use crate::problem::counted;
 
 /// What `natsctl status` shows.
@@ -14,6 +17,9 @@ pub(crate) struct Status {
     pub(crate) environment: String,
     /// Whether everything runs as it was deployed.
     pub(crate) healthy: bool,
+    /// What changes it now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) deploying: Option<Deploying>,
     pub(crate) services: Vec<ServiceStatus>,
     /// `None` if its servers cannot be asked from here.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -30,40 +36,14 @@ pub(crate) struct Status {
     pub(crate) notes: Vec<String>,
 }
 
-/// How a service is.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct ServiceStatus {
-    pub(crate) name: String,
-    /// Tasks that should run.
-    pub(crate) desired: u32,
-    /// Tasks of the current revision whose processes run.
-    pub(crate) running: u32,
-    /// Tasks of the current revision that are ready and answer on the bus; where the bus cannot be asked, that run.
-    pub(crate) healthy: u32,
-    pub(crate) revision: u64,
-    pub(crate) version: String,
-    /// With its digest, where there are images.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) image: Option<String>,
-    /// How its last deployment goes, where that is another one's business.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) rollout: Option<Rollout>,
-    /// Alarms that fire, by name.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) alarms: Vec<String>,
-    /// What is wrong with it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) reason: Option<String>,
-}
-
-/// How the last deployment of a service goes.
+/// A change that another process makes now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Rollout {
-    /// `in_progress`, `completed` or `failed`.
-    pub(crate) state: String,
-    /// What the platform says of it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) reason: Option<String>,
+pub(crate) struct Deploying {
+    /// The user, on AWS the ARN of the caller.
+    pub(crate) who: String,
+    /// As typed.
+    pub(crate) command: String,
+    pub(crate) since: Timestamp,
 }
 
 /// Where HTTP clients come in.

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::text::text;
-use crate::model::step::Step;
+use crate::model::step::{Action, Kind, Step};
 use crate::nats::roll::Roll;
 
 /// One run that changed the environment.
@@ -124,6 +124,31 @@ impl Record {
     pub(crate) fn duration(&self) -> jiff::SignedDuration {
         self.ended.unwrap_or_else(jiff::Timestamp::now).duration_since(self.started)
     }
+}
+
+/// The last run that did one of these to a service, and the step of it; `records` are the newest first.
+pub(crate) fn last_done<'a>(
+    records: &'a [Record],
+    service: &str,
+    actions: &[Action],
+) -> Option<(&'a Record, &'a StepRecord)> {
+    let steps: Vec<String> = actions.iter().map(|action| format!("{action} {} {service}", Kind::Service)).collect();
+    let is_one = |step: &&StepRecord| step.result == "done" && steps.contains(&step.step);
+    records.iter().find_map(|record| Some((record, record.steps.iter().rev().find(is_one)?)))
+}
+
+/// That `rollback` brought a service to the revision at which it is: by whom, and when. `is_current` is about [`StepRecord::to`].
+pub(crate) fn rolled_back(records: &[Record], service: &str, is_current: impl Fn(&str) -> bool) -> Option<String> {
+    let (record, step) = last_done(records, service, &[Action::Create, Action::Update, Action::RollBack])?;
+    let is_back = step.step.starts_with(&Action::RollBack.to_string()) && step.to.as_deref().is_none_or(is_current);
+    is_back.then(|| format!("rolled back by {} at {:.0}", record.who, record.started))
+}
+
+/// That a service was scaled, and by whom, if the history knows it.
+pub(crate) fn scaled(records: &[Record], service: &str, tasks: u32) -> String {
+    let by = last_done(records, service, &[Action::Scale]);
+    let by = by.map(|(record, _)| format!(" by {} at {:.0}", record.who, record.started)).unwrap_or_default();
+    format!("scaled to {tasks}{by}")
 }
 
 /// The commit of the sources that a deployment is made of.

@@ -142,7 +142,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_last_lines_and_new_ones_are_filtered() {
-        let grep = Filter { since: None, grep: Some("error".to_owned()) };
+        let grep = Filter { grep: Some("error".to_owned()), ..Filter::default() };
         let reads: [&[&str]; 2] = [&["01 error 1", "02 fine"], &["03 fine", "04 error 2"]];
         let (shown, _) = shown(&reads, Query { filter: grep, lines: 1, follow: true }).await;
         assert_eq!(shown, ["error 1", "error 2"]);

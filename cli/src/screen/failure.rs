@@ -148,10 +148,12 @@ pub(crate) fn document(text: &str) -> ExitCode {
     }
 }
 
-/// Ctrl-C was typed. `then` says how it goes on.
-pub(crate) fn interrupted(then: &str, format: Format) -> ExitCode {
-    note(&format!("interrupted; {then}"));
-    Failure::new(Code::Interrupted, "interrupted", Some(then.to_owned())).print(format);
+/// Ctrl-C was typed. `then` says how it goes on; `None` if the command has begun nothing.
+pub(crate) fn interrupted(then: Option<&str>, format: Format) -> ExitCode {
+    if let Some(then) = then {
+        note(&format!("interrupted; {then}"));
+        Failure::new(Code::Interrupted, "interrupted", Some(then.to_owned())).print(format);
+    }
     ExitCode::from(INTERRUPTED)
 }
 

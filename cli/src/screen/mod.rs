@@ -3,10 +3,12 @@
 
 mod failure;
 pub(crate) mod layout;
+pub(crate) mod logs;
 mod printable;
 pub(crate) mod progress;
 pub(crate) mod status;
 pub(crate) mod trace;
+pub(crate) mod watch;
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -141,29 +143,9 @@ pub(crate) fn item(data: &impl Serialize, text: &str, format: Format) -> anyhow:
     Ok(())
 }
 
-/// A line of a service's log, with `text` for people. A terminal gets its colours and no other control sequences; a file or another program
-/// gets the line as the service wrote it, as from `kubectl logs`.
-pub(crate) fn log_line(data: &impl Serialize, text: &str, format: Format) -> anyhow::Result<()> {
-    match format {
-        Format::Table if io::stdout().is_terminal() => write_line(&Printable::log(text, colours(&io::stdout())))?,
-        Format::Table => write_line(&Printable::verbatim(text))?,
-        Format::Json | Format::Prometheus => item(data, text, format)?,
-    }
-    Ok(())
-}
-
 /// What belongs to the line above.
 pub(crate) fn indented(text: &str) -> String {
     format!("    {text}")
-}
-
-/// Replaces what is on the terminal.
-pub(crate) fn redraw(text: &str) -> Result<(), OutputError> {
-    if io::stdout().is_terminal() {
-        // Home, and clear what is below.
-        write!(io::stdout().lock(), "\x1b[H\x1b[2J")?;
-    }
-    line(text)
 }
 
 /// Text as it is printed, for a file that people look at.

@@ -19,6 +19,31 @@ pub(super) enum Colours {
     Drop,
 }
 
+/// A colour of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Paint {
+    Plain,
+    /// What matters less.
+    Dim,
+    Red,
+    Yellow,
+    Green,
+    Blue,
+}
+
+impl Paint {
+    fn sequence(self) -> Option<&'static str> {
+        match self {
+            Self::Plain => None,
+            Self::Dim => Some("\x1b[2m"),
+            Self::Red => Some("\x1b[31m"),
+            Self::Yellow => Some("\x1b[33m"),
+            Self::Green => Some("\x1b[32m"),
+            Self::Blue => Some("\x1b[34m"),
+        }
+    }
+}
+
 impl<'a> Printable<'a> {
     /// For people and, as JSON, for programs: control characters other than the end of a line and the tabulator are escaped.
     pub(super) fn new(text: &'a str) -> Self {
@@ -58,6 +83,22 @@ impl<'a> Printable<'a> {
             escaped.push_str(RESET);
         }
         Self(Cow::Owned(escaped))
+    }
+
+    /// Parts of one line, each in a colour of ours, with what may be coloured in them as in [`Self::log`].
+    pub(super) fn painted<'b>(
+        parts: impl IntoIterator<Item = (Paint, &'b str)>,
+        colours: Colours,
+    ) -> Printable<'static> {
+        let mut line = String::new();
+        for (paint, part) in parts {
+            let part = Printable::log(part, colours);
+            match paint.sequence().filter(|_| colours == Colours::Keep && !part.0.is_empty()) {
+                Some(sequence) => line.extend([sequence, part.as_str(), RESET]),
+                None => line.push_str(part.as_str()),
+            }
+        }
+        Printable(Cow::Owned(line))
     }
 
     /// Text that is no terminal's: the reader gets what was written.

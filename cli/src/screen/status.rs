@@ -1,105 +1,129 @@
-//! The status of an environment as text.
+//! The status of an environment as text: the verdict first and last, what is wrong before what is not.
 
+mod nats;
+mod picture;
+
+use jiff::Timestamp;
+
+pub(crate) use self::nats::{Streams, cluster};
+use self::picture::Picture;
+use super::layout::Size;
 use super::table;
-use crate::model::status::{
-    ClusterHealth, ReplicaHealth, ReplicaState, ServiceStatus, Status, StreamHealth, StreamState,
-};
+use crate::model::status::{Flag, ServiceStatus, State, Status};
 
-/// The whole environment: what is wrong comes first.
-pub(crate) fn environment(status: &Status) -> String {
-    let verdict = if status.healthy { "healthy" } else { "NOT healthy" };
-    let mut parts = vec![format!("environment {}: {verdict}", status.environment)];
-    parts.extend(status.problems.iter().chain(&status.notes).map(|problem| format!("  {problem}")));
-    if !status.services.is_empty() {
-        parts.push(String::new());
-        parts.push(services(&status.services));
+/// How much place there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Space {
+    /// As much as it takes.
+    Unlimited,
+    /// As many lines as it takes; tables are so wide.
+    Columns(usize),
+    /// No more than a window shows.
+    Window(Size),
+}
+
+/// The whole environment.
+pub(crate) fn environment(status: &Status, now: Timestamp, space: Space) -> String {
+    let verdict = verdict(status);
+    let mut picture = Picture { head: vec![verdict.clone()], foot: verdict, ..Picture::default() };
+    if let Some(deploying) = &status.deploying {
+        let who = short_name(&deploying.who);
+        picture.head.push(format!("DEPLOYING by {who} since {:.0}: {}", deploying.since, deploying.command));
+    }
+    let services = sorted(&status.services);
+    let reasons = services.iter().filter_map(|service| Some(format!("{}: {}", service.name, service.reason.as_ref()?)));
+    let lines = status.problems.iter().cloned().chain(reasons).chain(status.notes.iter().cloned());
+    picture.problems = lines.flat_map(|text| indented(&text)).collect();
+    let unwell = services.iter().filter(|service| service.state != State::Healthy).count();
+    let mut rows: Vec<String> = rows(&services, now).lines().map(str::to_owned).collect();
+    if !services.is_empty() {
+        picture.services.healthy = rows.split_off(unwell + 1);
+        picture.services.unwell = rows.split_off(1);
+        picture.services.header = rows.pop();
     }
     if let Some(nats) = status.nats.as_ref().filter(|nats| !nats.nodes.is_empty()) {
-        parts.push(String::new());
-        parts.push(cluster(nats, Streams::Unhealthy));
+        picture.nats = cluster(nats, Streams::Unhealthy).lines().map(str::to_owned).collect();
+        picture.nats_in_short = nats::in_short(nats);
     }
-    if let Some(url) = &status.gateway.url {
-        parts.push(String::new());
-        parts.push(format!("gateway: {url}"));
-    }
-    parts.join("\n")
+    picture.gateway = status.gateway.url.as_ref().map(|url| format!("gateway: {url}"));
+    picture.text(space)
 }
 
-fn services(services: &[ServiceStatus]) -> String {
+/// In one line, how the environment is, and what is worst.
+fn verdict(status: &Status) -> String {
+    let environment = &status.environment;
+    if status.healthy {
+        return format!("environment {environment}: healthy");
+    }
+    let unwell = sorted(&status.services).into_iter().filter(|service| service.reason.is_some());
+    let services = unwell.map(|service| format!("{}: {}", service.name, service.state.text()));
+    let mut wrong = services.chain(status.problems.iter().cloned());
+    let Some(worst) = wrong.next() else { return format!("environment {environment}: NOT healthy: see NATS below") };
+    let more = match wrong.count() {
+        0 => String::new(),
+        more => format!(" (and {more} more)"),
+    };
+    format!("environment {environment}: NOT healthy{more}: {worst}")
+}
+
+/// The worst first.
+fn sorted(services: &[ServiceStatus]) -> Vec<&ServiceStatus> {
     let mut services: Vec<&ServiceStatus> = services.iter().collect();
-    services.sort_by_key(|service| service.reason.is_none());
-    let rows = services.into_iter().map(|service| {
-        let well = if service.desired == 0 { "healthy: no tasks, as the manifest says" } else { "healthy" };
-        let state = service.reason.clone().unwrap_or_else(|| well.to_owned());
-        let tasks = format!("{}/{}", service.healthy, service.desired);
-        vec![service.name.clone(), tasks, service.revision.to_string(), service.version.clone(), state]
+    services.sort_by_key(|service| service.state);
+    services
+}
+
+fn rows(services: &[&ServiceStatus], now: Timestamp) -> String {
+    let rows = services.iter().map(|service| {
+        let age = service.started.map(|started| age(started, now)).unwrap_or_default();
+        let flags: Vec<&str> = service.flags.iter().copied().map(Flag::text).collect();
+        vec![
+            service.name.clone(),
+            service.state.text().to_owned(),
+            service.tasks(),
+            format!("r{}", service.revision),
+            age,
+            service.restarts.to_string(),
+            flags.join(", "),
+            service.version.clone(),
+            service.last_exit.clone().unwrap_or_default(),
+        ]
     });
-    table(&["service", "tasks", "revision", "version", "state"], rows)
+    table(&["service", "state", "tasks", "rev", "age", "restarts", "", "version", "last exit"], rows)
 }
 
-/// Which streams are listed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Streams {
-    All,
-    /// Those that something is wrong with.
-    Unhealthy,
+/// A text of several lines under the verdict.
+fn indented(text: &str) -> Vec<String> {
+    let mut lines = text.lines();
+    let first = lines.next().map(|line| format!("  {line}"));
+    first.into_iter().chain(lines.map(|line| format!("    {line}"))).collect()
 }
 
-/// The nodes of the NATS cluster, and whether they and the streams have a quorum.
-pub(crate) fn cluster(health: &ClusterHealth, shown: Streams) -> String {
-    let rows = health.nodes.iter().map(|node| {
-        let state = if node.healthy {
-            "healthy".to_owned()
-        } else {
-            node.reason.clone().unwrap_or_else(|| "unhealthy".to_owned())
-        };
-        let role = if node.meta_leader { "meta leader" } else { "" };
-        vec![node.name.clone(), node.url.clone(), node.version.clone().unwrap_or_default(), role.to_owned(), state]
-    });
-    let mut parts = Vec::new();
-    if let Some(problem) = health.problem.as_ref().filter(|_| shown == Streams::All) {
-        parts.push(format!("the NATS servers cannot be asked: {problem}\n"));
-    }
-    parts.push(table(&["node", "url", "version", "role", "state"], rows));
-    let listed: Vec<&StreamHealth> =
-        health.streams.iter().filter(|stream| shown == Streams::All || stream.reason.is_some()).collect();
-    if !listed.is_empty() {
-        parts.extend([String::new(), streams(listed), String::new()]);
-    }
-    parts.push(format!("quorum: {}", quorum(health)));
-    parts.join("\n")
+/// `arn:aws:sts::123456789012:assumed-role/deploy/ann` is `deploy/ann`.
+fn short_name(who: &str) -> &str {
+    who.split_once('/').map_or(who, |(_, name)| name)
 }
 
-/// Of the cluster, which streams are made and changed by, and of the streams, which are written to.
-fn quorum(health: &ClusterHealth) -> String {
-    let lost = health.streams.iter().filter(|stream| stream.state != StreamState::Ok).count();
-    let all = health.streams.len();
-    match (health.quorum, lost) {
-        (true, 0) => "yes".to_owned(),
-        (true, _) => format!("of the cluster yes, of the streams NO: {lost} of {all} cannot be written to"),
-        (false, 0) if all == 0 => "NO: streams and buckets cannot be written".to_owned(),
-        (false, _) => format!("NO: streams cannot be changed, and {lost} of {all} cannot be written to"),
+/// How long ago, in the largest unit of which there is one: `42 s`, `3 min`, `5 h`, `2 d`.
+pub(crate) fn age(since: Timestamp, now: Timestamp) -> String {
+    match now.duration_since(since).as_secs().max(0) {
+        seconds @ 0..60 => format!("{seconds} s"),
+        seconds @ 60..3_600 => format!("{} min", seconds / 60),
+        seconds @ 3_600..86_400 => format!("{} h", seconds / 3_600),
+        seconds => format!("{} d", seconds / 86_400),
     }
 }
 
-/// What is wrong comes first.
-fn streams(mut streams: Vec<&StreamHealth>) -> String {
-    streams.sort_by_key(|stream| stream.reason.is_none());
-    let rows = streams.into_iter().map(|stream| {
-        let replica = |replica: &ReplicaHealth| match replica.state {
-            ReplicaState::Current => replica.node.clone(),
-            ReplicaState::Behind => format!("{} (behind)", replica.node),
-            ReplicaState::Offline => format!("{} (offline)", replica.node),
-            ReplicaState::Unknown => format!("{} (unknown)", replica.node),
-        };
-        let replicas: Vec<String> = stream.replicas.iter().map(replica).collect();
-        let state = match stream.state {
-            StreamState::NoQuorum => "NO quorum: writes fail".to_owned(),
-            StreamState::NoLeader => "no leader: writes wait".to_owned(),
-            StreamState::Unknown => "unknown".to_owned(),
-            StreamState::Ok => stream.reason.clone().unwrap_or_else(|| "healthy".to_owned()),
-        };
-        vec![stream.name.clone(), stream.leader.clone().unwrap_or_default(), replicas.join(", "), state]
-    });
-    table(&["stream", "leader", "replicas", "state"], rows)
+/// That the status is not known now, and how it was before.
+pub(crate) fn unknown(environment: &str, error: &str, before: Option<(&Status, Timestamp)>, space: Space) -> String {
+    let verdict = format!("environment {environment}: UNKNOWN: {error}");
+    let Some((status, at)) = before else { return verdict };
+    let space = match space {
+        Space::Window(size) => Space::Window(Size { rows: size.rows.saturating_sub(2), ..size }),
+        space => space,
+    };
+    format!("{verdict}\nas it was at {at:.0}:\n{}", self::environment(status, at, space))
 }
+
+#[cfg(test)]
+mod tests;

@@ -49,20 +49,22 @@ fn of<'a>(status: &'a Value, service: &str) -> &'a Value {
 }
 
 #[test]
-fn the_status_of_23_services_is_six_calls() {
+fn the_status_of_23_services_is_nine_calls() {
     let case = Case::deployed(23);
     let status = case.status(0);
     assert_eq!((&status["healthy"], status["services"].as_array().unwrap().len()), (&json!(true), 23));
     let quest = of(&status, "quest-system");
     assert_eq!((&quest["desired"], &quest["running"], &quest["healthy"]), (&json!(2), &json!(2), &json!(2)));
     assert_eq!((&quest["revision"], &quest["image"]), (&json!(1), &json!(Fleet::image("quest-system", 1))));
+    assert_eq!((&quest["state"], &quest["restarts"]), (&json!("healthy"), &json!(0)));
+    assert!(quest["started"].is_string(), "{quest}");
     assert_eq!((&quest["version"], &quest["rollout"]["state"]), (&json!("0.1.0+010101010101"), &json!("completed")));
 
     let counts = case.emulator.counts();
     let opening = ["sts:GetCallerIdentity", "ssm:GetParameter"];
     let looking: usize =
         counts.iter().filter(|(name, _)| !opening.contains(&name.as_str())).map(|(_, count)| count).sum();
-    assert!(looking <= 6, "{counts:?}");
+    assert!(looking <= 9, "{counts:?}");
     assert!(case.emulator.calls().iter().all(|call| !call.is_write), "{counts:?}");
 }
 
@@ -79,9 +81,15 @@ fn what_is_wrong_comes_first_and_ends_with_3() {
 
     let text = case.run(&["status"]).stdout;
     let lines: Vec<&str> = text.lines().collect();
-    assert_eq!(lines[0], "environment production: NOT healthy");
+    assert_eq!(lines[0], "environment production: NOT healthy (and 1 more): quest-system: degraded");
+    assert_eq!(lines.last(), lines.first());
+    assert!(lines.contains(&"  quest-system: alarm: gaming-system-production-quest-system-cpu"), "{text}");
     let first = lines.iter().position(|line| line.starts_with("SERVICE")).unwrap() + 1;
-    assert!(lines[first].starts_with("quest-system ") && lines[first].contains("-cpu"), "{text}");
+    assert!(lines[first].starts_with("quest-system ") && lines[first].contains("degraded"), "{text}");
+
+    let one = case.run(&["status", "gateway", "--output", "json"]);
+    assert_eq!((one.json()["services"].as_array().unwrap().len(), one.json()["healthy"].clone()), (1, json!(false)));
+    case.run(&["status", "gatway"]).failed(&["`gatway`", "hint: did you mean `gateway`?"]);
 }
 
 #[test]

@@ -45,6 +45,9 @@ async fn one_command_brings_up_everything_and_another_removes_it() {
     fleet.run(&["down"]).await.ends(0);
     assert_eq!(fleet.processes().into_values().collect::<Vec<_>>(), Vec::<String>::new());
     fleet.run(&["status"]).await.ends(3);
+    for arguments in [["logs", "quest-system"].as_slice(), &["logs", "quest-system", "--previous"]] {
+        assert!(!fleet.run(arguments).await.ends(0).out.is_empty(), "what has stopped still says why");
+    }
     fleet.deploy(&["--all"]).await.ends(0);
     let wanted = json!({ "playerId": "ada", "questId": quest["id"] });
     let found = fleet.gateway().await.post("/api/quest/v1/get", &wanted).await.unwrap().json();
@@ -81,7 +84,8 @@ async fn check_status(fleet: &Fleet) {
     known.sort_unstable();
     assert_eq!(known, fleet.services());
     for service in services {
-        assert_eq!(keys(service), ["desired", "healthy", "name", "revision", "running", "version"], "{service}");
+        let expected = ["desired", "healthy", "name", "restarts", "revision", "running", "started", "state", "version"];
+        assert_eq!(keys(service), expected, "{service}");
         let counts = ["desired", "running", "healthy", "revision"].map(|field| service[field].as_u64().unwrap());
         assert_eq!(counts, [2, 2, 2, 1], "{service}");
         assert!(service["version"].as_str().unwrap().starts_with(env!("CARGO_PKG_VERSION")), "{service}");
@@ -204,7 +208,12 @@ fn check_secrets(state: &Path) {
 
 async fn check_views(fleet: &Fleet) {
     let table = fleet.run(&["status"]).await.ends(0).out;
-    assert!(table.contains("environment test: healthy") && table.contains("quorum: yes"), "{table}");
+    let verdict = "environment test: healthy";
+    assert_eq!((table.lines().next(), table.lines().last()), (Some(verdict), Some(verdict)), "{table}");
+    assert!(table.contains("quorum: yes"), "{table}");
+    let one = fleet.run(&["status", "gateway", "--output", "json"]).await.ends(0).json();
+    assert_eq!((one["services"].as_array().unwrap().len(), &one["services"][0]["name"]), (1, &json!("gateway")));
+    fleet.run(&["status", "gatway"]).await.ends(1).says(&["`gatway`", "hint: did you mean `gateway`?"]);
     let nodes = fleet.run(&["nats", "status", "--output", "json"]).await.ends(0).json();
     assert_eq!((&nodes["quorum"], nodes["nodes"].as_array().unwrap().len()), (&json!(true), 5));
 
@@ -216,7 +225,29 @@ async fn check_views(fleet: &Fleet) {
     let structured = |line: &Value| serde_json::from_str::<Value>(line["line"].as_str().unwrap()).is_ok();
     assert!(lines.iter().all(structured), "{logs}");
     assert!(!fleet.run(&["logs", "nats-1"]).await.ends(0).out.is_empty());
+    check_logs_for_people(fleet, &tasks).await;
     fleet.run(&["logs", "quest"]).await.ends(1).says(&["nothing called `quest` is deployed", "hint: "]);
+}
+
+async fn check_logs_for_people(fleet: &Fleet, tasks: &BTreeSet<String>) {
+    let shown = fleet.run(&["logs", "quest-system", "--level", "info"]).await.ends(0).out;
+    let line = shown.lines().find(|line| line.contains("connected")).unwrap_or_else(|| panic!("{shown}"));
+    let (time, rest) = line.split_once(' ').unwrap();
+    assert!(time.len() == "17:00:10.573".len() && rest.starts_with("INFO  quest-system/"), "{line}");
+    let task = tasks.first().unwrap();
+    let one = fleet.run(&["logs", &format!("quest-system/{}", &task[..4]), "--output", "json"]).await.ends(0).out;
+    assert!(!one.is_empty() && one.lines().all(|line| line.contains(task.as_str())), "{one}");
+    let raw = fleet.run(&["logs", "quest-system", "--raw", "--tail", "1"]).await.ends(0).out;
+    assert!(serde_json::from_str::<Value>(&raw).unwrap()["timestamp"].is_string(), "{raw}");
+    assert_eq!(fleet.run(&["logs", "quest-system", "--until", "1d"]).await.ends(0).out, "");
+    assert_eq!(fleet.run(&["logs", "quest-system", "--previous"]).await.ends(0).out, "");
+    fleet.run(&["logs", "--level", "loud"]).await.ends(64).says(&["`loud` is no level"]);
+    fleet.run(&["logs", "--since", "noon"]).await.ends(64).says(&["`noon` is no time; write for example `10m`"]);
+
+    // Nothing was begun that could go on.
+    let mut following = fleet.start(&["logs", "quest-system", "-f"]);
+    following.until("quest-system/").await.interrupt();
+    assert_eq!(following.ended().await.ends(130).err, "");
 }
 
 fn keys(value: &Value) -> Vec<&str> {

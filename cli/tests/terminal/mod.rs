@@ -3,3 +3,4 @@
 mod changes;
 mod notices;
 pub(crate) mod pty;
+mod status;

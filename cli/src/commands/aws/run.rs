@@ -6,7 +6,8 @@ use crate::aws::run::{Job, run};
 use crate::commands::invocation::Invocation;
 use crate::model::log::Line;
 use crate::model::units::Span;
-use crate::screen::{self, Report};
+use crate::screen::logs::{Style, line};
+use crate::screen::{self, Format, Report};
 
 /// Run a one-off task of a service with another command
 ///
@@ -28,10 +29,9 @@ impl Run {
         let aws = invocation.aws().await?;
         let timeout = self.timeout.map(Span::duration);
         let job = Job { service: &self.service, command: &self.command, timeout };
-        let show = |line: &Line| {
-            // The task goes on when its log is read no more.
-            screen::unless_closed(screen::log_line(line, &line.text, invocation.global.output))
-        };
+        let style = if invocation.global.output == Format::Table { Style::Raw } else { Style::Json };
+        // The task goes on when its log is read no more.
+        let show = |found: &Line| screen::unless_closed(line(found, style));
         Ok(Report::silent().code(run(&aws, job, show).await?))
     }
 }

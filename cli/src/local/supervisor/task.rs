@@ -43,7 +43,12 @@ pub(super) struct Task {
     pub(super) backoff: Backoff,
     pub(super) last_exit: Option<Exit>,
     pub(super) reason: Option<String>,
+    /// When it, and those that it replaces, exited unexpectedly after they had been ready.
+    exits_ms: Vec<u64>,
 }
+
+/// So many exits are remembered.
+const EXITS: usize = 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
@@ -87,6 +92,7 @@ impl Task {
             backoff: Backoff::default(),
             last_exit: None,
             reason: None,
+            exits_ms: Vec::new(),
         }
     }
 
@@ -96,6 +102,7 @@ impl Task {
             restarts: self.restarts + 1,
             backoff: self.backoff,
             last_exit: self.last_exit.clone(),
+            exits_ms: self.exits_ms.clone(),
             ..Self::new(self.target, now)
         }
     }
@@ -122,6 +129,10 @@ impl Task {
     /// It has exited without being asked to.
     pub(super) fn back_off(&mut self, now: Moment) {
         let healthy_for = self.ready_since.map_or(Duration::ZERO, |since| now.at - since);
+        if self.ready_since.is_some() {
+            self.exits_ms.push(now.unix_ms);
+            self.exits_ms.drain(..self.exits_ms.len().saturating_sub(EXITS));
+        }
         self.state = State::BackingOff { until: now.at + self.backoff.next(healthy_for) };
         self.pid = None;
         self.health_port = None;
@@ -150,6 +161,7 @@ impl Task {
             health_port: self.health_port,
             last_exit: self.last_exit.clone(),
             reason: self.reason.clone(),
+            exits_ms: self.exits_ms.clone(),
         }
     }
 }
