@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::layout::{self, Size};
 use super::printable::Printable;
-use super::write_line;
+use super::{OutputError, write_line};
 
 /// Where the pictures go, from the first until it is dropped.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ impl Canvas {
     }
 
     /// Replaces the picture before, line by line, so that nothing flickers. Where nothing can be replaced, it comes below, under the time.
-    pub(crate) fn draw(&mut self, picture: &str) -> io::Result<()> {
+    pub(crate) fn draw(&mut self, picture: &str) -> Result<(), OutputError> {
         if !self.is_live {
             let time = Timestamp::now();
             return write_line(&Printable::new(&format!("--- {time:.0}\n{picture}\n")));
@@ -36,7 +36,7 @@ impl Canvas {
         let mut out = io::stdout().lock();
         out.write_all(frame(picture, self.is_clear, layout::size(&io::stdout())).as_bytes())?;
         self.is_clear = true;
-        out.flush()
+        Ok(out.flush()?)
     }
 }
 

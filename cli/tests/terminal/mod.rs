@@ -3,4 +3,5 @@
 mod changes;
 mod notices;
 pub(crate) mod pty;
+mod screens;
 mod status;
