@@ -293,11 +293,24 @@ run "a_threshold_above_100_percent_is_refused" {
   expect_failures = [var.services]
 }
 
-run "a_threshold_of_no_tasks_is_refused" {
+run "a_service_that_is_to_have_no_tasks_may_have_no_metrics" {
   command = plan
 
   variables {
     services = { auth = { ecs_name = "auth-nats", thresholds = { cpu_percent = 80, memory_percent = 80, tasks = 0 } } }
+  }
+
+  assert {
+    condition     = local.alarms["arcade-production-auth-tasks"].threshold == 0 && alltrue([for alarm in values(local.alarms) : !alarm.notify_insufficient_data])
+    error_message = "The topic is notified of a service that is not to run."
+  }
+}
+
+run "a_threshold_of_more_tasks_than_a_service_may_have_is_refused" {
+  command = plan
+
+  variables {
+    services = { auth = { ecs_name = "auth-nats", thresholds = { cpu_percent = 80, memory_percent = 80, tasks = 101 } } }
   }
 
   expect_failures = [var.services]
