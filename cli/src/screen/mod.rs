@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the place")]
 
 pub(crate) mod layout;
+pub(crate) mod lists;
 pub(crate) mod logs;
 mod printable;
 pub(crate) mod progress;
