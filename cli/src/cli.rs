@@ -163,6 +163,9 @@ pub(crate) enum Operation {
     Logs(commands::logs::Logs),
     Trace(commands::trace::Trace),
     History(commands::history::History),
+    Tasks(commands::tasks::Tasks),
+    Revisions(commands::revisions::Revisions),
+    Diff(commands::diff::Diff),
     Stop(commands::stop::Stop),
     Restart(commands::restart::Restart),
     Scale(commands::scale::Scale),
@@ -200,6 +203,9 @@ impl Operation {
             Self::Logs(command) => command.run(invocation).await,
             Self::Trace(command) => command.run(invocation).await,
             Self::History(command) => command.run(invocation).await,
+            Self::Tasks(command) => command.run(invocation).await,
+            Self::Revisions(command) => command.run(invocation).await,
+            Self::Diff(command) => command.run(invocation).await,
             Self::Stop(command) => command.run(invocation).await,
             Self::Restart(command) => command.run(invocation).await,
             Self::Scale(command) => command.run(invocation).await,
@@ -225,7 +231,17 @@ impl Operation {
 
     /// What becomes of what was begun when Ctrl-C ends it; `None` if it has begun nothing.
     pub(crate) fn after_interrupt(&self) -> Option<&'static str> {
-        if matches!(self, Self::Logs(_) | Self::Status(_) | Self::History(_) | Self::Trace(_)) {
+        let changes_nothing = matches!(
+            self,
+            Self::Logs(_)
+                | Self::Status(_)
+                | Self::History(_)
+                | Self::Trace(_)
+                | Self::Tasks(_)
+                | Self::Revisions(_)
+                | Self::Diff(_)
+        );
+        if changes_nothing {
             return None;
         }
         let own = if let Self::Nats(command) = self { command.after_interrupt() } else { None };

@@ -16,8 +16,9 @@ use crate::error::{Code, Hinted};
 use crate::image::Reference;
 use crate::model::change::{Change, Deploy, Selection};
 use crate::model::desired::{Definition, Desired, Image};
+use crate::model::listed::{Between, Compared};
 use crate::model::plan::{Plan, differences};
-use crate::model::step::{Action, FieldChange, Kind, Step};
+use crate::model::step::{Action, Kind, Step};
 
 /// A service that differs from its manifest.
 #[derive(Clone, Debug, Serialize)]
@@ -33,24 +34,6 @@ pub(crate) struct Drifted {
     /// The latest changes by other callers than natsctl, the newest first.
     #[serde(rename = "deeds")]
     pub(crate) audit_events: Vec<AuditEvent>,
-}
-
-/// Two revisions of a service, compared.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Compared {
-    pub(crate) service: String,
-    pub(crate) from: String,
-    pub(crate) to: String,
-    pub(crate) changes: Vec<FieldChange>,
-}
-
-/// What is compared with what.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Between {
-    /// What runs, if `None`.
-    pub(crate) from: Option<u64>,
-    /// What the manifest says, if `None`.
-    pub(crate) to: Option<u64>,
 }
 
 /// What differs from the manifests, and what no manifest sets.
@@ -216,23 +199,10 @@ pub(crate) fn text(Drift { drifted, kept, unknown }: &Drift) -> String {
     lines.join("\n")
 }
 
-/// For people.
-pub(crate) fn compared_text(compared: &[Compared]) -> String {
-    let one = |Compared { service, from, to, changes }: &Compared| {
-        let mut lines = match changes.len() {
-            0 => vec![format!("{service}: {from} and {to} say the same")],
-            _ => vec![format!("~ {service}: from {from} to {to}")],
-        };
-        lines.extend(changes.iter().map(|change| format!("    {change}")));
-        lines.join("\n")
-    };
-    compared.iter().map(one).collect::<Vec<_>>().join("\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::step::Operation;
+    use crate::model::step::{FieldChange, Operation};
 
     fn drifted(action: Action, audit_events: Vec<AuditEvent>) -> Drifted {
         let change = FieldChange { field: "definition.cpu".to_owned(), from: Some(512.into()), to: Some(256.into()) };
@@ -276,14 +246,5 @@ mod tests {
         );
         assert!(shown(Vec::new(), None).starts_with("everything is as the manifests say"));
         assert!(shown(Vec::new(), Some("no right")).contains("who changed it is not known: no right"));
-    }
-
-    #[test]
-    fn revisions_that_say_the_same_are_said_to() {
-        let compared =
-            |changes| Compared { service: "auth".to_owned(), from: "a:1".to_owned(), to: "a:2".to_owned(), changes };
-        assert_eq!(compared_text(&[compared(Vec::new())]), "auth: a:1 and a:2 say the same");
-        let change = FieldChange { field: "cpu".to_owned(), from: Some(1.into()), to: Some(2.into()) };
-        assert_eq!(compared_text(&[compared(vec![change])]), "~ auth: from a:1 to a:2\n    cpu: 1 -> 2");
     }
 }

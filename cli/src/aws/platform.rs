@@ -11,13 +11,14 @@ use super::lock::Held;
 use super::observe::{self, Observation};
 use super::proof::{self, Evidence};
 use super::secrets::Secrets;
-use super::tasks::{self, DesiredStatus};
+use super::tasks;
 use super::{Aws, identities, limits, nodes, revisions, secrets};
 use crate::error::Hinted;
 use crate::image::Binaries;
 use crate::manifest::Manifests;
 use crate::model::change::{Change, Deploy, TaskSelection};
 use crate::model::desired::Desired;
+use crate::model::listed::Listed;
 use crate::model::observed::ObservedTask;
 use crate::model::plan::Plan;
 use crate::model::step::Step;
@@ -119,7 +120,7 @@ impl Platform for Aws {
                     TaskSelection::Service(service) => vec![service.clone()],
                     TaskSelection::Ids(_) => Vec::new(),
                 };
-                let tasks = tasks::list(self, &services, DesiredStatus::Running).await?;
+                let tasks = tasks::list(self, &services, Listed::Running).await?;
                 let tasks = tasks.into_iter().map(|task| ObservedTask { id: task.id, service: task.service });
                 let mut observation = Observation::default();
                 observation.observed.tasks = tasks.collect();

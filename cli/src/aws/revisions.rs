@@ -21,6 +21,7 @@ use super::{AT_ONCE, Aws, lock, tags};
 use crate::error::Hinted;
 use crate::handover::Handover;
 use crate::model::desired::Definition;
+use crate::model::listed::{Revision, Use};
 use crate::model::observed;
 use crate::pipeline::lock::IfHeld;
 use crate::screen::table;
@@ -36,45 +37,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 const LISTED_FROM: usize = 2;
 /// Active task definitions that are listed to find those of services, which an account may share with others.
 const MOST_LISTED: usize = 1000;
-
-/// One revision of a service.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Revision {
-    pub(crate) revision: u64,
-    #[serde(rename = "kept")]
-    pub(crate) uses: Vec<Use>,
-    pub(crate) image: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) registered: Option<jiff::Timestamp>,
-    /// ARN of the caller that registered it.
-    #[serde(rename = "by")]
-    pub(crate) registered_by: String,
-}
-
-/// What a revision is still needed for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Use {
-    /// The service should run it.
-    Current,
-    /// A deployment is at it, or moves to it or away from it, so that tasks of it may run.
-    Deployment,
-    /// `rollback` goes to it.
-    RollbackTarget,
-    /// The last successful deployment ran it.
-    LastDeployed,
-}
-
-impl Use {
-    fn text(self) -> &'static str {
-        match self {
-            Self::Current => "runs",
-            Self::Deployment => "in a deployment",
-            Self::RollbackTarget => "rollback goes to it",
-            Self::LastDeployed => "last one that was deployed successfully",
-        }
-    }
-}
 
 /// The revisions of a service after old ones were deregistered.
 #[derive(Clone, Debug, Serialize)]
@@ -95,7 +57,7 @@ pub(crate) async fn list(aws: &Aws, name: &str, limit: usize) -> anyhow::Result<
     let own = Own { aws, service: name, current, outcomes: &outcomes }.list(limit).await?;
     let needed = needed(&own, service, &outcomes);
     let uses = |arn: &str| needed.iter().filter(|(needed, _)| needed == arn).map(|(_, why)| *why).collect();
-    Ok(own.iter().map(|found| Revision::new(found, uses(&found.arn))).collect())
+    Ok(own.iter().map(|found| listed(found, uses(&found.arn))).collect())
 }
 
 /// Revisions that a service may be rolled back to, those that are preferred first. `current` is the ARN of what it runs.
@@ -123,16 +85,15 @@ pub(super) async fn numbered(aws: &Aws, name: &str, number: u64) -> anyhow::Resu
     Ok((revision, found.definition))
 }
 
-impl Revision {
-    fn new(found: &TaskDefinition, uses: Vec<Use>) -> Self {
-        let image = found.container().map(|container| container.image.clone());
-        Self {
-            revision: revision(&found.arn),
-            uses,
-            image: image.unwrap_or_default(),
-            registered: found.registered,
-            registered_by: found.registered_by.clone(),
-        }
+fn listed(found: &TaskDefinition, uses: Vec<Use>) -> Revision {
+    let image = found.container().map(|container| container.image.clone());
+    Revision {
+        revision: revision(&found.arn),
+        uses,
+        image: image.unwrap_or_default(),
+        registered: found.registered,
+        registered_by: found.registered_by.clone(),
+        commit: None,
     }
 }
 
@@ -399,20 +360,6 @@ fn needed(own: &[TaskDefinition], service: Option<&Service>, outcomes: &Outcomes
 /// Which may be deregistered: those that are neither among the newest nor needed.
 fn superfluous(arns: &[String], needed: &BTreeSet<String>, keep: usize) -> Vec<String> {
     arns.iter().skip(keep).filter(|arn| !needed.contains(*arn)).cloned().collect()
-}
-
-/// For people.
-pub(crate) fn text(name: &str, revisions: &[Revision]) -> String {
-    if revisions.is_empty() {
-        return format!("`{name}` has no active revision");
-    }
-    let rows = revisions.iter().map(|one| {
-        let uses = one.uses.iter().map(|one| one.text()).collect::<Vec<_>>().join(", ");
-        let registered = one.registered.map(|at| at.to_string()).unwrap_or_default();
-        let by = one.registered_by.rsplit('/').next().unwrap_or_default().to_owned();
-        vec![one.revision.to_string(), registered, by, one.image.clone(), uses]
-    });
-    table(&["revision", "registered", "by", "image", ""], rows)
 }
 
 /// For people.

@@ -6,7 +6,6 @@ use aws_sdk_ecs::types::{Attachment, Container as SdkContainer, ManagedAgentName
 use aws_smithy_types::DateTime;
 use futures::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
-use serde::Serialize;
 
 use super::arn::{self, revision};
 use super::clients::Cluster;
@@ -14,8 +13,7 @@ use super::error::failed;
 use super::{AT_ONCE, Aws, services};
 use crate::error::Hinted;
 use crate::manifest::{Manifests, ServiceManifest};
-use crate::model::task::short;
-use crate::screen::table;
+use crate::model::listed::{Listed, ListedTask};
 
 /// What DescribeTasks takes at once.
 const TASKS_PER_CALL: usize = 100;
@@ -77,42 +75,20 @@ pub(crate) struct Container {
     pub(crate) exec_agent: Option<String>,
 }
 
-/// A task in the list that `natsctl tasks` shows.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct ListedTask {
-    pub(crate) id: String,
-    /// Name of its service; `None` for a task that runs on its own.
-    pub(crate) service: Option<String>,
-    /// Of the task definition.
-    pub(crate) revision: u64,
-    /// `RUNNING`, `PENDING`, …
-    pub(crate) status: String,
-    /// `HEALTHY`, `UNHEALTHY` or `UNKNOWN`.
-    pub(crate) health: String,
-    pub(crate) zone: Option<String>,
-    /// Private address.
-    pub(crate) address: Option<String>,
-    pub(crate) started: Option<Timestamp>,
-    pub(crate) stopped: Option<Timestamp>,
-    /// Why it stopped.
-    pub(crate) reason: Option<String>,
-    pub(crate) exit_code: Option<i32>,
-}
-
 /// The tasks of these services, or of the whole cluster if none is named.
 ///
 /// # Errors
 /// A name that no manifest has; a service that is not of the environment; what ECS refuses.
-pub(crate) async fn list(aws: &Aws, services: &[String], status: DesiredStatus) -> anyhow::Result<Vec<ListedTask>> {
+pub(crate) async fn list(aws: &Aws, services: &[String], status: Listed) -> anyhow::Result<Vec<ListedTask>> {
     let names = names_on_ecs(&aws.manifests, services)?;
     if !services.is_empty() {
         services::of_manifests(aws, services).await?;
     }
     // One service is one call; for several the whole cluster is fewer calls than each of them.
     let only = names.keys().next().filter(|_| services.len() == 1);
+    let status = if status == Listed::Stopped { DesiredStatus::Stopped } else { DesiredStatus::Running };
     let found = of_service(aws.ecs_cluster(), only.map(String::as_str), status).await?;
-    let mut tasks: Vec<ListedTask> =
-        found.into_iter().map(|task| ListedTask::new(&task.of(&aws.manifests), &names)).collect();
+    let mut tasks: Vec<ListedTask> = found.into_iter().map(|task| listed(&task.of(&aws.manifests), &names)).collect();
     tasks.retain(|task| services.is_empty() || task.service.as_ref().is_some_and(|name| services.contains(name)));
     tasks.sort_by(|a, b| (&a.service, a.revision, a.started).cmp(&(&b.service, b.revision, b.started)));
     Ok(tasks)
@@ -228,23 +204,23 @@ impl Task {
     }
 }
 
-impl ListedTask {
-    /// `names` are the manifests' names of services by their names on ECS.
-    fn new(task: &Task, names: &BTreeMap<String, String>) -> Self {
-        let named = |on_ecs: &String| names.get(on_ecs).unwrap_or(on_ecs).clone();
-        Self {
-            id: task.id.clone(),
-            service: task.service.as_ref().map(named),
-            revision: revision(&task.task_definition),
-            status: task.status.clone(),
-            health: task.health.clone(),
-            zone: task.zone.clone(),
-            address: task.address.clone(),
-            started: task.started,
-            stopped: task.stopped,
-            reason: task.reason().filter(|_| task.is_stopping),
-            exit_code: task.container().and_then(|container| container.exit_code),
-        }
+/// `names` are the manifests' names of services by their names on ECS.
+fn listed(task: &Task, names: &BTreeMap<String, String>) -> ListedTask {
+    let named = |on_ecs: &String| names.get(on_ecs).unwrap_or(on_ecs).clone();
+    ListedTask {
+        id: task.id.clone(),
+        service: task.service.as_ref().map(named),
+        revision: revision(&task.task_definition),
+        status: task.status.clone(),
+        health: task.health.clone(),
+        zone: task.zone.clone(),
+        address: task.address.clone(),
+        started: task.started,
+        stopped: task.stopped,
+        reason: task.reason().filter(|_| task.is_stopping),
+        exit_code: task.container().and_then(|container| container.exit_code),
+        restarts: None,
+        memory_mib: None,
     }
 }
 
@@ -309,31 +285,6 @@ fn address(task: &SdkTask) -> Option<String> {
     of_container.or(of_attachment).map(str::to_owned)
 }
 
-/// For people.
-pub(crate) fn text(tasks: &[ListedTask]) -> String {
-    if tasks.is_empty() {
-        return "no tasks".to_owned();
-    }
-    let row = |task: &ListedTask| {
-        let code = task.exit_code.map(|code| format!("exit code {code}"));
-        let reason: Vec<String> = code.into_iter().chain(task.reason.clone()).collect();
-        let time = task.stopped.or(task.started).map(|time| format!("{time:.0}"));
-        vec![
-            short(&task.id).to_owned(),
-            task.service.clone().unwrap_or_else(|| "-".to_owned()),
-            task.revision.to_string(),
-            task.status.clone(),
-            task.health.clone(),
-            task.zone.clone().unwrap_or_default(),
-            task.address.clone().unwrap_or_default(),
-            time.unwrap_or_default(),
-            reason.join(": "),
-        ]
-    };
-    let header = ["task", "service", "revision", "status", "health", "zone", "address", "since", ""];
-    table(&header, tasks.iter().map(row))
-}
-
 /// A time of the SDK as natsctl has times.
 pub(super) fn time(time: &DateTime) -> Option<Timestamp> {
     Timestamp::from_millisecond(time.to_millis().ok()?).ok()
@@ -378,10 +329,10 @@ mod tests {
     #[test]
     fn a_stopped_task_says_why() {
         let names = BTreeMap::from([("quest-system-nats".to_owned(), "quest-system".to_owned())]);
-        let listed = ListedTask::new(&task("0123456789abcdef"), &names);
+        let listed = listed(&task("0123456789abcdef"), &names);
         assert_eq!((listed.service.as_deref(), listed.revision), (Some("quest-system"), 7));
         assert_eq!(listed.address.as_deref(), Some("10.0.1.7"));
-        let shown = text(&[listed]);
+        let shown = crate::screen::lists::tasks(&[listed]);
         let expected = "exit code 137: Essential container in task exited: OutOfMemoryError";
         assert!(shown.contains(expected) && shown.contains("0123456789ab "), "{shown}");
     }

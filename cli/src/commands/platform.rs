@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use crate::local::environment::Local;
 use crate::manifest::Manifests;
 use crate::model::change::Change;
+use crate::model::listed::{Between, Compared, Listed, ListedTask, Revision};
 use crate::model::log::Line;
 use crate::model::observed::Observed;
 use crate::model::plan::Plan;
@@ -101,6 +102,33 @@ impl Platform {
                 let logs = Box::pin(crate::aws::logs::TaskLogs::new(aws, services)).await?;
                 Box::pin(logs::show(logs, query, print)).await
             }
+        }
+    }
+
+    /// The tasks of these services, or of all.
+    pub(crate) async fn list_tasks(&self, services: &[String], listed: Listed) -> anyhow::Result<Vec<ListedTask>> {
+        match self {
+            Self::Local(local) => local.list_tasks(services, listed).await,
+            #[cfg(feature = "aws")]
+            Self::Aws(aws) => Box::pin(crate::aws::tasks::list(aws, services, listed)).await,
+        }
+    }
+
+    /// The newest revisions of a service, at most so many.
+    pub(crate) async fn list_revisions(&self, service: &str, limit: usize) -> anyhow::Result<Vec<Revision>> {
+        match self {
+            Self::Local(local) => local.list_revisions(service, limit).await,
+            #[cfg(feature = "aws")]
+            Self::Aws(aws) => Box::pin(crate::aws::revisions::list(aws, service, limit)).await,
+        }
+    }
+
+    /// How revisions of these services differ.
+    pub(crate) async fn compare(&self, services: &BTreeSet<String>, between: Between) -> anyhow::Result<Vec<Compared>> {
+        match self {
+            Self::Local(local) => local.compare(services, between).await,
+            #[cfg(feature = "aws")]
+            Self::Aws(aws) => Box::pin(crate::aws::drift::compare(aws, services, between)).await,
         }
     }
 

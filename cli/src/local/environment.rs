@@ -24,7 +24,7 @@ use super::verify::{expected, ready_tasks};
 use crate::error::{Code, Hinted, at};
 use crate::manifest::Manifests;
 use crate::model::change::{Change, Deploy};
-use crate::model::desired::Role;
+use crate::model::desired::{Desired, Role};
 use crate::model::observed::{
     Assets, NodeCondition, Observed, ObservedNode, ObservedService, ObservedTask, Revision, Seen, ServiceState,
 };
@@ -175,6 +175,15 @@ impl Local {
         }
         let shown = if names.is_empty() { known } else { names.iter().map(String::as_str).collect() };
         Ok(TaskLogs::new(&self.dir, shown)?)
+    }
+
+    /// Says in which files the values of secrets are.
+    pub(super) fn name_secrets(&self, desired: &mut Desired) {
+        for (name, service) in &mut desired.services {
+            let secrets = self.manifests.services[name].secrets.iter();
+            service.definition.secrets =
+                secrets.map(|(variable, secret)| (variable.to_string(), secret.file())).collect();
+        }
     }
 
     /// Ids of the tasks whose processes run.

@@ -9,6 +9,7 @@ pub(crate) mod cluster_files;
 pub(crate) mod doctor;
 pub(crate) mod environment;
 pub(crate) mod history;
+mod lists;
 pub(crate) mod lock;
 pub mod logs;
 mod nodes;

@@ -126,11 +126,7 @@ impl Platform for Local {
             files.restore_endpoints(&self.dir)?;
         }
         let mut desired = load::desired(&self.manifests, &Inputs { artifacts, nodes: files.desired() })?;
-        for (name, service) in &mut desired.services {
-            let secrets = self.manifests.services[name].secrets.iter();
-            service.definition.secrets =
-                secrets.map(|(variable, secret)| (variable.to_string(), secret.file())).collect();
-        }
+        self.name_secrets(&mut desired);
         Ok((desired, Materials { files, server }))
     }
 

@@ -3,6 +3,7 @@
 pub mod change;
 pub mod desired;
 pub mod ecs;
+pub(crate) mod listed;
 pub mod log;
 pub mod observed;
 pub mod plan;

@@ -3,6 +3,7 @@
 
 mod failure;
 pub(crate) mod layout;
+pub(crate) mod lists;
 pub(crate) mod logs;
 mod printable;
 pub(crate) mod progress;

@@ -22,7 +22,7 @@ async fn a_watched_status_stays_in_place_fits_the_window_and_survives_errors() {
     signal(supervisor, Signal::STOP);
     terminal.until("environment test: UNKNOWN: the supervisor");
     signal(supervisor, Signal::CONT);
-    terminal.until_line("it goes on", |line| line == HEALTHY);
+    terminal.until("… 5 more healthy");
 
     terminal.types(CTRL_C);
     let ended = terminal.ended();

@@ -2,7 +2,6 @@
 
 mod build;
 mod deregister;
-mod diff;
 mod drift;
 mod events;
 mod exec;
@@ -10,9 +9,7 @@ mod import;
 mod invocation;
 mod policy;
 mod register;
-mod revisions;
 mod run;
-mod tasks;
 mod tunnel;
 mod verify;
 
@@ -28,12 +25,9 @@ pub(crate) enum Command {
     Policy(policy::Policy),
     Build(build::Build),
     Register(register::Register),
-    Revisions(revisions::Revisions),
     Deregister(deregister::Deregister),
-    Diff(diff::Diff),
     Drift(drift::Drift),
     Import(import::Import),
-    Tasks(tasks::Tasks),
     Events(events::Events),
     Run(run::Run),
     Exec(exec::Exec),
@@ -47,12 +41,9 @@ impl Command {
             Self::Policy(command) => command.run(invocation).await,
             Self::Build(command) => command.run(invocation).await,
             Self::Register(command) => command.run(invocation).await,
-            Self::Revisions(command) => command.run(invocation).await,
             Self::Deregister(command) => command.run(invocation).await,
-            Self::Diff(command) => command.run(invocation).await,
             Self::Drift(command) => command.run(invocation).await,
             Self::Import(command) => command.run(invocation).await,
-            Self::Tasks(command) => command.run(invocation).await,
             Self::Events(command) => command.run(invocation).await,
             Self::Run(command) => command.run(invocation).await,
             Self::Exec(command) => command.run(invocation).await,

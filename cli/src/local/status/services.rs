@@ -80,6 +80,11 @@ impl Found<'_> {
         let Self { name, service, ready, healthy, .. } = *self;
         let serves_none = healthy == 0 && old_tasks(service).is_none_or(|old| old.healthy == 0);
         let short = if serves_none { State::Down } else { State::Degraded };
+        // Why its tasks exit then.
+        if service.lacks_listener() && service.desired > 0 {
+            let reason = format!("it does not listen for HTTP clients; `natsctl deploy {name}` lets it");
+            return (State::Degraded, Some(reason));
+        }
         if let Some(reason) = self.crash_loop() {
             let state = if serves_none { State::Down } else { State::CrashLoop };
             return (state, Some(format!("crash loop: {reason}")));
@@ -93,10 +98,6 @@ impl Found<'_> {
             let start = format!("`natsctl scale {name} {declared}` starts it again");
             let scaled = scaled(self.known.records, name, 0);
             return (State::Down, Some(format!("{scaled}: nothing answers its callers; {start}")));
-        }
-        if service.lacks_listener() && service.desired > 0 {
-            let reason = format!("it does not listen for HTTP clients; `natsctl deploy {name}` lets it");
-            return (State::Degraded, Some(reason));
         }
         if ready < service.desired {
             let is_rolling = self.deployment_in_progress().is_some() && !serves_none;

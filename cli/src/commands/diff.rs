@@ -2,12 +2,12 @@
 
 use clap::Args;
 
-use crate::aws::drift::{self, Between, compared_text};
 use crate::commands::invocation::Invocation;
 use crate::commands::options::Which;
-use crate::screen::{CHANGES, Report};
+use crate::model::listed::Between;
+use crate::screen::{CHANGES, Report, lists};
 
-/// Compare the running task definitions of services with their manifests, or one revision with another
+/// Compare what services run with their manifests, or one revision with another
 #[derive(Debug, Args)]
 pub(crate) struct Diff {
     #[command(flatten)]
@@ -22,10 +22,10 @@ pub(crate) struct Diff {
 
 impl Diff {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
-        let aws = invocation.aws().await?;
-        let which = self.which.selection(&aws.manifests)?.services;
-        let compared = drift::compare(&aws, &which, Between { from: self.from, to: self.to }).await?;
+        let platform = invocation.platform().await?;
+        let which = self.which.selection(platform.manifests())?.services;
+        let compared = platform.compare(&which, Between { from: self.from, to: self.to }).await?;
         let code = if compared.iter().all(|one| one.changes.is_empty()) { 0 } else { CHANGES };
-        Ok(Report::new(&compared, compared_text(&compared)).diff().code(code))
+        Ok(Report::new(&compared, lists::compared(&compared)).diff().code(code))
     }
 }

@@ -2,11 +2,10 @@
 
 use clap::Args;
 
-use crate::aws::revisions::{self, text};
 use crate::commands::invocation::Invocation;
-use crate::screen::Report;
+use crate::screen::{Report, lists};
 
-/// List the task definition revisions of a service
+/// List the revisions of a service: what they run, who registered them, and what they are needed for
 #[derive(Debug, Args)]
 pub(crate) struct Revisions {
     /// Which service
@@ -18,9 +17,9 @@ pub(crate) struct Revisions {
 
 impl Revisions {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
-        let aws = invocation.aws().await?;
-        let name = aws.manifests.service(&self.service)?.name.to_string();
-        let revisions = revisions::list(&aws, &name, self.limit.into()).await?;
-        Ok(Report::new(&revisions, text(&name, &revisions)))
+        let platform = invocation.platform().await?;
+        let name = platform.manifests().service(&self.service)?.name.to_string();
+        let revisions = platform.list_revisions(&name, self.limit.into()).await?;
+        Ok(Report::new(&revisions, lists::revisions(&name, &revisions)))
     }
 }
