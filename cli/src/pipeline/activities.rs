@@ -40,6 +40,7 @@ impl Activities {
     }
 
     /// How far a step is.
+    #[cfg(feature = "aws")]
     pub(super) fn is_at(&self, step: &Step, state: &str) {
         let activity = if is_of_service(step) {
             self.services.get(step.name())

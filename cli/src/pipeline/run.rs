@@ -154,6 +154,7 @@ impl Progress {
     }
 
     /// How far a step is.
+    #[cfg(feature = "aws")]
     pub(crate) fn is_at(&self, step: &Step, state: &str) {
         self.activities.is_at(step, state);
     }
