@@ -233,7 +233,7 @@ mod tests {
             action: "UpdateService".to_owned(),
             agent: "aws-cli/2.1".to_owned(),
         };
-        let expected = "~ auth differs\n    definition.cpu: 512 -> 256\n    it is at auth-nats:7, registered by \
+        let expected = "~ auth differs\n    cpu 0.5 vCPU → 0.25 vCPU\n    it is at auth-nats:7, registered by \
                         arn:aws:iam::123456789012:user/bob\n    2026-11-21T06:41:00Z: UpdateService by bob (aws-cli/2.1)\n\
                         1 service is not as its manifest says; the arrows show what `deploy` would do";
         assert_eq!(shown(vec![drifted(Action::Update, vec![event])], None), expected);

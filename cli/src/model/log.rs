@@ -57,7 +57,7 @@ impl Filter {
     }
 
     /// Whether it keeps some lines of one time and not others, so that few among many may be kept.
-    pub(crate) fn selects(&self) -> bool {
+    pub fn selects(&self) -> bool {
         self.grep.is_some() || self.level.is_some() || !self.tasks.is_empty() || !self.except.is_empty()
     }
 

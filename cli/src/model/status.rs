@@ -1,6 +1,6 @@
 //! The status of an environment: the same answer for every platform.
 
-mod service;
+pub(crate) mod service;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -8,7 +8,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::Serialize;
 
-pub(crate) use self::service::{Flag, OldTasks, Rollout, ServiceStatus, State, crash_loop};
+pub(crate) use self::service::{Flag, OldTasks, ServiceStatus, State, crash_loop};
 use crate::problem::counted;
 
 /// What `natsctl status` shows.

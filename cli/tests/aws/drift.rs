@@ -70,7 +70,7 @@ fn what_was_changed_by_hand_is_drift_and_says_who_did_it() {
     }
 
     let diff = fleet.natsctl(&emulator, &["diff", "quest-system", "--from", "1", "--to", "2"]);
-    assert!(diff.stdout.contains("environment.LOG_LEVEL: (none) -> debug"), "{diff:#?}");
+    assert!(diff.stdout.contains("environment.LOG_LEVEL (none) → debug"), "{diff:#?}");
     assert_eq!(diff.code, Some(2));
     fleet.deploy(&emulator, &[]).succeeded();
     assert_eq!(fleet.natsctl(&emulator, &["drift"]).code, Some(0));
@@ -133,9 +133,9 @@ fn what_was_changed_by_hand_beside_the_definition_is_drift_and_is_brought_back()
     let drift = fleet.natsctl(&emulator, &["drift"]);
     assert_eq!(drift.code, Some(2), "{drift:#?}");
     for line in [
-        "service.assign_public_ip: true -> false",
-        "service.capacity_providers.FARGATE_SPOT.weight: 1 -> (none)",
-        "service.platform_version: 1.3.0 -> LATEST",
+        "service.assign_public_ip true → false",
+        "service.capacity_providers.FARGATE_SPOT.weight 1 → (none)",
+        "service.platform_version 1.3.0 → LATEST",
     ] {
         assert!(drift.stdout.contains(line), "`{line}`: {drift:#?}");
     }

@@ -88,7 +88,7 @@ async fn a_service_that_was_rolled_back_says_so(fleet: &Fleet) {
 async fn the_gateway_can_be_scaled_to_0_too(fleet: &Fleet) {
     let scaled = fleet.run(&["scale", "gateway", "0"]).await.ends(0);
     assert!(scaled.out.contains("gateway is scaled to 0: no task of it runs"), "{scaled:?}");
-    scaled.says(&["service gateway: its tasks stop"]);
+    scaled.says(&["gateway done"]);
     fleet.run(&["status"]).await.ends(3);
     fleet.deploy(&["gateway"]).await.ends(0);
     fleet.is_healthy().await;
