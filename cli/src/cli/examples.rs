@@ -24,6 +24,7 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         "status",
         &[
             ("once, with an exit code that says whether all is well", "natsctl status"),
+            ("two services", "natsctl status quest-system gateway"),
             ("at a glance, until Ctrl-C", "natsctl status -w"),
             ("for programs", "natsctl status -o json"),
         ],
@@ -32,7 +33,10 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         "logs",
         &[
             ("new lines of two services", "natsctl logs -f quest-system gateway"),
-            ("errors of the last quarter of an hour", "natsctl logs --since 15m --grep ERROR"),
+            ("warnings and errors of the last quarter of an hour", "natsctl logs --since 15m --level warn"),
+            ("five minutes of two services", "natsctl logs gateway auth --since 17:00 --until 17:05"),
+            ("why the tasks before have ended", "natsctl logs quest-system --previous -n 20"),
+            ("one task, as the service wrote it", "natsctl logs quest-system/734c --raw"),
         ],
     ),
     ("trace", &[("one request, by the id in a log line", "natsctl trace 4bf92f3577b34da6a3ce929d0e0e4736")]),

@@ -20,13 +20,6 @@ const LINES: usize = 100;
 /// Each line has its time (UTC), level, service and task, then what it says, and its fields at the end. Lines of several services are in the
 /// order of their times.
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  natsctl logs quest-system --level warn --since 10m
-  natsctl logs quest-system/734c -f                   one task
-  natsctl logs quest-system --previous -n 20          why the tasks before ended
-  natsctl logs --since 17:00 --until 17:05 gateway auth
-  natsctl logs quest-system --raw | jq .message")]
 pub(crate) struct Logs {
     /// Show new lines as they are written, until Ctrl-C
     #[arg(short, long)]

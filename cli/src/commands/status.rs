@@ -22,12 +22,6 @@ const EVERY_ON_AWS: Duration = Duration::from_secs(5);
 
 /// Show the status of the environment: what is wrong, its services, NATS, the gateway
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  natsctl status
-  natsctl status quest-system gateway
-  natsctl status -w                                   in place, until Ctrl-C
-  natsctl status --output json | jq '.services[] | select(.state != \"healthy\")'")]
 pub(crate) struct Status {
     /// Refresh every two seconds (on AWS five), until Ctrl-C
     #[arg(short, long)]

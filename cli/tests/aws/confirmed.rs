@@ -16,7 +16,7 @@ fn writes(emulator: &Emulator) -> BTreeSet<String> {
 
 #[test]
 fn nothing_is_done_until_the_plan_is_confirmed() {
-    let fleet = Fleet::of(2);
+    let fleet = Fleet::of(7);
     let emulator = fleet.emulator();
     for (keys, code, said) in
         [("n\r", Some(1), "not confirmed, so nothing was changed"), ("\x03", Some(130), "interrupted")]
@@ -47,7 +47,7 @@ fn nothing_is_done_until_the_plan_is_confirmed() {
 
 #[test]
 fn an_option_or_the_manifest_answers_before_the_question() {
-    let fleet = Fleet::of(2);
+    let fleet = Fleet::of(7);
     let emulator = fleet.emulator();
     let ended = Terminal::start(&fleet.command(&emulator, &[&DEPLOY[..], &["--yes"]].concat()), LARGE).ended();
     assert!(ended.code == Some(0) && !ended.text().contains("[y/N]"), "{}", ended.text());
