@@ -156,7 +156,7 @@ pub(crate) fn explain(path: &str, folder: &Path) -> Result<Vec<Explanation>, Hin
 
 fn unknown_root(path: &str) -> Hinted {
     let paths = paths();
-    let ends = paths.iter().find(|known| known.ends_with(&format!(".{path}")));
+    let ends = paths.iter().filter(|known| known.ends_with(&format!(".{path}"))).min_by_key(|known| known.len());
     let hint = ends.map(|known| format!("did you mean `{known}`?"));
     let hint = hint.or_else(|| did_you_mean(path, paths.iter().map(String::as_str)));
     let hint = hint.unwrap_or_else(|| format!("paths begin with {}", listed(ROOTS.iter().map(|(name, _, _)| *name))));
@@ -442,7 +442,7 @@ mod tests {
         assert_eq!(hint("services.autoscaling.maximum"), "did you mean `max`?");
         assert_eq!(hint("services.autoscaling.zzz"), "it has `cpu_percent`, `max`, `memory_percent` and `min`");
         assert_eq!(hint("services.autoscalling"), "did you mean `autoscaling`?");
-        assert_eq!(hint("autoscaling.max"), "did you mean `fleet.defaults.autoscaling.max`?");
+        assert_eq!(hint("autoscaling.max"), "did you mean `services.autoscaling.max`?");
         assert!(hint("x").contains("`services`, `fleet` and `environments`"));
     }
 
@@ -464,7 +464,9 @@ mod tests {
                 .any(|one| page.contains(one))
         };
         let paths = paths();
-        let documented = paths.iter().filter(|path| !path.starts_with("services.ecs."));
+        // What an environment says of a service is what a service says of itself.
+        let of_services = ["services.ecs.", "environments.services.<name>."];
+        let documented = paths.iter().filter(|path| !of_services.iter().any(|known| path.starts_with(known)));
         let missing: Vec<&String> = documented
             .filter(|path| path.rsplit('.').next().is_some_and(|key| key != ANY_NAME && !is_named(key)))
             .filter(|path| path.contains('.'))

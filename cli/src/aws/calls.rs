@@ -78,6 +78,7 @@ pub(crate) enum On {
     Sessions,
     TaskDefinitions,
     Tasks,
+    Topics,
     Tunnels,
 }
 
@@ -188,6 +189,7 @@ pub(crate) const CALLS: &[Call] = &[
     read("secretsmanager", "GetSecretValue", On::OperatorSecret, &[Deploy, Operate]),
     write("secretsmanager", "PutSecretValue", On::NatsSecrets, &[Identities, Nats]),
     read("ssm", "DescribeParameters", On::Anything, &[Verify]),
+    write("sns", "Publish", On::Topics, &[Deploy]),
     read("ssm", "DescribeInstanceInformation", On::Anything, &[Nats]),
     read("ssm", "GetCommandInvocation", On::Anything, &[Nats]),
     read("ssm", "GetParameter", On::Handover, &[Look]),
@@ -323,6 +325,7 @@ impl On {
             Self::Sessions => vec![arn("ssm", "session/*".to_owned())],
             Self::TaskDefinitions => vec![arn("ecs", "task-definition/*".to_owned())],
             Self::Tasks => vec![ecs("task")],
+            Self::Topics => vec![arn("sns", "*".to_owned())],
             Self::Tunnels => {
                 let nodes = handover.nats.nodes.values().map(|node| arn("ec2", format!("instance/{}", node.instance)));
                 let document = "document/AWS-StartPortForwardingSession*";

@@ -66,6 +66,8 @@ clients! {
     logs: aws_sdk_cloudwatchlogs,
     /// Secrets.
     secrets: aws_sdk_secretsmanager,
+    /// Topics for those who hear how a change ended.
+    sns: aws_sdk_sns,
     /// The handover, and sessions.
     ssm: aws_sdk_ssm,
     /// The caller's identity.

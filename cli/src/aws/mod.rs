@@ -31,6 +31,7 @@ pub(crate) mod lock;
 pub(crate) mod logs;
 mod named_image;
 pub(crate) mod nodes;
+pub(crate) mod notify;
 pub(crate) mod observe;
 pub(crate) mod platform;
 pub(crate) mod proof;

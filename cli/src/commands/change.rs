@@ -108,13 +108,15 @@ impl ChangeOptions {
         let mut options = self.with(options)?;
         name_place(platform);
         if !self.dry_run {
-            self.notices.check()?;
+            self.notices.check(platform)?;
             if options.reviewed.is_none() && self.confirmation.is_needed(platform) {
                 options.reviewed = self.confirmed(platform, change, &options).await?;
             }
             let outcome = platform.run(change, &options).await;
             let (who, command) = platform.caller();
-            self.notices.send(&format!("{}: `{command}` by {who}", platform.manifests().name), &outcome).await;
+            self.notices
+                .send(platform, &format!("{}: `{command}` by {who}", platform.manifests().name), &outcome)
+                .await;
             return Ok(report(&outcome?));
         }
         let purpose = if self.save.is_some() { Purpose::Change } else { Purpose::Preview };

@@ -11,7 +11,8 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::json;
 use tokio::time::timeout;
 
-use crate::error::root_cause;
+use super::platform::Platform;
+use crate::error::{Hinted, root_cause};
 use crate::http::{self, Connector};
 use crate::pipeline::Done;
 use crate::screen::{bell, layout, note};
@@ -22,8 +23,8 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// Who hears how a change ends.
 #[derive(Debug, Args)]
 pub(crate) struct Notices {
-    /// Send a message to this webhook when the change has ended, as Slack and those compatible with it take it
-    #[arg(long, value_name = "URL", env = "NATSCTL_NOTIFY", hide_env_values = true)]
+    /// Send a message when the change has ended: to this webhook, as Slack takes it, or on AWS to this topic of SNS
+    #[arg(long, value_name = "URL|ARN", env = "NATSCTL_NOTIFY", hide_env_values = true)]
     notify: Option<String>,
     /// Ring the terminal's bell when the change has ended
     #[arg(long)]
@@ -32,30 +33,53 @@ pub(crate) struct Notices {
 
 impl Notices {
     /// Refuses an address that no message could be sent to, before anything is changed.
-    pub(crate) fn check(&self) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// It is no address, or a topic of SNS and the environment is not on AWS.
+    pub(crate) fn check(&self, platform: &Platform) -> anyhow::Result<()> {
         match &self.notify {
+            Some(topic) if is_topic(topic) && platform.is_local() => {
+                let hint = "name a webhook, for example `https://hooks.example.com/services/…`";
+                Err(Hinted::new("a topic of SNS is for environments on AWS", hint).into())
+            }
+            Some(topic) if is_topic(topic) => Ok(()),
             Some(url) => Ok(http::refuse_others(url, "a webhook", "https://hooks.example.com/services/…")?),
             None => Ok(()),
         }
     }
 
     /// Says how the change has ended. That this fails is said, and changes nothing about it.
-    pub(crate) async fn send(&self, head: &str, outcome: &anyhow::Result<Done>) {
+    pub(crate) async fn send(&self, platform: &Platform, head: &str, outcome: &anyhow::Result<Done>) {
         if self.bell {
             bell();
         }
         // Nothing was done, so nothing is said to others.
         let was_nothing = matches!(outcome, Ok(done) if done.plan.is_empty());
         let Some(url) = self.notify.as_deref().filter(|_| !was_nothing) else { return };
-        let sent = timeout(ANSWER, post(url, &text(head, outcome))).await;
+        let text = text(head, outcome);
+        let sent = async {
+            match platform {
+                #[cfg(feature = "aws")]
+                Platform::Aws(aws) if is_topic(url) => {
+                    crate::aws::notify::publish(aws, url, &text).await.map_err(|error| format!("{error:#}"))
+                }
+                _ => post(url, &text).await,
+            }
+        };
+        let sent = timeout(ANSWER, sent).await;
         let reason = match sent {
             Ok(Ok(())) => return,
             Ok(Err(reason)) => reason,
             Err(_) => format!("no answer within {} s", ANSWER.as_secs()),
         };
-        // The address is a secret: who has it may send messages.
-        note(&format!("warning: the message could not be sent to the webhook: {reason}"));
+        // The address of a webhook is a secret: who has it may send messages.
+        note(&format!("warning: the message about this change could not be sent: {reason}"));
     }
+}
+
+/// Whether it is the ARN of a topic, and no webhook.
+fn is_topic(destination: &str) -> bool {
+    destination.starts_with("arn:") && destination.split(':').nth(2) == Some("sns")
 }
 
 /// The message: one line for what was done, a few for why it failed.

@@ -320,13 +320,16 @@ impl ServiceStatus {
 
     /// How far its deployment is.
     pub(super) fn advance(&self) -> Advance {
-        let (new, old): (Vec<&TaskStatus>, Vec<_>) = self.tasks.iter().partition(|task| task.revision == self.revision);
+        let of_revision = self.tasks.iter().filter(|task| task.revision == self.revision);
+        let generation = of_revision.map(|task| task.generation).max();
+        let is_new = |task: &&TaskStatus| task.revision == self.revision && Some(task.generation) == generation;
+        let (new, old): (Vec<&TaskStatus>, Vec<_>) = self.tasks.iter().partition(is_new);
         let count = |tasks: usize| tasks.try_into().unwrap_or(u32::MAX);
         let waits =
             |task: &&TaskStatus| matches!(task.state, TaskState::Starting | TaskState::Unready | TaskState::Stopped);
         Advance {
             revision: self.revision,
-            new: self.ready(),
+            new: count(new.iter().filter(|task| task.state == TaskState::Ready).count()),
             desired: self.desired,
             old: count(old.iter().filter(|task| task.state == TaskState::Ready).count()),
             old_left: count(old.len()),
@@ -361,6 +364,9 @@ pub struct TaskStatus {
     pub id: String,
     /// Which revision it runs.
     pub revision: u64,
+    /// The deployment that first started tasks like it: a restart starts others of the same revision. 0 if the supervisor does not say it.
+    #[serde(default)]
+    pub generation: u64,
     /// Its process id, unless it is stopped.
     pub pid: Option<u32>,
     /// Where it is in its life cycle.

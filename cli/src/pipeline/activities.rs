@@ -84,7 +84,7 @@ impl Activities {
     }
 }
 
-/// Whether it is about the tasks of a service, which are followed one by one.
+/// Whether a deployment of a service is followed, task by task.
 fn is_of_service(step: &Step) -> bool {
-    step.kind() == Kind::Service
+    step.kind() == Kind::Service && step.action() != Action::Delete
 }

@@ -57,3 +57,18 @@ fn an_option_or_the_manifest_answers_before_the_question() {
         Terminal::start(&fleet.command(&emulator, &["scale", "quest-system", "3", "--proof", "ecs"]), LARGE).ended();
     assert!(ended.code == Some(0) && !ended.text().contains("[y/N]"), "{}", ended.text());
 }
+
+#[test]
+fn a_topic_hears_how_a_change_ended() {
+    let fleet = Fleet::of(7);
+    let emulator = fleet.emulator();
+    let topic = "arn:aws:sns:us-east-1:123456789012:deployments";
+    let missing = fleet.natsctl(&emulator, &[&DEPLOY[..], &["--notify", topic]].concat()).succeeded();
+    assert!(missing.stderr.contains("the message about this change could not be sent"), "{missing:#?}");
+    let made = emulator.aws(&["sns", "create-topic", "--name", "deployments"]).expect("the aws CLI");
+    assert_eq!(made["TopicArn"], topic);
+    let arguments = ["scale", "quest-system", "3", "--proof", "ecs", "--notify", topic];
+    let scaled = fleet.natsctl(&emulator, &arguments).succeeded();
+    assert!(!scaled.stderr.contains("could not be sent"), "{scaled:#?}");
+    assert_eq!(emulator.counts()["sns:Publish"], 2);
+}

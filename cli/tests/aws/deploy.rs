@@ -67,7 +67,7 @@ fn one_new_image_is_one_new_revision() {
     fleet.version("quest-system", 2);
     let plan = fleet.natsctl(&emulator, &["plan", "--proof", "ecs"]);
     assert_eq!(plan.code, Some(2), "{plan:#?}");
-    assert!(plan.stdout.contains("definition.artifact: sha256:0101"), "{}", plan.stdout);
+    assert!(plan.stdout.contains("artifact 010101010101 → 020202020202"), "{}", plan.stdout);
     emulator.reset_calls();
     fleet.deploy(&emulator, &[]).succeeded();
     let counts = emulator.counts();

@@ -96,7 +96,7 @@ fn an_image_that_is_named_by_a_tag_keeps_it_beside_the_digest_that_runs() {
     let digest = &text.split_once("@sha256:").unwrap().1[..64];
     std::fs::write(&file, text.replace(digest, &"9".repeat(64))).unwrap();
     let plan = fleet.natsctl(&emulator, &["plan", "--proof", "ecs"]);
-    assert!(plan.code == Some(2) && plan.stdout.contains("definition.artifact"), "{plan:#?}");
+    assert!(plan.code == Some(2) && plan.stdout.contains("    artifact "), "{plan:#?}");
 }
 
 #[test]

@@ -31,7 +31,7 @@ fn a_deregistered_revision_is_planned_and_deployed_anew() {
     let (fleet, emulator) = deregistered();
     let plan = fleet.natsctl(&emulator, &["plan"]);
     assert_eq!(plan.code, Some(2), "{plan:#?}");
-    assert!(plan.stdout.contains("task_definition.status: INACTIVE -> ACTIVE"), "{}", plan.stdout);
+    assert!(plan.stdout.contains("task_definition.status INACTIVE → ACTIVE"), "{}", plan.stdout);
     let drift = fleet.natsctl(&emulator, &["drift"]);
     assert!(drift.stdout.contains("task_definition.status"), "{drift:#?}");
 

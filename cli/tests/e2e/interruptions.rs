@@ -11,7 +11,7 @@ use super::load::{Load, idempotent};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_interrupted_deployment_is_finished_by_the_next_one() {
     let fleet = Fleet::new(3);
-    for moment in ["steps: ", "create node nats-1 done", "create bucket quests done", "tasks ready"] {
+    for moment in ["steps: ", "create 3 nodes done", "create 4 buckets done", "  new "] {
         let mut deploy = fleet.start_deploy(&["--all"]);
         deploy.until(moment).await.interrupt();
         deploy.ended().await.ends(130).says(&["interrupted"]);
@@ -30,7 +30,7 @@ async fn an_interrupted_deployment_is_finished_by_the_next_one() {
 async fn a_second_change_waits_for_the_first_or_fails() {
     let fleet = Fleet::deployed(1).await;
     let mut first = fleet.start(&["restart", "--all"]);
-    first.until("tasks ready").await;
+    first.until("  new ").await;
     let (name, number) = ("restart --all".to_owned(), format!("pid {}", first.pid()));
 
     let refused = fleet.deploy(&["--all", "--no-wait-lock"]).await.ends(1);

@@ -49,9 +49,17 @@ async fn a_rollout_says_who_serves_how_long_it_may_take_and_what_it_waits_for() 
     assert!(line.contains("/120 s"), "{line}");
     let line = terminal.until_line("it says why", |line| is_rollout(line) && line.contains("/readyz"));
     let begun = Instant::now();
-    // Its clock moves: whoever looks sees that it is alive.
+    // Its clock moves, so it is seen to be alive.
     terminal.until_line("it is redrawn", |other| is_rollout(other) && other != line);
     assert!(begun.elapsed() < Duration::from_secs(30));
+}
+
+#[tokio::test]
+async fn a_restart_tells_old_tasks_from_new_ones_of_the_same_revision() {
+    let fleet = Fleet::deployed(1).await;
+    let run = fleet.run(&["restart", "quest-system"]).await.ends(0);
+    assert!(run.err.contains("quest-system  r1  new 0/2  old 2/2 serving"), "{}", run.err);
+    assert!(run.err.contains("quest-system  r1  new 2/2  "), "{}", run.err);
 }
 
 #[tokio::test]

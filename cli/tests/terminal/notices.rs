@@ -61,7 +61,7 @@ async fn a_webhook_that_does_not_answer_changes_nothing_about_the_change() {
     assert!(!fleet.state().join("supervisor.log").exists(), "it was refused before anything was done");
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let run = fleet.deploy(&["--all", "--notify", &format!("http://{closed}/secret")]).await.ends(0);
-    let run = run.says(&["warning: the message could not be sent to the webhook"]);
+    let run = run.says(&["warning: the message about this change could not be sent"]);
     assert!(!run.err.contains("secret"), "{}", run.err);
 }
 

@@ -200,7 +200,7 @@ fn what_a_manifest_cannot_express_is_refused_by_name() {
 fn how_tasks_are_replaced_otherwise_is_refused_by_name() {
     check_refused(
         |said| said["service"]["deploymentConfiguration"]["strategy"] = "BLUE_GREEN".into(),
-        &["service.deployment.strategy: BLUE_GREEN -> (none)"],
+        &["service.deployment.strategy BLUE_GREEN → (none)"],
     );
 }
 

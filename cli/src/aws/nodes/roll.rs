@@ -126,7 +126,7 @@ impl Executor for Nodes<'_> {
     }
 
     async fn observe(&mut self, _: Option<&str>) -> Observation {
-        // Each node is asked by its own agent, so one that is away is in nobody's way.
+        // Each node is asked by its own agent, so one that is away hinders no other.
         match self.observed().await {
             Ok(observation) => observation,
             Err(error) => Observation::unknown(self.nodes(), &format!("cannot be asked: {error:#}")),

@@ -38,19 +38,19 @@ fn check(change: impl FnOnce(&mut Value), brought_back: &[&str], kept: &Value) {
 fn what_natsctl_sets_is_brought_back() {
     let network =
         |said: &mut Value| said["networkConfiguration"]["awsvpcConfiguration"]["assignPublicIp"] = "ENABLED".into();
-    check(network, &["assign_public_ip: true -> false"], &json!({}));
-    check(|said| said["platformVersion"] = "1.4.0".into(), &["platform_version: 1.4.0 -> LATEST"], &json!({}));
-    check(|said| said["propagateTags"] = "NONE".into(), &["propagate_tags: NONE -> SERVICE"], &json!({}));
-    check(|said| said["enableECSManagedTags"] = false.into(), &["managed_tags: false -> true"], &json!({}));
+    check(network, &["assign_public_ip true → false"], &json!({}));
+    check(|said| said["platformVersion"] = "1.4.0".into(), &["platform_version 1.4.0 → LATEST"], &json!({}));
+    check(|said| said["propagateTags"] = "NONE".into(), &["propagate_tags NONE → SERVICE"], &json!({}));
+    check(|said| said["enableECSManagedTags"] = false.into(), &["managed_tags false → true"], &json!({}));
     let spot = |said: &mut Value| {
         said.as_object_mut().unwrap().remove("launchType");
         said["capacityProviderStrategy"] = json!([{ "capacityProvider": "FARGATE_SPOT", "weight": 1, "base": 0 }]);
     };
     let shares = [
-        "capacity_providers.FARGATE.base: (none) -> 0",
-        "capacity_providers.FARGATE.weight: (none) -> 1",
-        "capacity_providers.FARGATE_SPOT.base: 0 -> (none)",
-        "capacity_providers.FARGATE_SPOT.weight: 1 -> (none)",
+        "capacity_providers.FARGATE.base (none) → 0",
+        "capacity_providers.FARGATE.weight (none) → 1",
+        "capacity_providers.FARGATE_SPOT.base 0 → (none)",
+        "capacity_providers.FARGATE_SPOT.weight 1 → (none)",
     ];
     check(spot, &shares, &json!({}));
 }
@@ -59,17 +59,17 @@ fn what_natsctl_sets_is_brought_back() {
 fn how_tasks_are_replaced_is_brought_back() {
     let set =
         |field: &'static str, value: Value| move |said: &mut Value| said["deploymentConfiguration"][field] = value;
-    check(set("strategy", "BLUE_GREEN".into()), &["deployment.strategy: BLUE_GREEN -> (none)"], &json!({}));
-    check(set("bakeTimeInMinutes", 15.into()), &["deployment.bakeTimeInMinutes: 15 -> (none)"], &json!({}));
-    check(set("minimumHealthyPercent", 50.into()), &["minimum_healthy_percent: 50 -> 100"], &json!({}));
+    check(set("strategy", "BLUE_GREEN".into()), &["deployment.strategy BLUE_GREEN → (none)"], &json!({}));
+    check(set("bakeTimeInMinutes", 15.into()), &["deployment.bakeTimeInMinutes 15 → (none)"], &json!({}));
+    check(set("minimumHealthyPercent", 50.into()), &["minimum_healthy_percent 50 → 100"], &json!({}));
     check(
         set("deploymentCircuitBreaker", json!({ "enable": true, "rollback": false })),
-        &["circuit_breaker: false -> true", "deployment.deploymentCircuitBreaker.enable: true -> (none)"],
+        &["circuit_breaker false → true", "deployment.deploymentCircuitBreaker.enable true → (none)"],
         &json!({}),
     );
     check(
         set("deploymentCircuitBreaker", json!({ "enable": false, "rollback": false })),
-        &["circuit_breaker: false -> true"],
+        &["circuit_breaker false → true"],
         &json!({}),
     );
 }

@@ -148,6 +148,7 @@ impl Task {
         TaskStatus {
             id: self.id.clone(),
             revision: self.target.revision,
+            generation: self.target.generation,
             pid: self.pid,
             state: match self.state {
                 State::Starting => TaskState::Starting,

@@ -86,7 +86,7 @@ fn a_wrong_type_is_refused() {
 
 #[test]
 fn a_wrong_unit_is_refused() {
-    let times = "write for example `30 s`; the units are `ms`, `s`, `min`, `h` and `d`";
+    let times = "write for example `30 s` or `2h30m`; the units are `ms`, `s`, `min`, `h` and `d`";
     let sizes = "write for example `512 MiB`; the units are `KiB`, `MiB` and `GiB`";
     check("30 d", "30", &[&format!("5:30: `ttl`: `30` has no unit ({times})")]);
     check("30 d", "30 days", &[&format!("5:30: `ttl`: `30 days` has the unknown unit `days` ({times})")]);

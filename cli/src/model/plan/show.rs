@@ -176,6 +176,7 @@ impl fmt::Display for FieldChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = |value: &Option<Value>| match value {
             None => "(none)".to_owned(),
+            Some(Value::String(text)) if text.is_empty() => "(empty)".to_owned(),
             Some(value) => cut(&self.with_unit(value)),
         };
         let field = shown_field(&self.field);
