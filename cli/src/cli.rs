@@ -164,6 +164,7 @@ pub(crate) enum Operation {
     Trace(commands::trace::Trace),
     History(commands::history::History),
     Tasks(commands::tasks::Tasks),
+    Top(commands::top::Top),
     Revisions(commands::revisions::Revisions),
     Diff(commands::diff::Diff),
     Stop(commands::stop::Stop),
@@ -204,6 +205,7 @@ impl Operation {
             Self::Trace(command) => command.run(invocation).await,
             Self::History(command) => command.run(invocation).await,
             Self::Tasks(command) => command.run(invocation).await,
+            Self::Top(command) => command.run(invocation).await,
             Self::Revisions(command) => command.run(invocation).await,
             Self::Diff(command) => command.run(invocation).await,
             Self::Stop(command) => command.run(invocation).await,
@@ -238,6 +240,7 @@ impl Operation {
                 | Self::History(_)
                 | Self::Trace(_)
                 | Self::Tasks(_)
+                | Self::Top(_)
                 | Self::Revisions(_)
                 | Self::Diff(_)
         );

@@ -39,6 +39,13 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ("one task, as the service wrote it", "natsctl logs quest-system/734c --raw"),
         ],
     ),
+    (
+        "top",
+        &[
+            ("what the services do now, in place, until Ctrl-C", "natsctl top"),
+            ("one measurement for programs", "natsctl top quest-system gateway -o json"),
+        ],
+    ),
     ("trace", &[("one request, by the id in a log line", "natsctl trace 4bf92f3577b34da6a3ce929d0e0e4736")]),
     ("history", &[("who changed what, and how it ended", "natsctl history")]),
     (

@@ -10,6 +10,9 @@ use crate::error::{Code, Hinted};
 use crate::local::environment::Local;
 use crate::manifest::{self, Environment, Manifests};
 
+/// The hint where a command has nothing to offer for other environments.
+const FOR_LOCAL: &str = "this command is for local environments";
+
 /// One run of natsctl.
 pub(crate) struct Invocation {
     pub(crate) global: Global,
@@ -74,19 +77,28 @@ impl Invocation {
     /// # Errors
     /// There is none, or it is another user's.
     pub(crate) fn local(&self) -> anyhow::Result<Local> {
-        let local = self.any_local()?;
+        self.local_or(FOR_LOCAL)
+    }
+
+    /// The same; `elsewhere` says what to do instead where there is none.
+    pub(crate) fn local_or(&self, elsewhere: &str) -> anyhow::Result<Local> {
+        let local = self.find_local(elsewhere)?;
         local.refuse_foreign()?;
         Ok(local)
     }
 
     /// The same, whoever it belongs to.
     pub(crate) fn any_local(&self) -> anyhow::Result<Local> {
+        self.find_local(FOR_LOCAL)
+    }
+
+    fn find_local(&self, elsewhere: &str) -> anyhow::Result<Local> {
         let manifests = self.load()?;
         match &manifests.environment {
             Environment::Local(_) => self.open_local(manifests),
             Environment::Aws(_) => {
                 let message = format!("environment `{}` is not on this machine", self.global.env);
-                Err(Hinted::new(message, "this command is for local environments").code(Code::WrongPlatform).into())
+                Err(Hinted::new(message, elsewhere).code(Code::WrongPlatform).into())
             }
         }
     }

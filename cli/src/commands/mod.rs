@@ -38,7 +38,9 @@ pub(crate) mod smoke;
 pub(crate) mod status;
 pub(crate) mod stop;
 pub(crate) mod tasks;
+pub(crate) mod top;
 pub(crate) mod trace;
 pub(crate) mod validate;
+mod watch;
 #[cfg(not(feature = "aws"))]
 pub(crate) mod without_aws;

@@ -88,11 +88,11 @@ impl Local {
         Ok(compared)
     }
 
-    async fn deployed_services(&self) -> anyhow::Result<BTreeMap<String, ServiceStatus>> {
+    pub(super) async fn deployed_services(&self) -> anyhow::Result<BTreeMap<String, ServiceStatus>> {
         Ok(self.describe().await?.ok_or_else(|| self.not_deployed())?.services)
     }
 
-    fn deployed<'a>(
+    pub(super) fn deployed<'a>(
         &self,
         services: &'a BTreeMap<String, ServiceStatus>,
         name: &str,
@@ -150,7 +150,7 @@ fn listed_task(name: &str, task: &TaskStatus) -> ListedTask {
 }
 
 /// Memory of a process that is in use, where the system says it as Linux does.
-fn memory_mib(pid: u32) -> Option<u64> {
+pub(super) fn memory_mib(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? / 1024)

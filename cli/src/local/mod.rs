@@ -23,6 +23,7 @@ pub mod shim;
 mod status;
 pub mod supervisor;
 mod taken_ports;
+mod top;
 mod verify;
 
 mod dir;

@@ -12,5 +12,6 @@ pub mod secret;
 pub(crate) mod status;
 pub mod step;
 pub mod task;
+pub(crate) mod top;
 pub mod trace;
 pub mod units;

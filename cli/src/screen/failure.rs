@@ -126,6 +126,11 @@ pub(crate) fn failure(error: &anyhow::Error, format: Format) -> ExitCode {
     ExitCode::from(FAILED)
 }
 
+/// Why something failed, for programs that read how it goes on.
+pub(crate) fn error_document(error: &anyhow::Error) -> serde_json::Value {
+    serde_json::to_value(Failure::of(error)).unwrap_or_default()
+}
+
 /// What clap says of wrong arguments, or of `--help`.
 pub(crate) fn usage(error: &clap::Error, format: Format) -> ExitCode {
     // It quotes what was typed, between colours of its own.

@@ -8,6 +8,7 @@ pub(crate) mod logs;
 mod printable;
 pub(crate) mod progress;
 pub(crate) mod status;
+pub(crate) mod top;
 pub(crate) mod trace;
 pub(crate) mod watch;
 
@@ -26,7 +27,7 @@ use tracing_subscriber::fmt::writer::MakeWriterExt as _;
 
 #[cfg(feature = "aws")]
 pub(crate) use failure::unless_closed;
-pub(crate) use failure::{OutputError, announce_bugs, bug, document, failure, interrupted, usage};
+pub(crate) use failure::{OutputError, announce_bugs, bug, document, error_document, failure, interrupted, usage};
 
 /// How results are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 pub(crate) use self::nats::{Streams, cluster};
 use self::picture::Picture;
+pub(super) use self::picture::shorten;
 use super::layout::Size;
 use super::table;
 use crate::model::status::{Flag, ServiceStatus, State, Status};
@@ -114,15 +115,20 @@ pub(crate) fn age(since: Timestamp, now: Timestamp) -> String {
     }
 }
 
-/// That the status is not known now, and how it was before.
-pub(crate) fn unknown(environment: &str, error: &str, before: Option<(&Status, Timestamp)>, space: Space) -> String {
+/// That it is not known how an environment is, and how it was before: when, and the text.
+pub(crate) fn unknown(
+    environment: &str,
+    error: &str,
+    before: Option<(Timestamp, impl Fn(Space) -> String)>,
+    space: Space,
+) -> String {
     let verdict = format!("environment {environment}: UNKNOWN: {error}");
-    let Some((status, at)) = before else { return verdict };
+    let Some((at, text)) = before else { return verdict };
     let space = match space {
         Space::Window(size) => Space::Window(Size { rows: size.rows.saturating_sub(2), ..size }),
         space => space,
     };
-    format!("{verdict}\nas it was at {at:.0}:\n{}", self::environment(status, at, space))
+    format!("{verdict}\nas it was at {at:.0}:\n{}", text(space))
 }
 
 #[cfg(test)]

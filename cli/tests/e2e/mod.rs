@@ -20,6 +20,7 @@ mod run;
 mod scaled;
 mod scripts;
 mod secrets;
+mod top;
 mod tour;
 mod traces;
 mod unwell;

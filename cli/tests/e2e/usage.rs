@@ -27,6 +27,7 @@ async fn wrong_usage_ends_with_64() {
         vec!["trace"],
         vec!["trace", "quest"],
         vec!["trace", "4bf"],
+        vec!["top", "--once", "--watch"],
     ] {
         let run = fleet.run(&arguments).await.ends(64);
         assert!(run.out.is_empty() && !run.err.is_empty(), "{run:?}");
@@ -98,6 +99,7 @@ async fn before_anything_is_deployed_every_command_says_so() {
         vec!["env"],
         vec!["logs", "quest-system"],
         vec!["nats", "status"],
+        vec!["top"],
         vec!["restart", "--all"],
         vec!["scale", "quest-system", "3"],
         vec!["rollback", "quest-system"],

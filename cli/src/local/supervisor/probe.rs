@@ -15,8 +15,10 @@ use crate::model::desired;
 /// Interval of the probes of a task that has not been ready yet.
 const STARTUP_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How many bytes of a response are read.
+/// How many bytes of a response are read of which little matters.
 const MAX_RESPONSE: u64 = 4096;
+/// How many bytes of a response are read of which all matters.
+const MAX_BODY: u64 = 16 << 20;
 
 /// What the health endpoints of a task answered. An error follows the name of the endpoint in a sentence.
 #[derive(Clone, Debug)]
@@ -147,12 +149,34 @@ pub(in crate::local) async fn get(port: u16, path: &str, limit: Duration) -> Res
     }
 }
 
+/// All that is answered with a 200. `Err` as of [`get`].
+pub(in crate::local) async fn body(port: u16, path: &str, limit: Duration) -> Result<String, String> {
+    match timeout(limit, request_up_to(port, path, MAX_BODY)).await {
+        Ok(Ok(response)) => status_of(&response).and_then(|()| whole_body(&response).map(str::to_owned)),
+        Ok(Err(error)) => Err(format!("failed: {error}")),
+        Err(_) => Err(format!("was not answered within {limit:?}")),
+    }
+}
+
+/// The body, if it is as long as the head says.
+fn whole_body(response: &str) -> Result<&str, String> {
+    let (head, body) = response.split_once("\r\n\r\n").unwrap_or((response, ""));
+    let mut fields = head.lines().filter_map(|line| line.split_once(':'));
+    let length = fields.find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    let length = length.and_then(|(_, length)| length.trim().parse::<usize>().ok());
+    if length == Some(body.len()) { Ok(body) } else { Err("was answered in part".to_owned()) }
+}
+
 async fn request(port: u16, path: &str) -> std::io::Result<String> {
+    request_up_to(port, path, MAX_RESPONSE).await
+}
+
+async fn request_up_to(port: u16, path: &str, most: u64) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut response = Vec::new();
-    stream.take(MAX_RESPONSE).read_to_end(&mut response).await?;
+    stream.take(most).read_to_end(&mut response).await?;
     Ok(String::from_utf8_lossy(&response).into_owned())
 }
 
@@ -179,6 +203,16 @@ mod tests {
         check("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", Ok(()));
         check("HTTP/1.0 200\r\n\r\n", Ok(()));
         check("HTTP/1.1 204 No Content\r\n\r\n", Err("answered 204 No Content"));
+    }
+
+    #[test]
+    fn a_body_that_is_cut_off_is_none() {
+        let check = |response: &str, expected: Result<&str, &str>| {
+            assert_eq!(whole_body(response), expected.map_err(str::to_owned), "{response}");
+        };
+        check("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\na 1", Ok("a 1"));
+        check("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\na 1", Err("was answered in part"));
+        check("HTTP/1.1 200 OK\r\n\r\na 1", Err("was answered in part"));
     }
 
     #[test]

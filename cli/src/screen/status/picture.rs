@@ -100,7 +100,7 @@ impl Services {
 }
 
 /// Takes away the last lines, so many or all, and says how many.
-fn shorten(lines: &mut Vec<String>, excess: usize, what: &str) {
+pub(in crate::screen) fn shorten(lines: &mut Vec<String>, excess: usize, what: &str) {
     // In place of one line would be another one that says so.
     if excess == 0 || lines.len() < 2 {
         return;

@@ -143,7 +143,12 @@ fn what_cannot_be_asked_is_unknown_and_shown_as_it_was() {
     let now: Timestamp = NOW.parse().unwrap();
     let healthy =
         Status { healthy: true, deploying: None, problems: Vec::new(), services: Vec::new(), nats: None, ..unwell(0) };
-    let shown = unknown("local", "the supervisor does not answer", Some((&healthy, now)), Space::Unlimited);
+    let shown = unknown(
+        "local",
+        "the supervisor does not answer",
+        Some((now, |space| environment(&healthy, now, space))),
+        Space::Unlimited,
+    );
     let lines: Vec<&str> = shown.lines().collect();
     assert_eq!(
         lines[..2],
