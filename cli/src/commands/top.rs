@@ -33,8 +33,8 @@ impl Top {
     pub(crate) async fn run(self, invocation: &Invocation) -> anyhow::Result<Report> {
         let environment = &invocation.global.env;
         let elsewhere = format!(
-            "metrics of tasks on AWS are read there: `natsctl tunnel SERVICE --env {environment}` forwards a port to `/metrics` of a task, \
-             and CloudWatch has a dashboard of the services and their alarms"
+            "`natsctl tunnel SERVICE --env {environment}` forwards a port to `/metrics` of a task, and CloudWatch has a dashboard of the \
+             services"
         );
         let mut meter = Meter::start(invocation.local_or(&elsewhere)?, self.services).await?;
         let format = invocation.global.output;

@@ -10,7 +10,7 @@ use crate::problem::counted;
 /// The environment in one line, the tasks that do not answer, and a table of the services, the busiest first.
 pub(crate) fn top(top: &Top, space: Space) -> String {
     let mut silent: Vec<String> = top.services.iter().flat_map(silent).collect();
-    let table = rows(&top.services);
+    let table = rows(top);
     let mut rows: Vec<String> = table.lines().map(str::to_owned).collect();
     let header = rows.remove(0);
     let mut lines = vec![summary(top)];
@@ -53,9 +53,11 @@ fn silent(service: &ServiceLoad) -> impl Iterator<Item = String> {
 }
 
 /// What matters most is on the left, where a narrow window shows it.
-fn rows(services: &[ServiceLoad]) -> String {
+fn rows(top: &Top) -> String {
     let header = ["service", "req/s", "err/s", "err %", "p50", "p99", "tasks", "memory", "mean", "in flight"];
-    let rows = services.iter().map(|service| {
+    // At first there is no interval of which tasks could be left out.
+    let is_first = top.seconds == 0.0;
+    let rows = top.services.iter().map(|service| {
         let unknown = || "-".to_owned();
         let requests = |value: fn(f64, f64) -> f64| {
             service.requests.map_or_else(unknown, |one| rate(value(one.requests_per_second, one.errors_per_second)))
@@ -63,7 +65,7 @@ fn rows(services: &[ServiceLoad]) -> String {
         let answers = service.requests.and_then(|one| one.answers);
         let time = |microseconds: Option<u64>| microseconds.map_or_else(unknown, self::time);
         let tasks = match service.measured {
-            all if all == service.tasks => all.to_string(),
+            all if is_first || all == service.tasks => service.tasks.to_string(),
             some => format!("{some}/{}", service.tasks),
         };
         vec![
