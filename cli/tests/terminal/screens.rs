@@ -37,7 +37,7 @@ async fn the_document_shows_what_is_on_the_screen() {
     show("The same for a program:", &["status", "quest-sytem", "--output", "json"]);
 
     let (manifest, text) = fleet.service_manifest("quest-system");
-    fs::write(&manifest, format!("{text}tasks: 3\nmemory: 1 GiB\nstop_timeout: 90 s\n")).unwrap();
+    fs::write(&manifest, format!("{text}tasks: 3\nmemory: 1 GiB\ncpu: 512\n")).unwrap();
     show("What a deployment would change, in units that people write:", &["plan", "quest-system", "--no-build"]);
     fs::write(&manifest, text).unwrap();
     let binaries = fleet.path("bin").display().to_string();
@@ -52,7 +52,8 @@ async fn the_document_shows_what_is_on_the_screen() {
     terminal.types("\x03");
     let ended: Ended = terminal.ended();
     let about = "A rollout whose new task does not become ready; Ctrl-C after some time:";
-    let lines = [vec![line], ended.lines].concat();
+    let (said, how_it_goes_on) = ended.lines.split_at(1);
+    let lines = [said, &[line], how_it_goes_on].concat();
     screens.push(Screen { about, typed: typed(&arguments), shown: steady(&fleet, &lines) });
 
     let document = document(&screens);
@@ -121,9 +122,11 @@ fn words(text: &str) -> String {
     let words: Vec<&str> = text.split(' ').collect();
     let is_time = |place: usize| {
         let unit = words.get(place + 1).map(|unit| unit.trim_matches([')', ':', ',']));
-        unit == Some("s") && words[place].trim_matches('(').bytes().all(|byte| byte.is_ascii_digit())
+        let number = words[place].trim_matches('(');
+        unit == Some("s") && !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
     };
-    let one = |(place, one): (usize, &&str)| if is_time(place) { "7".to_owned() } else { word(one) };
+    let one =
+        |(place, one): (usize, &&str)| if is_time(place) { one.replace(one.trim_matches('('), "7") } else { word(one) };
     words.iter().enumerate().map(one).collect::<Vec<_>>().join(" ")
 }
 
@@ -144,8 +147,8 @@ fn word(word: &str) -> String {
         inner.split_once('/').filter(|(now, limit)| is_number(now) && limit.len() > 2 && is_number(limit))
     {
         format!("7/{limit}")
-    } else if inner.contains('.') && is_number(inner) && inner.matches('.').count() == 1 {
-        "0.7".to_owned()
+    } else if is_number(inner) && inner.matches('.').count() == 2 {
+        "2.15.0".to_owned()
     } else if matches!(inner, "|" | "/" | "\\") {
         "|".to_owned()
     } else {

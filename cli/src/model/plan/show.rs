@@ -107,7 +107,14 @@ impl fmt::Display for Row<'_> {
             }
         } else {
             // Every field of a new object differs.
-            let is_shown = |change: &&FieldChange| step.action() != Action::Create && change.field != HEALTH;
+            let is_scaled = step.changes.iter().any(|change| change.field == "tasks");
+            let is_shown = |change: &&FieldChange| match &*change.field {
+                _ if step.action() == Action::Create => false,
+                HEALTH => false,
+                // The manifest's number, which is what the tasks become.
+                "declared_tasks" => !is_scaled,
+                _ => true,
+            };
             let changes: Vec<&FieldChange> = step.changes.iter().filter(is_shown).collect();
             match &*changes {
                 [change] if others.is_empty() => writeln!(f, "  {change}")?,
