@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -322,10 +323,12 @@ fn first_sentence(text: &str) -> String {
     }
 }
 
-fn schemas() -> BTreeMap<&'static str, Value> {
-    let parsed =
-        manifest::schemas().into_iter().map(|(name, text)| (name, serde_json::from_str(&text).unwrap_or_default()));
-    parsed.collect()
+fn schemas() -> &'static BTreeMap<&'static str, Value> {
+    static SCHEMAS: LazyLock<BTreeMap<&str, Value>> = LazyLock::new(|| {
+        let parse = |text: &String| serde_json::from_str(text).unwrap_or_default();
+        manifest::schemas().into_iter().map(|(name, text)| (name, parse(&text))).collect()
+    });
+    &SCHEMAS
 }
 
 /// What is written in a file, or in the files of a folder. Those that cannot be read are no examples.

@@ -4,6 +4,7 @@
 mod failure;
 pub(crate) mod layout;
 pub(crate) mod lists;
+mod live;
 pub(crate) mod logs;
 mod printable;
 pub(crate) mod progress;

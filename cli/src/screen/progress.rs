@@ -4,7 +4,7 @@
 //! What is printed meanwhile comes above these lines: everything that prints does so inside [`above`].
 
 use std::collections::BTreeMap;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::layout::{self, Size};
+use super::live::Drawing;
 
 /// How often the lines are redrawn.
 const REDRAW: Duration = Duration::from_millis(100);
@@ -111,20 +112,9 @@ pub(crate) fn during<T>(name: &str, work: impl Future<Output = T>) -> impl Futur
 pub(super) fn above<T>(print: impl FnOnce() -> T) -> T {
     let bar = shown().bar.clone();
     match bar {
-        Some(bar) => {
-            let printed = bar.suspend(print);
-            if !shown().activities.lines.is_empty() {
-                to_line_start();
-            }
-            printed
-        }
+        Some(bar) => bar.suspend(print),
         None => print(),
     }
-}
-
-/// indicatif leaves the cursor behind the last column, where the `^C` of a terminal would begin another line, and one would be left.
-fn to_line_start() {
-    let _ = io::stderr().write_all(b"\r");
 }
 
 /// What is drawn, and where.
@@ -138,7 +128,7 @@ struct Shown {
 
 static SHOWN: LazyLock<Mutex<Shown>> = LazyLock::new(|| {
     let bar = can_redraw().then(|| {
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::term_like(Box::new(Drawing::default())));
         bar.set_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()));
         bar
     });
@@ -171,7 +161,6 @@ fn redraw() {
             bar.reset();
             bar.set_message(lines.join("\n"));
             bar.tick();
-            to_line_start();
         }
     }
 }

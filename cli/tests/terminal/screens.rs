@@ -49,6 +49,8 @@ async fn the_document_shows_what_is_on_the_screen() {
     let mut terminal = Terminal::start(&fleet.command(&arguments), WIDE);
     let is_rollout = |line: &str| line.contains("new 0/2  old 2/2 serving") && line.contains("/readyz");
     let line = terminal.until_line("it says why", is_rollout);
+    // Its first sign turns.
+    let line = format!("|{}", &line[1..]);
     terminal.types("\x03");
     let ended: Ended = terminal.ended();
     let about = "A rollout whose new task does not become ready; Ctrl-C after some time:";

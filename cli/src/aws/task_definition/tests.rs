@@ -117,7 +117,7 @@ fn every_field_of_the_container_is_compared() {
     for (field, by_hand, shown) in [
         ("privileged", json!(true), "privileged true → (none)"),
         ("user", json!("0"), "user 0 → 65532:65532"),
-        ("entryPoint", json!(["/bin/sh"]), "entryPoint: [\"/bin/sh\"] -> (none)"),
+        ("entryPoint", json!(["/bin/sh"]), "entryPoint [\"/bin/sh\"] → (none)"),
         ("workingDirectory", json!("/srv"), "workingDirectory /srv → (none)"),
         (
             "repositoryCredentials",
