@@ -85,7 +85,9 @@ fn typed(arguments: &[&str]) -> String {
 /// The same whenever and wherever it was run.
 fn steady(fleet: &Fleet, lines: &[String]) -> String {
     let folder = fleet.path("").display().to_string();
-    let lines: Vec<String> = lines.iter().map(|line| line.replace(folder.trim_end_matches('/'), "…")).collect();
+    // A machine that is busy makes natsctl wait for the servers' answers, and say so.
+    let lines = lines.iter().filter(|line| !line.starts_with("waiting for "));
+    let lines: Vec<String> = lines.map(|line| line.replace(folder.trim_end_matches('/'), "…")).collect();
     let mut blocks: Vec<String> = Vec::new();
     for block in lines.split(String::is_empty) {
         let is_table = block.first().is_some_and(|head| head.contains("  ") && *head == head.to_uppercase());
