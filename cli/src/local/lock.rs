@@ -40,7 +40,7 @@ impl Lock {
         if path.try_exists().unwrap_or(true) { open(&path).map(drop) } else { Ok(()) }
     }
 
-    /// Whether a process that took the lock still runs. It does not touch the lock, since whoever wants it would find it taken.
+    /// Whether a process that took the lock still runs. It does not touch the lock, since another process that wants it would find it taken.
     pub(crate) fn has_holder(dir: &Path) -> bool {
         let pid = read_holder(&path_in(dir)).and_then(|holder| Pid::from_raw(i32::try_from(holder.pid).ok()?));
         pid.is_some_and(|pid| test_kill_process(pid) != Err(Errno::SRCH))

@@ -71,7 +71,7 @@ pub(crate) struct ServiceLoad {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Requests {
     pub(crate) requests_per_second: f64,
-    /// Answered with an error, whoever is to blame for it.
+    /// Answered with an error, of the caller or of the service.
     pub(crate) errors_per_second: f64,
     #[serde(flatten)]
     pub(crate) answers: Option<Answers>,

@@ -88,7 +88,7 @@ impl Failure {
         Self::new(Code::Usage, message, hint.or(usage).or_else(|| Some("see `natsctl --help`".to_owned())))
     }
 
-    /// Whoever reads it may have gone, and the disk may be full; people read why on standard error.
+    /// Its reader may have gone, and the disk may be full; people read why on standard error.
     fn print(&self, format: Format) {
         if format == Format::Json {
             let _ = line(&serde_json::to_string(self).unwrap_or_default());

@@ -1,6 +1,7 @@
 //! Text that must fit a terminal: its size, and the columns that text takes there.
 
 use std::borrow::Cow;
+use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -25,6 +26,11 @@ pub(crate) fn size(stream: &impl AsFd) -> Size {
         }
         _ => USUAL,
     }
+}
+
+/// Whether what is on a stream can be replaced in place: it is a terminal, and no dumb one.
+pub(crate) fn can_redraw(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("TERM").is_none_or(|terminal| terminal != "dumb")
 }
 
 /// The columns that a text takes.

@@ -206,12 +206,24 @@ pub(crate) fn diff(text: &str) {
     let _ = progress::above(|| writeln!(io::stderr(), "{text}"));
 }
 
+/// What was typed, as the lock, the history and job summaries show it: without the address of a webhook, which is a secret.
+pub(crate) fn without_secrets(typed: impl Iterator<Item = String>) -> Vec<String> {
+    let mut is_secret = false;
+    typed
+        .map(|argument| match (std::mem::replace(&mut is_secret, argument == "--notify"), argument.split_once('=')) {
+            (true, _) => "…".to_owned(),
+            (false, Some(("--notify", _))) => "--notify=…".to_owned(),
+            _ => argument,
+        })
+        .collect()
+}
+
 /// Adds it to the job summary, where GitHub Actions runs the command.
 fn summarise(text: &str) {
     let Some(file) = std::env::var_os("GITHUB_STEP_SUMMARY").filter(|file| !file.is_empty() && !text.is_empty()) else {
         return;
     };
-    let typed: Vec<String> = std::env::args().skip(1).collect();
+    let typed = without_secrets(std::env::args().skip(1));
     let summary = summary(&typed.join(" "), text.trim_end());
     let opened = std::fs::OpenOptions::new().create(true).append(true).open(&file);
     if let Err(error) = opened.and_then(|mut file| file.write_all(summary.as_bytes())) {
@@ -299,5 +311,15 @@ mod tests {
     #[test]
     fn a_summary_is_a_fenced_block_under_the_command() {
         assert_eq!(summary("plan --all", "nothing to do"), "### `natsctl plan --all`\n\n```\nnothing to do\n```\n\n");
+    }
+
+    #[test]
+    fn the_address_of_a_webhook_is_neither_in_the_history_nor_in_a_summary() {
+        for typed in
+            ["deploy --all --notify https://hooks/secret --yes", "deploy --all --notify=https://hooks/secret --yes"]
+        {
+            let shown = without_secrets(typed.split(' ').map(str::to_owned)).join(" ");
+            assert!(!shown.contains("secret") && shown.ends_with("… --yes"), "{shown}");
+        }
     }
 }

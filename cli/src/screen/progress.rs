@@ -4,7 +4,7 @@
 //! What is printed meanwhile comes above these lines: everything that prints does so inside [`above`].
 
 use std::collections::BTreeMap;
-use std::io::{self, IsTerminal as _};
+use std::io;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -127,7 +127,7 @@ struct Shown {
 }
 
 static SHOWN: LazyLock<Mutex<Shown>> = LazyLock::new(|| {
-    let bar = can_redraw().then(|| {
+    let bar = layout::can_redraw(&io::stderr()).then(|| {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::term_like(Box::new(Drawing::default())));
         bar.set_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()));
         bar
@@ -137,11 +137,6 @@ static SHOWN: LazyLock<Mutex<Shown>> = LazyLock::new(|| {
 
 fn shown() -> MutexGuard<'static, Shown> {
     SHOWN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Whether lines can be redrawn in place on standard error.
-fn can_redraw() -> bool {
-    io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|terminal| terminal != "dumb")
 }
 
 /// Redraws until the process ends. A thread, because a command may compute or copy for long.

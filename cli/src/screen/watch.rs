@@ -1,6 +1,6 @@
 //! A picture that is drawn again and again: in place on a terminal, one below the other elsewhere.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 
 use jiff::Timestamp;
 
@@ -18,8 +18,7 @@ pub(crate) struct Canvas {
 impl Canvas {
     /// On standard output.
     pub(crate) fn new() -> Self {
-        let is_dumb = std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
-        Self { is_live: io::stdout().is_terminal() && !is_dumb, is_clear: false }
+        Self { is_live: layout::can_redraw(&io::stdout()), is_clear: false }
     }
 
     /// How large a picture may be; `None` if there is no limit.

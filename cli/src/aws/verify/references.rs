@@ -47,7 +47,7 @@ pub(super) async fn check(aws: &Aws, listed: &anyhow::Result<Listed>) -> anyhow:
         aws.manifests.services.values().flat_map(|service| service.all_secrets()).collect();
     let mut findings = Vec::new();
     if let Ok(listed) = listed {
-        // Whether they exist is told with the other secrets of the environment.
+        // Whether they exist is shown with the other secrets of the environment.
         let versioned = named.iter().filter(|one| asks_for_version(one));
         let own = versioned.filter_map(|one| Some((*one, listed.by_name.get(&aws.handover.secret(one.own_name()?))?)));
         let problems =

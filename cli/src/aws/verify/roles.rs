@@ -53,7 +53,7 @@ pub(crate) fn named(manifests: &Manifests) -> BTreeSet<String> {
     manifests.services.values().flat_map(of_service).flatten().collect()
 }
 
-/// Of each role, whether tasks may assume it; `None` if it does not exist. Where no role could be read, the reason is told once.
+/// Of each role, whether tasks may assume it; `None` if it does not exist. Where no role could be read, the reason is shown once.
 pub(super) fn judge_trust(found: &[(String, anyhow::Result<Option<bool>>)]) -> Vec<Finding> {
     let good = found.iter().filter(|(_, trusts)| matches!(trusts, Ok(Some(true)))).count();
     let mut findings = Vec::new();
