@@ -67,6 +67,7 @@ use crate::handover::Handover;
 use crate::manifest::{AwsEnvironment, Environment, Manifests};
 use crate::model::desired::Definition;
 use crate::screen::note;
+use crate::screen::progress::during;
 
 /// Calls that run at the same time, unless `--max-parallel` says otherwise.
 pub(crate) const AT_ONCE: usize = 8;
@@ -114,8 +115,8 @@ impl Aws {
         let described = described.clone();
         let account = account(&manifests.name, &described)?;
         let clients = Clients::new(&described.region).await?;
-        let caller = identity(&clients, &manifests.name, &account).await?;
-        let handover = read_handover(&clients, &described.handover).await?;
+        let caller = during("asking AWS who calls", identity(&clients, &manifests.name, &account)).await?;
+        let handover = during("reading the handover", read_handover(&clients, &described.handover)).await?;
         handover.fits(&manifests, &described, &account)?;
         Ok(Self {
             manifests,
